@@ -1,0 +1,1 @@
+"""Export of trained models as SavedModels that a stock TensorFlow Serving loads."""

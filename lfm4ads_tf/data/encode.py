@@ -1,0 +1,286 @@
+"""Raw data -> encoded cache: fit, encode, statistics, sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lfm4ads_tf.data.cache import Bag, CacheContent, write_cache
+from lfm4ads_tf.data.codes import combine, factorize
+from lfm4ads_tf.data.events import event_sequences
+from lfm4ads_tf.data.raw import RawData
+from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN
+from lfm4ads_tf.data.state import statistic_key, write_sequence, write_statistic
+from lfm4ads_tf.data.statistics import Events, frozen_totals, point_in_time
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.fitting import fit_encoding
+from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.raw_types import raw_types
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.admission import NOT_TRAINING, apply_admission
+
+SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requests
+
+
+def encode_to(folder: Path, spec: FeatureSpec, raw: RawData, manifest: dict[str, Any]) -> None:
+    """Encodes a data set into a folder: the cache, `encoding/`, `state/`, `samples.parquet`.
+
+    Args:
+        folder: An existing, empty folder.
+        spec: The feature spec.
+        raw: All rows.
+        manifest: Further entries of the cache's manifest.
+    """
+    encoding = _Encoding(spec, raw)
+    (folder / "state").mkdir()
+    encoding.fitted.save(folder / "encoding")
+    encoding.add_statistics(folder / "state")
+    encoding.add_sequences(folder / "state")
+    encoding.write(folder, manifest)
+
+
+@dataclass
+class _Moving:
+    """Daily values of the moving columns, gathered feature by feature."""
+
+    columns: list[int]
+    dense: list[np.ndarray]
+    bags: dict[str, Bag]
+
+
+class _Encoding:
+    """The steps of `encode_to` over one data set."""
+
+    def __init__(self, spec: FeatureSpec, raw: RawData) -> None:
+        self.spec = spec
+        self.raw = raw
+        self.train = np.isin(raw.split, (TRAIN, AUXILIARY))
+        train_rows = np.flatnonzero(self.train)
+        log_train = np.flatnonzero(raw.split == TRAIN)
+        self.fitted = fit_encoding(
+            spec, raw.columns, train_rows, raw.period == raw.period[log_train[0]]
+        )
+        self.ordinals = np.full(raw.rows, NOT_TRAINING, np.int64)
+        self.ordinals[train_rows] = np.arange(len(train_rows))
+        self.encoder = Encoder(spec, self.fitted)
+        self.layout = self.encoder.layout
+        self.request = self._placeholders()
+        encoded = self.encoder.encode_numpy({**raw.columns, **self.request})
+        self.ids: np.ndarray = encoded["ids"]
+        self.dense: np.ndarray = encoded["dense"]
+        self.scenario: np.ndarray = encoded["scenario"]
+        self.bags = {n: Bag(v, s, w) for n, (v, s, w) in encoded["bags"].items()}
+        self._admit()
+        self.user, self.user_keys = factorize(raw.columns[spec.keys.user])
+        self.item, self.item_keys = factorize(raw.columns[spec.keys.item])
+        self.moving = _Moving([], [], {})
+
+    def _placeholders(self) -> dict[str, Any]:
+        """Request columns that are filled later: zeros and empty lists."""
+        rows, empty = self.raw.rows, {}
+        for name, feature in self.spec.features.items():
+            if isinstance(feature, StatisticFeature):
+                zeros = np.zeros(rows, np.float32)
+                empty.update(dict.fromkeys(feature.raw_columns(name), zeros))
+            elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
+                empty[name] = (np.array([], object), np.zeros(rows + 1, np.int64))
+        return empty
+
+    def _admit(self) -> None:
+        """Training rows see only the part of each vocabulary that earlier rows admitted."""
+        columns = {f.name: k for k, f in enumerate(self.layout.single)}
+        for field in self.layout.fields:
+            vocabulary = self.fitted.vocabularies.get(field.table)
+            if vocabulary is None:
+                continue
+            if field.combiner is None:
+                column = columns[field.name]
+                self.ids[:, column] = apply_admission(
+                    self.ids[:, column], self.ordinals, vocabulary.admitted_at
+                )
+            else:
+                self.bags[field.name] = self._admitted(self.bags[field.name], field.table)
+
+    def _admitted(self, bag: Bag, table: str) -> Bag:
+        vocabulary = self.fitted.vocabularies.get(table)
+        if vocabulary is None:
+            return bag
+        ordinals = np.repeat(self.ordinals, np.diff(bag.splits))
+        values = apply_admission(bag.values, ordinals, vocabulary.admitted_at)
+        return Bag(values, bag.splits, bag.weights)
+
+    def _feature_ids(self) -> dict[str, np.ndarray]:
+        return {f.name: self.ids[:, k] for k, f in enumerate(self.layout.single)}
+
+    def add_statistics(self, folder: Path) -> None:
+        """Fills the statistics' dense columns and writes their state at the end of training."""
+        start = 0
+        ids = self._feature_ids()
+        starts = {}
+        for field in self.layout.dense:
+            starts[field.name] = start
+            start += field.width
+        for name, feature in self.spec.features.items():
+            if not isinstance(feature, StatisticFeature):
+                continue
+            texts = [statistic_key(self.spec, k, self.raw.columns, ids) for k in feature.keys]
+            factorized = [factorize(t) for t in texts]
+            key, parts = combine([codes for codes, _ in factorized])
+            events = Events(key, self._events_of(feature), self.raw.period, self.train)
+            frozen, daily = point_in_time(events, feature.smoothing)
+            columns = feature.raw_columns(name)
+            order = ["count", "rate"]
+            for k, column in enumerate(columns):
+                which = order.index(column.rpartition(".")[2])
+                position = starts[name] + k
+                self.dense[:, position] = frozen[:, which]
+                self.request[column] = frozen[:, which]
+                self.moving.columns.append(position)
+                self.moving.dense.append(daily[:, which])
+            keys, n, s, prior = frozen_totals(events)
+            key_texts = [
+                dictionary.take(pa.array(parts[keys, j]))
+                for j, (_, dictionary) in enumerate(factorized)
+            ]
+            write_statistic(folder, name, key_texts, n, s, prior)
+
+    def _events_of(self, feature: StatisticFeature) -> np.ndarray:
+        positive = self._feedback(feature.task).astype(np.float64)
+        auxiliary = self.raw.split == AUXILIARY
+        if feature.events == "log":
+            positive[auxiliary] = np.nan
+        elif feature.events == "auxiliary":
+            positive[~auxiliary] = np.nan
+        return positive
+
+    def _feedback(self, name: str) -> np.ndarray:
+        """Labels (N,) of a task or a signal."""
+        column = list(self.spec.feedback).index(name)
+        tasks = len(self.spec.tasks)
+        raw = self.raw
+        return raw.labels[:, column] if column < tasks else raw.signals[:, column - tasks]
+
+    def add_sequences(self, folder: Path) -> None:
+        """Fills the event sequences and writes their state at the end of training."""
+        by_name = {f.name: f for f in self.layout.fields}
+        for name, feature in self.spec.features.items():
+            if not isinstance(feature, SequenceFeature) or feature.events_of is None:
+                continue
+            positive = self._feedback(feature.events_of) == 1
+            frozen, daily = event_sequences(
+                self.user, self.item, positive, self.raw.period, self.train, feature.max_length
+            )
+            item_ids = self._item_ids(by_name[name].table)
+            bags = [
+                self._admitted(Bag(item_ids[b.values], b.splits), by_name[name].table)
+                for b in (frozen, daily)
+            ]
+            self.bags[name], self.moving.bags[name] = bags
+            items = self.item_keys.take(pa.array(frozen.values))
+            self.request[name] = pa.LargeListArray.from_arrays(frozen.splits, items)
+            # Any non-training row of a user holds the state at the end of training; a user
+            # without one is read from a row of its own appended for the purpose.
+            self._write_sequence_state(folder, name, feature, positive)
+
+    def _write_sequence_state(
+        self, folder: Path, name: str, feature: SequenceFeature, positive: np.ndarray
+    ) -> None:
+        users = len(self.user_keys)
+        ask = np.arange(users)
+        state, _ = event_sequences(
+            np.concatenate([self.user, ask]),
+            np.concatenate([self.item, np.zeros(users, self.item.dtype)]),
+            np.concatenate([positive, np.zeros(users, bool)]),
+            np.concatenate([self.raw.period, np.full(users, self.raw.period.max() + 1)]),
+            np.concatenate([self.train, np.zeros(users, bool)]),
+            feature.max_length,
+        )
+        kept = state.take(np.arange(self.raw.rows, self.raw.rows + users))
+        items = self.item_keys.take(pa.array(kept.values))
+        lists = pa.ListArray.from_arrays(pa.array(kept.splits, pa.int32()), items)
+        write_sequence(folder, name, self.user_keys, lists)
+
+    def _item_ids(self, table: str) -> np.ndarray:
+        """Id of every item key in a table, as the final vocabulary gives it, (items,)."""
+        first = np.full(len(self.item_keys), -1, np.int64)
+        first[self.item[::-1]] = np.arange(self.raw.rows)[::-1]
+        encoded = self.encoder.encode_numpy(
+            {
+                c: (v.take(pa.array(first)) if isinstance(v, pa.Array) else _first_rows(v, first))
+                for c, v in {**self.raw.columns, **self._placeholders()}.items()
+                if c in raw_types(self.spec)
+            }
+        )
+        column = [f.name for f in self.layout.single].index(table)
+        return np.asarray(encoded["ids"][:, column])
+
+    def write(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Writes the cache and the raw samples."""
+        raw = self.raw
+        content = CacheContent(
+            layout=self.layout,
+            columns={
+                "ids": self.ids,
+                "dense": self.dense,
+                "labels": raw.labels,
+                "scenario": self.scenario,
+                "user": self.user.astype(np.int32),
+                "item": self.item.astype(np.int32),
+                "time": raw.time,
+                "split": raw.split,
+                "period": raw.period,
+            },
+            bags=self.bags,
+            moving_columns=self.moving.columns,
+            moving_dense=np.stack(self.moving.dense, axis=1) if self.moving.dense else None,
+            moving_bags=self.moving.bags,
+            best_possible=raw.best_possible,
+            keys={"user": self.user_keys, "item": self.item_keys},
+            manifest={**manifest, **self._facts()},
+        )
+        self._write_samples(folder)
+        write_cache(folder, content)
+
+    def _facts(self) -> dict[str, Any]:
+        """Counts, periods and the point-in-time flag of every scenario."""
+        raw = self.raw
+        last_train = raw.time[raw.split == TRAIN].max()
+        flags = {}
+        for k, name in enumerate(self.layout.scenarios):
+            held_out = (self.scenario == k) & np.isin(raw.split, (1, 2))
+            if held_out.any():
+                flags[name] = bool(raw.time[held_out].min() >= last_train)
+        return {
+            "rows": {name: int((raw.split == code).sum()) for name, code in SPLITS.items()},
+            "auxiliary_rows": int((raw.split == AUXILIARY).sum()),
+            "periods": raw.period_values,
+            "point_in_time": flags,
+        }
+
+    def _write_samples(self, folder: Path) -> None:
+        """Raw test rows of every scenario, with their cache row: requests for exports."""
+        rows: list[int] = []
+        for k in range(len(self.layout.scenarios)):
+            chosen = np.flatnonzero((self.scenario == k) & (self.raw.split == TEST))
+            rows += chosen[:SAMPLE_ROWS].tolist()
+        index = pa.array(rows, pa.int64())
+        columns: dict[str, Any] = {"row": index}
+        for column in raw_types(self.spec):
+            value = self.request.get(column, self.raw.columns.get(column))
+            columns[column] = pa.array(value).take(index)
+        for key in (self.spec.keys.user, self.spec.keys.item):
+            columns[key] = pc.cast(self.raw.columns[key], pa.string()).take(index)
+        pq.write_table(pa.table(columns), folder / "samples.parquet")
+
+
+def _first_rows(value: Any, rows: np.ndarray) -> Any:
+    """Rows of a placeholder: zeros, or empty lists as (values, offsets)."""
+    if isinstance(value, tuple):
+        return value[0], np.zeros(len(rows) + 1, np.int64)
+    return value[rows]

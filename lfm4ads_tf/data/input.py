@@ -1,0 +1,108 @@
+"""tf.data input from the encoded cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh
+
+RepresentationLookup = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""Rows (B,) -> representation name -> (B, d + 1) float32, the last column flagging presence."""
+
+
+def batches(
+    cache: EncodedCache,
+    order: np.ndarray,
+    batch_size: int,
+    *,
+    start: int = 0,
+    refresh: Refresh = "frozen",
+    representations: RepresentationLookup | None = None,
+) -> tf.data.Dataset:
+    """Batches of rows in a given order.
+
+    Args:
+        cache: The encoded cache.
+        order: Rows in the order in which they are read, (M,).
+        batch_size: Rows a batch; the last one may be smaller.
+        start: First batch, so that a resumed run goes on where it stopped.
+        refresh: State of the moving features on valid and test rows.
+        representations: Lookup of stored representations, None without transfer.
+
+    Returns:
+        A dataset of `EncodedBatch` dictionaries.
+    """
+    count = -(-len(order) // batch_size)
+    example = _flatten(_load(cache, order[:1], refresh, representations))
+    signature = [tf.as_dtype(value.dtype) for value in example.values()]
+    names = list(example)
+
+    def load(index: np.ndarray) -> list[np.ndarray]:
+        rows = order[int(index) * batch_size : (int(index) + 1) * batch_size]
+        return list(_flatten(_load(cache, rows, refresh, representations)).values())
+
+    def parse(index: tf.Tensor) -> dict[str, Any]:
+        values = tf.numpy_function(load, [index], signature, stateful=False)
+        for value, name in zip(values, names, strict=True):
+            value.set_shape([None, *example[name].shape[1:]])
+        return _unflatten(dict(zip(names, values, strict=True)))
+
+    dataset = tf.data.Dataset.range(start, count)
+    return dataset.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
+
+
+def apply(function: Callable[[Any], Any], data: tf.data.Dataset) -> Iterator[Any]:
+    """A function's value on every batch, traced once for batches of any size."""
+    compiled = tf.function(function, input_signature=[data.element_spec])
+    for batch in data:
+        yield compiled(batch)
+
+
+def _load(
+    cache: EncodedCache,
+    rows: np.ndarray,
+    refresh: Refresh,
+    representations: RepresentationLookup | None,
+) -> dict[str, Any]:
+    batch = cache.take(rows, refresh)
+    batch["representations"] = {} if representations is None else representations(rows)
+    return batch
+
+
+def _flatten(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Nested batch -> flat arrays; `_unflatten` is its counterpart inside the graph."""
+    flat = {k: v for k, v in batch.items() if k not in ("bags", "representations")}
+    bags: Mapping[str, Bag] = batch["bags"]
+    for name, bag in bags.items():
+        flat[f"bag/{name}/values"] = bag.values.astype(np.int64)
+        flat[f"bag/{name}/splits"] = bag.splits.astype(np.int64)
+        if bag.weights is not None:
+            flat[f"bag/{name}/weights"] = bag.weights
+    flat.update({f"representation/{n}": v for n, v in batch["representations"].items()})
+    return flat
+
+
+def _unflatten(flat: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+    batch: dict[str, Any] = {"bags": {}, "representations": {}}
+    for key, value in flat.items():
+        kind, _, rest = key.partition("/")
+        if kind == "representation":
+            batch["representations"][rest] = value
+        elif kind != "bag":
+            batch[key] = value
+        elif key.endswith("/values"):
+            name = rest.removesuffix("/values")
+            splits = flat[f"bag/{name}/splits"]
+            ids = tf.RaggedTensor.from_row_splits(value, splits, validate=False)
+            weights = flat.get(f"bag/{name}/weights")
+            batch["bags"][name] = (
+                ids,
+                None
+                if weights is None
+                else tf.RaggedTensor.from_row_splits(weights, splits, validate=False),
+            )
+    return batch

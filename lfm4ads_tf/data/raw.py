@@ -1,0 +1,359 @@
+"""The raw tables of a spec, joined, in time order, with labels, split and periods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfm4ads_tf.data.sources.convert import ColumnType
+from lfm4ads_tf.data.sources.files import check_columns
+from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.raw_types import raw_types
+from lfm4ads_tf.features.spec import (
+    AuxiliaryTable,
+    FeatureSpec,
+    LogTable,
+    SideTable,
+    SplitByColumn,
+    check_table_owners,
+    columns_read,
+)
+
+_TYPES: dict[str, ColumnType] = {
+    "text": "string",
+    "integer": "int",
+    "number": "float",
+    "texts": "strings",
+    "numbers": "floats",
+    "vector": "floats",
+}
+
+
+@dataclass(frozen=True)
+class RawData:
+    """All rows of a data set: auxiliary rows first, then the log in time order.
+
+    Attributes:
+        columns: Raw column -> Arrow array (N,).
+        labels: (N, T) float32, NaN where unknown.
+        signals: (N, S) float32, likewise.
+        time: Event time in seconds, (N,) float64; auxiliary rows carry the log's first time.
+        split: (N,) int8, see `splits`.
+        period: (N,) int32; -1 for auxiliary rows.
+        period_values: Value of the period column per period, or the block's number.
+        best_possible: (N, T) float32 true probabilities, NaN where unknown; None without them.
+    """
+
+    columns: Mapping[str, pa.Array]
+    labels: np.ndarray
+    signals: np.ndarray
+    time: np.ndarray
+    split: np.ndarray
+    period: np.ndarray
+    period_values: list[str]
+    best_possible: np.ndarray | None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows N."""
+        return len(self.split)
+
+
+def source_files(folder: Path, patterns: list[str]) -> list[Path]:
+    """Files of a folder that match a table's patterns, sorted within each pattern.
+
+    Raises:
+        UserError: A pattern matches nothing.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        matches = sorted(folder.glob(pattern))
+        if not matches:
+            raise UserError(
+                f"No file matches '{pattern}' in the data folder.",
+                received=str(folder),
+                fix="correct --data-dir, or the table's `files` in the feature spec",
+            )
+        found += matches
+    return found
+
+
+def all_source_files(spec: FeatureSpec, folder: Path) -> list[Path]:
+    """Every file that the spec reads from the folder, in a fixed order."""
+    files = source_files(folder, spec.log.files)
+    for table in spec.tables.values():
+        files += source_files(folder, table.files)
+    auxiliary = _auxiliary_files(spec, folder)
+    return files + (auxiliary or [])
+
+
+def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
+    """Reads and joins the tables of a spec.
+
+    Raises:
+        UserError: A file or column is missing, a value does not fit its column, a label is not
+            binary, or a split is empty.
+    """
+    columns = read_columns(spec, folder)
+    log = _read_log(spec, folder, columns)
+    rows = len(log[spec.keys.user])
+    time = pc.cast(log[spec.keys.time], pa.float64()).to_numpy(zero_copy_only=False)
+    _refuse_missing(time, spec.keys.time)
+    if spec.keys.time_unit == "ms":
+        time = time / 1000.0
+    order = np.argsort(time, kind="stable")
+    log = {name: array.take(pa.array(order)) for name, array in log.items()}
+    time = time[order]
+    scenario = log[spec.keys.scenario] if spec.keys.scenario else None
+    split = assign_split(spec, _number(log, spec), time, scenario)
+    period_column = None if spec.period.by is None else _floats(log[spec.period.by])
+    period, period_values = assign_periods(period_column, spec.period.blocks, rows)
+    feedback = np.stack([_label(log[t.label], t, n) for n, t in spec.feedback.items()], axis=1)
+    best = _best_possible(spec, log)
+
+    auxiliary = _read_auxiliary(spec, folder)
+    if auxiliary is not None:
+        extra = len(auxiliary[spec.keys.user])
+        log = {
+            name: pa.concat_arrays([auxiliary.get(name, pa.nulls(extra, a.type)), a])
+            for name, a in log.items()
+        }
+        feedback = np.concatenate([_auxiliary_labels(spec, auxiliary, extra), feedback])
+        time = np.concatenate([np.full(extra, time[0]), time])
+        split = np.concatenate([np.full(extra, AUXILIARY, np.int8), split])
+        period = np.concatenate([np.full(extra, -1, np.int32), period])
+        if best is not None:
+            best = np.concatenate([np.full((extra, best.shape[1]), np.nan, np.float32), best])
+    log = _join(spec, folder, columns, log)
+    labels, signals = np.split(feedback, [len(spec.tasks)], axis=1)
+    return RawData(log, labels, signals, time, split, period, period_values, best)
+
+
+def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnType]]:
+    """Which columns are read from which table, with their types.
+
+    Returns:
+        Table (`log` or a key of `spec.tables`) -> column -> type. A column that several tables
+        have is taken from the first side table that has it, except for keys and log columns that
+        the spec names itself.
+
+    Raises:
+        UserError: A column is in no table, or an owner check fails.
+    """
+    tables: dict[str, LogTable | SideTable] = {"log": spec.log, **spec.tables}
+    headers = {
+        name: column_names(
+            source_files(folder, table.files)[0], format=table.format, delimiter=table.delimiter
+        )
+        for name, table in tables.items()
+    }
+    check_table_owners(spec, headers)
+    wanted: dict[str, dict[str, ColumnType]] = {name: {} for name in tables}
+    log = wanted["log"]
+    log[spec.keys.user] = "string"
+    log[spec.keys.item] = "string"
+    log[spec.keys.time] = "float"
+    if spec.keys.scenario is not None:
+        log[spec.keys.scenario] = "string"
+    if isinstance(spec.split, SplitByColumn):
+        log[spec.split.by] = "float"
+    if spec.period.by is not None:
+        log[spec.period.by] = "float"
+    for task in spec.feedback.values():
+        log[task.label] = "float"
+    for column in spec.best_possible.values():
+        log[column] = "float"
+    for name, table in spec.tables.items():
+        wanted[name][table.key] = "string"
+    for column, kind in _feature_columns(spec).items():
+        if column in log:
+            if _TYPES[kind] != log[column]:
+                log[column] = "string" if "string" in (_TYPES[kind], log[column]) else "float"
+            continue
+        owner = next((t for t in spec.tables if column in headers[t]), "log")
+        if column not in headers[owner]:
+            known = [c for header in headers.values() for c in header]
+            raise UserError(
+                f"No table has the column '{column}', which the feature spec reads."
+                + nearest(column, known),
+                received=f"columns {', '.join(sorted(set(known)))}",
+                fix="correct the feature's `column`, or add the column to a table",
+            )
+        wanted[owner][column] = _TYPES[kind]
+    paths = source_files(folder, spec.log.files)
+    check_columns(paths[0], list(log), headers["log"])
+    return wanted
+
+
+def _feature_columns(spec: FeatureSpec) -> dict[str, str]:
+    """Raw columns of the features and of the statistics' keys -> kind of value."""
+    types = {c: t.kind for c, t in raw_types(spec).items()}
+    for name, feature in spec.features.items():
+        if isinstance(feature, StatisticFeature):
+            for column in feature.raw_columns(name):
+                types.pop(column, None)
+            for column in columns_read(spec, name):
+                types.setdefault(column, "text")
+        elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
+            types.pop(name, None)
+    return {c: str(k) for c, k in types.items()}
+
+
+def _read_log(
+    spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
+) -> dict[str, pa.Array]:
+    table = read_table(
+        source_files(folder, spec.log.files),
+        columns["log"],
+        format=spec.log.format,
+        delimiter=spec.log.delimiter,
+        list_separator=spec.log.list_separator,
+    )
+    log = _arrays(table)
+    for key in (spec.keys.user, spec.keys.item):
+        if log[key].null_count:
+            row = pc.index(pc.is_null(log[key]), True).as_py() + 1
+            raise UserError(
+                f"The key column '{key}' is empty in row {row} of the log.",
+                fix="remove the rows without a user or item, or give them a key",
+            )
+    return log
+
+
+def _join(
+    spec: FeatureSpec,
+    folder: Path,
+    columns: Mapping[str, Mapping[str, ColumnType]],
+    log: dict[str, pa.Array],
+) -> dict[str, pa.Array]:
+    """Adds the side tables' columns by key; a key without a row there gets missing values."""
+    joined = dict(log)
+    for name, table in spec.tables.items():
+        side = _arrays(
+            read_table(
+                source_files(folder, table.files),
+                columns[name],
+                format=table.format,
+                delimiter=table.delimiter,
+                list_separator=table.list_separator,
+            )
+        )
+        keys = side.pop(table.key)
+        if pc.count_distinct(keys).as_py() != len(keys):
+            counts = pc.value_counts(keys)
+            twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0]
+            raise UserError(
+                f"Table '{name}' has more than one row per '{table.key}'.",
+                received=f"{twice} more than once",
+                fix="keep one row per key",
+            )
+        log_key = spec.keys.user if table.owner == "user" else spec.keys.item
+        positions = pc.index_in(log[log_key], value_set=keys)
+        for column, array in side.items():
+            joined[column] = array.take(positions)
+    return joined
+
+
+def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | None:
+    """Auxiliary rows in order, under the log's column names; None when there are none."""
+    files = _auxiliary_files(spec, folder)
+    if files is None or spec.auxiliary is None:
+        return None
+    table = spec.auxiliary
+    wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
+    wanted |= {table.order: "float", **dict.fromkeys(table.labels.values(), "float")}
+    raw = _arrays(read_table(files, wanted, format=table.format, delimiter=table.delimiter))
+    order = np.argsort(_floats(raw[table.order]), kind="stable")
+    sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
+    columns = {
+        spec.keys.user: sorted_rows[spec.keys.user],
+        spec.keys.item: sorted_rows[spec.keys.item],
+    }
+    if spec.keys.scenario is not None:
+        columns[spec.keys.scenario] = pa.array([table.scenario] * len(order), pa.string())
+    # The labels keep the auxiliary table's own names, apart from the log's label columns.
+    return columns | {f"auxiliary:{c}": sorted_rows[c] for c in table.labels.values()}
+
+
+def _auxiliary_files(spec: FeatureSpec, folder: Path) -> list[Path] | None:
+    table: AuxiliaryTable | None = spec.auxiliary
+    if table is None:
+        return None
+    if table.optional and not [f for p in table.files for f in folder.glob(p)]:
+        return None
+    return source_files(folder, table.files)
+
+
+def _auxiliary_labels(spec: FeatureSpec, rows: Mapping[str, pa.Array], count: int) -> np.ndarray:
+    labels = np.full((count, len(spec.feedback)), np.nan, np.float32)
+    known = spec.auxiliary.labels if spec.auxiliary else {}
+    for k, (name, task) in enumerate(spec.feedback.items()):
+        if name in known:
+            labels[:, k] = _label(rows[f"auxiliary:{known[name]}"], task, name)
+    return labels
+
+
+def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
+    values = _floats(column)
+    if task.positive_at_least is not None:
+        binary = (values >= task.positive_at_least).astype(np.float32)
+        return np.where(np.isnan(values), np.nan, binary).astype(np.float32)
+    wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
+    if wrong.any():
+        raise UserError(
+            f"The label column '{task.label}' of task '{name}' must hold 0, 1 or nothing.",
+            received=f"{values[wrong][0]:g}",
+            fix=f"declare a threshold: `{name}: {{label: {task.label}, positive_at_least: ...}}`",
+        )
+    return values.astype(np.float32)
+
+
+def _best_possible(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarray | None:
+    if not spec.best_possible:
+        return None
+    rows = len(log[spec.keys.user])
+    nothing = np.full(rows, np.nan, np.float32)
+    columns = [
+        _floats(log[spec.best_possible[t]]).astype(np.float32) if t in spec.best_possible else nothing
+        for t in spec.tasks
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _number(log: Mapping[str, pa.Array], spec: FeatureSpec) -> np.ndarray | None:
+    """Values of the split column, None for a split by fractions."""
+    if not isinstance(spec.split, SplitByColumn):
+        return None
+    values = _floats(log[spec.split.by])
+    _refuse_missing(values, spec.split.by)
+    return values
+
+
+def _refuse_missing(values: np.ndarray, column: str) -> None:
+    if np.isnan(values).any():
+        raise UserError(
+            f"The column '{column}' orders the log and must have a value in every row.",
+            received=f"{int(np.isnan(values).sum())} rows without one",
+        )
+
+
+def _floats(array: pa.Array) -> np.ndarray:
+    return np.asarray(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def _arrays(table: pa.Table) -> dict[str, pa.Array]:
+    """Columns as single arrays."""
+    out = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        out[name] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return out

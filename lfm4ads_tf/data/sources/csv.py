@@ -1,0 +1,210 @@
+"""CSV files, plain or gzipped, with a header line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from lfm4ads_tf.data.sources.files import check_columns, check_file, is_gzip, no_rows, open_bytes
+from lfm4ads_tf.data.sources.origin import Origin
+from lfm4ads_tf.errors import UserError
+
+_BLOCK_BYTES = 8 << 20
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], *, delimiter: str = ",", quoting: bool = True
+) -> pa.Table:
+    """Reads columns of a CSV file as text.
+
+    Args:
+        path: The file; gzip is detected from its content. The first line is the header. Lines
+            that are wholly empty are skipped and not counted.
+        columns: The columns to read, without repetition.
+        delimiter: One character.
+        quoting: Whether `"` quotes a cell.
+
+    Returns:
+        A table of the columns in the order asked for, type string; an empty cell is null.
+
+    Raises:
+        UserError: The file is missing, empty, without rows, not UTF-8 or truncated, a column is
+            missing, or a row has another number of fields than the header.
+    """
+    header = read_header(path, delimiter=delimiter, quoting=quoting)
+    check_columns(path, columns, header)
+    # The last column of the file is read too: an unclosed quote ends in it.
+    wanted = list(dict.fromkeys([*columns, header[-1]])) if quoting else list(columns)
+    try:
+        table = _read(path, wanted, delimiter, quoting, pa.string())
+    except (pa.ArrowException, OSError) as error:
+        raise _explain(path, wanted, delimiter, quoting, error) from error
+    if not table.num_rows:
+        raise no_rows(path)
+    if quoting:
+        _refuse_unclosed_quote(path, table[header[-1]])
+    return table.select(list(columns))
+
+
+def read_header(path: Path, *, delimiter: str = ",", quoting: bool = True) -> list[str]:
+    """Reads the column names of a CSV file.
+
+    Args:
+        path: The file.
+        delimiter: One character.
+        quoting: Whether `"` quotes a cell.
+
+    Returns:
+        The names in the order of the file.
+
+    Raises:
+        UserError: The file is missing, empty, not UTF-8 or truncated.
+    """
+    check_file(path)
+    try:
+        with (
+            open_bytes(path) as stream,
+            # Undecodable bytes of later rows pass here: the reader of the rows numbers them.
+            io.TextIOWrapper(
+                stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
+            ) as text,
+        ):
+            rows = csv.reader(
+                text,
+                delimiter=delimiter,
+                quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+            )
+            header = next((row for row in rows if row), None)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _broken_gzip(path, error) from error
+    except (csv.Error, OSError) as error:
+        raise UserError(
+            f"The header of '{path}' cannot be read.",
+            received=error,
+            fix="check that the file is a CSV file with a header line.",
+        ) from error
+    if header is None:
+        raise no_rows(path)
+    for name in header:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"The header of '{path}' is not UTF-8 text.",
+                received=ascii(name[:80]),
+                fix="store the file in UTF-8.",
+            ) from error
+    return header
+
+
+def _read(
+    path: Path,
+    columns: Sequence[str],
+    delimiter: str,
+    quoting: bool,
+    kind: pa.DataType,
+    *,
+    threads: bool = True,
+    bad_rows: list[arrow_csv.InvalidRow] | None = None,
+) -> pa.Table:
+    def on_bad_row(row: arrow_csv.InvalidRow) -> str:
+        if bad_rows is not None:
+            bad_rows.append(row)
+        return "error"
+
+    with pa.input_stream(str(path), compression="gzip" if is_gzip(path) else None) as stream:
+        return arrow_csv.read_csv(
+            stream,
+            read_options=arrow_csv.ReadOptions(use_threads=threads, block_size=_BLOCK_BYTES),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if quoting else False,
+                double_quote=quoting,
+                newlines_in_values=quoting,
+                invalid_row_handler=on_bad_row if bad_rows is not None else None,
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=list(columns),
+                column_types={name: kind for name in columns},
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+
+
+def _explain(
+    path: Path, columns: Sequence[str], delimiter: str, quoting: bool, error: Exception
+) -> UserError:
+    """Reads a file that failed once more, slowly, to say where it is wrong."""
+    if isinstance(error, OSError) and not isinstance(error, pa.ArrowException):
+        return _broken_gzip(path, error)
+    bad_rows: list[arrow_csv.InvalidRow] = []
+    try:
+        raw = _read(
+            path, columns, delimiter, quoting, pa.binary(), threads=False, bad_rows=bad_rows
+        )
+    except (pa.ArrowException, OSError) as again:
+        if bad_rows:
+            row = bad_rows[0]
+            # Arrow counts the header as row 1.
+            number = "a data row" if row.number is None else f"data row {row.number - 1}"
+            return UserError(
+                f"In '{path}', {number} has {row.actual_columns} fields, but the header has "
+                f"{row.expected_columns}.",
+                received=row.text[:200],
+                fix="give every row one field per column; quote fields that hold the delimiter.",
+            )
+        if "Empty CSV" in str(again):
+            return no_rows(path)
+        return UserError(
+            f"File '{path}' cannot be read as CSV.",
+            received=again,
+            fix='check the delimiter, and that every opening quote (") is closed.',
+        )
+    for name in columns:
+        base = 0
+        for chunk in raw[name].chunks:
+            for index, value in enumerate(chunk.to_pylist()):
+                try:
+                    (value or b"").decode("utf-8")
+                except UnicodeDecodeError:
+                    origin = Origin(path, name, base)
+                    return origin.error(
+                        "is not UTF-8 text", index, value[:80], "store the file in UTF-8."
+                    )
+            base += len(chunk)
+    return UserError(f"File '{path}' cannot be read as CSV.", received=error, fix="check it.")
+
+
+def _broken_gzip(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"File '{path}' is truncated or corrupt.",
+        received=error,
+        fix="copy or download the file again.",
+    )
+
+
+def _refuse_unclosed_quote(path: Path, last_column: pa.ChunkedArray) -> None:
+    """Refuses a quote that is never closed: Arrow takes the rest of the file as one cell."""
+    cell = last_column[-1].as_py()
+    if cell and "\n" in cell and not _tail(path).rstrip(b"\r\n").endswith(b'"'):
+        raise UserError(
+            f"A quote that opens in data row {len(last_column)} of '{path}' is never closed.",
+            received=repr(cell[:80]),
+            fix='close the quote ("), or double it where it belongs to the text.',
+        )
+
+
+def _tail(path: Path) -> bytes:
+    tail = b""
+    with open_bytes(path) as stream:
+        while block := stream.read(1 << 20):
+            tail = (tail + block)[-64:]
+    return tail

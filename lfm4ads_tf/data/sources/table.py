@@ -1,0 +1,144 @@
+"""One function for all raw tables: some columns of some files, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import pyarrow as pa
+
+from lfm4ads_tf.data.sources.convert import ARROW_TYPES, ColumnType, convert_column
+from lfm4ads_tf.data.sources.csv import read_csv, read_header
+from lfm4ads_tf.data.sources.parquet import parquet_columns, read_parquet
+from lfm4ads_tf.data.sources.tfrecord import feature_names, read_tfrecord, sniff_kinds
+from lfm4ads_tf.errors import UserError
+
+Format = Literal["csv", "parquet", "tfrecord"]
+
+# extension -> (format, delimiter where the extension fixes it)
+_EXTENSIONS: dict[str, tuple[Format, str | None]] = {
+    ".csv": ("csv", None),
+    ".csv.gz": ("csv", None),
+    ".tsv": ("csv", "\t"),
+    ".tsv.gz": ("csv", "\t"),
+    ".parquet": ("parquet", None),
+    ".tfrecord": ("tfrecord", None),
+    ".tfrecord.gz": ("tfrecord", None),
+}
+
+
+def read_table(
+    paths: Sequence[Path],
+    columns: Mapping[str, ColumnType],
+    *,
+    format: Format | None = None,
+    delimiter: str = ",",
+    list_separator: str = "|",
+) -> pa.Table:
+    r"""Reads typed columns of CSV, Parquet or TFRecord files into one table.
+
+    | type | Arrow type | missing value | accepts |
+    |---|---|---|---|
+    | string | string | null (empty text too) | any scalar, as its text |
+    | int | int64 | null | integers; text and floats of integral value such as `720.0` |
+    | float | float64 | null (NaN too) | finite numbers and their text |
+    | strings | list<string> | empty list | lists; text, split at `list_separator` |
+    | floats | list<double> | empty list | lists of finite numbers; text, split likewise |
+
+    An empty piece of a list of strings stays an empty string, so that the positions of a list and
+    of its weights agree; an empty piece of a list of numbers is an error. Features of a TFRecord
+    are lists already and are not split.
+
+    Args:
+        paths: The files, in the order in which their rows are concatenated. gzip is detected from
+            the content.
+        columns: column -> type.
+        format: The format of all files; None takes it from each file's extension (`.csv`, `.tsv`,
+            `.parquet`, `.tfrecord`, also with `.gz` where text or records are gzipped).
+        delimiter: The delimiter of CSV files; a `.tsv` file uses a tab when this is the default.
+        list_separator: Where a text is split into a list.
+
+    Returns:
+        A table of exactly `columns`, in that order, (rows,).
+
+    Raises:
+        UserError: There is no path; a file is missing, empty, without rows, truncated, corrupt or
+            not UTF-8; a column is missing; a row has the wrong number of fields; a value does not
+            fit its column (the message names the data row, counted from 1 without the header).
+    """
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise UserError(
+            "No file to read.",
+            received="an empty list of paths",
+            fix="check the file pattern in the feature spec and the folder given by --data-dir.",
+        )
+    unknown = [kind for kind in columns.values() if kind not in ARROW_TYPES]
+    if unknown:
+        raise ValueError(f"column type must be one of {get_args(ColumnType)}, not {unknown[0]!r}")
+    for name, value in (("delimiter", delimiter), ("list_separator", list_separator)):
+        if not value or (name == "delimiter" and len(value) != 1):
+            raise UserError(
+                f"The {name} cannot be used.",
+                received=repr(value),
+                fix="give one character, e.g. ',' between columns and '|' inside lists.",
+            )
+    tables = []
+    for path, raw in _raw_tables(paths, list(columns), format, delimiter):
+        arrays = [
+            convert_column(raw[name], kind, path=path, name=name, list_separator=list_separator)
+            for name, kind in columns.items()
+        ]
+        tables.append(pa.Table.from_arrays(arrays, names=list(columns)))
+    return pa.concat_tables(tables)
+
+
+def column_names(path: Path, *, format: Format | None = None, delimiter: str = ",") -> list[str]:
+    """Names of the columns of one file, without reading its rows.
+
+    A TFRecord file has no header: the features of its first records stand for it.
+
+    Raises:
+        UserError: As `read_table`.
+    """
+    kind, file_delimiter = _format_of(path, format, delimiter)
+    if kind == "csv":
+        return read_header(path, delimiter=file_delimiter)
+    if kind == "parquet":
+        return parquet_columns(path)
+    return feature_names(path)
+
+
+def _raw_tables(
+    paths: Sequence[Path], columns: Sequence[str], format: Format | None, delimiter: str
+) -> Iterator[tuple[Path, pa.Table]]:
+    """Yields each file with its columns in their stored types."""
+    formats = [_format_of(path, format, delimiter) for path in paths]
+    records = [path for path, (kind, _) in zip(paths, formats, strict=True) if kind == "tfrecord"]
+    kinds = sniff_kinds(records, columns) if records else {}
+    for path, (kind, file_delimiter) in zip(paths, formats, strict=True):
+        if kind == "csv":
+            yield path, read_csv(path, columns, delimiter=file_delimiter)
+        elif kind == "parquet":
+            yield path, read_parquet(path, columns)
+        else:
+            yield path, read_tfrecord(path, kinds)
+
+
+def _format_of(path: Path, format: Format | None, delimiter: str) -> tuple[Format, str]:
+    name = path.name.lower()
+    # The longest extension first: '.csv.gz' before a '.gz' that says nothing.
+    for extension in sorted(_EXTENSIONS, key=len, reverse=True):
+        if name.endswith(extension):
+            found, fixed = _EXTENSIONS[extension]
+            use_fixed = fixed is not None and delimiter == "," and format in (None, "csv")
+            return format or found, cast(str, fixed) if use_fixed else delimiter
+    if format is None:
+        raise UserError(
+            f"The format of '{path}' is unknown.",
+            received=f"extension '{''.join(path.suffixes)}'",
+            fix="name the format (csv, parquet or tfrecord) in the feature spec, or use one of "
+            "the extensions " + ", ".join(_EXTENSIONS) + ".",
+        )
+    return format, delimiter

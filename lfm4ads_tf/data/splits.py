@@ -1,0 +1,82 @@
+"""Splits and periods of a log in time order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec import FeatureSpec, SplitByColumn
+
+TRAIN, VALID, TEST, AUXILIARY = 0, 1, 2, 3
+SPLITS = {"train": TRAIN, "valid": VALID, "test": TEST}
+
+
+def assign_split(
+    spec: FeatureSpec,
+    column: np.ndarray | None,
+    time: np.ndarray,
+    scenario: pa.Array | None,
+) -> np.ndarray:
+    """Split of each row.
+
+    Args:
+        spec: The feature spec.
+        column: Values of the split column (N,), None for a split by fractions.
+        time: Event times (N,), sorted.
+        scenario: Scenario values (N,), None without a scenario key.
+
+    Returns:
+        (N,) int8 of `TRAIN`, `VALID`, `TEST`.
+
+    Raises:
+        UserError: A split is empty.
+    """
+    if isinstance(spec.split, SplitByColumn):
+        values = np.asarray(column)
+        split = np.full(len(values), TEST, np.int8)
+        split[values < spec.split.valid_until] = VALID
+        split[values < spec.split.train_until] = TRAIN
+        found = f"values of '{spec.split.by}' from {values.min():.15g} to {values.max():.15g}"
+    else:
+        codes = np.zeros(len(time), np.int64)
+        if spec.split.per == "scenario" and scenario is not None:
+            codes = scenario.dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
+        split = np.empty(len(time), np.int8)
+        train, valid, _ = spec.split.fractions
+        for code in np.unique(codes):
+            rows = np.flatnonzero(codes == code)
+            cuts = np.round(np.cumsum([train, valid]) * len(rows)).astype(int)
+            split[rows[: cuts[0]]] = TRAIN
+            split[rows[cuts[0] : cuts[1]]] = VALID
+            split[rows[cuts[1] :]] = TEST
+        found = f"{len(time)} rows"
+    for name, code in SPLITS.items():
+        if not (split == code).any():
+            raise UserError(
+                f"The {name} split is empty.",
+                received=found,
+                fix="correct `split` in the feature spec, or with --set split.<key>=<value>",
+            )
+    return split
+
+
+def assign_periods(
+    column: np.ndarray | None, blocks: int | None, rows: int
+) -> tuple[np.ndarray, list[str]]:
+    """Period of each row: the rank of its value, or its block of equally many rows.
+
+    Args:
+        column: Values of the period column (N,), sorted rows in time; None for blocks.
+        blocks: Number of blocks, None for a column.
+        rows: N.
+
+    Returns:
+        (N,) int32, and the name of each period.
+    """
+    if column is not None:
+        values, period = np.unique(column, return_inverse=True)
+        return period.astype(np.int32), [f"{v:.15g}" for v in values]
+    count = min(blocks or 1, rows)
+    period = (np.arange(rows, dtype=np.int64) * count) // rows
+    return period.astype(np.int32), [str(k) for k in range(count)]

@@ -1,0 +1,121 @@
+"""The state of the moving features at the end of training, joined to new rows by key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lfm4ads_tf.data.statistics import count_and_rate
+from lfm4ads_tf.features.kinds import StatisticFeature
+from lfm4ads_tf.features.spec import FeatureSpec
+
+_SEPARATOR = "\x1f"
+
+
+class FrozenState:
+    """Statistics and event sequences at the end of training.
+
+    Args:
+        folder: What `write_statistic` and `write_sequence` wrote.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def statistic(
+        self, name: str, feature: StatisticFeature, keys: list[pa.Array]
+    ) -> dict[str, np.ndarray]:
+        """The request columns of a statistic for some rows.
+
+        Args:
+            name: The feature.
+            feature: Its declaration.
+            keys: Text of each key, (B,) each, null where missing.
+
+        Returns:
+            Raw column -> (B,) float32.
+        """
+        table = pq.read_table(self._folder / f"{name}.parquet")
+        prior = json.loads(table.schema.metadata[b"statistic"])["prior"]
+        joined = join_keys(keys)
+        position = pc.index_in(joined, value_set=table["key"].combine_chunks())
+        found = pc.fill_null(position, -1).to_numpy(zero_copy_only=False)
+        known = (found >= 0) & ~pc.is_null(joined).to_numpy(zero_copy_only=False)
+        n = np.where(known, table["n"].to_numpy()[found] if len(table) else 0, 0)
+        s = np.where(known, table["s"].to_numpy()[found] if len(table) else 0, 0)
+        values = dict(zip(("count", "rate"), count_and_rate(n, s, prior, feature.smoothing).T))
+        return {c: values[c.rpartition(".")[2]] for c in feature.raw_columns(name)}
+
+    def sequence(self, name: str, users: pa.Array) -> pa.ListArray:
+        """The item keys of an event sequence for some users, (B,) lists of text."""
+        table = pq.read_table(self._folder / f"{name}.parquet")
+        position = pc.index_in(users, value_set=table["user"].combine_chunks())
+        taken = table["items"].combine_chunks().take(position)
+        return pc.fill_null(taken, pa.scalar([], pa.list_(pa.string())))
+
+
+def write_statistic(
+    folder: Path, name: str, keys: list[pa.Array], n: np.ndarray, s: np.ndarray, prior: float
+) -> None:
+    """Writes a statistic's state: one row per key with its events n and positives s."""
+    table = pa.table({"key": join_keys(keys), "n": n, "s": s})
+    metadata = {b"statistic": json.dumps({"prior": prior}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), folder / f"{name}.parquet")
+
+
+def write_sequence(folder: Path, name: str, users: pa.Array, items: pa.ListArray) -> None:
+    """Writes an event sequence's state: one row per user with its last items."""
+    pq.write_table(pa.table({"user": users, "items": items}), folder / f"{name}.parquet")
+
+
+def join_keys(keys: list[pa.Array]) -> pa.Array:
+    """One text per row from several; null where any is."""
+    if len(keys) == 1:
+        return keys[0]
+    return pc.binary_join_element_wise(*keys, _SEPARATOR, null_handling="emit_null")
+
+
+def request_columns(
+    spec: FeatureSpec,
+    state: FrozenState,
+    columns: Mapping[str, pa.Array],
+    feature_ids: Mapping[str, np.ndarray],
+) -> dict[str, pa.Array | np.ndarray]:
+    """The columns of a request that a feature store would add to raw rows.
+
+    Args:
+        spec: The feature spec.
+        state: The state at the end of training.
+        columns: Raw columns (B,).
+        feature_ids: Ids (B,) of the features that are keys of statistics.
+    """
+    added: dict[str, pa.Array | np.ndarray] = {}
+    for name, feature in spec.features.items():
+        if isinstance(feature, StatisticFeature):
+            keys = [statistic_key(spec, key, columns, feature_ids) for key in feature.keys]
+            added.update(state.statistic(name, feature, keys))
+        elif getattr(feature, "events_of", None) is not None:
+            added[name] = state.sequence(name, columns[spec.keys.user])
+    return added
+
+
+def statistic_key(
+    spec: FeatureSpec,
+    key: str,
+    columns: Mapping[str, pa.Array],
+    feature_ids: Mapping[str, np.ndarray],
+) -> pa.Array:
+    """Text of one key of a statistic, null where missing."""
+    if key in feature_ids:
+        ids = feature_ids[key]
+        return pc.cast(pa.array(ids, mask=ids < 0), pa.string())
+    aliases = {"user": spec.keys.user, "item": spec.keys.item, "scenario": spec.keys.scenario}
+    column = columns[aliases.get(key) or key]
+    texts = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)

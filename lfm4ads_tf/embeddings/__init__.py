@@ -1,0 +1,1 @@
+"""Sharded embedding tables, their row-sparse optimizer and their layout."""

@@ -1,0 +1,170 @@
+"""How the rows of a table are spread and cut into shards."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lfm4ads_tf.errors import UserError
+
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+MAX_ROWS = 2**31  # the product of two row numbers must fit in an int64
+
+
+class RowSpread:
+    """A bijection of [0, rows) that scatters neighbouring rows over the whole range.
+
+    `physical = (multiplier * row + shift) mod rows` with `multiplier` coprime to `rows`. Ids that
+    lie close together (a vocabulary sorted by frequency, the ids of one feature) thereby land in
+    different contiguous shards. The multiplier lies near the golden section of `rows`, which
+    keeps consecutive rows far apart for every number of shards.
+
+    Args:
+        rows: Size of the range, at least 1 and at most 2**31.
+        seed: Chooses the multiplier and the shift. The same (rows, seed) give the same bijection
+            in every process and version.
+
+    Raises:
+        UserError: `rows` is out of range.
+    """
+
+    def __init__(self, rows: int, seed: int = 0) -> None:
+        if not 1 <= rows <= MAX_ROWS:
+            raise UserError(
+                "The number of physical rows of an embedding table is out of range.",
+                received=rows,
+                fix=f"Keep the rows of all tables of one width between 1 and {MAX_ROWS:,}.",
+            )
+        # a digest, not a generator: its stream may not change with a NumPy version, because
+        # checkpoints hold rows in this order
+        digest = hashlib.blake2b(f"{rows}/{seed}".encode(), digest_size=16).digest()
+        jitter = int.from_bytes(digest[:8], "little") % (rows // 64 + 1)
+        multiplier = min(int(rows * GOLDEN) + jitter, rows - 1) or 1
+        while math.gcd(multiplier, rows) != 1:
+            multiplier -= 1  # ends at 1 at the latest
+        self.rows = rows
+        self.seed = seed
+        self.multiplier = multiplier
+        self.shift = int.from_bytes(digest[8:], "little") % rows
+        self._inverse = pow(multiplier, -1, rows) if rows > 1 else 0
+
+    def forward(self, rows: np.ndarray) -> np.ndarray:
+        """Physical rows of logical rows, both int64 of any one shape."""
+        return (np.asarray(rows, np.int64) * self.multiplier + self.shift) % self.rows
+
+    def inverse(self, physical: np.ndarray) -> np.ndarray:
+        """Logical rows of physical rows, both int64 of any one shape."""
+        centred = (np.asarray(physical, np.int64) - self.shift) % self.rows
+        return centred * self._inverse % self.rows
+
+    def forward_tensor(self, rows: tf.Tensor) -> tf.Tensor:
+        """`forward` as TensorFlow ops, int64 to int64."""
+        return tf.math.floormod(rows * self.multiplier + self.shift, self.rows)
+
+    def inverse_tensor(self, physical: tf.Tensor) -> tf.Tensor:
+        """`inverse` as TensorFlow ops, int64 to int64."""
+        centred = tf.math.floormod(physical - self.shift, self.rows)
+        return tf.math.floormod(centred * self._inverse, self.rows)
+
+
+def shard_bounds(rows: int, shards: int) -> list[tuple[int, int]]:
+    """Contiguous half-open row ranges of the shards, the longer ones first.
+
+    The split of `tf.distribute.experimental.partitioners.FixedShardsPartitioner` and of
+    `tf.nn.embedding_lookup`: `rows mod shards` shards hold one row more than the others, and there
+    are never more shards than rows.
+
+    Args:
+        rows: Rows of the table, at least 1.
+        shards: Number of shards asked for, at least 1.
+
+    Returns:
+        `min(shards, rows)` pairs (start, stop).
+    """
+    shards = min(shards, rows)
+    size, extra = divmod(rows, shards)
+    starts = [size * i + min(i, extra) for i in range(shards + 1)]
+    return list(zip(starts[:-1], starts[1:], strict=True))
+
+
+def lookup(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
+    """Reads rows of a table that is cut as `shard_bounds` says.
+
+    Args:
+        parts: The shards in order, each (rows of the shard, width).
+        rows: Physical rows, (N,) int64 within [0, sum of the shards' rows).
+
+    Returns:
+        (N, width). Its gradient is one `tf.IndexedSlices` per shard.
+    """
+    if len(parts) == 1:
+        return tf.gather(parts[0], rows)
+    return tf.nn.embedding_lookup(list(parts), rows)
+
+
+def parts_of(variable: Any) -> list[tf.Variable]:
+    """The shards of a `ShardedVariable`, or a plain variable as the only one.
+
+    While a SavedModel is written, a `ShardedVariable` answers with one merged variable, so ask
+    anew in every trace.
+    """
+    if isinstance(variable, tf.__internal__.distribute.ShardedVariable):
+        return list(variable.variables)
+    return [variable]
+
+
+def partitioned_variable(
+    name: str,
+    rows: int,
+    width: int,
+    shards: int,
+    fill: float,
+    *,
+    trainable: bool,
+) -> Any:
+    """A float32 table of (rows, width) cut as `shard_bounds` says.
+
+    Args:
+        name: Name of the variable; the shards append `/part_<i>`.
+        rows: Rows over all shards.
+        width: Floats per row.
+        shards: Number of shards; one gives a plain `tf.Variable`.
+        fill: The initial value of all elements.
+        trainable: Whether gradients are wanted.
+
+    Returns:
+        A `tf.Variable`, or a `ShardedVariable` that is one logical tensor in a checkpoint.
+    """
+    bounds = shard_bounds(rows, shards)
+    parts = []
+    for i, (start, stop) in enumerate(bounds):
+        part = tf.Variable(
+            tf.fill((stop - start, width), tf.constant(fill, tf.float32)),
+            trainable=trainable,
+            name=name if len(bounds) == 1 else f"{name}/part_{i}",
+        )
+        parts.append(part)
+    if len(parts) == 1:
+        return parts[0]
+    return tf.__internal__.distribute.ShardedVariable(parts, name=name)
+
+
+def scatter_rows(parts: Sequence[tf.Variable], rows: np.ndarray, values: np.ndarray) -> None:
+    """Overwrites rows of a sharded table.
+
+    Args:
+        parts: The shards in order.
+        rows: Distinct global rows, (N,) int64.
+        values: Their new values, (N, width) float32.
+    """
+    bounds = shard_bounds(sum(part.shape[0] for part in parts), len(parts))
+    for part, (start, stop) in zip(parts, bounds, strict=True):
+        mine = (rows >= start) & (rows < stop)
+        if mine.any():
+            local = tf.constant(rows[mine] - start, tf.int64)
+            part.scatter_update(tf.IndexedSlices(tf.constant(values[mine]), local))

@@ -1,0 +1,186 @@
+"""What the training rows settle once: vocabularies, boundaries, standardisation, scenarios."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features import raw_values
+from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
+from lfm4ads_tf.features.kinds import NumericFeature
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.tables import encoding_of, is_bag, table_of
+from lfm4ads_tf.features.vocabulary import Vocabulary
+
+__all__ = [
+    "ALL",
+    "NOT_TRAINING",
+    "FittedEncoding",
+    "Vocabulary",
+    "admit",
+    "apply_admission",
+    "fit_encoding",
+]
+
+ALL = "all"
+"""The scenario of a data set without a scenario key."""
+
+
+@dataclass(frozen=True)
+class FittedEncoding:
+    """Everything that an encoder needs beside the spec.
+
+    Attributes:
+        vocabularies: Table -> vocabulary.
+        boundaries: Bucketised feature -> increasing boundaries, float32 values.
+        standardize: Dense numeric feature -> (mean, deviation) after its transform.
+        scenarios: Scenario values in the order of their first training row, auxiliary last.
+    """
+
+    vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+    boundaries: Mapping[str, list[float]] = field(default_factory=dict)
+    standardize: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    scenarios: list[str] = field(default_factory=lambda: [ALL])
+
+    def save(self, folder: Path) -> None:
+        """Writes `encoding.json` and one Parquet file per vocabulary."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {t: f"vocabulary_{i}.parquet" for i, t in enumerate(self.vocabularies)}
+        for table, file in files.items():
+            self.vocabularies[table].save(folder / file)
+        document = {
+            "vocabularies": files,
+            "boundaries": dict(self.boundaries),
+            "standardize": {k: list(v) for k, v in self.standardize.items()},
+            "scenarios": self.scenarios,
+        }
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        (folder / "encoding.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> FittedEncoding:
+        """Reads what `save` wrote."""
+        document = json.loads((folder / "encoding.json").read_text(encoding="utf-8"))
+        return cls(
+            vocabularies={
+                t: Vocabulary.load(folder / f) for t, f in document["vocabularies"].items()
+            },
+            boundaries=document["boundaries"],
+            standardize={k: (v[0], v[1]) for k, v in document["standardize"].items()},
+            scenarios=document["scenarios"],
+        )
+
+
+def fit_encoding(
+    spec: FeatureSpec,
+    columns: raw_values.Columns,
+    train_rows: np.ndarray,
+    first_period: np.ndarray,
+) -> FittedEncoding:
+    """Fits vocabularies, boundaries and standardisation on the training rows.
+
+    No later row can change what was settled by an earlier one: a vocabulary only appends, and
+    the numbers come from the first training period alone.
+
+    Args:
+        spec: The feature spec.
+        columns: Raw column -> values of all rows (N,), see `raw_values.Columns`.
+        train_rows: Training rows in time order, auxiliary rows first, (T,) integer.
+        first_period: Whether a row lies in the first training period, (N,) bool.
+
+    Raises:
+        UserError: A numeric feature has no value in the first training period, or a column is
+            not there.
+    """
+    first_rows = train_rows[first_period[train_rows]]
+    vocabularies: dict[str, Vocabulary] = {}
+    boundaries: dict[str, list[float]] = {}
+    standardize: dict[str, tuple[float, float]] = {}
+    for name, feature in spec.features.items():
+        if isinstance(feature, NumericFeature):
+            if feature.boundaries is not None:
+                boundaries[name] = _float32_steps(np.asarray(feature.boundaries))
+                continue
+            if feature.transform != "buckets" and not feature.standardize:
+                continue
+            (column,) = feature.raw_columns(name)
+            values = _first_values(raw_values.column_of(columns, column), first_rows, name, column)
+            if feature.transform == "buckets":
+                inner = np.arange(1, feature.buckets) / feature.buckets
+                boundaries[name] = _float32_steps(np.quantile(values, inner))
+            else:
+                standardize[name] = _moments(values, feature.transform == "log")
+        elif table_of(spec, name) == name and encoding_of(spec, name) == "vocabulary":
+            vocabularies[name] = _vocabulary(spec, name, columns, train_rows)
+    return FittedEncoding(
+        vocabularies, boundaries, standardize, _scenarios(spec, columns, train_rows)
+    )
+
+
+def _vocabulary(
+    spec: FeatureSpec, name: str, columns: raw_values.Columns, train_rows: np.ndarray
+) -> Vocabulary:
+    feature = spec.features[name]
+    column = raw_values.column_of(columns, feature.raw_columns(name)[0])
+    ordinals = np.arange(len(train_rows), dtype=np.int64)
+    if is_bag(feature):
+        flat, splits = raw_values.lists(column)
+        texts, lengths = _take_lists(raw_values.texts(flat), splits, train_rows)
+        ordinals = np.repeat(ordinals, lengths)
+    else:
+        texts = raw_values.texts(column).take(pa.array(train_rows))
+    return Vocabulary.fit(texts, ordinals, getattr(feature, "min_count", 1))
+
+
+def _take_lists(
+    values: pa.Array, splits: np.ndarray, rows: np.ndarray
+) -> tuple[pa.Array, np.ndarray]:
+    """The lists of some rows, one after the other (M,), and their lengths (rows,)."""
+    lengths = np.diff(splits)[rows]
+    ends = np.cumsum(lengths)
+    shift = np.repeat(splits[:-1][rows] - (ends - lengths), lengths)  # (M,)
+    return values.take(pa.array(np.arange(len(shift)) + shift)), lengths
+
+
+def _first_values(column: object, rows: np.ndarray, name: str, column_name: str) -> np.ndarray:
+    """Finite float32 values of the first training period, as float64."""
+    with np.errstate(over="ignore"):
+        values = raw_values.numbers(column)[rows].astype(np.float32)
+    values = values[np.isfinite(values)].astype(np.float64)
+    if not len(values):
+        raise UserError(
+            f"Feature '{name}' has no value in the first training period.",
+            received=f"{len(rows)} rows, all of them missing in column '{column_name}'",
+            fix="remove the feature, set `standardize: false`, or give explicit `boundaries`",
+        )
+    return values
+
+
+def _moments(values: np.ndarray, log: bool) -> tuple[float, float]:
+    if log:
+        values = np.sign(values) * np.log1p(np.abs(values))
+    deviation = float(values.std())
+    # A spread below float32's resolution of the mean is rounding, not information.
+    constant = deviation <= np.finfo(np.float32).eps * max(abs(float(values.mean())), 1e-30)
+    return float(values.mean()), 1.0 if constant else deviation
+
+
+def _float32_steps(boundaries: np.ndarray) -> list[float]:
+    """Boundaries as the encoder compares them: float32, ties removed."""
+    return [float(b) for b in np.unique(boundaries.astype(np.float32))]
+
+
+def _scenarios(spec: FeatureSpec, columns: raw_values.Columns, train_rows: np.ndarray) -> list[str]:
+    if spec.keys.scenario is None:
+        return [ALL]
+    column = raw_values.texts(raw_values.column_of(columns, spec.keys.scenario))
+    found = pc.unique(column.take(pa.array(train_rows))).to_pylist()
+    last = spec.auxiliary.scenario if spec.auxiliary is not None else None
+    return [s for s in found if s not in ("", last)] + [s for s in found if s == last and s]

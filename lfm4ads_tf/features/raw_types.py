@@ -1,0 +1,139 @@
+"""The raw columns that an encoder reads and their types: files, requests, and signatures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.kinds import (
+    CrossedFeature,
+    MultiFeature,
+    NumericFeature,
+    PretrainedFeature,
+    SequenceFeature,
+    StatisticFeature,
+)
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.tables import encoding_of
+
+ColumnKind = Literal["text", "integer", "number", "texts", "numbers", "vector"]
+
+_PLAIN: dict[ColumnKind, str] = {
+    "text": "text",
+    "integer": "an integer",
+    "number": "a number",
+    "texts": "a list of texts",
+    "numbers": "a list of numbers",
+    "vector": "a vector",
+}
+
+
+@dataclass(frozen=True)
+class RawType:
+    """Type of one raw column; `size` is the length of a vector, 0 for the other kinds."""
+
+    kind: ColumnKind
+    size: int = 0
+
+    def __str__(self) -> str:
+        return _PLAIN[self.kind] + (f" of {self.size} numbers" if self.size else "")
+
+
+def raw_types(spec: FeatureSpec) -> dict[str, RawType]:
+    """Raw column -> type, in the order of first use; the scenario key comes last.
+
+    Raises:
+        UserError: Two features read one column as different types; both are named.
+    """
+    types: dict[str, RawType] = {}
+    readers: dict[str, str] = {}
+
+    def read(column: str, wanted: RawType, reader: str) -> None:
+        if types.setdefault(column, wanted) != wanted:
+            raise UserError(
+                f"Column '{column}' is read as {types[column]} by {readers[column]} "
+                f"and as {wanted} by {reader}.",
+                fix="give both features kinds that read the same type: hashed, vocabulary, "
+                "crossed and the scenario key read text; identity reads integers; numeric reads "
+                "numbers, and with `transform: buckets` and `boundaries` can replace identity",
+            )
+        readers.setdefault(column, reader)
+
+    for name in spec.features:
+        for column, wanted in _reads(spec, name):
+            read(column, wanted, f"feature '{name}'")
+    if spec.keys.scenario is not None:
+        read(spec.keys.scenario, RawType("text"), "the scenario key")
+    return types
+
+
+def raw_columns_of(spec: FeatureSpec, name: str) -> tuple[str, ...]:
+    """Raw columns that a feature is fed with, in order."""
+    return tuple(column for column, _ in _reads(spec, name))
+
+
+def _reads(spec: FeatureSpec, name: str) -> list[tuple[str, RawType]]:
+    """Columns and types that one feature is fed with."""
+    feature = spec.features[name]
+    if isinstance(feature, SequenceFeature):
+        # The events of a user are assembled from the log and travel under the feature's name.
+        column = name if feature.events_of is not None else feature.raw_columns(name)[0]
+        return [(column, RawType("texts"))]
+    columns = feature.raw_columns(name)
+    if isinstance(feature, MultiFeature):
+        kinds: tuple[ColumnKind, ...] = ("texts", "numbers")
+        return [(c, RawType(k)) for c, k in zip(columns, kinds, strict=False)]
+    if isinstance(feature, PretrainedFeature):
+        return [(columns[0], RawType("vector", feature.size))]
+    if isinstance(feature, NumericFeature | StatisticFeature):
+        return [(c, RawType("number")) for c in columns]
+    if not isinstance(feature, CrossedFeature) and encoding_of(spec, name) == "identity":
+        return [(columns[0], RawType("integer"))]
+    return [(c, RawType("text")) for c in columns]
+
+
+def raw_signature(spec: FeatureSpec) -> dict[str, tf.TypeSpec]:
+    """Raw column -> type of its batched tensor.
+
+    Returns:
+        text: string (B,); integer: int64 (B,); number: float32 (B,); texts: ragged string
+        (B, None); numbers: ragged float32 (B, None); vector: float32 (B, size).
+    """
+
+    def signature(column: str, of: RawType) -> tf.TypeSpec:
+        if of.kind in ("texts", "numbers"):
+            dtype = tf.string if of.kind == "texts" else tf.float32
+            return tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1)
+        if of.kind == "vector":
+            return tf.TensorSpec([None, of.size], tf.float32, name=column)
+        dtypes = {"text": tf.string, "integer": tf.int64, "number": tf.float32}
+        return tf.TensorSpec([None], dtypes[of.kind], name=column)
+
+    return {column: signature(column, of) for column, of in raw_types(spec).items()}
+
+
+def example_spec(spec: FeatureSpec) -> dict[str, Any]:
+    """Raw column -> how `tf.io.parse_example` reads it; an absent feature is a missing value."""
+    statistics = {
+        column
+        for name, feature in spec.features.items()
+        if isinstance(feature, StatisticFeature)
+        for column in feature.raw_columns(name)
+    }
+
+    def parser(column: str, of: RawType) -> Any:
+        if of.kind in ("texts", "numbers"):
+            dtype = tf.string if of.kind == "texts" else tf.float32
+            return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+        if of.kind == "vector":
+            return tf.io.FixedLenFeature([of.size], tf.float32, [0.0] * of.size)
+        if of.kind == "text":
+            return tf.io.FixedLenFeature([], tf.string, "")
+        if of.kind == "integer":
+            return tf.io.FixedLenFeature([], tf.int64, -1)
+        return tf.io.FixedLenFeature([], tf.float32, 0.0 if column in statistics else float("nan"))
+
+    return {column: parser(column, of) for column, of in raw_types(spec).items()}

@@ -1,0 +1,118 @@
+"""Raw columns of any accepted container (NumPy or Arrow) as arrays of one known type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfm4ads_tf.errors import UserError, nearest
+
+Columns = Mapping[str, Any]
+"""Raw column -> NumPy array, Arrow array, or (values, offsets) for a list."""
+
+
+def column_of(columns: Columns, name: str) -> Any:
+    """Returns a column.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name not in columns:
+        raise UserError(
+            f"The data has no column '{name}', which the feature spec reads."
+            + nearest(name, columns),
+            fix="correct the feature's `column`, or add the column to the data",
+        )
+    column = columns[name]
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def texts(column: Any) -> pa.Array:
+    """One text per row, (N,) string without nulls: "" is missing."""
+    array = _arrow(column)
+    if not pa.types.is_string(array.type):
+        array = array.cast(pa.string())
+    return pc.fill_null(array, "")
+
+
+def numbers(column: Any) -> np.ndarray:
+    """One number per row, (N,) float64: NaN is missing."""
+    if isinstance(column, pa.Array):
+        column = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.asarray(column, np.float64)
+
+
+def integers(column: Any) -> np.ndarray:
+    """One integer per row, (N,) int64; -1 for anything that is not a non-negative integer."""
+    if isinstance(column, pa.Array) and pa.types.is_integer(column.type):
+        column = pc.fill_null(column, -1).to_numpy(zero_copy_only=False)
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+        return column.astype(np.int64)
+    values = numbers(column)
+    valid = (values >= 0) & (values < 2.0**53) & (np.floor(values) == values)
+    return np.where(valid, values, -1.0).astype(np.int64)
+
+
+def rows_of(column: Any, rows: slice) -> Any:
+    """Consecutive rows of a column; a list column stays a list column."""
+    if isinstance(column, tuple):
+        values, offsets = column
+        start, stop, _ = rows.indices(len(offsets) - 1)
+        kept = np.asarray(offsets[start : max(stop, start) + 1], np.int64)
+        return values[int(kept[0]) : int(kept[-1])], kept - kept[0]
+    if isinstance(column, pa.Array):
+        start, stop, _ = rows.indices(len(column))
+        return column.slice(start, max(stop - start, 0))
+    return column[rows]
+
+
+def row_count(column: Any) -> int:
+    """Rows of a column."""
+    return len(column[1]) - 1 if isinstance(column, tuple) else len(column)
+
+
+def lists(column: Any) -> tuple[Any, np.ndarray]:
+    """A list per row as flat values (M,), Arrow or NumPy, and row splits (N + 1,) int64."""
+    if isinstance(column, tuple):
+        return column[0], np.asarray(column[1], np.int64)
+    array = _arrow(column)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    splits = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(lengths, out=splits[1:])
+    # `flatten` skips the values under null lists and outside of a slice, as the splits do.
+    return array.flatten(), splits
+
+
+def vectors(column: Any, size: int, name: str) -> np.ndarray:
+    """A vector per row, (N, size) float32; a missing vector becomes zeros.
+
+    Raises:
+        UserError: A vector has another length.
+    """
+    if isinstance(column, np.ndarray) and column.ndim == 2:
+        lengths = np.full(len(column), column.shape[1])
+        flat: Any = column.reshape(-1)  # (N * size,)
+    else:
+        flat, splits = lists(column)
+        lengths = np.diff(splits)
+    wrong = (lengths != 0) & (lengths != size)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"Column '{name}' must hold vectors of {size} numbers.",
+            received=f"{lengths[row]} numbers in row {row}",
+            fix="correct the data, or the `size` of the feature",
+        )
+    out = np.zeros((len(lengths), size), np.float32)
+    out[lengths == size] = numbers(flat).reshape(-1, size)  # (present rows, size)
+    return np.nan_to_num(out, nan=0.0)
+
+
+def _arrow(column: Any) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    return pa.array(column, from_pandas=True)

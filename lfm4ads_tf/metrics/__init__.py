@@ -1,0 +1,22 @@
+"""Metrics of rankings and probabilities, exact, in NumPy."""
+
+from lfm4ads_tf.metrics.auc import auc
+from lfm4ads_tf.metrics.best_possible import best_possible_auc
+from lfm4ads_tf.metrics.calibration import calibration
+from lfm4ads_tf.metrics.calibration_curve import calibration_curve
+from lfm4ads_tf.metrics.comparisons import PairedComparison, paired_comparison
+from lfm4ads_tf.metrics.gauc import gauc
+from lfm4ads_tf.metrics.logloss import logloss
+from lfm4ads_tf.metrics.recall import recall_at_k
+
+__all__ = [
+    "PairedComparison",
+    "auc",
+    "best_possible_auc",
+    "calibration",
+    "calibration_curve",
+    "gauc",
+    "logloss",
+    "paired_comparison",
+    "recall_at_k",
+]

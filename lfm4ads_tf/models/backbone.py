@@ -1,0 +1,57 @@
+"""Towers and interaction block: what upstream and downstream have in common."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from lfm4ads_tf.config import EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock
+from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
+
+
+class Backbone(TwoTowers):
+    """ShardedEmbedding -> user tower, item tower -> InteractionBlock.
+
+    Args:
+        layout: Columns of the encoded batch.
+        network: Towers and block.
+        embeddings: Tables.
+        seed: Seed of all initial weights.
+
+    Raises:
+        UserError: The layout has no user or no item feature.
+    """
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        network: NetworkConfig,
+        embeddings: EmbeddingsConfig,
+        *,
+        seed: int = 0,
+        name: str = "backbone",
+    ) -> None:
+        super().__init__(
+            layout, network.user_tower, network.item_tower, embeddings, seed=seed, name=name
+        )
+        self.block = InteractionBlock(network.block, seed=seed, name="block")
+
+    def interact(
+        self,
+        towers: TowerOutputs,
+        *,
+        extra: tuple[tf.Tensor, ...] = (),
+        gate: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Runs the interaction block, see `InteractionBlock.call`."""
+        inputs = BlockInputs(
+            user=towers.user,
+            item=towers.item,
+            context=towers.context,
+            fields=towers.fields,
+            extra=extra,
+            gate=gate,
+        )
+        return self.block(inputs, training=training)

@@ -1,0 +1,59 @@
+"""Heads per scenario and task."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.seeding import glorot
+
+
+class ScenarioTaskHeads(tf_keras.layers.Layer):
+    """logit_{s,t} = w_{s,t} x + b_{s,t} (+ w_t x + b_t with a shared head).
+
+    With a shared head the scenarios' own weights start at zero: they are corrections of it, and a
+    scenario that training never saw gets the shared logit alone.
+
+    Args:
+        scenarios: Number of scenarios S; 0 leaves the shared head alone.
+        tasks: Number of tasks T.
+        shared: Whether there is a shared head.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(
+        self, scenarios: int, tasks: int, *, shared: bool = True, seed: int = 0, name: str = "heads"
+    ) -> None:
+        super().__init__(name=name)
+        self.scenarios = scenarios
+        self.tasks = tasks
+        self.shared = None
+        if shared or not scenarios:
+            self.shared = tf_keras.layers.Dense(
+                tasks, kernel_initializer=glorot(seed, f"{name}/shared"), name="shared"
+            )
+        self.own = None
+        if scenarios:
+            initial = "zeros" if shared else glorot(seed, f"{name}/scenario")
+            self.own = tf_keras.layers.Dense(
+                scenarios * tasks, kernel_initializer=initial, name="scenario"
+            )
+
+    def call(self, stream: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
+        """Computes the logits of each row's own scenario.
+
+        Args:
+            stream: Output of the interaction block, (B, d).
+            scenario: (B,) index; -1 (unknown) selects no scenario's weights.
+
+        Returns:
+            Logits (B, T).
+        """
+        logits = tf.zeros([], stream.dtype)
+        if self.own is not None:
+            every = tf.reshape(self.own(stream), [-1, self.scenarios, self.tasks])  # (B, S, T)
+            pick = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)  # (B, S)
+            logits += tf.reduce_sum(every * pick[:, :, tf.newaxis], axis=1)  # (B, T)
+        if self.shared is not None:
+            logits += self.shared(stream)  # (B, T)
+        return logits

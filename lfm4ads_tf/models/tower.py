@@ -1,0 +1,39 @@
+"""One side's tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.seeding import glorot
+
+
+class Tower(tf_keras.layers.Layer):
+    """r = W_n relu(... relu(W_1 x + b_1) ...) + b_n; without units, r = x.
+
+    Args:
+        units: Width of each layer.
+        seed: Seed of the initial weights.
+
+    Source: LFM4Ads (arXiv 2508.14948); the public experiment's towers have no layer.
+    """
+
+    def __init__(self, units: Sequence[int], *, seed: int = 0, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.layers = [
+            tf_keras.layers.Dense(
+                width,
+                activation="relu" if k < len(units) else None,
+                kernel_initializer=glorot(seed, f"{self.name}_{k}"),
+                name=f"{self.name}_{k}",
+            )
+            for k, width in enumerate(units, start=1)
+        ]
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """(B, d) of one side's embeddings and numbers -> the representation (B, d_r)."""
+        for layer in self.layers:
+            inputs = layer(inputs)
+        return inputs

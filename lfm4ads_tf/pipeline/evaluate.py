@@ -1,0 +1,101 @@
+"""Stage `evaluate`: `metrics.json` from the results of the other stages."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.files import write_json
+from lfm4ads_tf.metrics import paired_comparison
+from lfm4ads_tf.pipeline.run import Run
+
+SCHEMA = 1
+BASELINE = "none"
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Gathers all results, compares every method with `none`, and writes `metrics.json`.
+
+    A downstream's tables also hold the upstream's own head on the same rows, as the method
+    `upstream`. Comparisons are paired by seed on the AUC of each split, frozen.
+
+    Returns:
+        What `metrics.json` holds.
+    """
+    found = _stored(run.out, run.config)
+    results: list[dict[str, Any]] = []
+    scenarios = {e["scenario"] for _, r in found for e in r["entries"] if e["stage"] == "downstream"}
+    for _, stored in found:
+        for entry in stored["entries"]:
+            results.append(entry)
+            if entry["stage"] == "upstream" and entry["scenario"] in scenarios:
+                results.append({**entry, "stage": "downstream"})
+    rates: dict[str, list[float]] = defaultdict(list)
+    for stage, stored in found:
+        if stored["examples_per_s"]:
+            rates[stage].append(stored["examples_per_s"])
+    document = {
+        "schema": SCHEMA,
+        "spec": run.spec.name,
+        "rows": run.cache.manifest["rows"],
+        "auxiliary_rows": run.cache.manifest["auxiliary_rows"],
+        "point_in_time": run.cache.manifest["point_in_time"],
+        "results": results,
+        "comparisons": compare(results),
+        "throughput": {
+            "train_examples_per_s": _mean(rates["upstream"]),
+            **{f"{stage}_examples_per_s": _mean(values) for stage, values in rates.items()},
+        },
+    }
+    write_json(run.out / "metrics.json", document)
+    return document
+
+
+def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Paired differences in AUC of every downstream method to `none`."""
+    values: dict[tuple[str, ...], dict[str, dict[int, float]]] = defaultdict(dict)
+    for entry in results:
+        if entry["stage"] != "downstream" or entry["refresh"] != "frozen":
+            continue
+        key = (entry["scenario"], entry["task"], entry["slice"], entry["split"])
+        by_seed = values[key].setdefault(entry["method"], {})
+        by_seed[entry["seed"]] = entry["metrics"]["auc"]
+    comparisons = []
+    for (scenario, task, slice_name, split), methods in values.items():
+        for method, by_seed in methods.items():
+            if method == BASELINE or BASELINE not in methods:
+                continue
+            paired = paired_comparison(by_seed, methods[BASELINE])
+            comparisons.append(
+                {
+                    "scenario": scenario,
+                    "task": task,
+                    "slice": slice_name,
+                    "method": method,
+                    "baseline": BASELINE,
+                    "split": split,
+                    "diff_mean": paired.diff_mean,
+                    "diff_sd": paired.diff_sd,
+                    "p": paired.p,
+                    "seeds": paired.seeds,
+                }
+            )
+    return comparisons
+
+
+def _stored(out: Path, config: RunConfig) -> list[tuple[str, dict[str, Any]]]:
+    """(stage, content) of every `results.json` of the run, in a fixed order."""
+    found = []
+    for stage in ("upstream", "downstream", "retrieval"):
+        for path in sorted((out / stage).rglob("results.json")):
+            stored = json.loads(path.read_text("utf-8"))
+            if path.parent.name in {f"seed_{s}" for s in config.all_seeds}:
+                found.append((stage, stored))
+    return found
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(sum(values) / len(values), 1) if values else None

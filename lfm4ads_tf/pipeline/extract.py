@@ -1,0 +1,75 @@
+"""Stage `extract`: stored representations of one upstream."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import staged_folder
+from lfm4ads_tf.pipeline.pretrain import load_upstream
+from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.representations.extract import extract as extract_all
+from lfm4ads_tf.representations.store import RepresentationStore, RepresentationWriter
+from lfm4ads_tf.training.checkpoints import read_weights
+
+_LOG = logging.getLogger(__name__)
+
+
+def extract(run: Run, seed: int) -> None:
+    """Writes `OUT/representations/seed_<s>/`: one Parquet file per representation and period."""
+    target = run.representations(seed)
+    if (target / "manifest.json").exists():
+        return
+    began = time.perf_counter()
+    model = load_upstream(run, seed)
+    folder = run.upstream(seed)
+
+    def load_snapshot(period: int | None) -> None:
+        source = folder / "weights" if period is None else folder / "snapshots" / str(period)
+        read_weights(model, source)
+
+    config = run.config.representations
+    with staged_folder(target) as staging:
+        writer = RepresentationWriter(staging)
+        extract_all(model, load_snapshot, run.cache, config, writer, quiet=run.quiet)
+        writer.close(
+            {
+                "version": f"seed_{seed}-{upstream_fingerprint(run, seed)}",
+                "seed": seed,
+                "data": run.cache.manifest["fingerprint"],
+                **config.model_dump(mode="json"),
+            }
+        )
+    _LOG.info("representations of seed %d in %.0f s", seed, time.perf_counter() - began)
+
+
+def open_store(run: Run, seed: int) -> RepresentationStore:
+    """The representations of a seed.
+
+    Raises:
+        UserError: They were not extracted, or come from another upstream or data.
+    """
+    folder = run.representations(seed)
+    if not (folder / "manifest.json").exists():
+        raise UserError(
+            f"There are no representations of seed {seed} in '{run.out}'.",
+            fix="run the stage `extract` first, or `run` for all stages",
+        )
+    store = RepresentationStore(folder)
+    expected = f"seed_{seed}-{upstream_fingerprint(run, seed)}"
+    if store.version != expected:
+        raise UserError(
+            "The stored representations come from another upstream.",
+            received=f"version {store.version}, expected {expected}",
+            fix=f"remove '{folder}' and run the stage `extract` again",
+        )
+    return store
+
+
+def upstream_fingerprint(run: Run, seed: int) -> str:
+    """Digest of what an upstream and its representations are made of."""
+    parts = (run.config.upstream, run.config.representations)
+    return fingerprint(
+        [run.cache.manifest["fingerprint"], seed, *[p.model_dump(mode="json") for p in parts]]
+    )

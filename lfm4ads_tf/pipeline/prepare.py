@@ -1,0 +1,98 @@
+"""Stage `prepare`: raw tables -> encoded cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.datasets import prepare_dataset
+from lfm4ads_tf.data.datasets.staging import check_data_dir
+from lfm4ads_tf.data.encode import encode_to
+from lfm4ads_tf.data.raw import RawData, all_source_files, load_raw
+from lfm4ads_tf.data.splits import TRAIN
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.files import staged_folder
+from lfm4ads_tf.pipeline.run import Run, fingerprint
+
+_LOG = logging.getLogger(__name__)
+
+
+def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
+    """Encodes the data once; a cache of the same spec and source is used as it is.
+
+    Raises:
+        UserError: Data are missing or wrong, or the source changed since the cache was made.
+    """
+    target = run.out / "data"
+    if (target / "manifest.json").exists() and data_dir is None:
+        return run.cache
+    folder = _source(run, data_dir)
+    print_ = source_fingerprint(run.spec, folder)
+    if (target / "manifest.json").exists():
+        if run.cache.manifest["fingerprint"] == print_:
+            return run.cache
+        raise UserError(
+            f"The data behind '{run.out}' changed since they were encoded.",
+            received=f"files of {folder}",
+            fix="choose another --out, or encode them again with --overwrite",
+        )
+    raw = load_raw(run.spec, folder)
+    _check_labels(run.spec, raw)
+    with staged_folder(target) as staging:
+        encode_to(staging, run.spec, raw, {"fingerprint": print_, "spec": run.spec.name})
+    _LOG.info("prepared %d rows from %s", raw.rows, folder)
+    return run.cache
+
+
+def source_fingerprint(spec: FeatureSpec, folder: Path) -> str:
+    """Digest of the spec's data part and of the source files' names, sizes and times."""
+    files = [
+        (str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns)
+        for p in all_source_files(spec, folder)
+    ]
+    return fingerprint([spec.model_dump(mode="json", exclude={"run", "thresholds"}), files])
+
+
+def download_folder() -> Path:
+    """Where fetched and generated data sets are kept: LFM4ADS_CACHE, or the user's cache folder."""
+    chosen = os.environ.get("LFM4ADS_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lfm4ads_tf"
+
+
+def _source(run: Run, data_dir: Path | None) -> Path:
+    """Folder of the raw tables."""
+    if run.spec.dataset is not None:
+        return prepare_dataset(
+            run.spec.dataset,
+            data_dir,
+            download_folder(),
+            quiet=run.quiet,
+            **run.spec.dataset_options,
+        )
+    if data_dir is None:
+        raise UserError(
+            f"The spec '{run.spec.name}' names files of your own, and no folder was given.",
+            fix="give the folder that holds them with --data-dir",
+        )
+    return check_data_dir(data_dir)
+
+
+def _check_labels(spec: FeatureSpec, raw: RawData) -> None:
+    """Every task needs both classes in the training split."""
+    for k, (name, task) in enumerate(spec.tasks.items()):
+        known = raw.labels[raw.split == TRAIN, k]
+        classes = np.unique(known[np.isfinite(known)])
+        if len(classes) < 2:
+            found = "no known label" if not len(classes) else f"only {classes[0]:.0f}"
+            raise UserError(
+                f"Task '{name}' has one class in the whole training split: nothing can be learnt.",
+                received=f"{found} in column '{task.label}' over {len(known)} training rows",
+                fix="correct `split` or the task's label column",
+            )

@@ -1,0 +1,160 @@
+"""Stage `pretrain`: the upstream foundation model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import write_json
+from lfm4ads_tf.losses.masked_bce import masked_bce
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
+from lfm4ads_tf.training.checkpoints import read_weights, write_weights
+from lfm4ads_tf.training.schedule import Phase, chain, epochs
+from lfm4ads_tf.training.trainer import Trainer
+
+_LOG = logging.getLogger(__name__)
+
+
+def pretrain(run: Run, seed: int) -> None:
+    """Trains the upstream of one seed, keeps its snapshots, and scores valid and test rows.
+
+    `OUT/upstream/seed_<s>/` holds `weights/`, `snapshots/<period>/`, `manifest.json` of the
+    tables, `predictions.npz` and, when all is done, `results.json`.
+    """
+    folder = run.upstream(seed)
+    if (folder / "results.json").exists():
+        return
+    cache, training = run.cache, run.config.upstream.training
+    if training.schedule == "epochs" and run.config.representations.snapshots == "daily":
+        raise UserError(
+            "Daily snapshots need the `chain` schedule: weights that saw all periods cannot be "
+            "point in time.",
+            received="upstream.training.schedule: epochs, representations.snapshots: daily",
+            fix="set upstream.training.schedule=chain, or representations.snapshots=single for a "
+            "comparison",
+        )
+    began = time.perf_counter()
+    model = build.foundation(cache.layout, run.config, seed)
+    write_json(folder / "manifest.json", model.backbone.embeddings.manifest())
+    valid = cache.rows_of("valid")
+    trainer = Trainer(
+        model,
+        [model.backbone.embeddings],
+        task_loss(model, cache, training.task_weights),
+        cache,
+        training,
+        seed=seed,
+        label=f"upstream seed {seed}",
+        folder=folder,
+        tensorboard=run.tensorboard(folder),
+        validate=lambda: mean_auc(cache, valid, predict(model, cache, valid)),
+        quiet=run.quiet,
+    )
+    result = trainer.fit(_phases(run))
+    write_weights(model, folder / "weights")
+    wall = time.perf_counter() - began
+    report = {
+        "history": result.history,
+        "steps": result.steps,
+        "examples_per_s": result.examples_per_s,
+        "entries": _score(run, model, seed, wall),
+    }
+    write_json(folder / "results.json", report)
+    _LOG.info("upstream seed %d: %d steps in %.0f s", seed, result.steps, wall)
+
+
+def load_upstream(run: Run, seed: int, *, shards: int | None = None) -> FoundationModel:
+    """The trained upstream of a seed.
+
+    Raises:
+        UserError: It was not trained yet.
+    """
+    folder = run.upstream(seed)
+    if not (folder / "results.json").exists():
+        raise UserError(
+            f"There is no trained upstream of seed {seed} in '{run.out}'.",
+            fix="run the stage `pretrain` first, or `run` for all stages",
+        )
+    model = build.foundation(run.cache.layout, run.config, seed, shards=shards)
+    read_weights(model, folder / "weights")
+    return model
+
+
+def task_loss(model: Any, cache: EncodedCache, weights: dict[str, float]) -> Any:
+    """Batch -> masked cross-entropy with the configured task weights."""
+    unknown = [t for t in weights if t not in cache.layout.tasks]
+    if unknown:
+        raise UserError(
+            f"task_weights names the unknown task '{unknown[0]}'.",
+            fix=f"use one of {', '.join(cache.layout.tasks)}",
+        )
+    scale = tf.constant([weights.get(t, 1.0) for t in cache.layout.tasks], tf.float32)
+    return lambda batch: masked_bce(batch["labels"], model(batch, training=True), scale)
+
+
+def stored_results(path: Any) -> dict[str, Any]:
+    """Reads a `results.json`."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def table_sizes(embeddings: ShardedEmbedding) -> list[dict[str, Any]]:
+    """Rows, width and bytes of every embedding table."""
+    return [
+        {"table": t.name, "rows": t.rows, "dim": t.dim, "bytes": 4 * t.rows * t.dim}
+        for t in embeddings.layout.tables.values()
+    ]
+
+
+def _phases(run: Run) -> list[Phase]:
+    training = run.config.upstream.training
+    if training.schedule == "chain":
+        return chain(training, run.cache)
+    auxiliary = run.cache.auxiliary_rows
+    first = [Phase(f"auxiliary_{k}", auxiliary) for k in range(training.auxiliary_passes)]
+    return (first if len(auxiliary) else []) + epochs(training, run.cache.train_rows)
+
+
+def _score(run: Run, model: FoundationModel, seed: int, wall: float) -> list[dict[str, Any]]:
+    """Entries for all scenarios together and for each, on valid and test, frozen and daily."""
+    cache = run.cache
+    slices = Slices(cache, run.spec)
+    found: list[dict[str, Any]] = []
+    stored: dict[str, np.ndarray] = {}
+    refreshes: tuple[Refresh, ...] = ("frozen", "daily")
+    for split in ("valid", "test"):
+        rows = cache.rows_of(split)
+        for refresh in refreshes:
+            scores = predict(model, cache, rows, refresh=refresh)
+            stored[f"{split}_{refresh}"] = scores
+            identity = {"method": "upstream", "refresh": refresh, "seed": seed, "split": split}
+            identity |= {"wall_s": round(wall, 2)}
+            found += entries(
+                cache, slices, rows, scores, stage="upstream", scenario="all", **identity
+            )
+            for k, scenario in enumerate(cache.layout.scenarios):
+                mine = cache.scenario[rows] == k
+                if mine.any():
+                    found += entries(
+                        cache,
+                        slices,
+                        rows[mine],
+                        scores[mine],
+                        stage="upstream",
+                        scenario=scenario,
+                        **identity,
+                    )
+        stored[f"{split}_rows"] = rows
+    np.savez(run.upstream(seed) / "predictions.npz", **stored)
+    return found

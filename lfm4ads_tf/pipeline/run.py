@@ -1,0 +1,147 @@
+"""A run: its folder, resolved configuration and encoded data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lfm4ads_tf.config import Resolved, RunConfig
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.files import write_text
+
+# What selects a part of a run rather than making another one.
+_SELECTION = (
+    ("config", "seed"),
+    ("config", "seeds"),
+    ("config", "scenarios"),
+    ("config", "downstream", "methods"),
+    ("config", "export"),
+)
+
+
+class Run:
+    """One output folder.
+
+    Args:
+        out: `OUT`.
+        resolved: Feature spec and run configuration.
+        overwrite: Whether an OUT made from another configuration is emptied.
+        quiet: Whether progress is hidden.
+
+    Raises:
+        UserError: OUT was made from another configuration or cannot be written.
+    """
+
+    def __init__(
+        self, out: Path, resolved: Resolved, *, overwrite: bool = False, quiet: bool = False
+    ) -> None:
+        self.out = out
+        self.resolved = resolved
+        self.quiet = quiet
+        self._claim(overwrite)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The feature spec."""
+        return self.resolved.spec
+
+    @property
+    def config(self) -> RunConfig:
+        """The run configuration."""
+        return self.resolved.config
+
+    @cached_property
+    def cache(self) -> EncodedCache:
+        """The encoded data; `prepare` makes it."""
+        if not (self.out / "data" / "manifest.json").exists():
+            raise UserError(
+                "The run folder holds no encoded data.",
+                received=str(self.out),
+                fix="run the stage `prepare` first, or `run` for all stages",
+            )
+        return EncodedCache(self.out / "data")
+
+    def upstream(self, seed: int) -> Path:
+        """Folder of one upstream."""
+        return self.out / "upstream" / f"seed_{seed}"
+
+    def representations(self, seed: int) -> Path:
+        """Folder of one version of the representations."""
+        return self.out / "representations" / f"seed_{seed}"
+
+    def downstream(self, scenario: str, method: str, seed: int) -> Path:
+        """Folder of one downstream model."""
+        return self.out / "downstream" / file_name(scenario) / file_name(method) / f"seed_{seed}"
+
+    def retrieval(self, seed: int) -> Path:
+        """Folder of one retriever."""
+        return self.out / "retrieval" / f"seed_{seed}"
+
+    def tensorboard(self, folder: Path) -> Path:
+        """Where the TensorBoard logs of a training folder go."""
+        return self.out / "tensorboard" / folder.relative_to(self.out)
+
+    def _claim(self, overwrite: bool) -> None:
+        """Takes the folder, or refuses one that another configuration made."""
+        path = self.out / "config.yaml"
+        if path.exists():
+            theirs = yaml.safe_load(path.read_text("utf-8"))
+            ours = self.resolved.model_dump(mode="json")
+            difference = _first_difference(_identity(theirs), _identity(ours))
+            if difference and not overwrite:
+                raise UserError(
+                    f"The folder '{self.out}' was made from another configuration.",
+                    received=difference,
+                    fix="choose another --out, or empty it with --overwrite",
+                )
+            if difference:
+                shutil.rmtree(self.out)
+        write_text(path, self.resolved.to_yaml())
+        handler = logging.FileHandler(self.out / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logging.getLogger("lfm4ads_tf").addHandler(handler)
+
+
+def file_name(text: str) -> str:
+    """A scenario or method name as a folder's name."""
+    return "".join(c if c.isalnum() or c in "-.@+" else "_" for c in text)
+
+
+def fingerprint(value: Any) -> str:
+    """A short digest of plain values."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _identity(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved document without what merely selects a part of the run."""
+    copy: dict[str, Any] = json.loads(json.dumps(document))
+    for *path, last in _SELECTION:
+        node: Any = copy
+        for step in path:
+            node = node.get(step, {})
+        node.pop(last, None)
+    return copy
+
+
+def _first_difference(theirs: Any, ours: Any, path: str = "") -> str | None:
+    """The first key in which two documents differ."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in [*theirs, *[k for k in ours if k not in theirs]]:
+            found = _first_difference(
+                theirs.get(key), ours.get(key), f"{path}.{key}" if path else str(key)
+            )
+            if found:
+                return found
+        return None
+    return None if theirs == ours else f"{path} was {theirs!r:.80}, is now {ours!r:.80}"

@@ -1,0 +1,104 @@
+"""Scores of a model on rows of the cache, as entries of `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
+from lfm4ads_tf.data.splits import TRAIN
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.metrics import auc, calibration, gauc, logloss
+
+_BATCH = 8192
+
+
+def predict(
+    model: tf_keras.Model,
+    cache: EncodedCache,
+    rows: np.ndarray,
+    *,
+    refresh: Refresh = "frozen",
+    representations: RepresentationLookup | None = None,
+) -> np.ndarray:
+    """Probabilities (M, T) of some rows."""
+    if not len(rows):
+        return np.zeros((0, len(cache.layout.tasks)), np.float32)
+    data = batches(cache, rows, _BATCH, refresh=refresh, representations=representations)
+    return np.concatenate([p.numpy() for p in apply(lambda b: tf.sigmoid(model(b)), data)])
+
+
+def mean_auc(cache: EncodedCache, rows: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Mean AUC over the tasks that have both classes; None if there is none."""
+    values = [auc(cache.labels[rows, k], p) for k, p in enumerate(probabilities.T)]
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+class Slices:
+    """Rows by how often training saw their item and user.
+
+    Args:
+        cache: The encoded cache.
+        spec: Its thresholds.
+    """
+
+    def __init__(self, cache: EncodedCache, spec: FeatureSpec) -> None:
+        train = cache.split == TRAIN
+        items = np.bincount(cache.item[train], minlength=int(cache.item.max()) + 1)
+        users = np.bincount(cache.user[train], minlength=int(cache.user.max()) + 1)
+        self._item_rows, self._user_rows = items[cache.item], users[cache.user]
+        self._thresholds = spec.thresholds
+
+    def of(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and mask over `rows` of every slice."""
+        yield "all", np.ones(len(rows), bool)
+        cold = self._thresholds.get("cold_item")
+        if cold is not None:
+            yield "cold_item", self._item_rows[rows] <= cold
+        light = self._thresholds.get("light_user")
+        if light is not None:
+            yield "light_user", self._user_rows[rows] <= light
+
+
+def entries(
+    cache: EncodedCache,
+    slices: Slices,
+    rows: np.ndarray,
+    probabilities: np.ndarray,
+    **identity: Any,
+) -> list[dict[str, Any]]:
+    """One entry per task and slice.
+
+    Args:
+        cache: The encoded cache.
+        slices: The slices.
+        rows: Scored rows (M,).
+        probabilities: (M, T).
+        identity: `stage`, `scenario`, `method`, `refresh`, `seed`, `split`, `wall_s`.
+    """
+    found = []
+    for name, chosen in slices.of(rows):
+        for k, task in enumerate(cache.layout.tasks):
+            labels = cache.labels[rows[chosen], k]
+            scores = probabilities[chosen, k]
+            known = int(np.isfinite(labels).sum())
+            values: dict[str, float | None] = {
+                "auc": auc(labels, scores) if known else None,
+                "gauc": gauc(labels, scores, cache.user[rows[chosen]]) if known else None,
+                "logloss": logloss(labels, scores) if known else None,
+                "calibration": calibration(labels, scores) if known else None,
+            }
+            if cache.best_possible is not None:
+                truth = cache.best_possible[rows[chosen], k]
+                usable = known and np.isfinite(truth).all()
+                values["auc_best_possible"] = auc(labels, truth) if usable else None
+            found.append(
+                {**identity, "task": task, "slice": name, "rows": known, "metrics": values}
+            )
+    return found

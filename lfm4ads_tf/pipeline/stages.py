@@ -1,0 +1,100 @@
+"""Runs the stages of the pipeline in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from rich.console import Console
+
+from lfm4ads_tf.config import resolve
+from lfm4ads_tf.pipeline.evaluate import evaluate
+from lfm4ads_tf.pipeline.extract import extract
+from lfm4ads_tf.pipeline.prepare import prepare
+from lfm4ads_tf.pipeline.pretrain import pretrain
+from lfm4ads_tf.pipeline.report import report
+from lfm4ads_tf.pipeline.retrieve import retrieve
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.tables import print_tables
+from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a command line selects; None leaves the configuration's own."""
+
+    seed: int | None = None
+    seeds: int | None = None
+    scenarios: str | None = None
+    methods: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The selection as run-configuration keys."""
+        chosen: dict[str, Any] = {}
+        if self.seed is not None:
+            chosen["seed"] = self.seed
+        if self.seeds is not None:
+            chosen["seeds"] = self.seeds
+        if self.scenarios is not None:
+            chosen["scenarios"] = _split(self.scenarios)
+        if self.methods is not None:
+            chosen["downstream"] = {"methods": _split(self.methods)}
+        return chosen
+
+
+def run_stages(
+    stages: Sequence[str],
+    *,
+    spec: Path,
+    data_dir: Path | None,
+    out: Path | None,
+    assignments: Sequence[str],
+    selection: Selection,
+    overwrite: bool,
+    quiet: bool,
+    console: Console,
+    export: Callable[[Run], None],
+) -> None:
+    """Runs some stages of a run; each goes on from what the run folder holds.
+
+    Raises:
+        UserError: Anything that the user can mend.
+        ExportRefused: An export failed its verification.
+    """
+    resolved = resolve(spec, assignments, selection.options())
+    run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
+    # Kernels that sum in the order in which threads finish would make two runs differ.
+    tf.config.experimental.enable_op_determinism()
+    tf.random.set_seed(resolved.config.seed)
+    seeds = resolved.config.all_seeds
+    run_methods(run)  # a wrong method name is refused before anything is trained
+    for stage in stages:
+        if stage == "prepare" or data_dir is not None:
+            prepare(run, data_dir)
+        if stage == "transfer" or len(stages) > 1:
+            downstream_scenarios(run)
+        if stage == "pretrain":
+            for seed in seeds:
+                pretrain(run, seed)
+        elif stage == "extract":
+            for seed in seeds:
+                extract(run, seed)
+        elif stage == "transfer":
+            for seed in seeds:
+                transfer(run, seed)
+        elif stage == "retrieve":
+            for seed in seeds:
+                retrieve(run, seed)
+        elif stage == "evaluate":
+            print_tables(evaluate(run), console)
+        elif stage == "export":
+            export(run)
+        elif stage == "report":
+            console.print(f"report: {report(run)}")
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

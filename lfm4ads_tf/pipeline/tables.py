@@ -1,0 +1,111 @@
+"""The terminal's view of `metrics.json`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+_METRICS = ("auc", "gauc", "logloss", "calibration")
+
+
+def print_tables(document: dict[str, Any], console: Console) -> None:
+    """Prints the test results: mean over seeds, deviation, paired difference to `none`."""
+    rows = document["rows"]
+    console.print(
+        f"\n[bold]{document['spec']}[/bold]: {rows['train']:,} training rows, {rows['valid']:,} "
+        f"valid, {rows['test']:,} test"
+    )
+    for title, stage in (("Upstream", "upstream"), ("Downstream", "downstream")):
+        _print_ranking(document, stage, title, console)
+    _print_retrieval(document, console)
+    for scenario, honest in document["point_in_time"].items():
+        if not honest:
+            console.print(
+                f"[yellow]'{scenario}' is not point in time across scenarios:[/yellow] other "
+                "scenarios' training rows are later than its valid and test rows."
+            )
+
+
+def _print_ranking(document: dict[str, Any], stage: str, title: str, console: Console) -> None:
+    entries = [
+        e
+        for e in document["results"]
+        if e["stage"] == stage and e["split"] == "test" and e["slice"] == "all"
+    ]
+    if not entries:
+        return
+    differences = {
+        (c["scenario"], c["task"], c["method"]): c
+        for c in document["comparisons"]
+        if c["split"] == "test" and c["slice"] == "all"
+    }
+    with_best = any(e["metrics"].get("auc_best_possible") is not None for e in entries)
+    table = Table(title=f"{title}, test split", title_justify="left")
+    heads = ["scenario", "task", "method", "rows", "AUC", "GAUC", "logloss", "calibration"]
+    heads += ["AUC daily"] + (["best possible"] if with_best else [])
+    heads += ["to none (AUC points)"] if stage == "downstream" else []
+    for head in heads:
+        left = head in ("scenario", "task", "method")
+        table.add_column(head, justify="left" if left else "right", no_wrap=head == "method")
+    for (scenario, task, method), group in _grouped(entries, "scenario", "task", "method").items():
+        frozen = [e for e in group if e["refresh"] == "frozen"]
+        daily = [e for e in group if e["refresh"] == "daily"]
+        flag = "" if document["point_in_time"].get(scenario, True) else " *"
+        cells = [scenario + flag, task, method, f"{frozen[0]['rows']:,}"]
+        cells += [_spread(e["metrics"][m] for e in frozen) for m in _METRICS]
+        cells.append(_spread(e["metrics"]["auc"] for e in daily))
+        if with_best:
+            cells.append(_spread(e["metrics"].get("auc_best_possible") for e in frozen))
+        if stage == "downstream":
+            cells.append(_difference(differences.get((scenario, task, method))))
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _print_retrieval(document: dict[str, Any], console: Console) -> None:
+    entries = [
+        e for e in document["results"] if e["stage"] == "retrieval" and e["split"] == "test"
+    ]
+    if not entries:
+        return
+    table = Table(title="Retrieval, test split", title_justify="left")
+    for head in ("scenario", "task", "method", "users", *entries[0]["metrics"]):
+        table.add_column(head, justify="left" if head in ("scenario", "task", "method") else "right")
+    for (scenario, task, method), group in _grouped(entries, "scenario", "task", "method").items():
+        values = [_spread(e["metrics"][m] for e in group) for m in entries[0]["metrics"]]
+        table.add_row(scenario, task, method, f"{group[0]['rows']:,}", *values)
+    console.print(table)
+
+
+def _grouped(
+    entries: list[dict[str, Any]], *keys: str
+) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        groups[tuple(entry[k] for k in keys)].append(entry)
+    return groups
+
+
+def _spread(values: Iterable[float | None]) -> str:
+    """`mean ± sd` over seeds, `mean` for one seed, a dash where undefined."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "–"
+    if len(known) == 1:
+        return f"{known[0]:.4f}"
+    return f"{np.mean(known):.4f} ± {np.std(known, ddof=1):.4f}"
+
+
+def _difference(comparison: dict[str, Any] | None) -> str:
+    """Paired difference to `none` in AUC points (hundredths)."""
+    if comparison is None or comparison["diff_mean"] is None:
+        return ""
+    text = f"{100 * comparison['diff_mean']:+.2f}"
+    if comparison["diff_sd"] is not None:
+        text += f" ± {100 * comparison['diff_sd']:.2f} (p {comparison['p']:.2f})"
+    return text

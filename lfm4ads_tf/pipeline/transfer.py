@@ -1,0 +1,181 @@
+"""Stage `transfer`: per-scenario downstream models, one per method and seed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from lfm4ads_tf.data.cache import Refresh
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.files import write_json
+from lfm4ads_tf.interactions.block import layer_names
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.extract import open_store
+from lfm4ads_tf.pipeline.pretrain import task_loss
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
+from lfm4ads_tf.training.checkpoints import read_weights, write_weights
+from lfm4ads_tf.training.schedule import epochs
+from lfm4ads_tf.training.trainer import Trainer
+from lfm4ads_tf.transfer.methods import Method, parse_method
+
+_LOG = logging.getLogger(__name__)
+
+
+def transfer(run: Run, seed: int) -> None:
+    """Trains every method in every scenario for one seed."""
+    methods = run_methods(run)
+    for scenario in downstream_scenarios(run):
+        for method in methods:
+            train_downstream(run, scenario, method, seed)
+
+
+def run_methods(run: Run) -> list[Method]:
+    """The configured methods; `upstream` needs no downstream model and is always scored."""
+    layers = layer_names(run.config.upstream.network.block)
+    names = [m for m in run.config.downstream.methods if m != "upstream"]
+    return [parse_method(name, layers) for name in names]
+
+
+def downstream_scenarios(run: Run) -> list[str]:
+    """Scenarios with a downstream model, largest first.
+
+    Raises:
+        UserError: A scenario asked for by name is unknown, has no training row, or has one class.
+    """
+    cache = run.cache
+    asked = run.config.scenarios
+    known = cache.layout.scenarios
+    if asked is not None:
+        for name in asked:
+            if name not in known:
+                raise UserError(
+                    f"The scenario '{name}' is unknown.{nearest(name, known)}",
+                    fix=f"use some of {', '.join(known)}",
+                )
+            problem = _untrainable(run, name)
+            if problem:
+                raise UserError(
+                    f"The scenario '{name}' cannot be trained.",
+                    received=problem,
+                    fix="leave it out of --scenarios",
+                )
+        return list(asked)
+    chosen = []
+    for name in sorted(known, key=lambda s: -len(cache.rows_of("train", s))):
+        count = len(cache.rows_of("train", name))
+        few = count < run.config.downstream.min_rows
+        problem = f"{count} training rows (downstream.min_rows)" if few else _untrainable(run, name)
+        if problem is None:
+            chosen.append(name)
+        elif count:
+            _LOG.warning("scenario '%s' is skipped: %s", name, problem)
+    return chosen
+
+
+def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None:
+    """Trains one model and scores valid and test rows; see the folder's `results.json`."""
+    folder = run.downstream(scenario, method.name, seed)
+    if (folder / "results.json").exists():
+        return
+    cache, config = run.cache, run.config.downstream
+    began = time.perf_counter()
+    store = open_store(run, seed) if method.sources else None
+    dims = {} if store is None else store.dims
+    lookups = {
+        refresh: None if store is None else store.lookup(cache, method.sources, refresh)
+        for refresh in ("frozen", "daily")
+    }
+    model = build.downstream(cache.layout, run.config, method, dims, seed)
+    valid = cache.rows_of("valid", scenario)
+    trainer = Trainer(
+        model,
+        [model.backbone.embeddings],
+        task_loss(model, cache, config.training.task_weights),
+        cache,
+        config.training,
+        seed=seed,
+        label=f"{scenario} {method.name} seed {seed}",
+        folder=folder,
+        tensorboard=run.tensorboard(folder),
+        representations=lookups["frozen"],
+        validate=lambda: mean_auc(
+            cache, valid, predict(model, cache, valid, representations=lookups["frozen"])
+        ),
+        quiet=run.quiet,
+    )
+    result = trainer.fit(epochs(config.training, cache.rows_of("train", scenario)))
+    write_weights(model, folder / "weights")
+    wall = round(time.perf_counter() - began, 2)
+    found, stored = [], {}
+    slices = Slices(cache, run.spec)
+    refreshes: tuple[Refresh, ...] = ("frozen", "daily")
+    for split in ("valid", "test"):
+        rows = cache.rows_of(split, scenario)
+        stored[f"{split}_rows"] = rows
+        for refresh in refreshes:
+            scores = predict(
+                model, cache, rows, refresh=refresh, representations=lookups[refresh]
+            )
+            stored[f"{split}_{refresh}"] = scores
+            found += entries(
+                cache,
+                slices,
+                rows,
+                scores,
+                stage="downstream",
+                scenario=scenario,
+                method=method.name,
+                refresh=refresh,
+                seed=seed,
+                split=split,
+                wall_s=wall,
+            )
+    np.savez(folder / "predictions.npz", **stored)
+    report = {
+        "history": result.history,
+        "best": result.best,
+        "steps": result.steps,
+        "examples_per_s": result.examples_per_s,
+        "representations": None if store is None else store.version,
+        "entries": found,
+    }
+    write_json(folder / "results.json", report)
+
+
+def load_downstream(
+    run: Run, scenario: str, method: Method, seed: int, *, shards: int | None = None
+) -> DownstreamModel:
+    """A trained downstream model.
+
+    Raises:
+        UserError: It was not trained yet.
+    """
+    folder = run.downstream(scenario, method.name, seed)
+    if not (folder / "results.json").exists():
+        raise UserError(
+            f"There is no downstream model '{method.name}' of scenario '{scenario}' and seed "
+            f"{seed} in '{run.out}'.",
+            fix="run the stage `transfer` with this method and scenario first",
+        )
+    dims = open_store(run, seed).dims if method.sources else {}
+    model = build.downstream(run.cache.layout, run.config, method, dims, seed, shards=shards)
+    read_weights(model, folder / "weights")
+    return model
+
+
+def _untrainable(run: Run, scenario: str) -> str | None:
+    """Why a scenario cannot be trained, None if it can."""
+    cache = run.cache
+    rows = cache.rows_of("train", scenario)
+    if not len(rows):
+        return "no training row"
+    for k, task in enumerate(cache.layout.tasks):
+        labels: Sequence[float] = np.unique(cache.labels[rows, k][np.isfinite(cache.labels[rows, k])])
+        if len(labels) < 2:
+            return f"task '{task}' has one class in its {len(rows)} training rows"
+    return None

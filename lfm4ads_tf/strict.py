@@ -1,0 +1,100 @@
+"""Strict typed models: unknown keys are refused and the nearest known one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lfm4ads_tf.errors import UserError, nearest
+
+Model = TypeVar("Model", bound="StrictModel")
+
+
+class StrictModel(BaseModel):
+    """A frozen pydantic model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse(model: type[Model], raw: Mapping[str, Any], *, source: str) -> Model:
+    """Validates a mapping.
+
+    Args:
+        model: The model to build.
+        raw: What was read from YAML or assembled from `--set`.
+        source: Where `raw` comes from, for the message.
+
+    Raises:
+        UserError: One line per problem: the key's path, what is wrong, what was received.
+    """
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        problems = [_describe(model, e) for e in error.errors(include_url=False)]
+        raise UserError("\n".join([f"{source} is not valid:", *problems])) from None
+
+
+def _describe(model: type[BaseModel], error: Any) -> str:
+    """One line for one pydantic error."""
+    # The tag of a union's member is a step of pydantic's path, but no key of the document.
+    path = ".".join(str(p) for p in error["loc"] if " " not in str(p))
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        hint = nearest(str(error["loc"][-1]), known)
+        return f"  {path}: unknown key.{hint} Known keys: {', '.join(sorted(known))}"
+    if error["type"] == "missing":
+        return f"  {path}: this key is required"
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        known = [k.strip("' ") for k in context["expected_tags"].split(",")]
+        return (
+            f"  {path}.{context['discriminator'].strip(chr(39))}: unknown kind "
+            f"'{context['tag']}'.{nearest(context['tag'], known)} Known kinds: {', '.join(known)}"
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    return f"  {path}: {message} (received {error['input']!r:.80})"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Known keys of the model that a pydantic error location points into."""
+    candidates: list[Any] = [model]
+    for step in location:
+        found: list[Any] = []
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                field = candidate.model_fields.get(str(step))
+                if field is not None:
+                    found += _models_in(field.annotation)
+                elif _tag_of(candidate) == step or candidate.__name__ == step:
+                    found.append(candidate)
+            if not found and candidate is not None:
+                found += [c for c in _models_in(candidate) if c is not candidate]
+        # A mapping key or a list index leads to the same candidates.
+        candidates = found or candidates
+        tagged = [c for c in candidates if _tag_of(c) == step]
+        candidates = tagged or candidates
+    keys: list[str] = []
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            keys += [k for k in candidate.model_fields if k not in keys]
+    return keys
+
+
+def _tag_of(candidate: Any) -> str | None:
+    """Value of a model's `kind` or `type` tag, None if it has none."""
+    if not (isinstance(candidate, type) and issubclass(candidate, BaseModel)):
+        return None
+    for tag in ("kind", "type"):
+        field = candidate.model_fields.get(tag)
+        if field is not None and hasattr(field.annotation, "__args__"):
+            return str(field.annotation.__args__[0])
+    return None
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """Every model class inside a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models_in(a)]

@@ -1,0 +1,66 @@
+"""What is trained on, in which order: the phases of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfm4ads_tf.config import TrainingConfig
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.seeding import derive
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One pass over some rows.
+
+    Attributes:
+        name: Unique within the schedule; the shuffle depends on it.
+        rows: Rows in time order.
+        validate: Whether validation follows it.
+        snapshot: Period from which on a snapshot taken after it is valid; None for no snapshot.
+    """
+
+    name: str
+    rows: np.ndarray
+    validate: bool = False
+    snapshot: int | None = None
+
+    def order(self, seed: int, shuffle: bool) -> np.ndarray:
+        """Rows in the order of training, a function of the seed and the phase's name and rows."""
+        if not shuffle:
+            return self.rows
+        return np.random.default_rng(derive(seed, self.name)).permutation(self.rows)
+
+
+def epochs(config: TrainingConfig, rows: np.ndarray) -> list[Phase]:
+    """Epochs over all rows, each validated."""
+    return [Phase(f"epoch_{k}", rows, validate=True) for k in range(1, config.epochs + 1)]
+
+
+def chain(config: TrainingConfig, cache: EncodedCache) -> list[Phase]:
+    """Auxiliary rows, then the periods in time order, a snapshot after each.
+
+    The snapshot after period d - 1 has seen no row of period d or later. The first snapshot, valid
+    from the first period on, comes after the auxiliary rows; there is none without them.
+    """
+    phases: list[Phase] = []
+    if len(cache.auxiliary_rows) and config.auxiliary_passes:
+        first = int(cache.period[cache.train_rows[0]])
+        phases += _passes(
+            "auxiliary", cache.auxiliary_rows, config.auxiliary_passes, snapshot=first
+        )
+    period = cache.period[cache.train_rows]
+    for value in np.unique(period):
+        rows = cache.train_rows[period == value]
+        phases += _passes(f"period_{value}", rows, config.passes, snapshot=int(value) + 1)
+    return phases
+
+
+def _passes(name: str, rows: np.ndarray, count: int, *, snapshot: int) -> list[Phase]:
+    last = count - 1
+    return [
+        Phase(f"{name}_pass_{k}", rows, snapshot=snapshot if k == last else None)
+        for k in range(count)
+    ]

@@ -1,0 +1,230 @@
+"""One training loop for upstream, downstream and retrieval."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.config import TrainingConfig
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.input import RepresentationLookup, batches
+from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
+from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.progress import Progress
+from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
+from lfm4ads_tf.training.schedule import Phase
+
+_LOG = logging.getLogger(__name__)
+_SUMMARY_EVERY = 50  # steps between two points of the loss curve
+
+LossFunction = Callable[[Any], tf.Tensor]
+
+
+@dataclass
+class TrainingResult:
+    """What a run of the trainer did.
+
+    Attributes:
+        history: One entry per validated phase: `phase`, `value`, `step`.
+        best: Name of the phase whose weights the model holds; None without validation.
+        steps: Optimizer steps, those before a resume included.
+        examples_per_s: Training examples a second of this process, None when it trained nothing.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: str | None = None
+    steps: int = 0
+    examples_per_s: float | None = None
+
+
+class Trainer:
+    """Trains a model phase by phase; kills and restarts do not change the result.
+
+    The checkpoint holds weights, optimizer slots and the data position (phase, batch). A phase's
+    order depends only on the seed and the phase, so a resumed run reads the rows that an
+    uninterrupted one would.
+
+    Args:
+        model: The model; its tables are found through `embeddings`.
+        embeddings: The model's sharded tables.
+        loss: Batch -> scalar loss, called under a gradient tape.
+        cache: The encoded cache.
+        config: Batch size, optimizer, stopping rule.
+        seed: Seed of the order of rows.
+        label: Name of the run in messages.
+        folder: Where checkpoint, best weights and snapshots go.
+        tensorboard: Where the TensorBoard logs go.
+        representations: Lookup of stored representations, None without transfer.
+        validate: Returns the value to maximise; needed when a phase validates.
+        quiet: Whether to hide the progress bar.
+    """
+
+    def __init__(
+        self,
+        model: tf_keras.Model,
+        embeddings: Sequence[ShardedEmbedding],
+        loss: LossFunction,
+        cache: EncodedCache,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        label: str,
+        folder: Path,
+        tensorboard: Path,
+        representations: RepresentationLookup | None = None,
+        validate: Callable[[], float | None] | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.cache = cache
+        self.config = config
+        self.seed = seed
+        self.label = label
+        self.folder = folder
+        self.representations = representations
+        self.validate = validate
+        self.quiet = quiet
+        options = config.optimizer
+        self.optimizer = HybridOptimizer(
+            options.table_learning_rate,
+            options.dense_learning_rate,
+            weight_decay=options.weight_decay,
+            adagrad_initial=options.adagrad_initial,
+            table_l2=options.table_l2,
+            clip_norm=options.clip_norm,
+        )
+        parts = {id(p) for layer in embeddings for dim in layer.dims for p in layer.parts(dim)}
+        dense = [v for v in model.trainable_variables if id(v) not in parts]
+        self.optimizer.build(list(embeddings), dense)
+        self.checkpoint = TrainingCheckpoint(folder, model, self.optimizer)
+        self._tensorboard = tensorboard
+        self._step_function: Any = None
+
+    def fit(self, phases: Sequence[Phase]) -> TrainingResult:
+        """Trains the phases that the checkpoint has not finished.
+
+        Raises:
+            UserError: The loss is not finite.
+        """
+        position = self.checkpoint.restore()
+        if position.step:
+            _LOG.info(
+                "resumed %s at step %d (phase %s, batch %d)",
+                self.label,
+                position.step,
+                phases[position.phase].name if position.phase < len(phases) else "end",
+                position.batch,
+            )
+        result = TrainingResult(history=self.checkpoint.history(position.phase))
+        result.steps = position.step
+        seen, busy = 0, 0.0
+        writer = tf.summary.create_file_writer(str(self._tensorboard))
+        total = sum(self._steps(p) for p in phases)
+        with writer.as_default(), Progress(self.label, total, quiet=self.quiet) as progress:
+            progress.advance(position.step)
+            for index in range(position.phase, len(phases)):
+                phase = phases[index]
+                if self._stopped(result):
+                    break
+                start = position.batch if index == position.phase else 0
+                began = time.perf_counter()
+                result.steps = self._train_phase(phase, index, start, result.steps, progress)
+                busy += time.perf_counter() - began
+                seen += len(phase.rows) - start * self.config.batch_size
+                self._finish_phase(phase, index, result, progress)
+        writer.close()
+        if seen:
+            result.examples_per_s = seen / busy
+        if result.history:
+            result.best = max(result.history, key=lambda h: h["value"])["phase"]
+            self.checkpoint.restore_best(result.best)
+        return result
+
+    def _train_phase(
+        self, phase: Phase, index: int, start: int, step: int, progress: Progress
+    ) -> int:
+        """Trains one phase from a batch on; returns the step reached."""
+        dataset = batches(
+            self.cache,
+            phase.order(self.seed, self.config.shuffle),
+            self.config.batch_size,
+            start=start,
+            representations=self.representations,
+        )
+        train_step = self._compiled(dataset)
+        for batch_index, batch in enumerate(dataset, start=start):
+            loss = train_step(batch)
+            step += 1
+            progress.advance(1)
+            if step % _SUMMARY_EVERY == 0:
+                self._record_loss(loss, step, phase)
+            if step % self.config.checkpoint_every == 0:
+                self.checkpoint.save(index, batch_index + 1, step)
+        return step
+
+    def _finish_phase(
+        self, phase: Phase, index: int, result: TrainingResult, progress: Progress
+    ) -> None:
+        """Snapshot, validation and checkpoint at the end of a phase."""
+        if phase.snapshot is not None:
+            write_weights(self.model, self.folder / "snapshots" / str(phase.snapshot))
+        if phase.validate and self.validate is not None:
+            value = self.validate()
+            if value is not None:
+                entry = {"phase": phase.name, "value": value, "step": result.steps}
+                result.history.append(entry)
+                tf.summary.scalar("valid/auc", value, step=result.steps)
+                progress.note(f"valid AUC {value:.4f}")
+                if value >= max(h["value"] for h in result.history):
+                    self.checkpoint.save_best(phase.name)
+        # Checkpoints at the end of short phases would cost more than the phases themselves.
+        if phase.validate or phase.snapshot is not None:
+            self.checkpoint.save(index + 1, 0, result.steps, result.history)
+
+    def _stopped(self, result: TrainingResult) -> bool:
+        """Whether validation has not gained for `patience` phases."""
+        values = [h["value"] for h in result.history]
+        if len(values) <= self.config.patience:
+            return False
+        recent = values[-self.config.patience :]
+        return max(recent) <= max(values[: -self.config.patience]) + self.config.min_gain
+
+    def _compiled(self, dataset: tf.data.Dataset) -> Any:
+        """The training step, traced once for batches of any size."""
+        if self._step_function is None:
+
+            def step(batch: Any) -> tf.Tensor:
+                with tf.GradientTape() as tape:
+                    loss = self.loss(batch)
+                variables = self.model.trainable_variables
+                gradients = tape.gradient(loss, variables)
+                self.optimizer.apply_gradients(
+                    [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+                )
+                return loss
+
+            self._step_function = tf.function(step, input_signature=[dataset.element_spec])
+        return self._step_function
+
+    def _record_loss(self, loss: tf.Tensor, step: int, phase: Phase) -> None:
+        value = float(loss)
+        if not np.isfinite(value):
+            raise UserError(
+                f"Training of {self.label} diverged at step {step}.",
+                received=f"loss {value} in {phase.name}",
+                fix="lower the learning rates, or set clip_norm in the optimizer's configuration",
+            )
+        tf.summary.scalar("train/loss", value, step=step)
+
+    def _steps(self, phase: Phase) -> int:
+        return -(-len(phase.rows) // self.config.batch_size)

@@ -1,0 +1,191 @@
+"""A spec with every kind of feature, untrained models over it, and their exports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tf_keras
+
+from export.exporter import export_model
+from export.golden import encoded_batch
+from lfm4ads_tf.config import EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.fitting import fit_encoding
+from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.transfer.gate import GateAdapter
+from lfm4ads_tf.transfer.mlp import MlpAdapter
+
+SPEC: dict[str, Any] = {
+    "name": "example",
+    "log": {
+        "files": ["log.csv"],
+        "user_columns": ["age", "income", "segments", "pages"],
+        "item_columns": ["brand", "tags", "tag_weights", "price", "vector"],
+    },
+    "keys": {"user": "user_id", "item": "item_id", "time": "time", "scenario": "tab"},
+    "tasks": {"click": "is_click", "like": "is_like"},
+    "split": {"by": "time", "train_until": 6, "valid_until": 8},
+    "features": {
+        "user_id": {"kind": "hashed", "owner": "user", "buckets": 200, "dim": 4},
+        "income": {"kind": "numeric", "owner": "user", "transform": "log"},
+        "age": {"kind": "numeric", "owner": "user", "transform": "buckets", "buckets": 4},
+        "segments": {"kind": "multi", "owner": "user", "encoding": "vocabulary"},
+        "history": {
+            "kind": "sequence",
+            "owner": "user",
+            "events_of": "click",
+            "table": "item_id",
+            "max_length": 3,
+        },
+        "pages": {"kind": "sequence", "owner": "user", "max_length": 2, "buckets": 9},
+        "item_id": {"kind": "vocabulary", "owner": "item", "min_count": 2},
+        "brand": {"kind": "hashed", "owner": "item", "buckets": 7, "dim": 4},
+        "price": {"kind": "numeric", "owner": "item"},
+        "tags": {"kind": "multi", "owner": "item", "weights": "tag_weights", "pooling": "sum", "buckets": 50},
+        "vector": {"kind": "pretrained", "owner": "item", "size": 2},
+        "s": {"kind": "statistic", "owner": "item", "task": "click", "keys": ["item"]},
+        "weekday": {"kind": "identity", "owner": "context", "size": 7},
+        "user_brand": {"kind": "crossed", "owner": "context", "columns": ["user_id", "brand"], "buckets": 500},
+    },
+}
+WIDTHS = {"UR": 3, "CR_user@cross_2": 5}
+ROWS = 40
+
+
+def random_rows(rng: np.random.Generator, rows: int) -> pa.Table:
+    """Raw rows with missing values, empty lists and values that no vocabulary knows."""
+
+    def sometimes(values: list[Any]) -> list[Any]:
+        return [None if rng.random() < 0.15 else value for value in values]
+
+    def texts(prefix: str, size: int) -> list[str]:
+        return [f"{prefix}{k}" for k in rng.integers(0, size, rows)]
+
+    def lists(prefix: str, most: int) -> list[list[str]]:
+        return [[f"{prefix}{k}" for k in rng.integers(0, 9, rng.integers(0, most))] for _ in range(rows)]
+
+    tags = lists("tag ", 5)
+    return pa.table(
+        {
+            "user_id": sometimes(texts("ü", 30)),
+            "item_id": sometimes(texts("i", 12)),
+            "brand": sometimes(texts("b", 5)),
+            "tab": sometimes(texts("tab ", 3)),
+            "age": pa.array(sometimes(rng.integers(10, 80, rows).tolist()), pa.int64()),
+            "income": pa.array(sometimes(rng.lognormal(3, 2, rows).tolist()), pa.float64()),
+            "price": pa.array(sometimes(rng.normal(5, 2, rows).tolist()), pa.float64()),
+            "weekday": pa.array(sometimes(rng.integers(-1, 9, rows).tolist()), pa.int64()),
+            "segments": pa.array(sometimes(lists("s", 4)), pa.list_(pa.string())),
+            "history": pa.array(lists("i", 7), pa.list_(pa.string())),
+            "pages": pa.array(lists("p", 5), pa.list_(pa.string())),
+            "tags": pa.array(tags, pa.list_(pa.string())),
+            "tag_weights": pa.array([rng.random(len(t)).tolist() for t in tags]),
+            "vector": pa.array(sometimes(rng.normal(size=(rows, 2)).tolist())),
+            "s.count": pa.array(sometimes(rng.random(rows).tolist()), pa.float64()),
+            "s.rate": rng.normal(size=rows),
+        }
+    )
+
+
+class World:
+    """Everything that an export starts from."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        train = random_rows(rng, 200)
+        columns = {name: train[name] for name in train.column_names}
+        self.spec = parse_spec(SPEC)
+        fitted = fit_encoding(self.spec, columns, np.arange(200), np.ones(200, bool))
+        self.encoder = Encoder(self.spec, fitted)
+        self.samples = random_rows(rng, ROWS)
+        self.samples = self.samples.set_column(
+            1, "item_id", pa.array(["never seen", *self.samples["item_id"].to_pylist()[1:]])
+        )
+        self.representations = {}
+        for name, width in WIDTHS.items():
+            present = (rng.random((ROWS, 1)) < 0.7).astype(np.float32)
+            values = rng.normal(size=(ROWS, width)).astype(np.float32) * present
+            self.representations[name] = np.concatenate([values, present], axis=1)
+        held = {name: self.samples[name] for name in self.samples.column_names}
+        self.batch = encoded_batch(self.encoder, held, self.representations)
+        self.network = NetworkConfig.model_validate(
+            {"user_tower": [6], "block": {"layers": [
+                {"type": "fm", "dim": 4}, {"type": "cross", "depth": 2},
+                {"type": "dnn", "units": [8, 6]}]}}
+        )
+
+    def embeddings(self, shards: int) -> EmbeddingsConfig:
+        return EmbeddingsConfig(dim=8, shards=shards, sets=2, init_scale=0.5)
+
+    def foundation(self, shards: int, seed: int = 1) -> tf_keras.Model:
+        return FoundationModel(
+            self.encoder.layout, self.network, self.embeddings(shards), seed=seed
+        )
+
+    def ranker(self, shards: int, seed: int = 2) -> tf_keras.Model:
+        adapters = [
+            MlpAdapter(["UR", "CR_user@cross_2"], units=[6, 4], seed=seed),
+            GateAdapter(["CR_user@cross_2"], seed=seed),
+        ]
+        return DownstreamModel(
+            self.encoder.layout,
+            self.network,
+            self.embeddings(shards),
+            adapters=adapters,
+            seed=seed,
+        )
+
+    def built(self, make: Callable[..., tf_keras.Model]) -> tf_keras.Model:
+        """A model of two shards whose every variable differs from its initial value."""
+        model = make(2)
+        model(self.batch, training=False)
+        rng = np.random.default_rng(3)
+        for variable in model.trainable_variables:
+            variable.assign_add(rng.normal(scale=0.1, size=variable.shape).astype(np.float32))
+        return model
+
+    def export(self, kind: str, model: tf_keras.Model, out: Path, **options: Any) -> Path:
+        """`export_model` with this world's rows; `rebuild` makes models of another seed."""
+        make = self.ranker if kind.startswith("ranker") else self.foundation
+        options = {
+            "name": kind,
+            "samples": self.samples,
+            "representations": self.representations,
+            "warmup_rows": 5,
+            "rebuild": lambda shards: make(shards, seed=99),
+            **options,
+        }
+        return export_model(kind, model, self.encoder, out=out, **options)
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="session")
+def models(world: World) -> dict[str, tf_keras.Model]:
+    foundation = world.built(world.foundation)
+    return {
+        "foundation": foundation,
+        "ranker_tab 1": world.built(world.ranker),
+        "user_tower": foundation,
+        "item_tower": foundation,
+    }
+
+
+@pytest.fixture(scope="session")
+def exports(
+    world: World, models: dict[str, tf_keras.Model], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("run") / "exports"
+    for kind, model in models.items():
+        world.export(kind, model, out)
+    return out

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfm4ads_tf.features import raw_values
+
+LISTS = st.lists(st.none() | st.lists(st.sampled_from(["a", "", "ü"]), max_size=3), max_size=8)
+
+
+@given(LISTS, st.integers(0, 8), st.integers(0, 8))
+def test_both_list_containers_slice_alike(lists: list[Any], start: int, stop: int) -> None:
+    arrow = pa.array(lists, pa.list_(pa.string()))
+    flat = [v for row in lists for v in row or []]
+    offsets = np.cumsum([0, *(len(row or []) for row in lists)])
+    expected = [row or [] for row in lists[start:stop]]
+    for column in (arrow, (np.array(flat, object), offsets)):
+        part = raw_values.rows_of(column, slice(start, stop))
+        assert raw_values.row_count(part) == len(expected)
+        values, splits = raw_values.lists(part)
+        texts = raw_values.texts(values).to_pylist()
+        assert [texts[a:b] for a, b in zip(splits[:-1], splits[1:], strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array([0.0, 3.0, np.nan, 2.5, -4.0, 1e300, np.inf]),
+        pa.array([0.0, 3.0, None, 2.5, -4.0, 1e300, float("inf")]),
+    ],
+)
+def test_integers(column: Any) -> None:
+    assert raw_values.integers(column).tolist() == [0, 3, -1, -1, -1, -1, -1]
+
+
+def test_integers_keep_int64() -> None:
+    big = 2**62 + 1
+    assert raw_values.integers(pa.array([big, None])).tolist() == [big, -1]
+    assert raw_values.integers(np.array([big, 5])).tolist() == [big, 5]
+
+
+def test_texts_and_numbers() -> None:
+    for column in (np.array(["ü", None, ""], object), pa.array(["ü", None, ""])):
+        assert raw_values.texts(column).to_pylist() == ["ü", "", ""]
+    np.testing.assert_array_equal(raw_values.numbers(pa.array([1, None])), [1.0, np.nan])
+    chunked = pa.chunked_array([["a"], ["b"]])
+    assert raw_values.column_of({"c": chunked}, "c").to_pylist() == ["a", "b"]
+
+
+def test_vectors() -> None:
+    lists = pa.array([[1.0, 2.0], None, [float("nan"), 4.0]])
+    assert raw_values.vectors(lists, 2, "v").tolist() == [[1, 2], [0, 0], [0, 4]]

@@ -1,0 +1,162 @@
+"""LFM4Ads-TF's command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+# The package selects Keras 2 before TensorFlow is imported.
+from lfm4ads_tf.errors import ExportRefused, UserError
+
+import typer
+from rich.console import Console
+
+DEFAULT_SPEC = Path(__file__).resolve().parent / "feature_specs" / "movielens.yaml"
+
+app = typer.Typer(
+    help="Foundation-model transfer for ads recommendation. Without a command: the whole pipeline.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SpecOption = Annotated[Path, typer.Option("--spec", help="Feature spec (YAML).")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder with the data files; fetched when left out."),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder [runs/<spec>].")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key.path=value: overrides a configuration or spec key."),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="First seed.")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Number of seeds.")]
+ScenariosOption = Annotated[
+    str | None, typer.Option("--scenarios", help="Downstream scenarios, comma-separated.")
+]
+MethodsOption = Annotated[
+    str | None, typer.Option("--methods", help="Transfer methods, comma-separated.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Empty a run folder of another configuration.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
+
+STAGES = ("prepare", "pretrain", "extract", "transfer", "retrieve", "evaluate", "export", "report")
+_HELP = {
+    "run": "Run all stages.",
+    "prepare": "Encode the data once.",
+    "pretrain": "Train the upstream foundation model.",
+    "extract": "Store UR, IR and CR of every period.",
+    "transfer": "Train the downstream models of every scenario and method.",
+    "retrieve": "Train and score the own-tower retriever.",
+    "evaluate": "Write metrics.json and print the tables.",
+    "export": "Export verified SavedModels.",
+    "report": "Write report.html.",
+}
+
+
+def _command(name: str) -> Callable[..., None]:
+    """A command that runs one stage, or all of them."""
+
+    def command(
+        spec: SpecOption = DEFAULT_SPEC,
+        data_dir: DataOption = None,
+        out: OutOption = None,
+        assignments: SetOption = None,
+        seed: SeedOption = None,
+        seeds: SeedsOption = None,
+        scenarios: ScenariosOption = None,
+        methods: MethodsOption = None,
+        overwrite: OverwriteOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        from lfm4ads_tf.pipeline.stages import Selection, run_stages
+
+        selection = Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods)
+        stages = STAGES if name == "run" else (name,)
+        run_stages(
+            stages,
+            spec=spec,
+            data_dir=data_dir,
+            out=out,
+            assignments=assignments or [],
+            selection=selection,
+            overwrite=overwrite,
+            quiet=quiet,
+            console=Console(),
+            export=_export,
+        )
+
+    command.__doc__ = _HELP[name]
+    return command
+
+
+for _name in _HELP:
+    app.command(_name)(_command(_name))
+
+
+@app.command()
+def predict(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    model: Annotated[
+        str, typer.Option("--model", help="foundation, or ranker_<scenario>.")
+    ],
+    input: Annotated[Path, typer.Option("--input", help="Raw rows: CSV, Parquet or TFRecord.")],
+    output: Annotated[Path, typer.Option("--output", help="Parquet file to write.")],
+) -> None:
+    """Score new rows: row, scenario, task, score."""
+    from lfm4ads_tf.pipeline.predict import predict as predict_rows
+
+    rows = predict_rows(out, model, input, output)
+    Console().print(f"{rows:,} scores in {output}")
+
+
+@app.callback()
+def default(context: typer.Context) -> None:
+    """Runs the whole pipeline on MovieLens when no command is given."""
+    if context.invoked_subcommand is None:
+        _command("run")()
+
+
+def _export(run: object) -> None:
+    """The export stage; `export` imports the package, never the reverse."""
+    from export.stage import export_run
+
+    export_run(run)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Runs the command line; see the exit codes in docs/cli.md."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("lfm4ads_tf").setLevel(logging.INFO)
+    errors = Console(stderr=True, soft_wrap=True)
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        errors.print(f"[bold red]Error:[/bold red] {error}", markup=True, highlight=False)
+        sys.exit(2)
+    except ExportRefused as error:
+        errors.print(f"[bold red]Export refused:[/bold red] {error}", highlight=False)
+        sys.exit(3)
+    except (typer.Abort, KeyboardInterrupt):
+        errors.print("Interrupted; run the same command again to go on.", highlight=False)
+        sys.exit(130)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            errors.print(f"[bold red]Error:[/bold red] {error.format_message()}", highlight=False)
+            sys.exit(2)
+        traceback.print_exc()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 import tf_keras
 
 from export.golden import encoded_batch, with_missing_row, write_golden
@@ -63,11 +64,13 @@ def export_model(
         ExportRefused: The verification failed; the message says why.
         UserError: The name or version cannot be used, a column is missing, or the folder cannot
             be written.
-        ValueError: `kind`, `model`, `representations` and `rebuild` do not fit together.
+        ValueError: `kind`, `model`, `samples`, `representations` and `rebuild` do not fit together.
     """
     folder = out / name
     if not re.fullmatch(r"[^./\\\s][^/\\]*", name):
         raise UserError("An export's name must be a plain folder name.", received=repr(name))
+    if not samples.num_rows:
+        raise ValueError("An export needs at least one sample.")
     if version is not None and version < 1:
         raise UserError("An export's version is a positive integer.", received=version)
     if version is not None and (folder / str(version)).exists():
@@ -77,7 +80,6 @@ def export_model(
     stored = _stored(model, representations or {}, samples.num_rows)
     columns = with_missing_row(samples, encoder)
     batch = encoded_batch(encoder, columns, stored)
-    scores = None
     staging = folder / f".staging-{version or _next_version(folder)}-{os.getpid()}"
     try:
         _clear_leftovers(folder)
@@ -96,10 +98,10 @@ def export_model(
         return _publish(staging, folder, version)
     except ExportRefused as refused:
         raise ExportRefused(f"The export '{name}' is refused: {refused}") from refused
-    except OSError as error:
+    except (OSError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError) as error:
         raise UserError(
             f"The export folder '{folder}' cannot be written.",
-            received=error.strerror or error,
+            received=getattr(error, "strerror", None) or error,
             fix="check permissions and free space, or choose another output folder",
         ) from error
     finally:

@@ -38,16 +38,17 @@ def merged_model(
     copy(batch, training=False)
     transplant(source, copy.backbone.embeddings)
     old, new = dense_variables(model, source), dense_variables(copy, copy.backbone.embeddings)
-    if {path: v.shape for path, v in old.items()} != {path: v.shape for path, v in new.items()}:
-        differing = sorted(old.keys() ^ new.keys())
-        raise ValueError(f"`rebuild` made a model with other variables: {differing or 'shapes'}.")
+    # the trained model may hold more, such as its optimizer's slots
+    other = [path for path, v in new.items() if path not in old or old[path].shape != v.shape]
+    if other:
+        raise ValueError(f"`rebuild` made a model with other variables: {', '.join(other)}.")
     for path, variable in new.items():
         variable.assign(old[path])
     return copy
 
 
 def dense_variables(model: tf_keras.Model, embeddings: ShardedEmbedding) -> dict[str, tf.Variable]:
-    """Every variable outside the tables by its attribute path, non-trainable ones included."""
+    """Variables outside the tables by attribute path, non-trainable ones included."""
     view = tf.train.TrackableView(model)
     found: dict[str, tf.Variable] = {}
     seen: set[int] = {id(embeddings)}

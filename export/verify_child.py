@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-# An import of these fails from here on: what is loaded below needs none of them. (TensorFlow imports
-# Keras only to offer it as `tf.keras`, and does without.)
-for _package in ("lfm4ads_tf", "export", "tf_keras", "keras", "tensorflow_serving"):
-    sys.modules[_package] = None  # type: ignore[assignment]
+if __name__ == "__main__":
+    # Importing one of these fails from here on: what is loaded below needs none of them.
+    # (TensorFlow imports Keras only to offer it as `tf.keras`, and does without.)
+    for package in ("lfm4ads_tf", "export", "tf_keras", "keras", "tensorflow_serving"):
+        sys.modules[package] = None  # type: ignore[assignment]
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402

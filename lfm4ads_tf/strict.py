@@ -38,8 +38,7 @@ def parse(model: type[Model], raw: Mapping[str, Any], *, source: str) -> Model:
 
 def _describe(model: type[BaseModel], error: Any) -> str:
     """One line for one pydantic error."""
-    # The tag of a union's member is a step of pydantic's path, but no key of the document.
-    path = ".".join(str(p) for p in error["loc"] if " " not in str(p))
+    path = ".".join(_document_path(model, error["loc"]))
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
         hint = nearest(str(error["loc"][-1]), known)
@@ -57,8 +56,26 @@ def _describe(model: type[BaseModel], error: Any) -> str:
     return f"  {path}: {message} (received {error['input']!r:.80})"
 
 
+def _document_path(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Pydantic's path without the tags of union members, which are no keys of the document."""
+    path: list[str] = []
+    for k, step in enumerate(location):
+        tags = {_tag_of(m) for m in _models_at(model, location[:k])}
+        if " " not in str(step) and not (k and step in tags):
+            path.append(str(step))
+    return path
+
+
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Known keys of the model that a pydantic error location points into."""
+    keys: list[str] = []
+    for candidate in _models_at(model, location):
+        keys += [k for k in candidate.model_fields if k not in keys]
+    return keys
+
+
+def _models_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """The models that a pydantic error location may point into."""
     candidates: list[Any] = [model]
     for step in location:
         found: list[Any] = []
@@ -75,11 +92,7 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         candidates = found or candidates
         tagged = [c for c in candidates if _tag_of(c) == step]
         candidates = tagged or candidates
-    keys: list[str] = []
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            keys += [k for k in candidate.model_fields if k not in keys]
-    return keys
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
 
 
 def _tag_of(candidate: Any) -> str | None:

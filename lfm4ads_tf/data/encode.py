@@ -23,7 +23,7 @@ from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.admission import NOT_TRAINING, apply_admission
+from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 
 SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requests
 
@@ -71,12 +71,16 @@ class _Encoding:
         self.encoder = Encoder(spec, self.fitted)
         self.layout = self.encoder.layout
         self.request = self._placeholders()
-        encoded = self.encoder.encode_numpy({**raw.columns, **self.request})
+        encoded = admit(
+            self.encoder.encode_numpy({**raw.columns, **self.request}),
+            self.layout,
+            self.fitted.vocabularies,
+            self.ordinals,
+        )
         self.ids: np.ndarray = encoded["ids"]
         self.dense: np.ndarray = encoded["dense"]
         self.scenario: np.ndarray = encoded["scenario"]
         self.bags = {n: Bag(v, s, w) for n, (v, s, w) in encoded["bags"].items()}
-        self._admit()
         self.user, self.user_keys = factorize(raw.columns[spec.keys.user])
         self.item, self.item_keys = factorize(raw.columns[spec.keys.item])
         self.moving = _Moving([], [], {})
@@ -91,21 +95,6 @@ class _Encoding:
             elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
                 empty[name] = (np.array([], object), np.zeros(rows + 1, np.int64))
         return empty
-
-    def _admit(self) -> None:
-        """Training rows see only the part of each vocabulary that earlier rows admitted."""
-        columns = {f.name: k for k, f in enumerate(self.layout.single)}
-        for field in self.layout.fields:
-            vocabulary = self.fitted.vocabularies.get(field.table)
-            if vocabulary is None:
-                continue
-            if field.combiner is None:
-                column = columns[field.name]
-                self.ids[:, column] = apply_admission(
-                    self.ids[:, column], self.ordinals, vocabulary.admitted_at
-                )
-            else:
-                self.bags[field.name] = self._admitted(self.bags[field.name], field.table)
 
     def _admitted(self, bag: Bag, table: str) -> Bag:
         vocabulary = self.fitted.vocabularies.get(table)

@@ -30,7 +30,7 @@ from lfm4ads_tf.features.tables import encoding_of, table_of, table_rows
 
 
 def build_columns(spec: FeatureSpec, fitted: FittedEncoding) -> dict[str, tuple[Any, ...]]:
-    """Feature name -> its feature columns: one, or two numeric columns for a statistic.
+    """Feature name -> its feature columns: one, or one numeric column per number of a statistic.
 
     Args:
         spec: The feature spec.

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.kinds import NumericFeature
+from lfm4ads_tf.features.kinds import NumericFeature, StatisticFeature
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
 
@@ -42,8 +42,9 @@ class DenseEncoder(tf.Module):
         for field in layout.dense:
             if field.name in starts:
                 continue
-            columns = spec.features[field.name].raw_columns(field.name)
-            if len(columns) > 1:  # the numbers of a statistic
+            feature = spec.features[field.name]
+            columns = feature.raw_columns(field.name)
+            if isinstance(feature, StatisticFeature):
                 starts[field.name] = width
                 scalars += columns
                 width += len(columns)

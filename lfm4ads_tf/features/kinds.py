@@ -69,7 +69,7 @@ class IdentityFeature(EmbeddedFeatureConfig):
 
 
 class CrossedFeature(EmbeddedFeatureConfig):
-    """id = Fingerprint64 of the joined texts of two or more columns, mod buckets."""
+    """id = combined fingerprints of the texts of two or more columns, mod buckets."""
 
     kind: Literal["crossed"]
     columns: list[str] = Field(min_length=2)

@@ -77,7 +77,8 @@ class FeatureLayout:
 
     def dense_columns(self, owner: str) -> list[int]:
         """Columns of the dense matrix that belong to one owner."""
-        columns, start = [], 0
+        columns: list[int] = []
+        start = 0
         for field in self.dense:
             if field.owner == owner:
                 columns += range(start, start + field.width)

@@ -302,6 +302,11 @@ def _check_references(spec: FeatureSpec) -> None:
                 f"The spec names the unknown task '{task}'.{nearest(task, spec.feedback)}",
                 fix=f"use one of {list(spec.feedback)}",
             )
+    if spec.auxiliary is not None and spec.keys.scenario is None:
+        raise UserError(
+            "The auxiliary rows form a scenario of their own, but the spec declares no scenario key.",
+            fix="add `scenario: <column>` under `keys`",
+        )
     twice = [name for name in spec.signals if name in spec.tasks]
     if twice:
         raise UserError(

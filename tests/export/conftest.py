@@ -14,6 +14,7 @@ import tf_keras
 from export.exporter import export_model
 from export.golden import encoded_batch
 from lfm4ads_tf.config import EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import parse_spec
@@ -69,7 +70,8 @@ def random_rows(rng: np.random.Generator, rows: int) -> pa.Table:
         return [f"{prefix}{k}" for k in rng.integers(0, size, rows)]
 
     def lists(prefix: str, most: int) -> list[list[str]]:
-        return [[f"{prefix}{k}" for k in rng.integers(0, 9, rng.integers(0, most))] for _ in range(rows)]
+        sizes = rng.integers(0, most, rows)
+        return [[f"{prefix}{k}" for k in rng.integers(0, 9, size)] for size in sizes]
 
     tags = lists("tag ", 5)
     return pa.table(
@@ -113,13 +115,23 @@ class World:
             present = (rng.random((ROWS, 1)) < 0.7).astype(np.float32)
             values = rng.normal(size=(ROWS, width)).astype(np.float32) * present
             self.representations[name] = np.concatenate([values, present], axis=1)
-        held = {name: self.samples[name] for name in self.samples.column_names}
-        self.batch = encoded_batch(self.encoder, held, self.representations)
+        self.columns = {name: self.samples[name] for name in self.samples.column_names}
+        self.batch = encoded_batch(self.encoder, self.columns, self.representations)
         self.network = NetworkConfig.model_validate(
-            {"user_tower": [6], "block": {"layers": [
-                {"type": "fm", "dim": 4}, {"type": "cross", "depth": 2},
-                {"type": "dnn", "units": [8, 6]}]}}
+            {
+                "user_tower": [6],
+                "block": {
+                    "layers": [
+                        {"type": "fm", "dim": 4},
+                        {"type": "cross", "depth": 2},
+                        {"type": "dnn", "units": [8, 6]},
+                    ]
+                },
+            }
         )
+
+    def new_rows(self, rows: int) -> pa.Table:
+        return random_rows(np.random.default_rng(9), rows)
 
     def embeddings(self, shards: int) -> EmbeddingsConfig:
         return EmbeddingsConfig(dim=8, shards=shards, sets=2, init_scale=0.5)
@@ -143,12 +155,18 @@ class World:
         )
 
     def built(self, make: Callable[..., tf_keras.Model]) -> tf_keras.Model:
-        """A model of two shards whose every variable differs from its initial value."""
-        model = make(2)
+        """A model as training leaves it: no variable at its initial value, slots within reach."""
+        model = make()
         model(self.batch, training=False)
         rng = np.random.default_rng(3)
         for variable in model.trainable_variables:
             variable.assign_add(rng.normal(scale=0.1, size=variable.shape).astype(np.float32))
+        tables = {id(v) for v in model.backbone.embeddings.trainable_variables}
+        model.slots = HybridOptimizer(0.1, 0.1)
+        model.slots.build(
+            [model.backbone.embeddings],
+            [v for v in model.trainable_variables if id(v) not in tables],
+        )
         return model
 
     def export(self, kind: str, model: tf_keras.Model, out: Path, **options: Any) -> Path:
@@ -172,10 +190,10 @@ def world() -> World:
 
 @pytest.fixture(scope="session")
 def models(world: World) -> dict[str, tf_keras.Model]:
-    foundation = world.built(world.foundation)
+    foundation = world.built(lambda: world.foundation(shards=2))
     return {
         "foundation": foundation,
-        "ranker_tab 1": world.built(world.ranker),
+        "ranker_tab 1": world.built(lambda: world.ranker(shards=1)),
         "user_tower": foundation,
         "item_tower": foundation,
     }

@@ -78,7 +78,7 @@ def write_golden(
         scores: Output -> (B,) or (B, D) float32.
     """
     requests: dict[str, Any] = {}
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     examples = schema.examples(columns, representations)
     requests["serving_default/examples"] = tf.make_tensor_proto(examples, tf.string)
     specs = schema.tensor_specs()

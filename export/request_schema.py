@@ -12,8 +12,6 @@ from export.request_name import request_names
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
 
-Tensors = dict[str, Any]
-
 
 class RequestSchema:
     """The inputs of one export, in both forms that it accepts.
@@ -93,9 +91,9 @@ class RequestSchema:
             column: _canonical(column, of, raw_values.column_of(columns, column))
             for column, of in self.columns.items()
         }
-        rows = {len(v[1]) - 1 if isinstance(v, tuple) else len(v) for v in held.values()}
+        first = next(iter(held.values()))
         serialized = []
-        for row in range(max(rows, default=0)):
+        for row in range(raw_values.row_count(first)):
             example = tf.train.Example()
             for column, values in held.items():
                 _put(example, column, self.columns[column], values, row)

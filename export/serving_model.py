@@ -62,7 +62,7 @@ class ServingModel:
         self._tower: TowerModel | None = None
         self._model: tf_keras.Model | None = None
         layout = model.layout
-        features = [f.name for f in (*layout.fields, *layout.dense)]
+        features = [f.name for f in layout.fields] + [d.name for d in layout.dense]
         if self._side is not None:
             self._tower = TowerModel(model.backbone, self._side)
             features = self._tower.features
@@ -97,7 +97,7 @@ class ServingModel:
         # The lookup table has to be named; the variables are found through the endpoints, so that
         # only those in use are written, and no optimizer slot can come along.
         archive.track(self._encoder)
-        # No layer branches on a tensor, so AutoGraph would only cost time: it takes most of a trace.
+        # No layer branches on a tensor; AutoGraph would only take most of the time of a trace.
         plain = tf.autograph.experimental.do_not_convert
         examples = tf.TensorSpec([None], tf.string, name="examples")
         archive.add_endpoint("serving_default", plain(self._from_examples), [examples])

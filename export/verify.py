@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Verifies and prints; the reason of a refusal is the last line.
 
     Returns:
-        0 when everything is blessed, 3 when an export is refused, 2 when there is nothing to verify.
+        0 when all are blessed, 3 when one is refused, 2 when there is nothing to verify.
     """
     parser = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__)
     parser.add_argument(

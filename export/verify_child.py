@@ -189,7 +189,10 @@ def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
 
 def describe(signature: Any) -> dict[str, dict[str, str]]:
     """Inputs and outputs of a signature, name -> type and shape."""
-    ends = {"inputs": signature.structured_input_signature[1], "outputs": signature.structured_outputs}
+    ends = {
+        "inputs": signature.structured_input_signature[1],
+        "outputs": signature.structured_outputs,
+    }
     return {
         end: {name: f"{t.dtype.name} {t.shape}" for name, t in tensors.items()}
         for end, tensors in ends.items()

@@ -54,7 +54,7 @@ def read_warmup(folder: Path) -> list[tuple[str, dict[str, bytes]]]:
     path = folder / WARMUP_FILE
     if not path.exists():
         return []
-    requests = []
+    requests: list[tuple[str, dict[str, bytes]]] = []
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             log = prediction_log_pb2.PredictionLog.FromString(record)

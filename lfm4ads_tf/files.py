@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lfm4ads_tf.data.datasets.staging import staged_folder
 from lfm4ads_tf.errors import UserError
 
-__all__ = ["staged_folder", "write_json", "write_text"]
+__all__ = ["staged_file", "staged_folder", "write_json", "write_text"]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file beside its place and renames it.
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Gives a path beside `target`, and renames it to `target` when the block succeeds.
 
     Raises:
         UserError: The place cannot be written.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_text(text, encoding="utf-8")
-        os.replace(staging, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield staging
+        os.replace(staging, target)
     except OSError as error:
-        staging.unlink(missing_ok=True)
         raise UserError(
-            f"The file '{path}' cannot be written.",
+            f"The file '{target}' cannot be written.",
             received=error.strerror or error,
             fix="check permissions and free space, or choose another output folder",
         ) from error
+    finally:
+        with suppress(OSError):
+            staging.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, see `staged_file`."""
+    with staged_file(path) as staging:
+        staging.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,12 @@ from lfm4ads_tf.data.codes import combine, factorize
 from lfm4ads_tf.data.events import event_sequences
 from lfm4ads_tf.data.raw import RawData
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN
-from lfm4ads_tf.data.state import statistic_key, write_sequence, write_statistic
+from lfm4ads_tf.data.state import (
+    placeholder_columns,
+    statistic_key,
+    write_sequence,
+    write_statistic,
+)
 from lfm4ads_tf.data.statistics import Events, frozen_totals, point_in_time
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
@@ -29,7 +34,10 @@ SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requ
 
 
 def encode_to(folder: Path, spec: FeatureSpec, raw: RawData, manifest: dict[str, Any]) -> None:
-    """Encodes a data set into a folder: the cache, `encoding/`, `state/`, `samples.parquet`.
+    """Encodes a data set into a folder.
+
+    Beside the cache: `encoding/` (what was fitted), `state/` (moving features at the end of
+    training), `tables/` (side tables, for new rows) and `samples.parquet` (raw test rows).
 
     Args:
         folder: An existing, empty folder.
@@ -70,7 +78,7 @@ class _Encoding:
         self.ordinals[train_rows] = np.arange(len(train_rows))
         self.encoder = Encoder(spec, self.fitted)
         self.layout = self.encoder.layout
-        self.request = self._placeholders()
+        self.request = placeholder_columns(spec, raw.rows)
         encoded = admit(
             self.encoder.encode_numpy({**raw.columns, **self.request}),
             self.layout,
@@ -84,17 +92,6 @@ class _Encoding:
         self.user, self.user_keys = factorize(raw.columns[spec.keys.user])
         self.item, self.item_keys = factorize(raw.columns[spec.keys.item])
         self.moving = _Moving([], [], {})
-
-    def _placeholders(self) -> dict[str, Any]:
-        """Request columns that are filled later: zeros and empty lists."""
-        rows, empty = self.raw.rows, {}
-        for name, feature in self.spec.features.items():
-            if isinstance(feature, StatisticFeature):
-                zeros = np.zeros(rows, np.float32)
-                empty.update(dict.fromkeys(feature.raw_columns(name), zeros))
-            elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
-                empty[name] = (np.array([], object), np.zeros(rows + 1, np.int64))
-        return empty
 
     def _admitted(self, bag: Bag, table: str) -> Bag:
         vocabulary = self.fitted.vocabularies.get(table)
@@ -202,7 +199,7 @@ class _Encoding:
         encoded = self.encoder.encode_numpy(
             {
                 c: (v.take(pa.array(first)) if isinstance(v, pa.Array) else _first_rows(v, first))
-                for c, v in {**self.raw.columns, **self._placeholders()}.items()
+                for c, v in {**self.raw.columns, **placeholder_columns(self.spec, self.raw.rows)}.items()
                 if c in raw_types(self.spec)
             }
         )
@@ -234,6 +231,9 @@ class _Encoding:
             manifest={**manifest, **self._facts()},
         )
         self._write_samples(folder)
+        (folder / "tables").mkdir()
+        for name, table in raw.tables.items():
+            pq.write_table(table, folder / "tables" / f"{name}.parquet")
         write_cache(folder, content)
 
     def _facts(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class RawData:
         split: (N,) int8, see `splits`.
         period: (N,) int32; -1 for auxiliary rows.
         period_values: Value of the period column per period, or the block's number.
+        tables: The side tables' columns that are read, keys included.
         best_possible: (N, T) float32 true probabilities, NaN where unknown; None without them.
     """
 
@@ -61,6 +62,7 @@ class RawData:
     period: np.ndarray
     period_values: list[str]
     best_possible: np.ndarray | None
+    tables: Mapping[str, pa.Table]
 
     @property
     def rows(self) -> int:
@@ -133,9 +135,10 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
         period = np.concatenate([np.full(extra, -1, np.int32), period])
         if best is not None:
             best = np.concatenate([np.full((extra, best.shape[1]), np.nan, np.float32), best])
-    log = _join(spec, folder, columns, log)
+    tables = _side_tables(spec, folder, columns)
+    log = _join(spec, tables, log)
     labels, signals = np.split(feedback, [len(spec.tasks)], axis=1)
-    return RawData(log, labels, signals, time, split, period, period_values, best)
+    return RawData(log, labels, signals, time, split, period, period_values, best, tables)
 
 
 def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnType]]:
@@ -174,10 +177,10 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         log[column] = "float"
     for name, table in spec.tables.items():
         wanted[name][table.key] = "string"
-    for column, kind in _feature_columns(spec).items():
+    for column, kind in feature_columns(spec).items():
         if column in log:
-            if _TYPES[kind] != log[column]:
-                log[column] = "string" if "string" in (_TYPES[kind], log[column]) else "float"
+            if kind != log[column]:
+                log[column] = "string" if "string" in (kind, log[column]) else "float"
             continue
         owner = next((t for t in spec.tables if column in headers[t]), "log")
         if column not in headers[owner]:
@@ -188,14 +191,14 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
                 received=f"columns {', '.join(sorted(set(known)))}",
                 fix="correct the feature's `column`, or add the column to a table",
             )
-        wanted[owner][column] = _TYPES[kind]
+        wanted[owner][column] = kind
     paths = source_files(folder, spec.log.files)
     check_columns(paths[0], list(log), headers["log"])
     return wanted
 
 
-def _feature_columns(spec: FeatureSpec) -> dict[str, str]:
-    """Raw columns of the features and of the statistics' keys -> kind of value."""
+def feature_columns(spec: FeatureSpec) -> dict[str, ColumnType]:
+    """Raw columns of the features and of the statistics' keys -> type."""
     types = {c: t.kind for c, t in raw_types(spec).items()}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature):
@@ -205,7 +208,7 @@ def _feature_columns(spec: FeatureSpec) -> dict[str, str]:
                 types.setdefault(column, "text")
         elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
             types.pop(name, None)
-    return {c: str(k) for c, k in types.items()}
+    return {column: _TYPES[kind] for column, kind in types.items()}
 
 
 def _read_log(
@@ -229,25 +232,20 @@ def _read_log(
     return log
 
 
-def _join(
-    spec: FeatureSpec,
-    folder: Path,
-    columns: Mapping[str, Mapping[str, ColumnType]],
-    log: dict[str, pa.Array],
-) -> dict[str, pa.Array]:
-    """Adds the side tables' columns by key; a key without a row there gets missing values."""
-    joined = dict(log)
+def _side_tables(
+    spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
+) -> dict[str, pa.Table]:
+    """The side tables, one row per key."""
+    tables = {}
     for name, table in spec.tables.items():
-        side = _arrays(
-            read_table(
-                source_files(folder, table.files),
-                columns[name],
-                format=table.format,
-                delimiter=table.delimiter,
-                list_separator=table.list_separator,
-            )
+        side = read_table(
+            source_files(folder, table.files),
+            columns[name],
+            format=table.format,
+            delimiter=table.delimiter,
+            list_separator=table.list_separator,
         )
-        keys = side.pop(table.key)
+        keys = side[table.key]
         if pc.count_distinct(keys).as_py() != len(keys):
             counts = pc.value_counts(keys)
             twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0]
@@ -256,8 +254,22 @@ def _join(
                 received=f"{twice} more than once",
                 fix="keep one row per key",
             )
-        log_key = spec.keys.user if table.owner == "user" else spec.keys.item
-        positions = pc.index_in(log[log_key], value_set=keys)
+        tables[name] = side
+    return tables
+
+
+def _join(
+    spec: FeatureSpec, tables: Mapping[str, pa.Table], log: dict[str, pa.Array]
+) -> dict[str, pa.Array]:
+    """Adds the side tables' columns by key; a key without a row there gets missing values."""
+    joined = dict(log)
+    for name, table in tables.items():
+        config = spec.tables[name]
+        side = _arrays(table)
+        keys = side.pop(config.key)
+        positions = pc.index_in(
+            log[spec.keys.user if config.owner == "user" else spec.keys.item], value_set=keys
+        )
         for column, array in side.items():
             joined[column] = array.take(positions)
     return joined

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.statistics import count_and_rate
-from lfm4ads_tf.features.kinds import StatisticFeature
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.spec import FeatureSpec
 
 _SEPARATOR = "\x1f"
@@ -81,26 +83,37 @@ def join_keys(keys: list[pa.Array]) -> pa.Array:
     return pc.binary_join_element_wise(*keys, _SEPARATOR, null_handling="emit_null")
 
 
+def placeholder_columns(spec: FeatureSpec, rows: int) -> dict[str, Any]:
+    """The moving features' request columns before they are known: zeros and empty lists."""
+    columns: dict[str, Any] = {}
+    for name, feature in spec.features.items():
+        if isinstance(feature, StatisticFeature):
+            columns.update(dict.fromkeys(feature.raw_columns(name), np.zeros(rows, np.float32)))
+        elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
+            columns[name] = (np.array([], object), np.zeros(rows + 1, np.int64))
+    return columns
+
+
 def request_columns(
-    spec: FeatureSpec,
-    state: FrozenState,
-    columns: Mapping[str, pa.Array],
-    feature_ids: Mapping[str, np.ndarray],
-) -> dict[str, pa.Array | np.ndarray]:
-    """The columns of a request that a feature store would add to raw rows.
+    spec: FeatureSpec, state: FrozenState, columns: Mapping[str, pa.Array], encoder: Encoder
+) -> dict[str, Any]:
+    """The moving features' request columns as of the end of training.
 
     Args:
         spec: The feature spec.
         state: The state at the end of training.
-        columns: Raw columns (B,).
-        feature_ids: Ids (B,) of the features that are keys of statistics.
+        columns: Raw columns (B,), keys included.
+        encoder: Gives the ids of features that are keys of statistics.
     """
-    added: dict[str, pa.Array | np.ndarray] = {}
+    rows = len(columns[spec.keys.user])
+    encoded = encoder.encode_numpy({**columns, **placeholder_columns(spec, rows)})
+    ids = {f.name: encoded["ids"][:, k] for k, f in enumerate(encoder.layout.single)}
+    added: dict[str, Any] = {}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature):
-            keys = [statistic_key(spec, key, columns, feature_ids) for key in feature.keys]
+            keys = [statistic_key(spec, key, columns, ids) for key in feature.keys]
             added.update(state.statistic(name, feature, keys))
-        elif getattr(feature, "events_of", None) is not None:
+        elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
             added[name] = state.sequence(name, columns[spec.keys.user])
     return added
 

@@ -49,11 +49,22 @@ SPEC: dict[str, Any] = {
         "item_id": {"kind": "vocabulary", "owner": "item", "min_count": 2},
         "brand": {"kind": "hashed", "owner": "item", "buckets": 7, "dim": 4},
         "price": {"kind": "numeric", "owner": "item"},
-        "tags": {"kind": "multi", "owner": "item", "weights": "tag_weights", "pooling": "sum", "buckets": 50},
+        "tags": {
+            "kind": "multi",
+            "owner": "item",
+            "weights": "tag_weights",
+            "pooling": "sum",
+            "buckets": 50,
+        },
         "vector": {"kind": "pretrained", "owner": "item", "size": 2},
         "s": {"kind": "statistic", "owner": "item", "task": "click", "keys": ["item"]},
         "weekday": {"kind": "identity", "owner": "context", "size": 7},
-        "user_brand": {"kind": "crossed", "owner": "context", "columns": ["user_id", "brand"], "buckets": 500},
+        "user_brand": {
+            "kind": "crossed",
+            "owner": "context",
+            "columns": ["user_id", "brand"],
+            "buckets": 500,
+        },
     },
 }
 WIDTHS = {"UR": 3, "CR_user@cross_2": 5}

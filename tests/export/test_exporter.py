@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ ITEM_COLUMNS = {
 }  # fmt: skip
 
 
+@cache
 def load(exports: Path, kind: str) -> Any:
     return tf.saved_model.load(str(exports / kind / "1"))
 
@@ -198,6 +200,7 @@ def test_what_cannot_be_exported_is_said(world: Any, models: Any, tmp_path: Path
         )
     with pytest.raises(ValueError, match="2 shards"):
         world.export("foundation", foundation, tmp_path, rebuild=None)
+
     def rebuild(shards: int) -> tf_keras.Model:
         layout = world.encoder.layout
         return FoundationModel(layout, NetworkConfig(), world.embeddings(shards))

@@ -49,11 +49,10 @@ def test_command_line_blesses_an_export(exports: Path) -> None:
 def test_refusal_is_the_last_line_and_exit_3(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (copy / "assets.extra" / "golden.npz").unlink()
+    damage_warmup(copy)
     assert main([str(copy.parent)]) == 3
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "model/1 refused: there is no golden file (assets.extra/golden.npz) to compare with"
-    )
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("model/1 refused: the warm-up file is damaged: record 4 cannot be read")
 
 
 def test_nothing_to_verify_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +143,15 @@ def damage_golden(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
+def remove_golden(folder: Path) -> None:
+    (folder / "assets.extra" / "golden.npz").unlink()
+
+
+def damage_warmup(folder: Path) -> None:
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
 REASONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated variables": (truncate_variables, "^cannot be loaded: "),
     "no variables": (remove_variables, "^cannot be loaded: "),
@@ -153,34 +161,37 @@ REASONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "python op": (use_python_op, "^ops that a stock server does not have: PyFunc$"),
     "other score": (shift_score, "^the scores differ .* by 0.0001 in row 3 "),
     "other rows": (drop_row, r"^'representation' of 'serving_default' is float32 \(41, 6\), "),
+    "no golden": (remove_golden, "^there is no golden file "),
     "damaged golden": (damage_golden, "^the golden file cannot be read"),
 }
+
+
+def test_the_undamaged_copy_is_blessed(copy: Path) -> None:
+    report = verify_child.verify(copy, [])
+    assert report["rows_compared"] == 41 and report["largest_difference"] <= 1e-6
 
 
 @pytest.mark.parametrize("cause", REASONS)
 def test_reason_of_refusal(cause: str, copy: Path) -> None:
     damage, message = REASONS[cause]
-    assert verify_child.verify(copy, [])["rows_compared"] == 41  # blessed before the damage
     damage(copy)
     with pytest.raises(verify_child.Refused, match=message):
         verify_child.verify(copy, [])
 
 
 def test_warmup_replays_real_rows_on_the_default_signature(copy: Path) -> None:
+    verified_columns = ("user_id", "income", "age", "segments", "history", "pages")
     records = read_warmup(copy)
     assert len(records) == 5
     for signature, inputs in records:
         assert signature == "serving_default" and inputs.keys() == {"examples"}
         (example,) = verify_child.tensor_of(inputs["examples"]).numpy()
-        assert "income" in tf.train.Example.FromString(example).features.feature or example
+        columns = set(tf.train.Example.FromString(example).features.feature)
+        assert columns and columns <= set(verified_columns)
 
 
-def test_damaged_warmup_is_refused(copy: Path) -> None:
-    path = copy / "assets.extra" / "tf_serving_warmup_requests"
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ExportRefused, match="the warm-up file is damaged: record 4"):
-        verify_export(copy)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+def test_warmup_of_another_kind_is_refused(copy: Path) -> None:
+    with tf.io.TFRecordWriter(str(copy / "assets.extra" / "tf_serving_warmup_requests")) as writer:
         writer.write(b"\x0a\x00")  # a PredictionLog that holds a Classify request
     with pytest.raises(ExportRefused, match="record 0 is no Predict request"):
         verify_export(copy)

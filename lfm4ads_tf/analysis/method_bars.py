@@ -1,0 +1,134 @@
+"""Bars of all methods: differences to `none`, and AUC by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lfm4ads_tf.analysis.bar_panel import Bar, bar_panel
+from lfm4ads_tf.analysis.markup import count, details, grid, spread
+from lfm4ads_tf.analysis.palette import Palette
+from lfm4ads_tf.analysis.result_tables import difference
+from lfm4ads_tf.analysis.results import BASELINE, Results
+from lfm4ads_tf.analysis.verdict import verdict
+
+_CHANCE = 0.5
+
+
+class MethodBars:
+    """The bar figures of a run's test results.
+
+    Args:
+        results: The results.
+        palette: Colours of the methods.
+        thresholds: Slice -> most training rows of an item or user of the slice.
+    """
+
+    def __init__(
+        self, results: Results, palette: Palette, thresholds: Mapping[str, int]
+    ) -> None:
+        self._results = results
+        self._palette = palette
+        self._thresholds = thresholds
+
+    def differences(self) -> str:
+        """AUC difference to `none`: one panel per scenario, a block per task; may be empty."""
+        blocks = []
+        for task in self._results.names("task", stage="downstream", split="test"):
+            panels = [
+                self._difference_panel(scenario, task)
+                for scenario in self._results.names("scenario", stage="downstream", task=task)
+            ]
+            if any(panels):
+                blocks.append((task, grid(panels)))
+        return _blocks(blocks)
+
+    def slices(self) -> str:
+        """AUC on every slice: one panel per scenario, a block per task; may be empty."""
+        blocks = []
+        for task in self._results.names("task", stage="upstream", split="test"):
+            panels = [self._slice_panel("upstream", "all", task)]
+            panels += [
+                self._slice_panel("downstream", scenario, task)
+                for scenario in self._results.names("scenario", stage="downstream", task=task)
+            ]
+            if any(panels):
+                blocks.append((task, grid(panels)))
+        return _blocks(blocks)
+
+    def _difference_panel(self, scenario: str, task: str) -> str:
+        """Differences in AUC points, on an axis of the panel's own, symmetric around zero."""
+        bars, reach = [], 0.0
+        methods = self._results.names("method", stage="downstream", scenario=scenario, task=task)
+        for method in methods:
+            if method == BASELINE:
+                continue
+            found = self._results.comparison(scenario, task, method)
+            value = None if found is None else 100 * found["diff_mean"]
+            deviation = None if found is None else 100 * (found["diff_sd"] or 0.0)
+            if value is not None:
+                reach = max(reach, abs(value) + (deviation or 0.0))
+            pale = found is not None and verdict(found) in ("noise", "unknown")
+            colour = self._palette.variable(method)
+            bars.append(Bar(method, difference(found), value, deviation, colour, pale))
+        if not any(bar.value is not None for bar in bars):
+            return ""
+        reach = _nice(reach)
+        digits = max(0, -int(np.floor(np.log10(reach) + 1e-9))) + (reach < 10)
+        return bar_panel(scenario, [("", bars)], start=0.0, limits=(-reach, reach), digits=digits)
+
+    def _slice_panel(self, stage: str, scenario: str, task: str) -> str:
+        """AUC by slice, from chance (0.5), on one axis for all panels of the task."""
+        groups = []
+        for name in self._results.names("slice", stage=stage, scenario=scenario, task=task):
+            bars, rows = [], 0
+            for method in self._results.names("method", stage=stage, scenario=scenario, task=task):
+                identity = (stage, scenario, task, method)
+                values = self._results.values("auc", *identity, slice_name=name)
+                rows = max(rows, self._results.rows(*identity, slice_name=name) or 0)
+                mean = float(np.mean(values)) if values else None
+                deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                colour = self._palette.variable(method)
+                bars.append(Bar(method, spread(values), mean, deviation, colour))
+            groups.append((f"{self._describe(name)}: {count(rows)} rows", bars))
+        if not groups:
+            return ""
+        title = "all scenarios" if scenario == "all" else scenario
+        limits = self._auc_limits(task)
+        return bar_panel(title, groups, start=_CHANCE, limits=limits, digits=2)
+
+    def _auc_limits(self, task: str) -> tuple[float, float]:
+        """Chance and all values of a task, rounded outwards to 0.05."""
+        values = [_CHANCE, _CHANCE + 0.05]
+        for stage in ("upstream", "downstream"):
+            for scenario in self._results.names("scenario", stage=stage, task=task):
+                for method in self._results.names("method", stage=stage, scenario=scenario):
+                    for name in self._results.names("slice", stage=stage, scenario=scenario):
+                        values += self._results.values(
+                            "auc", stage, scenario, task, method, slice_name=name
+                        )
+        return float(np.floor(min(values) * 20) / 20), float(np.ceil(max(values) * 20) / 20)
+
+    def _describe(self, name: str) -> str:
+        most = self._thresholds.get(name)
+        if most is None or name not in ("cold_item", "light_user"):
+            return name
+        return f"{name} (at most {most} training rows)"
+
+
+def _nice(reach: float) -> float:
+    """The next 1, 2 or 5 times a power of ten."""
+    if reach <= 0:
+        return 0.1
+    power = 10.0 ** np.floor(np.log10(reach))
+    return float(next(step * power for step in (1, 2, 5, 10) if reach <= step * power * 1.0001))
+
+
+def _blocks(blocks: list[tuple[str, str]]) -> str:
+    """One block per task; those after the first open on a click."""
+    return "".join(
+        details(f"Task {task}", body, opened=k == 0) for k, (task, body) in enumerate(blocks)
+    ) or ""
+
+

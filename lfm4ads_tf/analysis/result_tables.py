@@ -1,0 +1,165 @@
+"""The tables of results of one split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lfm4ads_tf.analysis.markup import DASH, breakable, count, escape, row, spread, table
+from lfm4ads_tf.analysis.results import BASELINE, Results
+from lfm4ads_tf.analysis.verdict import verdict
+
+_RANKING = ("auc", "gauc", "logloss", "calibration")
+_BEST = "auc_best_possible"
+_TITLES = {"auc": "AUC", "gauc": "GAUC", _BEST: "best possible AUC"}
+
+
+def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+    """Upstream, downstream and retrieval tables of one split; stages without results are left out.
+
+    Args:
+        results: The results.
+        split: `valid` or `test`.
+        point_in_time: Scenario -> whether its results are; the others are flagged.
+    """
+    parts = [
+        _upstream(results, split, point_in_time),
+        _downstream(results, split, point_in_time),
+        _retrieval(results, split, point_in_time),
+    ]
+    return "".join(parts) or f"<p>There are no results on the {escape(split)} split.</p>"
+
+
+def difference(comparison: Mapping[str, Any] | None) -> str:
+    """A paired difference in AUC points (hundredths) as text, with p-value and seeds."""
+    if comparison is None:
+        return DASH
+    text = f"{100 * comparison['diff_mean']:+.2f}"
+    if comparison["diff_sd"] is None:
+        return text
+    p = "p < 0.001" if comparison["p"] < 0.001 else f"p {comparison['p']:.3f}"
+    return f"{text} ± {100 * comparison['diff_sd']:.2f} ({p})"
+
+
+def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+    metrics = _metrics(results, "upstream")
+    rows = []
+    for scenario in results.names("scenario", stage="upstream", split=split):
+        for task in results.names("task", stage="upstream", scenario=scenario):
+            identity = ("upstream", scenario, task, "upstream")
+            cells = [_scenario(scenario, point_in_time), escape(task)]
+            cells.append(count(results.rows(*identity, split=split) or 0))
+            cells += [spread(results.values(m, *identity, split=split)) for m in metrics]
+            cells.append(spread(results.values("auc", *identity, split=split, refresh="daily")))
+            rows.append(row(cells, text_columns=2))
+    if not rows:
+        return ""
+    heads = ["scenario", "task", "rows", *(_TITLES.get(m, m) for m in metrics), "AUC daily"]
+    return f"<h3>Upstream</h3>{table(heads, rows, text_columns=2)}"
+
+
+def _downstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+    metrics = _metrics(results, "downstream")
+    heads = ["method", "AUC", "to none, AUC points", *(_TITLES.get(m, m) for m in metrics[1:])]
+    heads.append("AUC daily")
+    rows = []
+    for scenario in results.names("scenario", stage="downstream", split=split):
+        for task in results.names("task", stage="downstream", scenario=scenario):
+            methods = results.names("method", stage="downstream", scenario=scenario, task=task)
+            scored = results.rows("downstream", scenario, task, methods[0], split=split)
+            rows.append(
+                f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}">'
+                f"<span>{_scenario(scenario, point_in_time)} · {escape(task)} · "
+                f"{count(scored or 0)} rows</span></th></tr>"
+            )
+            rows += _group(results, scenario, task, methods, metrics, split)
+    if not rows:
+        return ""
+    return f"<h3>Downstream</h3>{table(heads, rows)}"
+
+
+def _group(
+    results: Results,
+    scenario: str,
+    task: str,
+    methods: list[str],
+    metrics: list[str],
+    split: str,
+) -> list[str]:
+    """One row per method; the best mean of each column is marked."""
+    columns: list[list[list[float]]] = []
+    for metric, refresh in [*((m, "frozen") for m in metrics), ("auc", "daily")]:
+        columns.append(
+            [
+                results.values(
+                    metric, "downstream", scenario, task, m, split=split, refresh=refresh
+                )
+                for m in methods
+            ]
+        )
+    best = [
+        None if name == _BEST else _best(name, column)
+        for name, column in zip([*metrics, "auc"], columns, strict=True)
+    ]
+    rows = []
+    for k, method in enumerate(methods):
+        cells = [
+            _marked(spread(column[k]), best[c] == k) for c, column in enumerate(columns)
+        ]
+        comparison = results.comparison(scenario, task, method, split=split)
+        judged = "" if comparison is None else f' class="{verdict(comparison)}"'
+        delta = "baseline" if method == BASELINE else difference(comparison)
+        cells = [breakable(method), cells[0], f"<span{judged}>{escape(delta)}</span>", *cells[1:]]
+        rows.append(row(cells))
+    return rows
+
+
+def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+    rows, metrics = [], _metrics(results, "retrieval")
+    for scenario in results.names("scenario", stage="retrieval", split=split):
+        for task in results.names("task", stage="retrieval", scenario=scenario):
+            for method in results.names("method", stage="retrieval", scenario=scenario, task=task):
+                identity = ("retrieval", scenario, task, method)
+                cells = [_scenario(scenario, point_in_time), escape(task), breakable(method)]
+                cells.append(count(results.rows(*identity, split=split) or 0))
+                cells += [spread(results.values(m, *identity, split=split)) for m in metrics]
+                rows.append(row(cells, text_columns=3))
+    if not rows:
+        return ""
+    heads = ["scenario", "task", "method", "users", *metrics]
+    return f"<h3>Retrieval</h3>{table(heads, rows, text_columns=3)}"
+
+
+def _metrics(results: Results, stage: str) -> list[str]:
+    """Metrics of a stage in order; the best possible AUC only where the data know it."""
+    found = results.metrics(stage)
+    return [m for m in (*_RANKING, _BEST) if m in found] + [
+        m for m in found if m not in (*_RANKING, _BEST)
+    ]
+
+
+def _best(metric: str, column: list[list[float]]) -> int | None:
+    """Position of the best mean: lowest logloss, calibration nearest to 1, else the highest."""
+    means = [float(np.mean(v)) if v else None for v in column]
+    known = [(_cost(metric, mean), k) for k, mean in enumerate(means) if mean is not None]
+    return min(known)[1] if len(known) > 1 else None
+
+
+def _cost(metric: str, mean: float) -> float:
+    if metric == "calibration":
+        return abs(float(np.log(mean))) if mean > 0 else float("inf")
+    return mean if metric == "logloss" else -mean
+
+
+def _marked(text: str, best: bool) -> str:
+    return f'<strong class="best">{escape(text)}</strong>' if best else escape(text)
+
+
+def _scenario(scenario: str, point_in_time: Mapping[str, bool]) -> str:
+    """A scenario's name, flagged when it is not point in time."""
+    name = "all scenarios" if scenario == "all" else breakable(scenario)
+    if point_in_time.get(scenario, True):
+        return name
+    return f'{name}<abbr title="not point in time, see the warning">&nbsp;*</abbr>'

@@ -1,0 +1,124 @@
+"""The results of `metrics.json` by what they are results of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+BASELINE = "none"
+UPSTREAM = "upstream"
+_Key = tuple[str, ...]
+
+
+class Results:
+    """Looks results up.
+
+    Args:
+        document: The content of `metrics.json`.
+        scenarios: Scenarios in the order of the page.
+        methods: Methods in the order of the page; others follow.
+    """
+
+    def __init__(
+        self, document: Mapping[str, Any], scenarios: Sequence[str], methods: Sequence[str]
+    ) -> None:
+        self._entries: dict[_Key, list[Mapping[str, Any]]] = defaultdict(list)
+        for entry in sorted(document["results"], key=lambda e: e["seed"]):
+            self._entries[_key(**entry)].append(entry)
+        self._comparisons = {
+            (c["scenario"], c["task"], c["method"], c["slice"], c["split"]): c
+            for c in document["comparisons"]
+        }
+        found = document["results"]
+        self._order = {
+            "scenario": _ordered((e["scenario"] for e in found), ["all", *scenarios]),
+            "method": _ordered((e["method"] for e in found), [UPSTREAM, BASELINE, *methods]),
+            "task": _ordered((e["task"] for e in found), []),
+            "slice": _ordered((e["slice"] for e in found), ["all"]),
+        }
+
+    def names(self, kind: str, **chosen: str) -> list[str]:
+        """Scenarios, tasks, methods or slices of the results that match, in the page's order."""
+        present = {
+            e[kind]
+            for entries in self._entries.values()
+            for e in entries
+            if all(e[k] == v for k, v in chosen.items())
+        }
+        return [name for name in self._order[kind] if name in present]
+
+    def entries(
+        self,
+        stage: str,
+        scenario: str,
+        task: str,
+        method: str,
+        *,
+        slice_name: str = "all",
+        split: str = "test",
+        refresh: str = "frozen",
+    ) -> list[Mapping[str, Any]]:
+        """One entry per seed."""
+        return self._entries.get(
+            (stage, scenario, task, method, slice_name, split, refresh), []
+        )
+
+    def values(self, metric: str, *identity: str, **chosen: str) -> list[float]:
+        """The defined values of a metric over seeds; arguments as of `entries`."""
+        found = [e["metrics"].get(metric) for e in self.entries(*identity, **chosen)]
+        return [v for v in found if v is not None]
+
+    def metrics(self, stage: str) -> list[str]:
+        """Metrics of a stage that are defined in at least one result."""
+        return list(
+            dict.fromkeys(
+                name
+                for entries in self._entries.values()
+                for e in entries
+                if e["stage"] == stage
+                for name, value in e["metrics"].items()
+                if value is not None
+            )
+        )
+
+    def rows(self, *identity: str, **chosen: str) -> int | None:
+        """Rows behind an entry; arguments as of `entries`."""
+        found = self.entries(*identity, **chosen)
+        return found[0]["rows"] if found else None
+
+    def comparison(
+        self, scenario: str, task: str, method: str, slice_name: str = "all", split: str = "test"
+    ) -> Mapping[str, Any] | None:
+        """Paired difference in AUC to `none`, None when there is none or it is undefined."""
+        found = self._comparisons.get((scenario, task, method, slice_name, split))
+        return None if found is None or found["diff_mean"] is None else found
+
+    def chosen_method(self, scenario: str) -> str | None:
+        """The transfer method with the best validation AUC, mean over tasks and seeds.
+
+        The choice never looks at the test rows, so that its test result is no best of many.
+        """
+        scores: dict[str, float] = {}
+        for method in self.names("method", stage="downstream", scenario=scenario):
+            if method in (BASELINE, UPSTREAM):
+                continue
+            tasks = [
+                np.mean(values)
+                for task in self.names("task", stage="downstream", scenario=scenario)
+                if (values := self.values("auc", "downstream", scenario, task, method, split="valid"))
+            ]
+            if tasks:
+                scores[method] = float(np.mean(tasks))
+        return max(scores, key=lambda m: scores[m]) if scores else None
+
+
+def _key(**entry: Any) -> _Key:
+    names = ("stage", "scenario", "task", "method", "slice", "split", "refresh")
+    return tuple(entry[name] for name in names)
+
+
+def _ordered(found: Iterable[str], first: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*first, *found]))

@@ -1,0 +1,137 @@
+"""The key result in words, computed from the numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from lfm4ads_tf.analysis.markup import breakable, details, escape, spread
+from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
+from lfm4ads_tf.analysis.result_tables import difference
+from lfm4ads_tf.analysis.verdict import LEVEL, verdict
+
+_WORDS = {
+    "gain": "a gain",
+    "loss": "a loss",
+    "noise": "inside the noise",
+    "unknown": "one seed only, so its noise is unknown",
+}
+_SHOWN = 6
+
+
+def summary(results: Results, seeds: int) -> str:
+    """Sentences on the upstream, on each scenario's best transfer and on retrieval.
+
+    The best transfer is the one with the best validation AUC; what is said about it are its test
+    results.
+    """
+    parts = [_upstream(results), _transfer(results, seeds), _retrieval(results)]
+    return "".join(parts) or "<p>This run holds no test results yet.</p>"
+
+
+def _upstream(results: Results) -> str:
+    tasks = []
+    for task in results.names("task", stage="upstream", scenario="all", split="test"):
+        values = results.values("auc", "upstream", "all", task, UPSTREAM)
+        if values:
+            tasks.append(f"<strong>{spread(values)}</strong> for {escape(task)}")
+    if not tasks:
+        return ""
+    return f"<p>The upstream foundation model reaches a test AUC of {_listed(tasks)}.</p>"
+
+
+def _transfer(results: Results, seeds: int) -> str:
+    items, verdicts = [], Counter[str]()
+    for scenario in results.names("scenario", stage="downstream", split="test"):
+        method = results.chosen_method(scenario)
+        if method is None:
+            continue
+        sentences = []
+        for task in results.names("task", stage="downstream", scenario=scenario):
+            comparison = results.comparison(scenario, task, method)
+            if comparison is not None:
+                verdicts[verdict(comparison)] += 1
+            sentences.append(_sentence(task, comparison))
+        items.append(
+            f"<li><strong>{breakable(scenario)}</strong>: validation picks "
+            f"<code>{breakable(method)}</code>. {' '.join(sentences)}</li>"
+        )
+    if not items:
+        return ""
+    shown = f"<ul>{''.join(items[:_SHOWN])}</ul>"
+    if items[_SHOWN:]:
+        more = f"<ul>{''.join(items[_SHOWN:])}</ul>"
+        shown += details(f"{len(items) - _SHOWN} more scenarios", more)
+    return _headline(verdicts, seeds) + shown + _multiplicity(results)
+
+
+def _headline(verdicts: Counter[str], seeds: int) -> str:
+    total = sum(verdicts.values())
+    if not total:
+        return (
+            f"<p>No transfer can be compared with <code>{BASELINE}</code>: the baseline is missing "
+            "or its AUC is undefined.</p>"
+        )
+    if verdicts["unknown"] == total:
+        return (
+            f"<p><strong>{'One seed was' if seeds == 1 else 'Single seeds were'} run, so no "
+            "difference between transfer and no transfer below can be told from noise.</strong> "
+            "Run with <code>--seeds 3</code> or more for a paired test.</p>"
+        )
+    counted = [
+        f"gains in {verdicts['gain']}",
+        f"loses in {verdicts['loss']}",
+        f"is inside the noise in {verdicts['noise'] + verdicts['unknown']}",
+    ]
+    pairs = "pair" if total == 1 else "pairs"
+    return (
+        f"<p>Against no transfer (<code>{BASELINE}</code>), the transfer that validation picks "
+        f"<strong>{_listed(counted)}</strong> of {total} scenario-task {pairs} on the test "
+        f"rows (paired t-test over seeds, p &lt; {LEVEL}).</p>"
+    )
+
+
+def _sentence(task: str, comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return f"{escape(task)}: no comparison, an AUC is undefined or was not computed."
+    judged = verdict(comparison)
+    return (
+        f"{escape(task)}: {escape(difference(comparison))} AUC points, "
+        f'<span class="{judged}">{_WORDS[judged]}</span>.'
+    )
+
+
+def _multiplicity(results: Results) -> str:
+    """How many of the tests of the tables would pass by chance."""
+    tested = 0
+    for scenario in results.names("scenario", stage="downstream", split="test"):
+        for task in results.names("task", stage="downstream", scenario=scenario):
+            for method in results.names("method", stage="downstream", scenario=scenario, task=task):
+                found = results.comparison(scenario, task, method)
+                tested += found is not None and found["p"] is not None
+    if tested < 2:
+        return ""
+    return (
+        f'<p class="note">The tables test {tested} differences; where no method had any effect, '
+        f"about {LEVEL * tested:.1f} of them would still show p &lt; {LEVEL}.</p>"
+    )
+
+
+def _retrieval(results: Results) -> str:
+    sentences = []
+    for task in results.names("task", stage="retrieval", scenario="all", split="test"):
+        for method in results.names("method", stage="retrieval", scenario="all", task=task):
+            for metric in results.metrics("retrieval"):
+                values = results.values(metric, "retrieval", "all", task, method)
+                if values:
+                    sentences.append(
+                        f"{escape(metric)} of <strong>{spread(values)}</strong> for {escape(task)}"
+                    )
+    return f"<p>The retriever reaches a test {_listed(sentences)}.</p>" if sentences else ""
+
+
+def _listed(parts: list[str]) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,71 @@
+"""New raw rows, completed to what the encoder reads: side tables, statistics, sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lfm4ads_tf.data.raw import feature_columns
+from lfm4ads_tf.data.sources.convert import ColumnType
+from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.state import FrozenState, request_columns
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.spec import FeatureSpec
+
+
+def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Array]:
+    """Reads new rows and joins the side tables' columns that they lack.
+
+    Args:
+        spec: The feature spec.
+        data: `OUT/data`, whose `tables/` holds the side tables of the training run.
+        path: CSV, Parquet or TFRecord with the user and item keys and the log's columns; labels
+            and time are not needed.
+
+    Raises:
+        UserError: The file cannot be read or lacks a column.
+    """
+    present = column_names(path, delimiter=spec.log.delimiter)
+    wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
+    wanted |= feature_columns(spec)
+    sides = {name: pq.read_table(data / "tables" / f"{name}.parquet") for name in spec.tables}
+    stored = {c: name for name, table in reversed(sides.items()) for c in table.column_names}
+    missing = [c for c in wanted if c not in present and c not in stored]
+    if missing:
+        raise UserError(
+            f"The rows lack the column '{missing[0]}', which the feature spec reads."
+            + nearest(missing[0], present),
+            received=f"columns {', '.join(present)}",
+            fix="add it (an empty value means missing)",
+        )
+    table = read_table(
+        [path],
+        {c: t for c, t in wanted.items() if c in present},
+        delimiter=spec.log.delimiter,
+        list_separator=spec.log.list_separator,
+    )
+    rows: dict[str, pa.Array] = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        rows[name] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    for name, side in sides.items():
+        config = spec.tables[name]
+        key = spec.keys.user if config.owner == "user" else spec.keys.item
+        position = pc.index_in(rows[key], value_set=side[config.key].combine_chunks())
+        for column in side.column_names:
+            if column in wanted and column not in rows:
+                rows[column] = side[column].combine_chunks().take(position)
+    return rows
+
+
+def complete(
+    spec: FeatureSpec, data: Path, encoder: Encoder, rows: dict[str, pa.Array]
+) -> dict[str, Any]:
+    """Adds the moving features as of the end of training: all that the encoder reads."""
+    state = FrozenState(data / "state")
+    return {**rows, **request_columns(spec, state, rows, encoder)}

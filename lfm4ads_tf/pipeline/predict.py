@@ -1,0 +1,172 @@
+"""Scores of new raw rows by a trained model of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.config import Resolved
+from lfm4ads_tf.data.requests import complete, read_requests
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.spec import read_yaml
+from lfm4ads_tf.files import staged_file
+from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
+from lfm4ads_tf.pipeline.extract import open_store
+from lfm4ads_tf.pipeline.pretrain import load_upstream
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.representations.store import RepresentationStore, is_item_side
+from lfm4ads_tf.strict import parse
+
+_LOG = logging.getLogger(__name__)
+_BATCH = 8192
+
+
+def predict(out: Path, model: str, path: Path, output: Path) -> int:
+    """Writes `row` (from 0), `scenario`, `task` and `score` of every new row and task.
+
+    Moving features and representations are taken as they were at the end of training.
+
+    Args:
+        out: The run folder.
+        model: `foundation` or `ranker_<scenario>`.
+        path: New rows, see `read_requests`.
+        output: Parquet file.
+
+    Returns:
+        Number of scores written.
+
+    Raises:
+        UserError: The run, the model or the rows are not there or do not fit.
+    """
+    run = open_run(out)
+    scenario = model.removeprefix("ranker_") if model.startswith("ranker_") else None
+    trained = trained_scenarios(run)
+    if model != "foundation" and scenario not in trained:
+        known = ["foundation", *[f"ranker_{s}" for s in trained]]
+        raise UserError(
+            f"The run has no model '{model}'.{nearest(model, known)}",
+            fix=f"use one of {', '.join(known)}",
+        )
+    rows = read_requests(run.spec, out / "data", path)
+    encoder = load_encoder(run)
+    encoded = encoder.encode_numpy(complete(run.spec, out / "data", encoder, rows))
+    count = len(encoded["scenario"])
+    network, representations = _model(run, scenario, rows)
+    forward = tf.function(lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True)
+    scores = np.concatenate(
+        [forward(batch).numpy() for batch in _batches(encoded, representations, count)]
+    )
+    tasks = encoder.layout.tasks
+    key = run.spec.keys.scenario
+    names = rows[key] if key in rows else pa.array([scenario or "all"] * count)
+    unknown = int((encoded["scenario"] < 0).sum())
+    if unknown and scenario is None:
+        _LOG.warning("%d rows are of scenarios that training never saw", unknown)
+    table = pa.table(
+        {
+            "row": np.repeat(np.arange(count), len(tasks)),
+            "scenario": pc.cast(names, pa.string()).take(
+                pa.array(np.repeat(np.arange(count), len(tasks)))
+            ),
+            "task": pa.array(list(tasks) * count),
+            "score": scores.reshape(-1).astype(np.float32),  # (B T,)
+        }
+    )
+    with staged_file(output) as staging:
+        pq.write_table(table, staging)
+    return len(table)
+
+
+def open_run(out: Path) -> Run:
+    """The run behind an existing run folder.
+
+    Raises:
+        UserError: The folder holds no run.
+    """
+    path = out / "config.yaml"
+    if not path.exists():
+        raise UserError(
+            f"'{out}' is no run folder.",
+            received="no config.yaml in it",
+            fix="give the --out of an earlier `train.py run`",
+        )
+    return Run(out, parse(Resolved, read_yaml(path), source=str(path)))
+
+
+def load_encoder(run: Run) -> Encoder:
+    """The encoder that made a run's cache."""
+    return Encoder(run.spec, FittedEncoding.load(run.out / "data" / "encoding"))
+
+
+def _model(
+    run: Run, scenario: str | None, rows: Mapping[str, pa.Array]
+) -> tuple[tf_keras.Model, dict[str, np.ndarray]]:
+    """The model and the representations (B, d + 1) of the rows' keys."""
+    seed = run.config.seed
+    if scenario is None:
+        return load_upstream(run, seed), {}
+    method = chosen_method(run, scenario)
+    model = load_downstream(run, scenario, method, seed)
+    if not method.sources:
+        return model, {}
+    store = open_store(run, seed)
+    keys = {"user": rows[run.spec.keys.user], "item": rows[run.spec.keys.item]}
+    return model, {name: join_frozen(store, name, keys) for name in method.sources}
+
+
+def join_frozen(
+    store: RepresentationStore, name: str, keys: Mapping[str, pa.Array]
+) -> np.ndarray:
+    """A representation at the end of training, joined to rows by key, (B, d + 1) float32.
+
+    Args:
+        store: The stored representations.
+        name: The representation.
+        keys: Raw `user` and `item` keys of the rows, (B,) each.
+    """
+    wanted = keys["item" if is_item_side(name) else "user"]
+    stored, vectors = store.frozen(name)
+    position = pc.fill_null(pc.index_in(wanted, value_set=stored), -1)
+    found = position.to_numpy(zero_copy_only=False)
+    out = np.zeros((len(wanted), vectors.shape[1] + 1), np.float32)
+    out[found >= 0, :-1] = vectors[found[found >= 0]]
+    out[found >= 0, -1] = 1.0
+    return out
+
+
+def _batches(
+    encoded: Mapping[str, Any], representations: Mapping[str, np.ndarray], count: int
+) -> Iterator[dict[str, Any]]:
+    """Encoded rows as model inputs."""
+    for start in range(0, count, _BATCH):
+        rows = slice(start, min(start + _BATCH, count))
+        bags: dict[str, Any] = {}
+        for name, (values, splits, weights) in encoded["bags"].items():
+            low, high = splits[rows.start], splits[rows.stop]
+            own = splits[rows.start : rows.stop + 1] - low
+            ids = tf.RaggedTensor.from_row_splits(values[low:high].astype(np.int64), own)
+            bags[name] = (
+                ids,
+                None
+                if weights is None
+                else tf.RaggedTensor.from_row_splits(weights[low:high], own),
+            )
+        yield {
+            "ids": tf.constant(encoded["ids"][rows], tf.int64),
+            "bags": bags,
+            "dense": tf.constant(encoded["dense"][rows]),
+            "scenario": tf.constant(encoded["scenario"][rows], tf.int64),
+            "representations": {n: tf.constant(v[rows]) for n, v in representations.items()},
+        }

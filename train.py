@@ -135,7 +135,8 @@ def _export(run: object) -> None:
 def main() -> None:
     """Runs the command line; see the exit codes in docs/cli.md."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    logging.getLogger("lfm4ads_tf").setLevel(logging.INFO)
+    for name in ("lfm4ads_tf", "export"):
+        logging.getLogger(name).setLevel(logging.INFO)
     errors = Console(stderr=True, soft_wrap=True)
     try:
         app(standalone_mode=False)

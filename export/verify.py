@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             report = verify_export(folder)
         except ExportRefused as refused:
-            refusals.append(f"{name} refused: {refused}")
+            refusals.append(f"{name} refused: {' '.join(str(refused).split())}")  # one line
             print(f"{name}: refused", flush=True)
             continue
         timings = ", ".join(f"{k}: {v:.2f} ms" for k, v in report["latency_ms"].items())

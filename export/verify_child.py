@@ -78,7 +78,9 @@ def check_graph(folder: Path) -> None:
     try:
         graphs = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
     except Exception as error:
-        raise Refused(f"cannot be loaded: saved_model.pb is damaged ({error})") from error
+        raise Refused(
+            f"cannot be loaded: saved_model.pb is damaged ({_first_line(error)})"
+        ) from error
     serving = [g for g in graphs if "serve" in g.meta_info_def.tags]
     if not serving:
         raise Refused("cannot be loaded: saved_model.pb has no graph tagged `serve`")

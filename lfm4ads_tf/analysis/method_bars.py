@@ -25,9 +25,7 @@ class MethodBars:
         thresholds: Slice -> most training rows of an item or user of the slice.
     """
 
-    def __init__(
-        self, results: Results, palette: Palette, thresholds: Mapping[str, int]
-    ) -> None:
+    def __init__(self, results: Results, palette: Palette, thresholds: Mapping[str, int]) -> None:
         self._results = results
         self._palette = palette
         self._thresholds = thresholds
@@ -129,6 +127,4 @@ def _blocks(blocks: list[tuple[str, str]]) -> str:
     """One block per task; those after the first open on a click."""
     return "".join(
         details(f"Task {task}", body, opened=k == 0) for k, (task, body) in enumerate(blocks)
-    ) or ""
-
-
+    )

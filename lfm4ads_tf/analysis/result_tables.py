@@ -105,9 +105,7 @@ def _group(
     ]
     rows = []
     for k, method in enumerate(methods):
-        cells = [
-            _marked(spread(column[k]), best[c] == k) for c, column in enumerate(columns)
-        ]
+        cells = [_marked(spread(column[k]), best[c] == k) for c, column in enumerate(columns)]
         comparison = results.comparison(scenario, task, method, split=split)
         judged = "" if comparison is None else f' class="{verdict(comparison)}"'
         delta = "baseline" if method == BASELINE else difference(comparison)

@@ -62,9 +62,7 @@ class Results:
         refresh: str = "frozen",
     ) -> list[Mapping[str, Any]]:
         """One entry per seed."""
-        return self._entries.get(
-            (stage, scenario, task, method, slice_name, split, refresh), []
-        )
+        return self._entries.get((stage, scenario, task, method, slice_name, split, refresh), [])
 
     def values(self, metric: str, *identity: str, **chosen: str) -> list[float]:
         """The defined values of a metric over seeds; arguments as of `entries`."""
@@ -108,7 +106,11 @@ class Results:
             tasks = [
                 np.mean(values)
                 for task in self.names("task", stage="downstream", scenario=scenario)
-                if (values := self.values("auc", "downstream", scenario, task, method, split="valid"))
+                if (
+                    values := self.values(
+                        "auc", "downstream", scenario, task, method, split="valid"
+                    )
+                )
             ]
             if tasks:
                 scores[method] = float(np.mean(tasks))

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfm4ads_tf.analysis.markup import breakable, details, escape, spread
-from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
 from lfm4ads_tf.analysis.result_tables import difference
+from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
 from lfm4ads_tf.analysis.verdict import LEVEL, verdict
 
 _WORDS = {

@@ -1,0 +1,116 @@
+"""Stage `export`: every model of a run as a verified SavedModel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tf_keras
+
+from export.exporter import export_model
+from export.merging import Rebuild
+from export.verify import find_exports
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
+from lfm4ads_tf.pipeline.extract import open_store
+from lfm4ads_tf.pipeline.predict import load_encoder
+from lfm4ads_tf.pipeline.pretrain import load_upstream
+from lfm4ads_tf.pipeline.run import Run, file_name
+from lfm4ads_tf.pipeline.transfer import load_downstream
+
+_LOG = logging.getLogger(__name__)
+
+
+def export_run(run: Run) -> None:
+    """Exports the first seed's foundation model, towers and rankers to `OUT/exports/`.
+
+    A model whose newest version is younger than its training is not exported again.
+
+    Raises:
+        ExportRefused: An export failed its verification; it is not published.
+    """
+    exports = _Exports(run)
+    upstream = run.upstream(run.config.seed)
+    for kind in ("foundation", "user_tower", "item_tower"):
+        if exports.is_due(kind, upstream):
+            model = load_upstream(run, run.config.seed)
+            exports.write(kind, model, rebuild=exports.rebuild_upstream)
+    for scenario in trained_scenarios(run):
+        exports.ranker(scenario)
+
+
+class _Exports:
+    """What all exports of a run share."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.out = run.out / "exports"
+        self.encoder = load_encoder(run)
+        self.samples = pq.read_table(run.out / "data" / "samples.parquet")
+
+    def is_due(self, name: str, training: Path) -> bool:
+        """Whether a model has no version that is younger than its training."""
+        versions = find_exports(self.out / name) if (self.out / name).exists() else []
+        trained = (training / "results.json").stat().st_mtime if training.exists() else 0.0
+        return not any(v.stat().st_mtime >= trained for v in versions)
+
+    def rebuild_upstream(self, shards: int) -> tf_keras.Model:
+        """The upstream with another number of shards, untrained."""
+        run = self.run
+        return build.foundation(run.cache.layout, run.config, run.config.seed, shards=shards)
+
+    def ranker(self, scenario: str) -> None:
+        """Exports one scenario's ranker with the representations as request features."""
+        run, seed = self.run, self.run.config.seed
+        method = chosen_method(run, scenario)
+        if not self.is_due(f"ranker_{file_name(scenario)}", run.downstream(scenario, method.name, seed)):
+            return
+        model = load_downstream(run, scenario, method, seed)
+        store = open_store(run, seed) if method.sources else None
+        dims = {} if store is None else store.dims
+
+        def rebuild(shards: int) -> tf_keras.Model:
+            return build.downstream(
+                run.cache.layout, run.config, method, dims, seed, shards=shards
+            )
+
+        samples = self._samples_of(scenario)
+        joined: Mapping[str, np.ndarray] = {}
+        if store is not None:
+            join = store.lookup(run.cache, method.sources)
+            joined = join(samples["row"].to_numpy())
+        self.write(f"ranker_{file_name(scenario)}", model, samples, joined, rebuild)
+
+    def write(
+        self,
+        name: str,
+        model: tf_keras.Model,
+        samples: pa.Table | None = None,
+        representations: Mapping[str, np.ndarray] | None = None,
+        rebuild: Rebuild | None = None,
+    ) -> None:
+        """Exports one model under its name, which is also its kind."""
+        folder = export_model(
+            name,
+            model,
+            self.encoder,
+            out=self.out,
+            name=name,
+            samples=self.samples if samples is None else samples,
+            representations=representations,
+            warmup_rows=self.run.config.export.warmup_rows,
+            rebuild=rebuild,
+        )
+        _LOG.info("exported %s version %s, verified", name, folder.name)
+
+    def _samples_of(self, scenario: str) -> pa.Table:
+        key = self.run.spec.keys.scenario
+        if key is None:
+            return self.samples
+        mine = self.samples.filter(pc.equal(self.samples[key], scenario))
+        return mine if len(mine) else self.samples

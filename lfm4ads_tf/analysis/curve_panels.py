@@ -1,0 +1,117 @@
+"""Figures of training and calibration curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lfm4ads_tf.analysis.calibration_line import CalibrationLine
+from lfm4ads_tf.analysis.legend import legend
+from lfm4ads_tf.analysis.line_figure import Line, line_figure
+from lfm4ads_tf.analysis.markup import breakable, details, grid
+from lfm4ads_tf.analysis.palette import Palette
+from lfm4ads_tf.analysis.training_curve import Point, TrainingCurve
+
+_SHOWN = 4  # downstream scenarios whose curves are open
+
+
+def training_panels(
+    curves: Sequence[TrainingCurve],
+    scenarios: Sequence[str],
+    palette: Palette,
+    retrieval_metric: str,
+) -> str:
+    """Loss and validation curves of every model; empty without any point.
+
+    Args:
+        curves: The curves, one per model and seed.
+        scenarios: Scenarios in the order of the page.
+        palette: Colours of the methods.
+        retrieval_metric: Name of the retriever's validation metric.
+    """
+    first: list[str] = []
+    for stage, title, metric in (
+        ("upstream", "Upstream", "validation AUC"),
+        ("retrieval", "Retriever", f"validation {retrieval_metric}"),
+    ):
+        mine = [c for c in curves if c.stage == stage]
+        first += _pair(mine, title, metric, palette, f"curve-{stage}")
+    blocks = []
+    for k, scenario in enumerate(scenarios):
+        mine = [c for c in curves if c.stage == "downstream" and c.scenario == scenario]
+        panels = _pair(mine, scenario, "validation AUC", palette, f"curve-{k}")
+        if panels:
+            methods = list(dict.fromkeys(c.method for c in mine))
+            blocks.append(f"<h4>{breakable(scenario)}</h4>{legend(methods, palette)}{grid(panels)}")
+    parts = [f"<h3>Upstream and retriever</h3>{grid(first)}"] if first else []
+    if blocks:
+        parts.append(f"<h3>Downstream models</h3>{''.join(blocks[:_SHOWN])}")
+    if blocks[_SHOWN:]:
+        parts.append(details(f"{len(blocks) - _SHOWN} more scenarios", "".join(blocks[_SHOWN:])))
+    return "".join(parts)
+
+
+def calibration_panels(
+    lines: Sequence[CalibrationLine], scenarios: Sequence[str], tasks: Sequence[str]
+) -> str:
+    """Calibration curves: one panel per scenario and method, a line per task; may be empty."""
+    palette = Palette(tasks)
+    panels = []
+    keys = dict.fromkeys((line.scenario, line.method) for line in lines)
+    order = {name: k for k, name in enumerate(["all", *scenarios])}
+    for k, (scenario, method) in enumerate(
+        sorted(keys, key=lambda key: order.get(key[0], len(order)))
+    ):
+        drawn = [
+            Line(
+                line.prediction.tolist(),
+                line.label.tolist(),
+                palette.variable(line.task),
+                marker=True,
+            )
+            for line in lines
+            if (line.scenario, line.method) == (scenario, method)
+        ]
+        figure = line_figure(
+            drawn,
+            x_label="mean prediction",
+            y_label="mean label",
+            name=f"calibration-{k}",
+            diagonal=True,
+        )
+        title = "all scenarios" if scenario == "all" else scenario
+        panels.append(_figure(f"{title}: {method}", figure))
+    return legend(tasks, palette) + grid(panels) if panels else ""
+
+
+def _pair(
+    curves: Sequence[TrainingCurve], title: str, metric: str, palette: Palette, name: str
+) -> list[str]:
+    """The loss panel and the validation panel of some models, those that have points."""
+    panels = []
+    kinds: tuple[tuple[str, str, Callable[[TrainingCurve], Sequence[Point]]], ...] = (
+        ("loss", "training loss", lambda c: c.loss),
+        ("valid", metric, lambda c: c.validation),
+    )
+    for kind, label, points_of in kinds:
+        lines = [
+            Line(
+                [p[0] for p in points_of(curve)],
+                [p[1] for p in points_of(curve)],
+                palette.variable(curve.method),
+                palette.dash(curve.method),
+                marker=kind == "valid",
+                faint=len({c.seed for c in curves}) > 1,
+            )
+            for curve in curves
+            if points_of(curve)
+        ]
+        if lines:
+            figure = line_figure(
+                lines, x_label="optimizer step", y_label=label, name=f"{name}-{kind}"
+            )
+            panels.append(_figure(f"{title}: {label}", figure))
+    return panels
+
+
+def _figure(title: str, svg: str) -> str:
+    return f"<figure><figcaption>{breakable(title)}</figcaption>{svg}</figure>"

@@ -1,0 +1,102 @@
+"""The report's page."""
+
+from __future__ import annotations
+
+from lfm4ads_tf.analysis.curve_panels import calibration_panels, training_panels
+from lfm4ads_tf.analysis.markup import details, escape
+from lfm4ads_tf.analysis.method_bars import MethodBars
+from lfm4ads_tf.analysis.overview import Overview
+from lfm4ads_tf.analysis.palette import Palette
+from lfm4ads_tf.analysis.report_data import ReportData
+from lfm4ads_tf.analysis.result_tables import result_tables
+from lfm4ads_tf.analysis.results import Results
+from lfm4ads_tf.analysis.stylesheet import stylesheet
+from lfm4ads_tf.analysis.summary import summary
+
+_TABLE_NOTE = (
+    "AUC, GAUC (AUC within users, weighted by rows), logloss, and calibration (mean prediction "
+    "over mean label; 1 is best), each as mean ± deviation over seeds. “AUC daily” lets statistics "
+    "and representations move through the test period, all others are frozen at the end of "
+    "training. The best mean of a column is underlined whether or not its lead is more than "
+    "noise. A dash: undefined, such as an AUC with one class only."
+)
+_DIFFERENCE_NOTE = (
+    "Difference in test AUC to `none`, in AUC points (hundredths), paired by seed; the whisker is "
+    "one deviation over seeds. Pale bars are inside the noise (p ≥ 0.05) or come from a single "
+    "seed. Each panel has an axis of its own."
+)
+_SLICE_NOTE = (
+    "Test AUC; bars start at 0.5, the AUC of chance, and all panels of a task share one axis. A "
+    "cold item or light user has few training rows."
+)
+_CURVE_NOTE = (
+    "One line per seed; each point of a loss curve is a mean over neighbouring steps. A model that "
+    "trains through the periods in time order is not validated in between and has no validation "
+    "curve."
+)
+_CALIBRATION_NOTE = (
+    "Ten bins of equally many test rows, mean over seeds; on the dashed line predictions are "
+    "right. Upstream over all scenarios, and per scenario the transfer picked by validation."
+)
+
+
+def report_page(data: ReportData) -> str:
+    """The whole report as one HTML document that loads nothing.
+
+    Args:
+        data: What the report shows.
+
+    Returns:
+        The document's text.
+    """
+    results = Results(data.document, [s["name"] for s in data.scenarios], data.methods)
+    overview = Overview(data, results)
+    sections = [
+        (anchor, title, body) for anchor, title, body in _sections(data, results, overview) if body
+    ]
+    links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in sections)
+    body = "".join(
+        f'<section id="{anchor}"><h2>{escape(title)}</h2>{content}</section>'
+        for anchor, title, content in sections
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(data.document['spec'])}: report</title>"
+        f"<style>{stylesheet()}</style></head>\n"
+        f"<body><header>{overview.header()}<nav>{links}</nav>{overview.warnings()}</header>\n"
+        f"<main>{body}</main>\n<footer>Made from metrics.json and the logs of this run.</footer>"
+        "</body></html>\n"
+    )
+
+
+def _sections(data: ReportData, results: Results, overview: Overview) -> list[tuple[str, str, str]]:
+    """(anchor, title, content) in order; empty content leaves the section out."""
+    point_in_time = data.document["point_in_time"]
+    scenarios = [s["name"] for s in data.scenarios]
+    palette = Palette(results.names("method"))
+    bars = MethodBars(results, palette, data.thresholds)
+    tables = f'<p class="note">{escape(_TABLE_NOTE)}</p>'
+    tables += result_tables(results, "test", point_in_time)
+    valid = result_tables(results, "valid", point_in_time)
+    tables += details("The same on the validation split", valid)
+    recalls = results.metrics("retrieval")
+    curves = training_panels(data.curves, scenarios, palette, recalls[0] if recalls else "recall")
+    tasks = list(dict.fromkeys(line.task for line in data.calibrations))
+    calibrations = calibration_panels(data.calibrations, scenarios, tasks)
+    return [
+        ("result", "Key result", summary(results, len(data.seeds))),
+        ("differences", "Transfer against none", _noted(_DIFFERENCE_NOTE, bars.differences())),
+        ("tables", "Results on the test split", tables),
+        ("slices", "By slice", _noted(_SLICE_NOTE, bars.slices())),
+        ("curves", "Training curves", _noted(_CURVE_NOTE, curves)),
+        ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations)),
+        ("data", "Data", overview.data_section()),
+        ("model", "Embedding tables", overview.model_section()),
+        ("files", "Files", overview.files_section()),
+    ]
+
+
+def _noted(note: str, content: str) -> str:
+    """Content under a note, nothing without content."""
+    return f'<p class="note">{escape(note)}</p>{content}' if content else ""

@@ -7,13 +7,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
 
 # The package selects Keras 2 before TensorFlow is imported.
 from lfm4ads_tf.errors import ExportRefused, UserError
 
-import typer
-from rich.console import Console
+if TYPE_CHECKING:
+    from lfm4ads_tf.pipeline.run import Run
 
 DEFAULT_SPEC = Path(__file__).resolve().parent / "feature_specs" / "movielens.yaml"
 
@@ -90,7 +93,7 @@ def _command(name: str) -> Callable[..., None]:
             selection=selection,
             overwrite=overwrite,
             quiet=quiet,
-            console=Console(),
+            console=_console(),
             export=_export,
         )
 
@@ -105,9 +108,7 @@ for _name in _HELP:
 @app.command()
 def predict(
     out: Annotated[Path, typer.Option("--out", help="Run folder.")],
-    model: Annotated[
-        str, typer.Option("--model", help="foundation, or ranker_<scenario>.")
-    ],
+    model: Annotated[str, typer.Option("--model", help="foundation, or ranker_<scenario>.")],
     input: Annotated[Path, typer.Option("--input", help="Raw rows: CSV, Parquet or TFRecord.")],
     output: Annotated[Path, typer.Option("--output", help="Parquet file to write.")],
 ) -> None:
@@ -115,7 +116,7 @@ def predict(
     from lfm4ads_tf.pipeline.predict import predict as predict_rows
 
     rows = predict_rows(out, model, input, output)
-    Console().print(f"{rows:,} scores in {output}")
+    _console().print(f"{rows:,} scores in {output}")
 
 
 @app.callback()
@@ -125,11 +126,17 @@ def default(context: typer.Context) -> None:
         _command("run")()
 
 
-def _export(run: object) -> None:
+def _console() -> Console:
+    """Standard output; wide enough for the tables where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _export(run: Run) -> None:
     """The export stage; `export` imports the package, never the reverse."""
     from export.stage import export_run
 
-    export_run(run)  # type: ignore[arg-type]
+    export_run(run)
 
 
 def main() -> None:

@@ -68,16 +68,16 @@ class _Exports:
         """Exports one scenario's ranker with the representations as request features."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
-        if not self.is_due(f"ranker_{file_name(scenario)}", run.downstream(scenario, method.name, seed)):
+        if not self.is_due(
+            f"ranker_{file_name(scenario)}", run.downstream(scenario, method.name, seed)
+        ):
             return
         model = load_downstream(run, scenario, method, seed)
         store = open_store(run, seed) if method.sources else None
         dims = {} if store is None else store.dims
 
         def rebuild(shards: int) -> tf_keras.Model:
-            return build.downstream(
-                run.cache.layout, run.config, method, dims, seed, shards=shards
-            )
+            return build.downstream(run.cache.layout, run.config, method, dims, seed, shards=shards)
 
         samples = self._samples_of(scenario)
         joined: Mapping[str, np.ndarray] = {}

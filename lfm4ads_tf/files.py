@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lfm4ads_tf.data.datasets.staging import staged_folder
 from lfm4ads_tf.errors import UserError
 
-__all__ = ["staged_file", "staged_folder", "write_json", "write_text"]
+__all__ = ["staged_file", "staged_folder", "write_arrays", "write_json", "write_text"]
 
 
 @contextmanager
@@ -42,6 +44,12 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file, see `staged_file`."""
     with staged_file(path) as staging:
         staging.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as an npz file, see `staged_file`."""
+    with staged_file(path) as staging, staging.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -101,8 +101,9 @@ def _tag_of(candidate: Any) -> str | None:
         return None
     for tag in ("kind", "type"):
         field = candidate.model_fields.get(tag)
-        if field is not None and hasattr(field.annotation, "__args__"):
-            return str(field.annotation.__args__[0])
+        values = getattr(field.annotation, "__args__", None) if field is not None else None
+        if values:
+            return str(values[0])
     return None
 
 

@@ -71,15 +71,16 @@ def calibration_panels(
             for line in lines
             if (line.scenario, line.method) == (scenario, method)
         ]
+        head = f"{'all scenarios' if scenario == 'all' else scenario}: {method}"
         figure = line_figure(
             drawn,
+            title=head,
             x_label="mean prediction",
             y_label="mean label",
             name=f"calibration-{k}",
             diagonal=True,
         )
-        title = "all scenarios" if scenario == "all" else scenario
-        panels.append(_figure(f"{title}: {method}", figure))
+        panels.append(_figure(head, figure))
     return legend(tasks, palette) + grid(panels) if panels else ""
 
 
@@ -106,10 +107,9 @@ def _pair(
             if points_of(curve)
         ]
         if lines:
-            figure = line_figure(
-                lines, x_label="optimizer step", y_label=label, name=f"{name}-{kind}"
-            )
-            panels.append(_figure(f"{title}: {label}", figure))
+            head = f"{title}: {label}"
+            figure = line_figure(lines, title=head, x_label="optimizer step", name=f"{name}-{kind}")
+            panels.append(_figure(head, figure))
     return panels
 
 

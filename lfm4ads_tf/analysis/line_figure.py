@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from lfm4ads_tf.analysis.markup import escape
 
 # Stand-ins that Matplotlib can draw with, replaced by the theme's colours afterwards.
-_TEXT, _RULE = "#010101", "#020202"
+_TEXT, _RULE, _SOFT = "#010101", "#020202", "#030300"
+_THEME = {"var(--text)": _TEXT, "var(--rule)": _RULE, "var(--soft)": _SOFT}
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Line:
 def line_figure(
     lines: Sequence[Line],
     *,
+    title: str,
     x_label: str,
-    y_label: str,
+    y_label: str = "",
     name: str,
     diagonal: bool = False,
 ) -> str:
@@ -50,6 +52,7 @@ def line_figure(
 
     Args:
         lines: The lines; one without points is left out.
+        title: What a screen reader says.
         x_label, y_label: Axis labels.
         name: Prefix of the SVG's ids, unique in the page.
         diagonal: Whether both axes span the same range from 0, with the line y = x.
@@ -58,7 +61,7 @@ def line_figure(
         An `svg` element without any reference to a resource outside of it.
     """
     colours = list(dict.fromkeys(line.colour for line in lines))
-    stand_ins = {colour: f"#0303{k:02x}" for k, colour in enumerate(colours)}
+    stand_ins = {colour: f"#0404{k:02x}" for k, colour in enumerate(colours)}
     figure = Figure(figsize=(5.2, 3.1), dpi=72)
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0.0)
@@ -78,18 +81,18 @@ def line_figure(
     _decorate(axes, x_label, y_label)
     if diagonal:
         top = 1.05 * max(max([*line.x, *line.y]) for line in lines)
-        axes.plot([0, top], [0, top], color=_RULE, linewidth=1.2, linestyle="--", zorder=1)
+        axes.plot([0, top], [0, top], color=_SOFT, linewidth=1.2, linestyle="--", zorder=1)
         axes.set_xlim(0, top)
         axes.set_ylim(0, top)
-    figure.subplots_adjust(left=0.135, right=0.97, top=0.96, bottom=0.16)
+    figure.subplots_adjust(left=0.155 if y_label else 0.125, right=0.97, top=0.96, bottom=0.16)
     target = io.StringIO()
     # Text stays text; the salt makes two reports of one run equal.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(target, format="svg", metadata={"Date": None})
     svg = _inline(target.getvalue(), name)
-    for colour, stand_in in [*stand_ins.items(), ("var(--text)", _TEXT), ("var(--rule)", _RULE)]:
+    for colour, stand_in in [*stand_ins.items(), *_THEME.items()]:
         svg = svg.replace(stand_in, colour)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(y_label)}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
 
 def _decorate(axes: matplotlib.axes.Axes, x_label: str, y_label: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from lfm4ads_tf.analysis.bar_panel import Bar, bar_panel
@@ -22,13 +20,11 @@ class MethodBars:
     Args:
         results: The results.
         palette: Colours of the methods.
-        thresholds: Slice -> most training rows of an item or user of the slice.
     """
 
-    def __init__(self, results: Results, palette: Palette, thresholds: Mapping[str, int]) -> None:
+    def __init__(self, results: Results, palette: Palette) -> None:
         self._results = results
         self._palette = palette
-        self._thresholds = thresholds
 
     def differences(self) -> str:
         """AUC difference to `none`: one panel per scenario, a block per task; may be empty."""
@@ -89,7 +85,7 @@ class MethodBars:
                 deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 colour = self._palette.variable(method)
                 bars.append(Bar(method, spread(values), mean, deviation, colour))
-            groups.append((f"{self._describe(name)}: {count(rows)} rows", bars))
+            groups.append((f"{name}: {count(rows)} rows", bars))
         if not groups:
             return ""
         title = "all scenarios" if scenario == "all" else scenario
@@ -107,12 +103,6 @@ class MethodBars:
                             "auc", stage, scenario, task, method, slice_name=name
                         )
         return float(np.floor(min(values) * 20) / 20), float(np.ceil(max(values) * 20) / 20)
-
-    def _describe(self, name: str) -> str:
-        most = self._thresholds.get(name)
-        if most is None or name not in ("cold_item", "light_user"):
-            return name
-        return f"{name} (at most {most} training rows)"
 
 
 def _nice(reach: float) -> float:

@@ -159,12 +159,15 @@ class Overview:
                 values = self._results.values(metric, "retrieval", "all", task, method)
                 tiles.append((f"retrieval {metric}, {task}, test", spread(values, 3)))
         named = ", ".join(map(str, seeds)) if len(seeds) < 6 else f"{seeds[0]} to {seeds[-1]}"
-        tiles.append((f"{_plural(len(seeds), 'seed')} ({named})", str(len(seeds))))
+        tiles.append((f"{'seed' if len(seeds) == 1 else 'seeds'} ({named})", str(len(seeds))))
         for split, rows in document["rows"].items():
             tiles.append((f"{split} rows", count(rows)))
         rate = document["throughput"].get("train_examples_per_s")
         tiles.append(("upstream training examples a second", DASH if rate is None else count(rate)))
-        tiles += [(f"{stage}, wall time", duration(s)) for stage, s in self._wall().items()]
+        tiles += [
+            (f"{stage} training and scoring, all seeds", duration(s))
+            for stage, s in self._wall().items()
+        ]
         return tiles
 
     def _wall(self) -> dict[str, float]:

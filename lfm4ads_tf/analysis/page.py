@@ -21,13 +21,12 @@ _TABLE_NOTE = (
     "noise. A dash: undefined, such as an AUC with one class only."
 )
 _DIFFERENCE_NOTE = (
-    "Difference in test AUC to `none`, in AUC points (hundredths), paired by seed; the whisker is "
+    "Difference in test AUC to “none”, in AUC points (hundredths), paired by seed; the whisker is "
     "one deviation over seeds. Pale bars are inside the noise (p ≥ 0.05) or come from a single "
     "seed. Each panel has an axis of its own."
 )
 _SLICE_NOTE = (
-    "Test AUC; bars start at 0.5, the AUC of chance, and all panels of a task share one axis. A "
-    "cold item or light user has few training rows."
+    "Test AUC; bars start at 0.5, the AUC of chance, and all panels of a task share one axis. "
 )
 _CURVE_NOTE = (
     "One line per seed; each point of a loss curve is a mean over neighbouring steps. A model that "
@@ -75,7 +74,7 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
     point_in_time = data.document["point_in_time"]
     scenarios = [s["name"] for s in data.scenarios]
     palette = Palette(results.names("method"))
-    bars = MethodBars(results, palette, data.thresholds)
+    bars = MethodBars(results, palette)
     tables = f'<p class="note">{escape(_TABLE_NOTE)}</p>'
     tables += result_tables(results, "test", point_in_time)
     valid = result_tables(results, "valid", point_in_time)
@@ -85,16 +84,24 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
     tasks = list(dict.fromkeys(line.task for line in data.calibrations))
     calibrations = calibration_panels(data.calibrations, scenarios, tasks)
     return [
-        ("result", "Key result", summary(results, len(data.seeds))),
+        ("result", "Key result", summary(results, len(data.seeds), point_in_time)),
         ("differences", "Transfer against none", _noted(_DIFFERENCE_NOTE, bars.differences())),
         ("tables", "Results on the test split", tables),
-        ("slices", "By slice", _noted(_SLICE_NOTE, bars.slices())),
+        ("slices", "By slice", _noted(_SLICE_NOTE + _thresholds(data), bars.slices())),
         ("curves", "Training curves", _noted(_CURVE_NOTE, curves)),
         ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations)),
         ("data", "Data", overview.data_section()),
         ("model", "Embedding tables", overview.model_section()),
         ("files", "Files", overview.files_section()),
     ]
+
+
+def _thresholds(data: ReportData) -> str:
+    """What the slices hold."""
+    return ", ".join(
+        f"{name}: at most {most} training rows of the {name.rpartition('_')[2]}"
+        for name, most in data.thresholds.items()
+    )
 
 
 def _noted(note: str, content: str) -> str:

@@ -100,20 +100,17 @@ class Results:
         The choice never looks at the test rows, so that its test result is no best of many.
         """
         scores: dict[str, float] = {}
+        tasks = self.names("task", stage="downstream", scenario=scenario)
         for method in self.names("method", stage="downstream", scenario=scenario):
             if method in (BASELINE, UPSTREAM):
                 continue
-            tasks = [
-                np.mean(values)
-                for task in self.names("task", stage="downstream", scenario=scenario)
-                if (
-                    values := self.values(
-                        "auc", "downstream", scenario, task, method, split="valid"
-                    )
-                )
+            found = [
+                self.values("auc", "downstream", scenario, task, method, split="valid")
+                for task in tasks
             ]
-            if tasks:
-                scores[method] = float(np.mean(tasks))
+            means = [np.mean(values) for values in found if values]
+            if means:
+                scores[method] = float(np.mean(means))
         return max(scores, key=lambda m: scores[m]) if scores else None
 
 

@@ -15,18 +15,23 @@ _WORDS = {
     "gain": "a gain",
     "loss": "a loss",
     "noise": "inside the noise",
-    "unknown": "one seed only, so its noise is unknown",
+    "unknown": "untested (one seed)",
 }
 _SHOWN = 6
 
 
-def summary(results: Results, seeds: int) -> str:
+def summary(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
     """Sentences on the upstream, on each scenario's best transfer and on retrieval.
 
     The best transfer is the one with the best validation AUC; what is said about it are its test
     results.
+
+    Args:
+        results: The results.
+        seeds: Number of seeds of the run.
+        point_in_time: Scenario -> whether its results are.
     """
-    parts = [_upstream(results), _transfer(results, seeds), _retrieval(results)]
+    parts = [_upstream(results), _transfer(results, seeds, point_in_time), _retrieval(results)]
     return "".join(parts) or "<p>This run holds no test results yet.</p>"
 
 
@@ -41,21 +46,23 @@ def _upstream(results: Results) -> str:
     return f"<p>The upstream foundation model reaches a test AUC of {_listed(tasks)}.</p>"
 
 
-def _transfer(results: Results, seeds: int) -> str:
+def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
     items, verdicts = [], Counter[str]()
     for scenario in results.names("scenario", stage="downstream", split="test"):
         method = results.chosen_method(scenario)
         if method is None:
             continue
-        sentences = []
+        clauses = []
         for task in results.names("task", stage="downstream", scenario=scenario):
             comparison = results.comparison(scenario, task, method)
             if comparison is not None:
                 verdicts[verdict(comparison)] += 1
-            sentences.append(_sentence(task, comparison))
+            clauses.append(_clause(task, comparison) + _baseline(results, scenario, task))
+        if not point_in_time.get(scenario, True):
+            clauses.append("not point in time, see the warning")
         items.append(
             f"<li><strong>{breakable(scenario)}</strong>: validation picks "
-            f"<code>{breakable(method)}</code>. {' '.join(sentences)}</li>"
+            f"<code>{breakable(method)}</code>. {'; '.join(clauses)}.</li>"
         )
     if not items:
         return ""
@@ -92,14 +99,22 @@ def _headline(verdicts: Counter[str], seeds: int) -> str:
     )
 
 
-def _sentence(task: str, comparison: Mapping[str, Any] | None) -> str:
+def _clause(task: str, comparison: Mapping[str, Any] | None) -> str:
     if comparison is None:
-        return f"{escape(task)}: no comparison, an AUC is undefined or was not computed."
+        return f"{escape(task)}: no comparison, an AUC is undefined or was not computed"
     judged = verdict(comparison)
     return (
         f"{escape(task)}: {escape(difference(comparison))} AUC points, "
-        f'<span class="{judged}">{_WORDS[judged]}</span>.'
+        f'<span class="{judged}">{_WORDS[judged]}</span>'
     )
+
+
+def _baseline(results: Results, scenario: str, task: str) -> str:
+    """A remark where the baseline is worse than chance: a difference to it says little."""
+    values = results.values("auc", "downstream", scenario, task, BASELINE)
+    if not values or sum(values) / len(values) >= 0.5:
+        return ""
+    return f" (<code>{BASELINE}</code> itself ranks worse than chance: AUC {spread(values)})"
 
 
 def _multiplicity(results: Results) -> str:

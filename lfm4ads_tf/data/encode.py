@@ -23,12 +23,12 @@ from lfm4ads_tf.data.state import (
     write_statistic,
 )
 from lfm4ads_tf.data.statistics import Events, frozen_totals, point_in_time
+from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 
 SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requests
 
@@ -199,7 +199,10 @@ class _Encoding:
         encoded = self.encoder.encode_numpy(
             {
                 c: (v.take(pa.array(first)) if isinstance(v, pa.Array) else _first_rows(v, first))
-                for c, v in {**self.raw.columns, **placeholder_columns(self.spec, self.raw.rows)}.items()
+                for c, v in {
+                    **self.raw.columns,
+                    **placeholder_columns(self.spec, self.raw.rows),
+                }.items()
                 if c in raw_types(self.spec)
             }
         )

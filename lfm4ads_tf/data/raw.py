@@ -107,7 +107,6 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     """
     columns = read_columns(spec, folder)
     log = _read_log(spec, folder, columns)
-    rows = len(log[spec.keys.user])
     time = pc.cast(log[spec.keys.time], pa.float64()).to_numpy(zero_copy_only=False)
     _refuse_missing(time, spec.keys.time)
     if spec.keys.time_unit == "ms":
@@ -118,7 +117,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     scenario = log[spec.keys.scenario] if spec.keys.scenario else None
     split = assign_split(spec, _number(log, spec), time, scenario)
     period_column = None if spec.period.by is None else _floats(log[spec.period.by])
-    period, period_values = assign_periods(period_column, spec.period.blocks, rows)
+    period, period_values = assign_periods(period_column, spec.period.blocks, time, scenario)
     feedback = np.stack([_label(log[t.label], t, n) for n, t in spec.feedback.items()], axis=1)
     best = _best_possible(spec, log)
 
@@ -335,7 +334,9 @@ def _best_possible(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarray
     rows = len(log[spec.keys.user])
     nothing = np.full(rows, np.nan, np.float32)
     columns = [
-        _floats(log[spec.best_possible[t]]).astype(np.float32) if t in spec.best_possible else nothing
+        _floats(log[spec.best_possible[t]]).astype(np.float32)
+        if t in spec.best_possible
+        else nothing
         for t in spec.tasks
     ]
     return np.stack(columns, axis=1)

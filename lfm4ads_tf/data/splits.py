@@ -39,9 +39,7 @@ def assign_split(
         split[values < spec.split.train_until] = TRAIN
         found = f"values of '{spec.split.by}' from {values.min():.15g} to {values.max():.15g}"
     else:
-        codes = np.zeros(len(time), np.int64)
-        if spec.split.per == "scenario" and scenario is not None:
-            codes = scenario.dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
+        codes = _codes(scenario if spec.split.per == "scenario" else None, len(time))
         split = np.empty(len(time), np.int8)
         train, valid, _ = spec.split.fractions
         for code in np.unique(codes):
@@ -62,21 +60,41 @@ def assign_split(
 
 
 def assign_periods(
-    column: np.ndarray | None, blocks: int | None, rows: int
+    column: np.ndarray | None,
+    blocks: int | None,
+    time: np.ndarray,
+    scenario: pa.Array | None,
 ) -> tuple[np.ndarray, list[str]]:
-    """Period of each row: the rank of its value, or its block of equally many rows.
+    """Period of each row: the rank of its value, or its block of time.
+
+    Blocks begin where each scenario's own rows, in time order, are cut into equally many. A
+    period is a function of time alone, so the past of a row is the same for all scenarios.
 
     Args:
-        column: Values of the period column (N,), sorted rows in time; None for blocks.
-        blocks: Number of blocks, None for a column.
-        rows: N.
+        column: Values of the period column (N,); None for blocks.
+        blocks: Number of blocks per scenario, None for a column.
+        time: Event times (N,), sorted.
+        scenario: Scenario values (N,), None without a scenario key.
 
     Returns:
-        (N,) int32, and the name of each period.
+        (N,) int32, and the name of each period: the column's value, or the block's first time.
     """
     if column is not None:
         values, period = np.unique(column, return_inverse=True)
         return period.astype(np.int32), [f"{v:.15g}" for v in values]
-    count = min(blocks or 1, rows)
-    period = (np.arange(rows, dtype=np.int64) * count) // rows
-    return period.astype(np.int32), [str(k) for k in range(count)]
+    codes = _codes(scenario, len(time))
+    starts = [time[:1]]
+    for code in np.unique(codes):
+        own = time[codes == code]
+        starts.append(own[(np.arange(blocks or 1) * len(own)) // (blocks or 1)])
+    edges = np.unique(np.concatenate(starts))
+    period = np.searchsorted(edges, time, side="right") - 1
+    used, period = np.unique(period, return_inverse=True)
+    return period.astype(np.int32), [f"{edges[k]:.15g}" for k in used]
+
+
+def _codes(scenario: pa.Array | None, rows: int) -> np.ndarray:
+    """Scenario of each row as a number, (N,) int64."""
+    if scenario is None:
+        return np.zeros(rows, np.int64)
+    return np.asarray(scenario.dictionary_encode("encode").indices.to_numpy(zero_copy_only=False))

@@ -51,7 +51,9 @@ class FrozenState:
         known = (found >= 0) & ~pc.is_null(joined).to_numpy(zero_copy_only=False)
         n = np.where(known, table["n"].to_numpy()[found] if len(table) else 0, 0)
         s = np.where(known, table["s"].to_numpy()[found] if len(table) else 0, 0)
-        values = dict(zip(("count", "rate"), count_and_rate(n, s, prior, feature.smoothing).T))
+        values = dict(
+            zip(("count", "rate"), count_and_rate(n, s, prior, feature.smoothing).T, strict=True)
+        )
         return {c: values[c.rpartition(".")[2]] for c in feature.raw_columns(name)}
 
     def sequence(self, name: str, users: pa.Array) -> pa.ListArray:

@@ -32,7 +32,10 @@ class Events:
 
 
 def count_and_rate(
-    events: int | np.ndarray, positives: int | np.ndarray, prior: float | np.ndarray, smoothing: float
+    events: int | np.ndarray,
+    positives: int | np.ndarray,
+    prior: float | np.ndarray,
+    smoothing: float,
 ) -> np.ndarray:
     """The two numbers of a statistic.
 

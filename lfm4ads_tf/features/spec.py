@@ -126,7 +126,10 @@ def _kind_of_split(value: Any) -> str:
 
 
 class Period(StrictModel):
-    """What "a day" is: the distinct values of a column, or blocks of equally many rows in time."""
+    """What "a day" is: the distinct values of a column, or blocks of time.
+
+    Blocks begin where each scenario's rows, in time order, are cut into `blocks` equal parts.
+    """
 
     by: str | None = None
     blocks: int | None = Field(default=None, ge=2)
@@ -304,7 +307,7 @@ def _check_references(spec: FeatureSpec) -> None:
             )
     if spec.auxiliary is not None and spec.keys.scenario is None:
         raise UserError(
-            "The auxiliary rows form a scenario of their own, but the spec declares no scenario key.",
+            "The auxiliary rows form a scenario of their own, but the spec has no scenario key.",
             fix="add `scenario: <column>` under `keys`",
         )
     twice = [name for name in spec.signals if name in spec.tasks]

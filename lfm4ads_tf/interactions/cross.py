@@ -18,9 +18,7 @@ class Cross(tf_keras.layers.Layer):
     Source: Wang et al., DCN V2 (arXiv 2008.13535), section 3.2.
     """
 
-    def __init__(
-        self, rank: int | None = None, *, seed: int = 0, name: str | None = None
-    ) -> None:
+    def __init__(self, rank: int | None = None, *, seed: int = 0, name: str | None = None) -> None:
         super().__init__(name=name)
         self.rank = rank
         self.seed = seed

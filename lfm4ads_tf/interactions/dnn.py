@@ -45,9 +45,7 @@ class DNN(tf_keras.layers.Layer):
             for k in range(1, len(units) + 1)
         ]
 
-    def call(
-        self, stream: tf.Tensor, training: bool = False
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def call(self, stream: tf.Tensor, training: bool = False) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Runs the stack.
 
         Args:

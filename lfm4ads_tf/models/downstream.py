@@ -58,7 +58,5 @@ class DownstreamModel(tf_keras.Model):
             extra += adapted.extra
             if adapted.gate is not None:
                 gate = adapted.gate if gate is None else gate * adapted.gate
-        _, stream = self.backbone.interact(
-            towers, extra=tuple(extra), gate=gate, training=training
-        )
+        _, stream = self.backbone.interact(towers, extra=tuple(extra), gate=gate, training=training)
         return self.heads(stream, batch["scenario"])

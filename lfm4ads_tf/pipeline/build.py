@@ -75,9 +75,7 @@ def retriever(
     return model
 
 
-def example_batch(
-    layout: FeatureLayout, dims: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def example_batch(layout: FeatureLayout, dims: Mapping[str, int] | None = None) -> dict[str, Any]:
     """One row of missing values: enough to make a model's variables."""
     empty = tf.RaggedTensor.from_row_splits(
         tf.zeros([0], tf.int64), tf.zeros([2], tf.int64), validate=False

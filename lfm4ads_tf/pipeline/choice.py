@@ -19,7 +19,7 @@ def trained_scenarios(run: Run) -> list[str]:
 
 
 def chosen_method(run: Run, scenario: str) -> Method:
-    """The configured `export.method`, else the best mean validation AUC over tasks of the first seed.
+    """The configured `export.method`, else the first seed's best on validation (mean AUC).
 
     Raises:
         UserError: The scenario has no trained model, or not one of the configured method.

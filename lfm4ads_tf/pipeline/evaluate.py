@@ -27,7 +27,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     """
     found = _stored(run.out, run.config)
     results: list[dict[str, Any]] = []
-    scenarios = {e["scenario"] for _, r in found for e in r["entries"] if e["stage"] == "downstream"}
+    scenarios = {
+        e["scenario"] for _, r in found for e in r["entries"] if e["stage"] == "downstream"
+    }
     for _, stored in found:
         for entry in stored["entries"]:
             results.append(entry)

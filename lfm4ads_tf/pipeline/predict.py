@@ -126,9 +126,7 @@ def _model(
     return model, {name: join_frozen(store, name, keys) for name in method.sources}
 
 
-def join_frozen(
-    store: RepresentationStore, name: str, keys: Mapping[str, pa.Array]
-) -> np.ndarray:
+def join_frozen(store: RepresentationStore, name: str, keys: Mapping[str, pa.Array]) -> np.ndarray:
     """A representation at the end of training, joined to rows by key, (B, d + 1) float32.
 
     Args:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.files import write_json
+from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
@@ -138,8 +138,8 @@ def _score(run: Run, model: FoundationModel, seed: int, wall: float) -> list[dic
         for refresh in refreshes:
             scores = predict(model, cache, rows, refresh=refresh)
             stored[f"{split}_{refresh}"] = scores
-            identity = {"method": "upstream", "refresh": refresh, "seed": seed, "split": split}
-            identity |= {"wall_s": round(wall, 2)}
+            identity: dict[str, Any] = {"method": "upstream", "refresh": refresh, "seed": seed}
+            identity |= {"split": split, "wall_s": round(wall, 2)}
             found += entries(
                 cache, slices, rows, scores, stage="upstream", scenario="all", **identity
             )
@@ -156,5 +156,5 @@ def _score(run: Run, model: FoundationModel, seed: int, wall: float) -> list[dic
                         **identity,
                     )
         stored[f"{split}_rows"] = rows
-    np.savez(run.upstream(seed) / "predictions.npz", **stored)
+    write_arrays(run.upstream(seed) / "predictions.npz", stored)
     return found

@@ -118,9 +118,7 @@ def _queries(cache: EncodedCache, split: str, column: int) -> _Queries:
     pairs = np.unique(np.stack([cache.user[hits], cache.item[hits]], axis=1), axis=0)  # (P, 2)
     counts = np.bincount(np.searchsorted(users, pairs[:, 0]), minlength=len(users))
     kept = counts > 0
-    return _Queries(
-        rows[first[kept]], pairs[:, 1], np.concatenate([[0], np.cumsum(counts[kept])])
-    )
+    return _Queries(rows[first[kept]], pairs[:, 1], np.concatenate([[0], np.cumsum(counts[kept])]))
 
 
 def _recall(

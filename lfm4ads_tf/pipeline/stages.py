@@ -19,7 +19,7 @@ from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
-from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer
+from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer, warn_skipped
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def run_stages(
     for stage in stages:
         if stage == "prepare" or data_dir is not None:
             prepare(run, data_dir)
-        if stage == "transfer" or len(stages) > 1:
-            downstream_scenarios(run)
+        if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
+            downstream_scenarios(run)  # so is a wrong scenario name
         if stage == "pretrain":
             for seed in seeds:
                 pretrain(run, seed)
@@ -83,6 +83,7 @@ def run_stages(
             for seed in seeds:
                 extract(run, seed)
         elif stage == "transfer":
+            warn_skipped(run)
             for seed in seeds:
                 transfer(run, seed)
         elif stage == "retrieve":

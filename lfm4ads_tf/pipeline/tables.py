@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _METRICS = ("auc", "gauc", "logloss", "calibration")
@@ -20,65 +21,84 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
         f"\n[bold]{document['spec']}[/bold]: {rows['train']:,} training rows, {rows['valid']:,} "
         f"valid, {rows['test']:,} test"
     )
-    for title, stage in (("Upstream", "upstream"), ("Downstream", "downstream")):
-        _print_ranking(document, stage, title, console)
+    upstream = _entries(document, "upstream")
+    if upstream:
+        first = ("scenario", "task")
+        console.print(_ranking(document, upstream, "Upstream", first, differences=False))
+    downstream = _entries(document, "downstream")
+    for (scenario,), entries in _grouped(downstream, "scenario").items():
+        title = f"Downstream, scenario {scenario}"
+        console.print(_ranking(document, entries, title, ("method", "task"), differences=True))
     _print_retrieval(document, console)
     for scenario, honest in document["point_in_time"].items():
         if not honest:
             console.print(
-                f"[yellow]'{scenario}' is not point in time across scenarios:[/yellow] other "
+                f"[yellow]* '{scenario}' is not point in time across scenarios:[/yellow] other "
                 "scenarios' training rows are later than its valid and test rows."
             )
 
 
-def _print_ranking(document: dict[str, Any], stage: str, title: str, console: Console) -> None:
-    entries = [
+def _entries(document: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """Entries of one stage over all test rows."""
+    return [
         e
         for e in document["results"]
         if e["stage"] == stage and e["split"] == "test" and e["slice"] == "all"
     ]
-    if not entries:
-        return
-    differences = {
+
+
+def _ranking(
+    document: dict[str, Any],
+    entries: list[dict[str, Any]],
+    title: str,
+    first: tuple[str, str],
+    *,
+    differences: bool,
+) -> Table:
+    """A table of ranking metrics whose first two columns are keys of the entries."""
+    compared = {
         (c["scenario"], c["task"], c["method"]): c
         for c in document["comparisons"]
         if c["split"] == "test" and c["slice"] == "all"
     }
     with_best = any(e["metrics"].get("auc_best_possible") is not None for e in entries)
     table = Table(title=f"{title}, test split", title_justify="left")
-    heads = ["scenario", "task", "method", "rows", "AUC", "GAUC", "logloss", "calibration"]
-    heads += ["AUC daily"] + (["best possible"] if with_best else [])
-    heads += ["to none (AUC points)"] if stage == "downstream" else []
+    for head in first:
+        table.add_column(head, overflow="fold")
+    heads = ["rows", "AUC", "GAUC", "logloss", "calibration", "AUC daily"]
+    heads += ["best possible"] if with_best else []
+    heads += ["to none, AUC points"] if differences else []
     for head in heads:
-        left = head in ("scenario", "task", "method")
-        table.add_column(head, justify="left" if left else "right", no_wrap=head == "method")
-    for (scenario, task, method), group in _grouped(entries, "scenario", "task", "method").items():
+        table.add_column(head, justify="right", no_wrap=True)
+    for (one, two, scenario), group in _grouped(entries, *first, "scenario").items():
         frozen = [e for e in group if e["refresh"] == "frozen"]
         daily = [e for e in group if e["refresh"] == "daily"]
-        flag = "" if document["point_in_time"].get(scenario, True) else " *"
-        cells = [scenario + flag, task, method, f"{frozen[0]['rows']:,}"]
+        honest = document["point_in_time"].get(scenario, True)
+        flag = "" if honest or first[0] != "scenario" else " *"
+        cells = [escape(one) + flag, escape(two), f"{frozen[0]['rows']:,}"]
         cells += [_spread(e["metrics"][m] for e in frozen) for m in _METRICS]
         cells.append(_spread(e["metrics"]["auc"] for e in daily))
         if with_best:
             cells.append(_spread(e["metrics"].get("auc_best_possible") for e in frozen))
-        if stage == "downstream":
-            cells.append(_difference(differences.get((scenario, task, method))))
+        if differences:
+            key = (scenario, frozen[0]["task"], frozen[0]["method"])
+            cells.append(_difference(compared.get(key)))
         table.add_row(*cells)
-    console.print(table)
+    return table
 
 
 def _print_retrieval(document: dict[str, Any], console: Console) -> None:
-    entries = [
-        e for e in document["results"] if e["stage"] == "retrieval" and e["split"] == "test"
-    ]
+    entries = _entries(document, "retrieval")
     if not entries:
         return
     table = Table(title="Retrieval, test split", title_justify="left")
-    for head in ("scenario", "task", "method", "users", *entries[0]["metrics"]):
-        table.add_column(head, justify="left" if head in ("scenario", "task", "method") else "right")
+    for head in ("scenario", "task", "method"):
+        table.add_column(head)
+    for head in ("users", *entries[0]["metrics"]):
+        table.add_column(head, justify="right")
     for (scenario, task, method), group in _grouped(entries, "scenario", "task", "method").items():
         values = [_spread(e["metrics"][m] for e in group) for m in entries[0]["metrics"]]
-        table.add_row(scenario, task, method, f"{group[0]['rows']:,}", *values)
+        table.add_row(escape(scenario), task, method, f"{group[0]['rows']:,}", *values)
     console.print(table)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.files import write_json
+from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.interactions.block import layer_names
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.pipeline import build
@@ -65,16 +65,31 @@ def downstream_scenarios(run: Run) -> list[str]:
                     fix="leave it out of --scenarios",
                 )
         return list(asked)
-    chosen = []
-    for name in sorted(known, key=lambda s: -len(cache.rows_of("train", s))):
-        count = len(cache.rows_of("train", name))
-        few = count < run.config.downstream.min_rows
-        problem = f"{count} training rows (downstream.min_rows)" if few else _untrainable(run, name)
-        if problem is None:
-            chosen.append(name)
-        elif count:
-            _LOG.warning("scenario '%s' is skipped: %s", name, problem)
-    return chosen
+    problems = {name: _skipped(run, name) for name in _largest_first(run)}
+    return [name for name, problem in problems.items() if problem is None]
+
+
+def warn_skipped(run: Run) -> None:
+    """Says which scenarios get no downstream model, and why, unless scenarios were asked for."""
+    if run.config.scenarios is None:
+        for name in _largest_first(run):
+            problem = _skipped(run, name)
+            if problem is not None:
+                _LOG.warning("scenario '%s' is skipped: %s", name, problem)
+
+
+def _largest_first(run: Run) -> list[str]:
+    """Scenarios with training rows, largest first."""
+    counts = {s: len(run.cache.rows_of("train", s)) for s in run.cache.layout.scenarios}
+    return sorted((s for s, n in counts.items() if n), key=lambda s: -counts[s])
+
+
+def _skipped(run: Run, scenario: str) -> str | None:
+    """Why a scenario that was not asked for by name gets no model, None if it gets one."""
+    count = len(run.cache.rows_of("train", scenario))
+    if count < run.config.downstream.min_rows:
+        return f"{count} training rows, fewer than downstream.min_rows"
+    return _untrainable(run, scenario)
 
 
 def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None:
@@ -111,16 +126,15 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
     result = trainer.fit(epochs(config.training, cache.rows_of("train", scenario)))
     write_weights(model, folder / "weights")
     wall = round(time.perf_counter() - began, 2)
-    found, stored = [], {}
+    found: list[dict[str, Any]] = []
+    stored: dict[str, np.ndarray] = {}
     slices = Slices(cache, run.spec)
     refreshes: tuple[Refresh, ...] = ("frozen", "daily")
     for split in ("valid", "test"):
         rows = cache.rows_of(split, scenario)
         stored[f"{split}_rows"] = rows
         for refresh in refreshes:
-            scores = predict(
-                model, cache, rows, refresh=refresh, representations=lookups[refresh]
-            )
+            scores = predict(model, cache, rows, refresh=refresh, representations=lookups[refresh])
             stored[f"{split}_{refresh}"] = scores
             found += entries(
                 cache,
@@ -135,7 +149,7 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
                 split=split,
                 wall_s=wall,
             )
-    np.savez(folder / "predictions.npz", **stored)
+    write_arrays(folder / "predictions.npz", stored)
     report = {
         "history": result.history,
         "best": result.best,
@@ -175,7 +189,7 @@ def _untrainable(run: Run, scenario: str) -> str | None:
     if not len(rows):
         return "no training row"
     for k, task in enumerate(cache.layout.tasks):
-        labels: Sequence[float] = np.unique(cache.labels[rows, k][np.isfinite(cache.labels[rows, k])])
-        if len(labels) < 2:
+        labels = cache.labels[rows, k]
+        if len(np.unique(labels[np.isfinite(labels)])) < 2:
             return f"task '{task}' has one class in its {len(rows)} training rows"
     return None

@@ -81,4 +81,5 @@ class DecayedSum:
 
     def _fade(self, age: np.ndarray) -> np.ndarray:
         """2^(-age / h); a key without events has nothing to fade."""
-        return np.where(np.isfinite(age), np.exp2(-np.where(np.isfinite(age), age, 0) / self.half_life), 0.0)
+        known = np.isfinite(age)
+        return np.where(known, np.exp2(-np.where(known, age, 0.0) / self.half_life), 0.0)

@@ -72,9 +72,7 @@ def extract(
             progress.advance(1)
         load_snapshot(None)
         for period in held_out:
-            extraction.advance(
-                np.flatnonzero(~trained & (cache.period == period)), period, "daily"
-            )
+            extraction.advance(np.flatnonzero(~trained & (cache.period == period)), period, "daily")
             progress.advance(1)
 
 

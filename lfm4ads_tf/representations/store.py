@@ -118,9 +118,7 @@ class RepresentationStore:
             2 * horizon + int(cache.period.max()) + 2,
         )
 
-    def _read(
-        self, name: str, states: Sequence[State]
-    ) -> list[tuple[Part, pa.Array, np.ndarray]]:
+    def _read(self, name: str, states: Sequence[State]) -> list[tuple[Part, pa.Array, np.ndarray]]:
         stored = self.manifest["representations"]
         if name not in stored:
             raise UserError(
@@ -224,9 +222,7 @@ class RepresentationWriter:
             name: {"dim": self._dims[name], "parts": [asdict(p) for p in parts]}
             for name, parts in self._parts.items()
         }
-        write_json(
-            self._folder / "manifest.json", {**manifest, "representations": representations}
-        )
+        write_json(self._folder / "manifest.json", {**manifest, "representations": representations})
 
 
 def is_item_side(name: str) -> bool:

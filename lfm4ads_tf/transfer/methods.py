@@ -84,6 +84,7 @@ def _source(text: str, layers: Sequence[str], method: str) -> str:
         raise UserError(
             f"The representation '{text}' is unknown.{nearest(text, known)}",
             received=method,
-            fix=f"use UR, IR, CR_user@<layer> or CR_item@<layer> with a layer of {', '.join(layers)}",
+            fix="use UR, IR, CR_user@<layer> or CR_item@<layer> with a layer of "
+            + ", ".join(layers),
         )
     return text

@@ -129,7 +129,7 @@ def default(context: typer.Context) -> None:
 def _console() -> Console:
     """Standard output; wide enough for the tables where it is no terminal."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def _export(run: Run) -> None:

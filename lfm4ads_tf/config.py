@@ -244,14 +244,23 @@ def resolve(
                 fix=f"start the path with one of {', '.join(sorted(set(known)))}",
             )
     spec = parse_spec(merge(raw_spec, over_spec), source=str(spec_path))
-    given = merge(spec.run, merge(over_run, options or {}))
-    run = merge(_preset(given.get("preset")), given)
-    shared = run.get("embeddings") or {}
-    if shared:
-        for part in ("upstream", "downstream", "retrieval"):
-            run = merge(run, {part: {"embeddings": shared}})
+    over_run = merge(over_run, options or {})
+    preset = _preset(over_run.get("preset", spec.run.get("preset")))
+    # Over the full defaults: a part given by halves must keep the other half's own defaults.
+    run = RunConfig().model_dump(mode="json")
+    for layer in (preset, spec.run, over_run):
+        run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
     return Resolved(spec=spec, config=config)
+
+
+def _with_embeddings(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Spreads `embeddings` over the parts; a part's own key of the same layer goes before it."""
+    shared = layer.get("embeddings")
+    if not isinstance(shared, Mapping) or not shared:
+        return dict(layer)
+    parts = ("upstream", "downstream", "retrieval")
+    return merge({part: {"embeddings": shared} for part in parts}, layer)
 
 
 def _preset(name: str | None) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def _bar(bar: Bar, start: float, limits: tuple[float, float]) -> str:
     shapes = f'<line x1="{zero}%" x2="{zero}%" y1="-2" y2="16" stroke="var(--soft)"/>'
     if bar.value is not None:
         end = _percent(bar.value, limits)
-        opacity = ' fill-opacity="0.4"' if bar.pale else ""
+        opacity = ' fill-opacity="0.5"' if bar.pale else ""
         shapes += (
             f'<rect x="{min(zero, end)}%" y="2" width="{round(abs(end - zero), 2)}%" height="10" '
             f'style="fill:{bar.colour}"{opacity}/>'

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lfm4ads_tf.analysis.calibration_line import CalibrationLine
 from lfm4ads_tf.analysis.legend import legend
 from lfm4ads_tf.analysis.line_figure import Line, line_figure
-from lfm4ads_tf.analysis.markup import breakable, details, grid
+from lfm4ads_tf.analysis.markup import breakable, details, grid, plural
 from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.training_curve import Point, TrainingCurve
 
@@ -46,7 +46,9 @@ def training_panels(
     if blocks:
         parts.append(f"<h3>Downstream models</h3>{''.join(blocks[:_SHOWN])}")
     if blocks[_SHOWN:]:
-        parts.append(details(f"{len(blocks) - _SHOWN} more scenarios", "".join(blocks[_SHOWN:])))
+        parts.append(
+            details(plural(len(blocks) - _SHOWN, "more scenario"), "".join(blocks[_SHOWN:]))
+        )
     return "".join(parts)
 
 
@@ -106,7 +108,8 @@ def _pair(
             for curve in curves
             if points_of(curve)
         ]
-        if lines:
+        # A loss is recorded every so many steps: a short training leaves too few for a curve.
+        if lines and (kind == "valid" or max(len(line.x) for line in lines) > 2):
             head = f"{title}: {label}"
             figure = line_figure(lines, title=head, x_label="optimizer step", name=f"{name}-{kind}")
             panels.append(_figure(head, figure))

@@ -120,4 +120,6 @@ def _inline(document: str, name: str) -> str:
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sid="', f' id="{name}-', svg)
     svg = svg.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    # Hundredths of a pixel are enough; text such as tick labels is left alone.
+    svg = re.sub(r'\b([dxy])="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)
     return re.sub(r"\s*\n\s*", " ", svg).strip()

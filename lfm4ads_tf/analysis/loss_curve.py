@@ -26,8 +26,8 @@ def loss_curve(folder: Path, points: int = 80) -> list[tuple[float, float]]:
     if not any(folder.glob("events.out.tfevents.*")):
         return []
     # TensorBoard takes seconds to import and only a report reads its logs.
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-    from tensorboard.util.tensor_util import make_ndarray  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
 
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
     try:

@@ -35,6 +35,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def plural(number: int, noun: str) -> str:
+    """A number of things, such as `1 seed` or `3 seeds`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def size(count_of_bytes: float) -> str:
     """A number of bytes in the unit that reads best."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -93,10 +93,11 @@ class MethodBars:
         return bar_panel(title, groups, start=_CHANCE, limits=limits, digits=2)
 
     def _auc_limits(self, task: str) -> tuple[float, float]:
-        """Chance and all values of a task, rounded outwards to 0.05."""
+        """Chance and all values that the panels of a task show, rounded outwards to 0.05."""
         values = [_CHANCE, _CHANCE + 0.05]
         for stage in ("upstream", "downstream"):
-            for scenario in self._results.names("scenario", stage=stage, task=task):
+            scenarios = self._results.names("scenario", stage=stage, task=task)
+            for scenario in scenarios if stage == "downstream" else ["all"]:
                 for method in self._results.names("method", stage=stage, scenario=scenario):
                     for name in self._results.names("slice", stage=stage, scenario=scenario):
                         values += self._results.values(

@@ -12,6 +12,7 @@ from lfm4ads_tf.analysis.markup import (
     details,
     duration,
     escape,
+    plural,
     row,
     size,
     spread,
@@ -19,6 +20,8 @@ from lfm4ads_tf.analysis.markup import (
 )
 from lfm4ads_tf.analysis.report_data import ReportData
 from lfm4ads_tf.analysis.results import UPSTREAM, Results
+
+_SHOWN = 12  # embedding tables that are listed without a click
 
 
 class Overview:
@@ -50,14 +53,16 @@ class Overview:
     def warnings(self) -> str:
         """What a reader must know before believing a number; may be empty."""
         texts = []
-        for scenario, honest in self._data.document["point_in_time"].items():
-            if not honest:
-                texts.append(
-                    f"<strong>{breakable(scenario)}</strong> (marked *) is not point in time: the "
-                    "upstream was trained on other scenarios' rows that are later than this "
-                    "scenario's validation and test rows. Read its transfer results, and its part "
-                    "in the results of all scenarios, as an upper bound."
-                )
+        flags = self._data.document["point_in_time"]
+        flagged = [s["name"] for s in self._data.scenarios if not flags.get(s["name"], True)]
+        if flagged:
+            named = ", ".join(f"<strong>{breakable(s)}</strong>" for s in flagged)
+            texts.append(
+                f"Not point in time (marked *): {named}. The upstream was trained on other "
+                "scenarios' rows that are later than some of these scenarios' validation and test "
+                "rows. Read their transfer results, and their part in the results of all "
+                "scenarios, as upper bounds."
+            )
         if len(self._data.seeds) == 1:
             texts.append(
                 "One seed was run: deviations between seeds are unknown and no difference can be "
@@ -99,8 +104,8 @@ class Overview:
             facts.append(f"{split}: {first} to {last}")
         for owner, (embedded, dense) in data.features.items():
             facts.append(
-                f"{owner} features: {_plural(embedded, 'embedded feature')}, "
-                f"{_plural(dense, 'dense column')}"
+                f"{owner} features: {plural(embedded, 'embedded feature')}, "
+                f"{plural(dense, 'dense column')}"
             )
         listed = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
         note = "The columns after the rows are mean labels."
@@ -118,21 +123,24 @@ class Overview:
                     count(t["rows"]),
                     str(t["dim"]),
                     count(t["rows"] * t["dim"]),
-                    f"{4e-6 * t['rows'] * t['dim']:.3f}",
+                    size(4 * t["rows"] * t["dim"]),
                 ]
             )
             for t in tables
         ]
         weights = sum(t["rows"] * t["dim"] for t in tables)
-        total = [count(sum(t["rows"] for t in tables)), "", count(weights), f"{4e-6 * weights:.3f}"]
-        rows.append(row(["<strong>all tables</strong>", *total]))
+        total = [count(sum(t["rows"] for t in tables)), "", count(weights), size(4 * weights)]
+        shown = [row(["<strong>all tables</strong>", *total]), *rows[:_SHOWN]]
         parameters = "; ".join(
             f"{escape(name)}: {count(n)}" for name, n in self._data.parameters.items()
         )
         said = f"<p>Parameters of the upstream: {parameters}.</p>" if parameters else ""
         note = "<p class='note'>float32; the row kept for a missing id is not counted here.</p>"
-        heads = ["table", "rows", "width", "weights", "MB"]
-        return f"{said}{table(heads, rows)}{note}"
+        heads = ["table", "rows", "width", "weights", "size"]
+        more = table(heads, rows[_SHOWN:])
+        smaller = plural(len(rows) - _SHOWN, "smaller table")
+        rest = details(smaller, more) if rows[_SHOWN:] else ""
+        return f"{said}{table(heads, shown)}{rest}{note}"
 
     def files_section(self) -> str:
         """Where each artefact lies, the configuration, and how to make the run again."""
@@ -190,7 +198,3 @@ def _link(path: str) -> str:
 
 def _percent(rate: float | None) -> str:
     return DASH if rate is None else f"{100 * rate:.2f}%"
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -33,6 +33,10 @@ _CURVE_NOTE = (
     "trains through the periods in time order is not validated in between and has no validation "
     "curve."
 )
+_AUXILIARY_NOTE = (
+    " The upstream's loss changes its level where training passes from the auxiliary rows, which "
+    "lack some labels, to the log."
+)
 _CALIBRATION_NOTE = (
     "Ten bins of equally many test rows, mean over seeds; on the dashed line predictions are "
     "right. Upstream over all scenarios, and per scenario the transfer picked by validation."
@@ -79,6 +83,7 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
     tables += result_tables(results, "test", point_in_time)
     valid = result_tables(results, "valid", point_in_time)
     tables += details("The same on the validation split", valid)
+    curve_note = _CURVE_NOTE + (_AUXILIARY_NOTE if data.document["auxiliary_rows"] else "")
     recalls = results.metrics("retrieval")
     curves = training_panels(data.curves, scenarios, palette, recalls[0] if recalls else "recall")
     tasks = list(dict.fromkeys(line.task for line in data.calibrations))
@@ -88,7 +93,7 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
         ("differences", "Transfer against none", _noted(_DIFFERENCE_NOTE, bars.differences())),
         ("tables", "Results on the test split", tables),
         ("slices", "By slice", _noted(_SLICE_NOTE + _thresholds(data), bars.slices())),
-        ("curves", "Training curves", _noted(_CURVE_NOTE, curves)),
+        ("curves", "Training curves", _noted(curve_note, curves)),
         ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations)),
         ("data", "Data", overview.data_section()),
         ("model", "Embedding tables", overview.model_section()),

@@ -18,7 +18,7 @@ _PAIRS = (
     ("#7a2230", "#ff8f9c"),
 )
 _DASHES = ("-", "--", ":", "-.")
-_NEUTRAL = {BASELINE: ("#6b7280", "#9ca3af"), UPSTREAM: ("#111827", "#f3f4f6")}
+_NEUTRAL = {BASELINE: ("#8a93a1", "#7d8794"), UPSTREAM: ("#3d4757", "#cfd5de")}
 
 
 class Palette:
@@ -27,7 +27,7 @@ class Palette:
     Colours repeat after seven names, with another line style.
 
     Args:
-        names: Names in the order of the page; `none` and `upstream` are grey and black.
+        names: Names in the order of the page; `none` and `upstream` are light and dark grey.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

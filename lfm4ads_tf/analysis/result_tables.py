@@ -37,6 +37,8 @@ def difference(comparison: Mapping[str, Any] | None) -> str:
     if comparison is None:
         return DASH
     text = f"{100 * comparison['diff_mean']:+.2f}"
+    if float(text) == 0.0:  # no sign on what is rounded to zero
+        text = "0.00"
     if comparison["diff_sd"] is None:
         return text
     p = "p < 0.001" if comparison["p"] < 0.001 else f"p {comparison['p']:.3f}"

@@ -70,15 +70,14 @@ class Results:
         return [v for v in found if v is not None]
 
     def metrics(self, stage: str) -> list[str]:
-        """Metrics of a stage that are defined in at least one result."""
+        """Names of the metrics of a stage."""
         return list(
             dict.fromkeys(
                 name
                 for entries in self._entries.values()
                 for e in entries
                 if e["stage"] == stage
-                for name, value in e["metrics"].items()
-                if value is not None
+                for name in e["metrics"]
             )
         )
 

@@ -16,7 +16,7 @@ _RULES = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main, header, footer { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
+main, header, footer { max-width: 1240px; margin: 0 auto; padding: 0 20px; }
 header { padding-top: 28px; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 1.3rem; margin: 44px 0 10px; padding-top: 10px; border-top: 1px solid var(--rule); }
@@ -39,15 +39,16 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 14px 0; font-size: 
 .warning p { margin: 4px 0; }
 .scroll { overflow-x: auto; margin: 8px 0 14px; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 12px; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; vertical-align: top; }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal;
   min-width: 4.2em; }
 th.text, td.text { text-align: left; white-space: normal; min-width: 5.5em; }
 tbody th { font-weight: 400; max-width: 24em; }
 tbody th:first-child, thead th:first-child { position: sticky; left: 0; background: var(--page); }
+tr.group ~ tr th:first-child { min-width: 15em; }
 tr.group th { text-align: left; font-weight: 650; background: var(--panel); padding-top: 10px; }
-tr.group th span { position: sticky; left: 12px; }
+tr.group th span { position: sticky; left: 9px; }
 tbody tr:hover > * { background: var(--panel); }
 .best { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
 .gain { color: var(--gain); font-weight: 650; }
@@ -83,7 +84,8 @@ footer { color: var(--soft); font-size: .88rem; padding-top: 30px; padding-botto
   main, header, footer { padding-left: 14px; padding-right: 14px; }
   th, td { padding: 5px 8px; }
   tbody th:first-child { max-width: 9.5em; }
-  tr.group th { max-width: none !important; }
+  tr.group ~ tr th:first-child { min-width: 12em; max-width: 12em; }
+  tr.group th:first-child { max-width: none; }
 }
 @media print { .grid { display: block; } figure { break-inside: avoid; margin-bottom: 12px; } }
 """

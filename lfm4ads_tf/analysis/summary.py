@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lfm4ads_tf.analysis.markup import breakable, details, escape, spread
+from lfm4ads_tf.analysis.markup import breakable, details, escape, plural, spread
 from lfm4ads_tf.analysis.result_tables import difference
 from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
 from lfm4ads_tf.analysis.verdict import LEVEL, verdict
@@ -69,7 +69,7 @@ def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -
     shown = f"<ul>{''.join(items[:_SHOWN])}</ul>"
     if items[_SHOWN:]:
         more = f"<ul>{''.join(items[_SHOWN:])}</ul>"
-        shown += details(f"{len(items) - _SHOWN} more scenarios", more)
+        shown += details(plural(len(items) - _SHOWN, "more scenario"), more)
     return _headline(verdicts, seeds) + shown + _multiplicity(results)
 
 
@@ -91,10 +91,9 @@ def _headline(verdicts: Counter[str], seeds: int) -> str:
         f"loses in {verdicts['loss']}",
         f"is inside the noise in {verdicts['noise'] + verdicts['unknown']}",
     ]
-    pairs = "pair" if total == 1 else "pairs"
     return (
         f"<p>Against no transfer (<code>{BASELINE}</code>), the transfer that validation picks "
-        f"<strong>{_listed(counted)}</strong> of {total} scenario-task {pairs} on the test "
+        f"<strong>{_listed(counted)}</strong> of {plural(total, 'scenario-task pair')} on the test "
         f"rows (paired t-test over seeds, p &lt; {LEVEL}).</p>"
     )
 

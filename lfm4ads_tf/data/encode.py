@@ -15,7 +15,7 @@ from lfm4ads_tf.data.cache import Bag, CacheContent, write_cache
 from lfm4ads_tf.data.codes import combine, factorize
 from lfm4ads_tf.data.events import event_sequences
 from lfm4ads_tf.data.raw import RawData
-from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN
+from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import (
     placeholder_columns,
     statistic_key,
@@ -28,7 +28,7 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec import FeatureSpec, SplitByFraction
 
 SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requests
 
@@ -70,10 +70,8 @@ class _Encoding:
         self.raw = raw
         self.train = np.isin(raw.split, (TRAIN, AUXILIARY))
         train_rows = np.flatnonzero(self.train)
-        log_train = np.flatnonzero(raw.split == TRAIN)
-        self.fitted = fit_encoding(
-            spec, raw.columns, train_rows, raw.period == raw.period[log_train[0]]
-        )
+        first = raw.period[raw.split == TRAIN].min()
+        self.fitted = fit_encoding(spec, raw.columns, train_rows, raw.period == first)
         self.ordinals = np.full(raw.rows, NOT_TRAINING, np.int64)
         self.ordinals[train_rows] = np.arange(len(train_rows))
         self.encoder = Encoder(spec, self.fitted)
@@ -240,14 +238,19 @@ class _Encoding:
         write_cache(folder, content)
 
     def _facts(self) -> dict[str, Any]:
-        """Counts, periods and the point-in-time flag of every scenario."""
+        """Counts, periods and the point-in-time flag of every scenario.
+
+        A split by column holds all scenarios back from the same moment on; one by each scenario's
+        own fractions may train on rows that are later than another scenario's test rows.
+        """
         raw = self.raw
+        own_cuts = isinstance(self.spec.split, SplitByFraction)
         last_train = raw.time[raw.split == TRAIN].max()
         flags = {}
         for k, name in enumerate(self.layout.scenarios):
-            held_out = (self.scenario == k) & np.isin(raw.split, (1, 2))
+            held_out = (self.scenario == k) & np.isin(raw.split, (VALID, TEST))
             if held_out.any():
-                flags[name] = bool(raw.time[held_out].min() >= last_train)
+                flags[name] = not own_cuts or bool(raw.time[held_out].min() >= last_train)
         return {
             "rows": {name: int((raw.split == code).sum()) for name, code in SPLITS.items()},
             "auxiliary_rows": int((raw.split == AUXILIARY).sum()),

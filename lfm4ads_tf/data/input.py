@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh
 
@@ -55,9 +57,26 @@ def batches(
     return dataset.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
 
 
-def apply(function: Callable[[Any], Any], data: tf.data.Dataset) -> Iterator[Any]:
-    """A function's value on every batch, traced once for batches of any size."""
-    compiled = tf.function(function, input_signature=[data.element_spec])
+def apply(
+    function: Callable[..., Any], data: tf.data.Dataset, model: tf_keras.Model | None = None
+) -> Iterator[Any]:
+    """A function's value on every batch, traced once for batches of any size.
+
+    Args:
+        function: Called with a batch; with `model`, with the model and a batch.
+        data: Batches.
+        model: Keeps the traced function, so that later calls with the same function and kind of
+            batch do not trace it again: on small data tracing takes longer than running.
+    """
+    if model is None:
+        compiled = tf.function(function, input_signature=[data.element_spec])
+    else:
+        # Beside Keras' attribute tracking: the functions are no part of a checkpoint.
+        kept = vars(model).setdefault("_applied", {})
+        key = (function, str(data.element_spec))
+        if key not in kept:
+            kept[key] = tf.function(partial(function, model), input_signature=[data.element_spec])
+        compiled = kept[key]
     for batch in data:
         yield compiled(batch)
 

@@ -40,7 +40,7 @@ _TYPES: dict[str, ColumnType] = {
 
 @dataclass(frozen=True)
 class RawData:
-    """All rows of a data set: auxiliary rows first, then the log in time order.
+    """All rows of a data set: auxiliary rows first, then the log by period and time.
 
     Attributes:
         columns: Raw column -> Arrow array (N,).
@@ -112,6 +112,9 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     if spec.keys.time_unit == "ms":
         time = time / 1000.0
     order = np.argsort(time, kind="stable")
+    if spec.period.by is not None:
+        # A clock that disagrees with the period's column must not reorder the periods.
+        order = order[np.argsort(_floats(log[spec.period.by])[order], kind="stable")]
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
     time = time[order]
     scenario = log[spec.keys.scenario] if spec.keys.scenario else None
@@ -129,7 +132,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             for name, a in log.items()
         }
         feedback = np.concatenate([_auxiliary_labels(spec, auxiliary, extra), feedback])
-        time = np.concatenate([np.full(extra, time[0]), time])
+        time = np.concatenate([np.full(extra, time.min()), time])
         split = np.concatenate([np.full(extra, AUXILIARY, np.int8), split])
         period = np.concatenate([np.full(extra, -1, np.int32), period])
         if best is not None:
@@ -176,13 +179,13 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         log[column] = "float"
     for name, table in spec.tables.items():
         wanted[name][table.key] = "string"
+    named = {*spec.log.user_columns, *spec.log.item_columns} & set(headers["log"])
     for column, kind in feature_columns(spec).items():
-        if column in log:
-            if kind != log[column]:
-                log[column] = "string" if "string" in (kind, log[column]) else "float"
-            continue
-        owner = next((t for t in spec.tables if column in headers[t]), "log")
-        if column not in headers[owner]:
+        if column in log or column in named:
+            owner = "log"
+        else:
+            owner = next((t for t in spec.tables if column in headers[t]), "log")
+        if column not in headers[owner] and column not in log:
             known = [c for header in headers.values() for c in header]
             raise UserError(
                 f"No table has the column '{column}', which the feature spec reads."
@@ -190,7 +193,9 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
                 received=f"columns {', '.join(sorted(set(known)))}",
                 fix="correct the feature's `column`, or add the column to a table",
             )
-        wanted[owner][column] = kind
+        known_kind = wanted[owner].setdefault(column, kind)
+        if kind != known_kind:
+            wanted[owner][column] = "string" if "string" in (kind, known_kind) else "float"
     paths = source_files(folder, spec.log.files)
     check_columns(paths[0], list(log), headers["log"])
     return wanted
@@ -221,14 +226,18 @@ def _read_log(
         list_separator=spec.log.list_separator,
     )
     log = _arrays(table)
+    _refuse_missing_keys(spec, log, "the log")
+    return log
+
+
+def _refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table: str) -> None:
     for key in (spec.keys.user, spec.keys.item):
-        if log[key].null_count:
-            row = pc.index(pc.is_null(log[key]), True).as_py() + 1
+        if rows[key].null_count:
+            row = pc.index(pc.is_null(rows[key]), True).as_py() + 1
             raise UserError(
-                f"The key column '{key}' is empty in row {row} of the log.",
+                f"The key column '{key}' is empty in row {row} of {table}.",
                 fix="remove the rows without a user or item, or give them a key",
             )
-    return log
 
 
 def _side_tables(
@@ -244,6 +253,7 @@ def _side_tables(
             delimiter=table.delimiter,
             list_separator=table.list_separator,
         )
+        side = side.filter(pc.is_valid(side[table.key]))  # no row of the log asks for the others
         keys = side[table.key]
         if pc.count_distinct(keys).as_py() != len(keys):
             counts = pc.value_counts(keys)
@@ -265,12 +275,13 @@ def _join(
     for name, table in tables.items():
         config = spec.tables[name]
         side = _arrays(table)
-        keys = side.pop(config.key)
         positions = pc.index_in(
-            log[spec.keys.user if config.owner == "user" else spec.keys.item], value_set=keys
+            log[spec.keys.user if config.owner == "user" else spec.keys.item],
+            value_set=side[config.key],
         )
         for column, array in side.items():
-            joined[column] = array.take(positions)
+            if column not in log:  # the log has the key too, unless it goes by another name there
+                joined[column] = array.take(positions)
     return joined
 
 
@@ -283,6 +294,7 @@ def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | No
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= {table.order: "float", **dict.fromkeys(table.labels.values(), "float")}
     raw = _arrays(read_table(files, wanted, format=table.format, delimiter=table.delimiter))
+    _refuse_missing_keys(spec, raw, "the auxiliary table")
     order = np.argsort(_floats(raw[table.order]), kind="stable")
     sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
     columns = {
@@ -351,7 +363,7 @@ def _number(log: Mapping[str, pa.Array], spec: FeatureSpec) -> np.ndarray | None
     return values
 
 
-def _refuse_missing(values: np.ndarray, column: str) -> None:
+def _refuse_missing(values: np.ndarray, column: str | None) -> None:
     if np.isnan(values).any():
         raise UserError(
             f"The column '{column}' orders the log and must have a value in every row.",

@@ -32,7 +32,8 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     """
     present = column_names(path, delimiter=spec.log.delimiter)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
-    wanted |= feature_columns(spec)
+    # Keys stay text, whatever a feature reads them as: tables are joined by text.
+    wanted = {**feature_columns(spec), **wanted}
     sides = {name: pq.read_table(data / "tables" / f"{name}.parquet") for name in spec.tables}
     stored = {c: name for name, table in reversed(sides.items()) for c in table.column_names}
     missing = [c for c in wanted if c not in present and c not in stored]

@@ -130,7 +130,7 @@ class InteractionBlock(tf_keras.layers.Layer):
                     activations[f"cross_{k}"] = crossed
                 outputs.append(crossed)
                 stream = stream if parallel else crossed
-        return activations, tf.concat(outputs, axis=-1) if parallel else stream
+        return activations, tf.concat(outputs or [stream], axis=-1) if parallel else stream
 
 
 def layer_names(config: BlockConfig) -> list[str]:

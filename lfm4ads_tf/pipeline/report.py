@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +48,7 @@ def report(run: Run) -> Path:
         )
     document = json.loads(source.read_text("utf-8"))
     cache = run.cache
+    shown = _shown_names(run)
     made = datetime.fromtimestamp(source.stat().st_mtime, UTC)
     scenarios = _scenarios(cache)
     methods = list(run.config.downstream.methods)
@@ -53,7 +56,7 @@ def report(run: Run) -> Path:
     path = run.out / "report.html"
     page = report_page(
         ReportData(
-            document=document,
+            document=_renamed(document, shown),
             made=made.strftime("%Y-%m-%d %H:%M UTC"),
             versions={
                 "LFM4Ads-TF": __version__,
@@ -62,15 +65,18 @@ def report(run: Run) -> Path:
             },
             seeds=run.config.all_seeds,
             methods=methods,
-            scenarios=scenarios,
+            scenarios=[{**s, "name": shown[s["name"]]} for s in scenarios],
             config=run.resolved.to_yaml(),
             command=command(run.resolved),
             spans=_spans(cache),
             periods=cache.manifest["periods"],
             features=_features(cache),
             thresholds={str(k): v for k, v in run.spec.thresholds.items()},
-            curves=_curves(run),
-            calibrations=_calibrations(run, results),
+            curves=[replace(c, scenario=shown.get(c.scenario, c.scenario)) for c in _curves(run)],
+            calibrations=[
+                replace(line, scenario=shown.get(line.scenario, line.scenario))
+                for line in _calibrations(run, results)
+            ],
             tables=_tables(run),
             parameters=_parameters(run),
             artefacts=artefacts(run.out),
@@ -78,6 +84,27 @@ def report(run: Run) -> Path:
     )
     write_text(path, page)
     return path
+
+
+def _shown_names(run: Run) -> dict[str, str]:
+    """Scenario -> its name on the page: bare numbers get the name of their column."""
+    names = run.cache.layout.scenarios
+    column = run.spec.keys.scenario
+    if column is None or not any(name.isdigit() for name in names):
+        return {name: name for name in names}
+    return {name: f"{column} {name}" if name.isdigit() else name for name in names}
+
+
+def _renamed(document: dict[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:
+    """The document with the scenarios' names on the page."""
+    found = dict(document)
+    for key in ("results", "comparisons"):
+        found[key] = [
+            {**e, "scenario": shown.get(e["scenario"], e["scenario"])} for e in document[key]
+        ]
+    flags = document["point_in_time"]
+    found["point_in_time"] = {shown.get(name, name): flag for name, flag in flags.items()}
+    return found
 
 
 def _scenarios(cache: EncodedCache) -> list[dict[str, Any]]:
@@ -90,7 +117,8 @@ def _scenarios(cache: EncodedCache) -> list[dict[str, Any]]:
             for k, task in enumerate(cache.layout.tasks)
         }
         counts = {split: len(chosen) for split, chosen in rows.items()}
-        found.append({"name": name, **counts, "rates": rates})
+        if any(counts.values()):  # the auxiliary rows are a scenario outside of all splits
+            found.append({"name": name, **counts, "rates": rates})
     return sorted(found, key=lambda s: -s["train"])
 
 

@@ -158,5 +158,13 @@ def _recall(
 
 def _vectors(model: Retriever, cache: EncodedCache, rows: np.ndarray, *, side: int) -> np.ndarray:
     """User (side 0) or item (side 1) vectors of some rows."""
-    found = apply(lambda batch: model(batch)[side], batches(cache, rows, _BATCH))
+    found = apply((_user_side, _item_side)[side], batches(cache, rows, _BATCH), model)
     return np.concatenate([vectors.numpy() for vectors in found])
+
+
+def _user_side(model: Retriever, batch: Any) -> tf.Tensor:
+    return model(batch)[0]
+
+
+def _item_side(model: Retriever, batch: Any) -> tf.Tensor:
+    return model(batch)[1]

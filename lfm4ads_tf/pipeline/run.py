@@ -19,6 +19,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import write_text
 
+_LOG_FILE = "log.txt"
 # What selects a part of a run rather than making another one.
 _SELECTION = (
     ("config", "seed"),
@@ -107,9 +108,15 @@ class Run:
             if difference:
                 shutil.rmtree(self.out)
         write_text(path, self.resolved.to_yaml())
-        handler = logging.FileHandler(self.out / "log.txt", encoding="utf-8")
+        log = logging.getLogger("lfm4ads_tf")
+        # The log of another run of this process must not go on here.
+        for earlier in [h for h in log.handlers if h.get_name() == _LOG_FILE]:
+            log.removeHandler(earlier)
+            earlier.close()
+        handler = logging.FileHandler(self.out / _LOG_FILE, encoding="utf-8")
+        handler.set_name(_LOG_FILE)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logging.getLogger("lfm4ads_tf").addHandler(handler)
+        log.addHandler(handler)
 
 
 def file_name(text: str) -> str:

@@ -30,7 +30,11 @@ def predict(
     if not len(rows):
         return np.zeros((0, len(cache.layout.tasks)), np.float32)
     data = batches(cache, rows, _BATCH, refresh=refresh, representations=representations)
-    return np.concatenate([p.numpy() for p in apply(lambda b: tf.sigmoid(model(b)), data)])
+    return np.concatenate([p.numpy() for p in apply(_probabilities, data, model)])
+
+
+def _probabilities(model: tf_keras.Model, batch: Any) -> tf.Tensor:
+    return tf.sigmoid(model(batch))
 
 
 def mean_auc(cache: EncodedCache, rows: np.ndarray, probabilities: np.ndarray) -> float | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_METRICS = ("auc", "gauc", "logloss", "calibration")
+_METRICS = ("gauc", "logloss", "calibration")
 
 
 def print_tables(document: dict[str, Any], console: Console) -> None:
@@ -62,12 +62,14 @@ def _ranking(
         if c["split"] == "test" and c["slice"] == "all"
     }
     with_best = any(e["metrics"].get("auc_best_possible") is not None for e in entries)
-    table = Table(title=f"{title}, test split", title_justify="left")
-    for head in first:
-        table.add_column(head, overflow="fold")
-    heads = ["rows", "AUC", "GAUC", "logloss", "calibration", "AUC daily"]
+    heads = ["rows", "AUC"]
     heads += ["best possible"] if with_best else []
     heads += ["to none, AUC points"] if differences else []
+    heads += ["AUC daily", "GAUC", "logloss", "calibration"]
+    table = Table(title=f"{title}, test split", title_justify="left")
+    for head in first:
+        wide = 24 if head == "method" else None
+        table.add_column(head, overflow="fold", min_width=wide, no_wrap=head == "task")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for (one, two, scenario), group in _grouped(entries, *first, "scenario").items():
@@ -76,13 +78,14 @@ def _ranking(
         honest = document["point_in_time"].get(scenario, True)
         flag = "" if honest or first[0] != "scenario" else " *"
         cells = [escape(one) + flag, escape(two), f"{frozen[0]['rows']:,}"]
-        cells += [_spread(e["metrics"][m] for e in frozen) for m in _METRICS]
-        cells.append(_spread(e["metrics"]["auc"] for e in daily))
+        cells.append(_spread(e["metrics"]["auc"] for e in frozen))
         if with_best:
-            cells.append(_spread(e["metrics"].get("auc_best_possible") for e in frozen))
+            cells.append(_mean(e["metrics"].get("auc_best_possible") for e in frozen))
         if differences:
             key = (scenario, frozen[0]["task"], frozen[0]["method"])
             cells.append(_difference(compared.get(key)))
+        cells.append(_spread(e["metrics"]["auc"] for e in daily))
+        cells += [_mean(e["metrics"][m] for e in frozen) for m in _METRICS]
         table.add_row(*cells)
     return table
 
@@ -119,6 +122,12 @@ def _spread(values: Iterable[float | None]) -> str:
     if len(known) == 1:
         return f"{known[0]:.4f}"
     return f"{np.mean(known):.4f} ± {np.std(known, ddof=1):.4f}"
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    """`mean` over seeds, a dash where undefined."""
+    known = [v for v in values if v is not None]
+    return f"{np.mean(known):.4f}" if known else "–"
 
 
 def _difference(comparison: dict[str, Any] | None) -> str:

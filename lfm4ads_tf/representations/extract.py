@@ -93,7 +93,7 @@ class _Extraction:
         self.writer = writer
         self.keys = {"user": cache.keys("user"), "item": cache.keys("item")}
         self.states = _States()
-        self._represent = model.represent
+        self._model = model
 
     def advance(self, rows: np.ndarray, period: int, state: State) -> None:
         """Adds a period's events and writes the keys they touch."""
@@ -125,7 +125,7 @@ class _Extraction:
         wanted = ["UR", "IR", *self.layers]
         chunks: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         data = batches(self.cache, rows, _BATCH, refresh="daily")
-        for out in apply(self._represent, data):
+        for out in apply(type(self._model).represent, data, self._model):
             for name in wanted:
                 chunks[name].append(out[name].numpy())
         return {name: np.concatenate(parts) for name, parts in chunks.items()}

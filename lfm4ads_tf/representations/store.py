@@ -90,7 +90,9 @@ class RepresentationStore:
         return encoded.dictionary, vectors[last]
 
     def _as_of(self, cache: EncodedCache, name: str, refresh: Refresh) -> _AsOf:
-        states: tuple[State, ...] = ("train", "daily") if refresh == "daily" else ("train",)
+        everything = self.manifest["mode"] == "static"
+        moving = refresh == "daily" and not everything
+        states: tuple[State, ...] = ("train", "daily") if moving else ("train",)
         parts = self._read(name, states)
         side: Literal["user", "item"] = "item" if is_item_side(name) else "user"
         known = cache.keys(side)
@@ -103,10 +105,9 @@ class RepresentationStore:
             rank = part.valid_from + (horizon if part.state == "daily" else 0)
             ranks.append(np.full(len(keys), rank, np.int64))
             vectors.append(values)
-        everything = self.manifest["mode"] == "static"
         trained = np.isin(cache.split, (TRAIN, AUXILIARY))
         latest = np.where(trained & (not everything), cache.period, horizon - 1)
-        if refresh == "daily":
+        if moving:
             latest = np.where(trained, latest, horizon + cache.period)
         width = self.dims[name]
         return _AsOf(
@@ -133,7 +134,7 @@ class RepresentationStore:
                 table = pq.read_table(self.folder / part.file)
                 keys = table["key"].combine_chunks()
                 flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                out.append((part, keys, flat.reshape(len(keys), -1)))  # (M, d)
+                out.append((part, keys, flat.reshape(len(keys), self.dims[name])))  # (M, d)
         return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ class TrainingCheckpoint:
             write_json(self._folder / "history.json", history)
         for name, value in (("phase", phase), ("batch", batch), ("step", step)):
             self._values[name].assign(value)
-        self._manager.save(checkpoint_number=step)
+        # The end of a phase and its last step are two saves: one must not overwrite the other.
+        self._manager.save(checkpoint_number=2 * step + (batch == 0))
 
     def restore(self) -> Position:
         """Restores the latest checkpoint, if there is one, and returns its position."""
@@ -69,13 +71,13 @@ class TrainingCheckpoint:
         values = {name: int(v.numpy()) for name, v in self._values.items()}
         return Position(values["phase"], values["batch"], values["step"])
 
-    def history(self, phase: int) -> list[dict[str, Any]]:
-        """Validation history of the phases that a run standing at `phase` has finished."""
+    def history(self, finished: Collection[str]) -> list[dict[str, Any]]:
+        """Validation history of the finished phases; a killed run may have written one ahead."""
         path = self._folder / "history.json"
         if not path.exists():
             return []
         entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        return entries[:phase]
+        return [entry for entry in entries if entry["phase"] in finished]
 
     def save_best(self, name: str) -> None:
         """Keeps the weights of the best phase so far, and only those of it and the one before."""

@@ -125,7 +125,8 @@ class Trainer:
                 phases[position.phase].name if position.phase < len(phases) else "end",
                 position.batch,
             )
-        result = TrainingResult(history=self.checkpoint.history(position.phase))
+        finished = {phase.name for phase in phases[: position.phase]}
+        result = TrainingResult(history=self.checkpoint.history(finished))
         result.steps = position.step
         seen, busy = 0, 0.0
         writer = tf.summary.create_file_writer(str(self._tensorboard))
@@ -162,14 +163,18 @@ class Trainer:
             representations=self.representations,
         )
         train_step = self._compiled(dataset)
+        loss: tf.Tensor | None = None
         for batch_index, batch in enumerate(dataset, start=start):
             loss = train_step(batch)
             step += 1
             progress.advance(1)
             if step % _SUMMARY_EVERY == 0:
-                self._record_loss(loss, step, phase)
+                tf.summary.scalar("train/loss", self._finite(loss, step, phase), step=step)
             if step % self.config.checkpoint_every == 0:
+                self._finite(loss, step, phase)
                 self.checkpoint.save(index, batch_index + 1, step)
+        if loss is not None:
+            self._finite(loss, step, phase)
         return step
 
     def _finish_phase(
@@ -185,7 +190,8 @@ class Trainer:
                 result.history.append(entry)
                 tf.summary.scalar("valid/auc", value, step=result.steps)
                 progress.note(f"valid AUC {value:.4f}")
-                if value >= max(h["value"] for h in result.history):
+                # The first of equal values is the best one, here and in `fit`.
+                if max(result.history, key=lambda h: h["value"]) is entry:
                     self.checkpoint.save_best(phase.name)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
         if phase.validate or phase.snapshot is not None:
@@ -216,7 +222,8 @@ class Trainer:
             self._step_function = tf.function(step, input_signature=[dataset.element_spec])
         return self._step_function
 
-    def _record_loss(self, loss: tf.Tensor, step: int, phase: Phase) -> None:
+    def _finite(self, loss: tf.Tensor, step: int, phase: Phase) -> float:
+        """The loss as a number; weights that diverged reach no checkpoint and no snapshot."""
         value = float(loss)
         if not np.isfinite(value):
             raise UserError(
@@ -224,7 +231,7 @@ class Trainer:
                 received=f"loss {value} in {phase.name}",
                 fix="lower the learning rates, or set clip_norm in the optimizer's configuration",
             )
-        tf.summary.scalar("train/loss", value, step=step)
+        return value
 
     def _steps(self, phase: Phase) -> int:
         return -(-len(phase.rows) // self.config.batch_size)

@@ -30,10 +30,12 @@ class Adapter(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
 
     Args:
         sources: Names of the representations it reads, such as `UR` or `CR_user@cross_3`.
+        name: Kind of the adapter; the sources become part of the layer's name.
     """
 
     def __init__(self, sources: Sequence[str], *, name: str) -> None:
-        super().__init__(name=name)
+        # A method may hold several adapters of a kind: their variables need names of their own.
+        super().__init__(name="_".join([name, *sources]).replace("@", "."))
         self.sources = list(sources)
 
     @abc.abstractmethod

@@ -75,6 +75,8 @@ def parse_method(name: str, layers: Sequence[str]) -> Method:
                 fix=f"use one of {', '.join(ADAPTERS)}",
             )
         parts.append((kind, tuple(_source(s, layers, name) for s in sources.split("+"))))
+        if parts[-1] in parts[:-1]:
+            raise UserError(f"The method names '{piece}' twice.", received=name)
     return Method(name, tuple(parts))
 
 

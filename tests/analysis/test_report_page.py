@@ -140,7 +140,7 @@ def test_best_of_a_column_is_marked_once(document_of: Build, data_of: Build) -> 
         min(column("calibration"), key=lambda v: abs(np.log(np.mean(v)))),
         max(column("auc", "daily"), key=np.mean),
     ]
-    assert marked == [_text(v) for v in expected]
+    assert sorted(marked) == sorted(_text(v) for v in expected)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_key_result_is_honest(
             entry["metrics"]["auc"] = 0.7 + transfer
     document["comparisons"] = compare(document["results"])
     text = Page(report_page(data_of(document))).text
-    line = re.search(r"validation picks feature/linear/UR\. ([^.]*\.[^.]*\.?[^.]*)", text)
+    line = re.search(r"validation picks feature/linear/UR\. (.*?)(The|$)", text, re.DOTALL)
     assert line is not None and words in line[1]
     assert f"click: {100 * np.mean(gain):+.2f}" in line[1]
     assert ("can be told from noise" in text) == (len(gain) == 1)
@@ -191,7 +191,7 @@ def test_undefined_metrics_are_dashes(document_of: Build, data_of: Build) -> Non
     for cells in page.table("to none, AUC points"):
         if len(cells) > 1:
             delta = "baseline" if cells[0] == "none" else "–"
-            assert cells[1:] == ["–", delta, "0.5000 ± 0.0000", "–"]
+            assert cells[1:] == ["–", delta, "–", "0.5000 ± 0.0000", "–", "–"]
     assert not re.search(r"\b(nan|None|null)\b", page.text)
 
 
@@ -257,8 +257,7 @@ def test_warnings_and_facts(document_of: Build, data_of: Build) -> None:
     document["point_in_time"] = {"old": False, "new": True, "tiny": True}
     data: ReportData = data_of(document, spans={"train": ("2020-01-01", "2020-02-01")})
     text = Page(report_page(data)).text
-    assert "old (marked *) is not point in time" in text
-    assert "new (marked *)" not in text
+    assert "Not point in time (marked *): old. The upstream" in text
     assert "Scenarios without a downstream model: tiny (900 training rows)" in text
     assert "One seed was run" in text
     assert "123 auxiliary pre-training rows" in text and "train: 2020-01-01 to 2020-02-01" in text

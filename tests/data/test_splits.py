@@ -60,16 +60,36 @@ def test_by_fractions_cuts_every_scenario_in_time_order(seed: int, per: str) -> 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=30))
 def test_periods_of_a_column_are_ranks(days: list[int]) -> None:
-    period, names = assign_periods(np.sort(np.array(days, float)) + 20240301, None, len(days))
+    column = np.sort(np.array(days, float)) + 20240301
+    period, names = assign_periods(column, None, np.arange(len(days), dtype=float), None)
     known = sorted(set(days))
     assert period.tolist() == [known.index(d) for d in sorted(days)]
     assert names == [str(20240301 + d) for d in known]
 
 
-@given(st.integers(1, 200), st.integers(2, 10))
-def test_blocks_hold_equally_many_rows(rows: int, blocks: int) -> None:
-    period, names = assign_periods(None, blocks, rows)
+@given(st.integers(1, 100), st.integers(2, 10))
+def test_blocks_of_one_scenario_hold_equally_many_rows(rows: int, blocks: int) -> None:
+    period, names = assign_periods(None, blocks, np.arange(rows, dtype=float), None)
     sizes = np.bincount(period)
     assert len(sizes) == len(names) == min(blocks, rows)
     assert sizes.max() - sizes.min() <= 1
     assert (np.diff(period) >= 0).all()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 6))
+def test_blocks_are_a_function_of_time_and_begin_at_every_scenarios_cuts(
+    seed: int, rows: int, blocks: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    time = np.sort(rng.integers(0, 40, rows)).astype(float)
+    texts = rng.choice(np.array(["a", "b"], object), rows)
+    period, names = assign_periods(None, blocks, time, pa.array(texts, pa.string()))
+    starts = {float(time[0])}
+    for text in set(texts):
+        own = time[texts == text]
+        starts |= {float(own[k * len(own) // blocks]) for k in range(blocks)}
+    edges = sorted(starts)
+    expected = [max(k for k, edge in enumerate(edges) if edge <= t) for t in time]
+    used = sorted(set(expected))
+    assert period.tolist() == [used.index(k) for k in expected]
+    assert [float(n) for n in names] == [edges[k] for k in used]

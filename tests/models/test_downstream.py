@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lfm4ads_tf.config import DownstreamConfig, EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.strict import parse
+from lfm4ads_tf.transfer.methods import parse_method
+
+LAYERS = ["towers", "fm", "cross_1", "dnn_1"]
+DIMS = {"UR": 3, "IR": 2, "CR_user@cross_1": 5}
+
+
+def with_representations(batch: dict[str, Any], seed: int = 3) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    rows = batch["ids"].shape[0]
+    stored = {}
+    for name, dim in DIMS.items():
+        present = rng.random((rows, 1)) < 0.7
+        vector = rng.normal(size=(rows, dim)) * present
+        stored[name] = tf.constant(np.concatenate([vector, present], axis=1), tf.float32)
+    return {**batch, "representations": stored}
+
+
+def model_of(method: str, layout: FeatureLayout, network: Any, embeddings: Any) -> DownstreamModel:
+    adapters = parse_method(method, LAYERS).adapters(DownstreamConfig(), 5)
+    return DownstreamModel(layout, network, embeddings, adapters=adapters, seed=5)
+
+
+def test_gate_and_extra_reach_the_stream(
+    layout: FeatureLayout,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+    randomize: Callable[..., None],
+) -> None:
+    """With no interaction layer the heads read x_0 = [E * gate; W r + b] itself."""
+    plain = parse(NetworkConfig, {"block": {"layers": []}}, source="network")
+    method = "feature/gate/CR_user@cross_1 & feature/linear/UR & feature/gate/IR"
+    model = model_of(method, layout, plain, embeddings)
+    batch = with_representations(make_batch())
+    model(batch)
+    randomize(model)
+    towers = model.backbone.towers(batch)
+    own = np.concatenate([towers.user, towers.item, towers.context], axis=1)
+    stored = {n: v.numpy() for n, v in batch["representations"].items()}
+    weights = [[w.numpy() for w in adapter.weights] for adapter in model.adapters]
+    for (kernel, bias), name in ((weights[0], "CR_user@cross_1"), (weights[2], "IR")):
+        own = own / (1 + np.exp(-(stored[name] @ kernel + bias)))
+    extra = stored["UR"] @ weights[1][0] + weights[1][1]
+    kernel, bias = (w.numpy() for w in model.heads.shared.weights)
+    expected = np.concatenate([own, extra], axis=1) @ kernel + bias
+    np.testing.assert_allclose(model(batch), expected, atol=1e-4)
+
+
+def test_all_methods_start_from_the_same_own_weights(
+    layout: FeatureLayout,
+    network: NetworkConfig,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+) -> None:
+    batch = with_representations(make_batch())
+    kernels = []
+    for method in ("none", "feature/gate/CR_user@cross_1"):
+        model = model_of(method, layout, network, embeddings)
+        model(batch)
+        kernels.append({v.name: v.numpy() for v in model.backbone.trainable_variables})
+    assert kernels[0].keys() == kernels[1].keys()
+    for name, value in kernels[0].items():
+        np.testing.assert_array_equal(value, kernels[1][name])
+
+
+def test_several_adapters_of_one_kind_have_weights_and_slots_of_their_own(
+    layout: FeatureLayout,
+    network: NetworkConfig,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+) -> None:
+    method = " & ".join(
+        ["feature/linear/UR", "feature/linear/IR", "feature/mlp/UR", "feature/mlp/CR_user@cross_1"]
+        + ["feature/gate/UR", "feature/gate/CR_user@cross_1"]
+    )
+    model = model_of(method, layout, network, embeddings)
+    batch = with_representations(make_batch())
+    tf.function(model)(batch)
+    tables = {id(p) for d in model.backbone.embeddings.dims for p in model.backbone.embeddings.parts(d)}
+    dense = [v for v in model.trainable_variables if id(v) not in tables]
+    assert len({v.name for v in dense}) == len(dense)
+    HybridOptimizer(0.1, 0.1).build([model.backbone.embeddings], dense)

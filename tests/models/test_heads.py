@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.models.heads import ScenarioTaskHeads
+
+S, T, D = 3, 2, 5
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_logits_of_the_rows_own_scenario(shared: bool) -> None:
+    rng = np.random.default_rng(0)
+    stream = rng.normal(size=(10, D)).astype(np.float32)
+    scenario = rng.integers(-1, S, 10)
+    heads = ScenarioTaskHeads(S, T, shared=shared)
+    heads(tf.constant(stream), tf.constant(scenario))
+    for variable in heads.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    found = heads(tf.constant(stream), tf.constant(scenario)).numpy()
+    own_kernel, own_bias = (w.numpy() for w in heads.own.weights)
+    for b in range(10):
+        expected = np.zeros(T)
+        if scenario[b] >= 0:
+            columns = slice(scenario[b] * T, (scenario[b] + 1) * T)
+            expected += stream[b] @ own_kernel[:, columns] + own_bias[columns]
+        if shared:
+            kernel, bias = (w.numpy() for w in heads.shared.weights)
+            expected += stream[b] @ kernel + bias
+        np.testing.assert_allclose(found[b], expected, atol=1e-5)
+    assert (scenario == -1).any()
+
+
+def test_own_weights_start_as_corrections_of_zero() -> None:
+    stream = tf.random.stateless_normal([6, D], [1, 2])
+    heads = ScenarioTaskHeads(S, T)
+    logits = [heads(stream, tf.fill([6], tf.constant(s, tf.int64))) for s in range(-1, S)]
+    for value in logits[1:]:
+        np.testing.assert_array_equal(value, logits[0])
+    assert np.abs(logits[0]).max() > 0
+
+
+def test_without_scenarios_there_is_the_shared_head_alone() -> None:
+    heads = ScenarioTaskHeads(0, T, shared=False)
+    logits = heads(tf.ones([4, D]), tf.constant([0, 1, -1, 7], tf.int64))
+    assert logits.shape == (4, T)
+    assert len(heads.trainable_variables) == 2
+    np.testing.assert_array_equal(logits[0], logits[3])
+
+
+def test_a_scenario_moves_its_own_weights_only() -> None:
+    heads = ScenarioTaskHeads(S, T, shared=False)
+    heads(tf.ones([1, D]), tf.zeros([1], tf.int64))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(heads(tf.ones([4, D]), tf.constant([1, 1, -1, 1], tf.int64)))
+    kernel = tape.gradient(loss, heads.own.kernel).numpy()
+    expected = np.zeros((D, S * T))
+    expected[:, T : 2 * T] = 3
+    np.testing.assert_array_equal(kernel, expected)

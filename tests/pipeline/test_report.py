@@ -1,0 +1,198 @@
+"""The stage on a small run folder: the page tells what the folder holds."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+import yaml
+
+from lfm4ads_tf.config import resolve
+from lfm4ads_tf.data.cache import CacheContent, write_cache
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.layout import DenseField, FeatureLayout, IdField, TableField
+from lfm4ads_tf.files import write_json
+from lfm4ads_tf.metrics import auc, calibration_curve
+from lfm4ads_tf.pipeline.evaluate import evaluate
+from lfm4ads_tf.pipeline.report import report
+from lfm4ads_tf.pipeline.run import Run
+
+SPEC = {
+    "name": "small",
+    "log": {"files": ["log.csv"]},
+    "keys": {"user": "user_id", "item": "item_id", "time": "time", "scenario": "tab"},
+    "tasks": {"click": "is_click"},
+    "split": {"by": "time", "train_until": 6, "valid_until": 8},
+    "features": {"user_id": {"kind": "hashed", "owner": "user", "buckets": 20}},
+    "run": {"seeds": 2, "downstream": {"methods": ["none", "feature/linear/UR"]}},
+}
+ROWS = 1200
+SCENARIOS = ("0", "<feed>")
+
+
+def _cache(folder: Path) -> dict[str, np.ndarray]:
+    """An encoded cache of random rows; returns its columns."""
+    random = np.random.default_rng(3)
+    columns = {
+        "ids": random.integers(0, 20, (ROWS, 1)).astype(np.int32),
+        "dense": random.normal(size=(ROWS, 1)).astype(np.float32),
+        "labels": random.integers(0, 2, (ROWS, 1)).astype(np.float32),
+        "scenario": random.integers(0, 2, ROWS).astype(np.int32),
+        "user": random.integers(0, 20, ROWS).astype(np.int32),
+        "item": random.integers(0, 30, ROWS).astype(np.int32),
+        "time": 1.6e9 + 60.0 * np.arange(ROWS),
+        "split": np.repeat([0, 1, 2], ROWS // 3).astype(np.int8),
+        "period": np.repeat([0, 1, 2], ROWS // 3).astype(np.int32),
+    }
+    layout = FeatureLayout(
+        fields=(IdField("user_id", "user", "user_id"),),
+        dense=(DenseField("age", "user"),),
+        tables=(TableField("user_id", 20),),
+        scenarios=SCENARIOS,
+        tasks=("click",),
+    )
+    manifest = {
+        "fingerprint": "x",
+        "spec": "small",
+        "rows": {"train": 400, "valid": 400, "test": 400},
+        "auxiliary_rows": 0,
+        "periods": ["a", "b", "c"],
+        "point_in_time": {"0": True, "<feed>": False},
+    }
+    folder.mkdir(parents=True)
+    keys = {side: pa.array([str(k) for k in range(30)]) for side in ("user", "item")}
+    write_cache(folder, CacheContent(layout, columns, {}, [], None, {}, None, keys, manifest))
+    return columns
+
+
+def _model(
+    run: Run, folder: Path, columns: dict[str, np.ndarray], stage: str, scenario: str, **who: Any
+) -> None:
+    """The files of one trained model: results, predictions and loss curve."""
+    random = np.random.default_rng([who["seed"], len(who["method"])])
+    entries, stored = [], {}
+    for split, code in (("valid", 1), ("test", 2)):
+        chosen = columns["split"] == code
+        if scenario != "all":
+            chosen &= columns["scenario"] == SCENARIOS.index(scenario)
+        rows = np.flatnonzero(chosen)
+        labels = columns["labels"][rows, 0]
+        scores = np.clip(0.4 * labels + 0.6 * random.random(len(rows)), 0, 1).astype(np.float32)
+        stored |= {f"{split}_rows": rows, f"{split}_frozen": scores[:, None]}
+        metrics = {"auc": auc(labels, scores), "gauc": None, "logloss": 0.5, "calibration": None}
+        identity = {"stage": stage, "scenario": scenario, "task": "click", "slice": "all"}
+        identity |= {"refresh": "frozen", "split": split, "rows": len(rows), "wall_s": 3.0}
+        entries.append({**identity, **who, "metrics": metrics})
+    folder.mkdir(parents=True)
+    np.savez(folder / "predictions.npz", **stored)
+    history = [{"phase": "epoch_1", "value": 0.6, "step": 50}]
+    results = {"history": history, "steps": 150, "examples_per_s": 10.0, "entries": entries}
+    write_json(folder / "results.json", results)
+    with tf.summary.create_file_writer(str(run.tensorboard(folder))).as_default():
+        for step in (50, 100, 150):
+            tf.summary.scalar("train/loss", 70.0 / step, step=step)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with an upstream and two methods in one of two scenarios, evaluated."""
+    base = tmp_path_factory.mktemp("report")
+    (base / "small.yaml").write_text(yaml.safe_dump(SPEC), "utf-8")
+    run = Run(base / "out", resolve(base / "small.yaml"), quiet=True)
+    columns = _cache(run.out / "data")
+    for seed in (0, 1):
+        folder = run.upstream(seed)
+        _model(run, folder, columns, "upstream", "all", method="upstream", seed=seed)
+        tables = {"user_id": {"dim": 4, "offset": 0, "rows": 20}}
+        write_json(folder / "manifest.json", {"tables": tables})
+        for method in ("none", "feature/linear/UR"):
+            folder = run.downstream("<feed>", method, seed)
+            _model(run, folder, columns, "downstream", "<feed>", method=method, seed=seed)
+    evaluate(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    """The text of its report."""
+    path = report(run)
+    assert path == run.out / "report.html"
+    return path.read_text("utf-8")
+
+
+def test_results_come_from_metrics_json(run: Run, page: str) -> None:
+    results = json.loads((run.out / "metrics.json").read_text("utf-8"))["results"]
+    for stage, method in (("upstream", "upstream"), ("downstream", "feature/linear/UR")):
+        values = [
+            e["metrics"]["auc"]
+            for e in results
+            if (e["stage"], e["method"], e["split"]) == (stage, method, "test")
+        ]
+        assert len(values) == 2
+        assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in page
+
+
+def test_data_section_counts_the_cache(run: Run, page: str) -> None:
+    cache = run.cache
+    for k, name in enumerate(("tab 0", "&lt;feed&gt;")):
+        rows = [cache.rows_of(split, SCENARIOS[k]) for split in ("train", "valid", "test")]
+        cells = [f"{len(r)}" for r in rows]
+        cells += [f"{100 * cache.labels[rows[s], 0].mean():.2f}%" for s in (0, 2)]
+        row = f'<th scope="row" class="text">{name}</th>'
+        assert row + "".join(f"<td>{cell}</td>" for cell in cells) in page
+    assert "train: 2020-09-13 to 2020-09-13 (UTC)" in page
+    assert "user features: 1 embedded feature, 1 dense column" in page
+
+
+def test_names_and_warnings(page: str) -> None:
+    assert "<feed>" not in page
+    assert "Not point in time (marked *): <strong>&lt;feed&gt;</strong>" in page
+    assert "Scenarios without a downstream model: tab 0" in page
+
+
+def test_curves_are_drawn_from_logs_and_predictions(run: Run, page: str) -> None:
+    assert "Upstream: training loss" in page and "Upstream: validation AUC" in page
+    figure = re.search(r"<figcaption>all scenarios: upstream</figcaption>(<svg.*?</svg>)", page)
+    assert figure is not None
+    # Matplotlib writes the points of a line as `M x y L x y ...` in the order of the data.
+    paths = re.findall(r'<path d="(M[^"]*)" clip-path[^>]*var\(--c0\)', figure[1])
+    drawn = np.array([re.findall(r"[\d.]+", p) for p in re.split("[ML]", paths[0]) if p.strip()])
+    curves = []
+    for seed in (0, 1):
+        stored = np.load(run.upstream(seed) / "predictions.npz")
+        labels = run.cache.labels[stored["test_rows"], 0]
+        curves.append(calibration_curve(labels, stored["test_frozen"][:, 0]))
+    for axis, sign in (("prediction", 1), ("label", -1)):
+        expected = np.mean([c[axis] for c in curves], axis=0)
+        pixels = drawn[:, 0 if sign == 1 else 1].astype(float)
+        assert len(pixels) == len(expected) == 10
+        assert np.corrcoef(pixels, sign * expected)[0, 1] > 0.999999
+
+
+def test_files_configuration_and_command(run: Run, page: str) -> None:
+    size = (run.out / "metrics.json").stat().st_size
+    assert '<a href="./metrics.json"><code>metrics.json</code></a></th><td class="text">' in page
+    assert f"{size / 1e3:.1f} kB" in page
+    assert str(run.out) not in page
+    assert "name: small" in html.unescape(page)
+    assert "python train.py run" in page and "--spec spec.yaml" in page
+
+
+def test_nothing_external(page: str) -> None:
+    assert "://" not in page and "<script" not in page
+
+
+def test_an_unfinished_run_has_a_page(run: Run, tmp_path: Path) -> None:
+    out = Run(tmp_path / "out", run.resolved, quiet=True)
+    with pytest.raises(UserError, match="metrics.json"):
+        report(out)
+    _cache(out.out / "data")
+    evaluate(out)
+    assert "This run holds no test results yet." in report(out).read_text("utf-8")

@@ -1,0 +1,241 @@
+"""Whole runs of the command line on the small shop log of docs/data.md."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+_BLOCK = "[{type: fm, dim: 4}, {type: cross, depth: 1}, {type: dnn, units: [8]}]"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command did: exit code, standard output, standard error and log lines."""
+
+    code: int
+    out: str
+    err: str
+    log: str
+
+    @property
+    def text(self) -> str:
+        """All that a user saw."""
+        return f"{self.out}\n{self.err}\n{self.log}"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The worked example's files."""
+
+    folder: Path
+    spec: Path
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def _run_cli(*arguments: object) -> Outcome:
+    """Runs `train.py` in this process."""
+    before = sys.argv
+    sys.argv = ["train.py", *map(str, arguments)]
+    out, err, lines = io.StringIO(), io.StringIO(), _Lines()
+    loggers = [logging.getLogger(name) for name in ("lfm4ads_tf", "export")]
+    for logger in loggers:
+        logger.addHandler(lines)
+    code = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            train.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+        for logger in loggers:
+            logger.removeHandler(lines)
+    return Outcome(code, out.getvalue(), err.getvalue(), "\n".join(lines.lines))
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Outcome]:
+    """`cli(*arguments)`: `train.py` in this process."""
+    return _run_cli
+
+
+@pytest.fixture(scope="session")
+def small() -> list[str]:
+    """Settings that make every training take seconds."""
+    settings = {
+        "embeddings.dim": 4,
+        "upstream.network.user_tower": "[8]",
+        "upstream.network.item_tower": "[8]",
+        "upstream.network.block.layers": _BLOCK,
+        "upstream.training.batch_size": 64,
+        "upstream.training.passes": 2,
+        "upstream.training.optimizer.dense_learning_rate": 0.005,
+        "downstream.network.block.layers": _BLOCK,
+        "downstream.training.batch_size": 128,
+        "downstream.training.epochs": 2,
+        "retrieval.training.batch_size": 256,
+        "retrieval.training.epochs": 1,
+        "retrieval.k": 10,
+    }
+    return [part for k, v in settings.items() for part in ("--set", f"{k}={v}")] + ["--quiet"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def download_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Generated data sets stay inside the tests' folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LFM4ADS_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def shop_module() -> dict[str, Any]:
+    """The functions of the worked example's script."""
+    return runpy.run_path(str(HERE / "worked_example" / "shop_log.py"))
+
+
+@pytest.fixture(scope="session")
+def shop_yaml() -> str:
+    """The worked example's feature spec, as docs/data.md shows it."""
+    text = (ROOT / "docs" / "data.md").read_text("utf-8")
+    blocks = re.findall(r"```yaml\n(# shop\.yaml\n.*?)```", text, re.DOTALL)
+    assert len(blocks) == 1
+    return str(blocks[0])
+
+
+@pytest.fixture(scope="session")
+def make_shop(
+    tmp_path_factory: pytest.TempPathFactory, shop_module: dict[str, Any], shop_yaml: str
+) -> Callable[..., Shop]:
+    """`make_shop(rows=None)`: the worked example with its own or other rows."""
+
+    def make(rows: list[list[str]] | None = None) -> Shop:
+        folder = tmp_path_factory.mktemp("shop")
+        shop_module["write_shop"](folder, rows)
+        (folder / "shop.yaml").write_text(shop_yaml, "utf-8")
+        return Shop(folder, folder / "shop.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shop(make_shop: Callable[..., Shop]) -> Shop:
+    """The worked example; tests do not change it."""
+    return make_shop()
+
+
+@pytest.fixture(scope="session")
+def shop_arguments(shop: Shop, small: list[str]) -> list[str]:
+    """Options of the run behind `shop_run`, without `--out`."""
+    return ["--spec", str(shop.spec), "--data-dir", str(shop.folder), *small]
+
+
+@pytest.fixture(scope="session")
+def shop_run(
+    tmp_path_factory: pytest.TempPathFactory, shop_arguments: list[str]
+) -> tuple[Path, Outcome]:
+    """One whole run: two seeds, one scenario, two methods; tests only read it."""
+    out = tmp_path_factory.mktemp("runs") / "shop"
+    outcome = _run_cli(
+        "run", *shop_arguments, "--out", out, "--seeds", 2, "--scenarios", "home"
+    )
+    assert outcome.code == 0, outcome.text
+    return out, outcome
+
+
+@pytest.fixture(scope="session")
+def shop_metrics(shop_run: tuple[Path, Outcome]) -> dict[str, Any]:
+    """`metrics.json` of `shop_run`."""
+    found: dict[str, Any] = json.loads((shop_run[0] / "metrics.json").read_text("utf-8"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`python(code, *arguments)`: a script in a process of its own, in the project's folder."""
+
+    def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def entry_key() -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What identifies an entry of `metrics.json`."""
+
+    def key(entry: dict[str, Any]) -> tuple[Any, ...]:
+        names = ("stage", "scenario", "task", "method", "slice", "refresh", "seed", "split")
+        return tuple(entry[n] for n in names)
+
+    return key
+
+
+@pytest.fixture(scope="session")
+def assert_same_metrics(
+    entry_key: Callable[[dict[str, Any]], tuple[Any, ...]],
+) -> Callable[..., None]:
+    """`assert_same_metrics(ours, theirs, tolerance)`: every entry of ours is in theirs, equal."""
+
+    def check(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float = 1e-6) -> None:
+        known = {entry_key(e): e for e in theirs["results"]}
+        assert ours["results"]
+        for entry in ours["results"]:
+            other = known[entry_key(entry)]
+            assert entry["rows"] == other["rows"]
+            assert entry["metrics"].keys() == other["metrics"].keys()
+            for name, value in entry["metrics"].items():
+                if value is None or other["metrics"][name] is None:
+                    assert value is None and other["metrics"][name] is None, (entry, other)
+                else:
+                    assert abs(value - other["metrics"][name]) <= tolerance, (name, entry, other)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def tensors() -> Callable[[Path], dict[str, Any]]:
+    """`tensors(prefix)`: every tensor of a checkpoint by name, but the checkpoint's own count."""
+    import tensorflow as tf
+
+    def read(prefix: Path) -> dict[str, Any]:
+        reader = tf.train.load_checkpoint(str(prefix))
+        names = reader.get_variable_to_shape_map()
+        skipped = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter/.ATTRIBUTES/VARIABLE_VALUE")
+        return {n: reader.get_tensor(n) for n in names if n not in skipped}
+
+    return read

@@ -1,0 +1,118 @@
+"""Sharded tables: the same metrics, checkpoints that load on other shard counts, merged exports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.training.checkpoints import TrainingCheckpoint
+
+
+@pytest.fixture(scope="module")
+def sharded(
+    cli: Callable[..., Any], shop_arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Upstream, representations, one downstream and the exports of a run with four shards."""
+    out = tmp_path_factory.mktemp("sharded") / "run"
+    options = [*shop_arguments, "--set", "embeddings.shards=4", "--out", out]
+    options += ["--scenarios", "home", "--methods", "feature/linear/UR"]
+    for stage in ("prepare", "pretrain", "extract", "transfer", "evaluate", "export"):
+        done = cli(stage, *options)
+        assert done.code == 0, done.text
+    return out
+
+
+def test_metrics_equal_those_of_one_shard(
+    sharded: Path, shop_metrics: dict[str, Any], assert_same_metrics: Callable[..., None]
+) -> None:
+    ours = json.loads((sharded / "metrics.json").read_text())
+    assert {e["method"] for e in ours["results"]} == {"upstream", "feature/linear/UR"}
+    assert_same_metrics(ours, shop_metrics, 1e-6)
+
+
+def _restored(
+    out: Path, folder: Path, shards: int
+) -> tuple[FoundationModel, HybridOptimizer, int]:
+    """The upstream with a number of shards, with what the checkpoint of the run holds."""
+    run = open_run(out)
+    model = build.foundation(run.cache.layout, run.config, 0, shards=shards)
+    optimizer = HybridOptimizer(0.05, 1e-3)
+    embeddings = model.backbone.embeddings
+    parts = {id(p) for dim in embeddings.dims for p in embeddings.parts(dim)}
+    dense = [v for v in model.trainable_variables if id(v) not in parts]
+    optimizer.build([embeddings], dense)
+    position = TrainingCheckpoint(folder, model, optimizer).restore()
+    return model, optimizer, position.step
+
+
+def _values(model: FoundationModel, optimizer: HybridOptimizer) -> dict[str, np.ndarray]:
+    """All weights and slots under names that do not depend on the number of shards."""
+    found: dict[str, np.ndarray] = {}
+    embeddings = model.backbone.embeddings
+    parts = set()
+    for dim in embeddings.dims:
+        shards = embeddings.parts(dim)
+        parts |= {id(p) for p in shards}
+        found[f"table {dim}"] = np.concatenate([p.numpy() for p in shards])
+    for k, variable in enumerate(v for v in model.variables if id(v) not in parts):
+        found[f"weight {k} {variable.name}"] = variable.numpy()
+    return found
+
+
+def test_a_checkpoint_of_four_shards_loads_on_one_and_three_with_its_slots(
+    sharded: Path, tmp_path: Path, tensors: Callable[[Path], dict[str, Any]]
+) -> None:
+    """Weights bit-equal, and a checkpoint saved again holds every tensor of the first, slots too."""
+    folder = sharded / "upstream" / "seed_0"
+    first = tensors(Path(tf.train.latest_checkpoint(str(folder / "checkpoint"))))
+    assert any("slot" in name.lower() or "accumulator" in name.lower() for name in first), (
+        "the checkpoint holds optimizer slots: " + ", ".join(sorted(first))
+    )
+    model, optimizer, steps = _restored(sharded, folder, 4)
+    expected = _values(model, optimizer)
+    assert len(model.backbone.embeddings.parts(model.backbone.embeddings.dims[0])) == 4
+    for shards in (1, 3):
+        own = tmp_path / f"on_{shards}"
+        shutil.copytree(folder / "checkpoint", own / "checkpoint")
+        # CheckpointManager notes absolute paths; the copy is found through its own folder.
+        state = own / "checkpoint" / "checkpoint"
+        state.write_text(state.read_text().replace(str(folder), str(own)))
+        other, other_optimizer, other_steps = _restored(sharded, own, shards)
+        assert len(other.backbone.embeddings.parts(other.backbone.embeddings.dims[0])) == shards
+        assert other_steps == steps > 0
+        found = _values(other, other_optimizer)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+        again = TrainingCheckpoint(tmp_path / f"again_{shards}", other, other_optimizer)
+        again.save(9, 9, steps)
+        stored = tensors(
+            Path(tf.train.latest_checkpoint(str(tmp_path / f"again_{shards}" / "checkpoint")))
+        )
+        compared = [n for n in first if not n.startswith("position/")]
+        assert set(first) == set(stored)
+        assert all(np.array_equal(first[n], stored[n]) for n in compared)
+
+
+def test_exports_of_a_sharded_run_hold_one_merged_table(sharded: Path, shop_run: Any) -> None:
+    for name in ("foundation", "user_tower", "item_tower", "ranker_home"):
+        folder = sharded / "exports" / name / "1"
+        assert json.loads((folder / "blessing.json").read_text())["kind"] == name
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        whole = tf.train.load_checkpoint(str(shop_run[0] / "exports" / name / "1/variables/variables"))
+        shapes = sorted(map(tuple, reader.get_variable_to_shape_map().values()))
+        assert shapes == sorted(map(tuple, whole.get_variable_to_shape_map().values()))
+        loaded = tf.saved_model.load(str(folder))
+        tables = [v for v in loaded.variables if "table" in v.name]
+        assert len(tables) == len({v.shape[1] for v in tables}) >= 1
+        assert not [v for v in loaded.variables if "part_" in v.name]

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lfm4ads_tf.config import Resolved, RunConfig, resolve
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.strict import parse
+
+SPEC: dict[str, Any] = {
+    "name": "tiny",
+    "log": {"files": ["log.csv"]},
+    "keys": {"user": "u", "item": "i", "time": "t"},
+    "tasks": {"click": "click"},
+    "split": {"by": "day", "train_until": 3, "valid_until": 5},
+    "features": {
+        "u": {"owner": "user", "kind": "hashed"},
+        "i": {"owner": "item", "kind": "hashed"},
+    },
+    "run": {"embeddings": {"dim": 8}, "upstream": {"training": {"batch_size": 64}}},
+}
+
+
+@pytest.fixture
+def spec_path(tmp_path: Path) -> Path:
+    return write(tmp_path, SPEC)
+
+
+def write(folder: Path, spec: dict[str, Any]) -> Path:
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_assignments_reach_the_configuration_and_the_spec(spec_path: Path) -> None:
+    found = resolve(
+        spec_path,
+        [
+            "downstream.training.optimizer.clip_norm=0.5",
+            "split.train_until=2",
+            "features.u.buckets=77",
+            "downstream.methods=[none, feature/linear/UR]",
+            "scenarios=null",
+        ],
+        {"seed": 4, "seeds": 2},
+    )
+    assert found.config.downstream.training.optimizer.clip_norm == 0.5
+    assert found.config.downstream.methods == ["none", "feature/linear/UR"]
+    assert found.spec.split.train_until == 2  # type: ignore[union-attr]
+    assert found.spec.features["u"].buckets == 77  # type: ignore[union-attr]
+    assert found.config.all_seeds == [4, 5]
+    # What nobody named keeps the spec's value, or the default.
+    assert found.config.upstream.training.batch_size == 64
+    assert found.config.downstream.training == RunConfig().downstream.training.model_copy(
+        update={"optimizer": found.config.downstream.training.optimizer}
+    )
+
+
+def test_a_part_given_by_halves_keeps_its_own_defaults(spec_path: Path) -> None:
+    config = resolve(spec_path).config
+    assert config.upstream.training.schedule == "chain"
+    assert config.retrieval.training.epochs == RunConfig().retrieval.training.epochs
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("embedings.shards=4", "unknown key 'embedings'. Did you mean 'embeddings'?"),
+        ("embeddings.shard=4", "Did you mean 'shards'?"),
+        ("upstream.training.batchsize=4", "Did you mean 'batch_size'?"),
+        ("split.train_untill=4", "Did you mean 'train_until'?"),
+        ("features.u.bucket=4", "Did you mean 'buckets'?"),
+        ("upstream.training.batch_size=0", "upstream.training.batch_size"),
+        ("upstream.training.batch_size=many", "upstream.training.batch_size"),
+        ("upstream.network.block.layers=[{type: crossed}]", "Did you mean 'cross'?"),
+        ("preset=public", "The preset 'public' is unknown"),
+        ("preset=public_experimant", "Did you mean 'public_experiment'?"),
+        ("seed", "--set needs the form key.path=value"),
+        ("=3", "--set needs the form key.path=value"),
+        ("seed=[1", "is not YAML"),
+    ],
+)
+def test_bad_assignments_are_one_clear_message(
+    spec_path: Path, assignment: str, message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(spec_path, [assignment])
+    assert message in str(error.value)
+
+
+def test_embeddings_shorthand_reaches_every_part(spec_path: Path) -> None:
+    config = resolve(spec_path, ["embeddings.shards=3"]).config
+    for part in (config.upstream, config.downstream, config.retrieval):
+        assert part.embeddings.shards == 3
+        assert part.embeddings.dim == 8
+
+
+def test_a_parts_own_key_goes_before_the_shorthand(tmp_path: Path, spec_path: Path) -> None:
+    config = resolve(spec_path, ["upstream.embeddings.dim=32"]).config
+    assert (config.upstream.embeddings.dim, config.downstream.embeddings.dim) == (32, 8)
+    config = resolve(spec_path, ["embeddings.dim=4", "retrieval.embeddings.dim=2"]).config
+    assert (config.upstream.embeddings.dim, config.retrieval.embeddings.dim) == (4, 2)
+    own = {**SPEC, "run": {**SPEC["run"], "downstream": {"embeddings": {"dim": 5}}}}
+    config = resolve(write(tmp_path, own)).config
+    assert (config.upstream.embeddings.dim, config.downstream.embeddings.dim) == (8, 5)
+    # The user's shorthand goes before what the spec says of one part.
+    assert resolve(write(tmp_path, own), ["embeddings.dim=6"]).config.downstream.embeddings.dim == 6
+
+
+def test_preset_lies_under_the_spec_and_the_user(tmp_path: Path) -> None:
+    bare = {**SPEC, "run": {"preset": "public_experiment"}}
+    config = resolve(write(tmp_path, bare)).config
+    for part in (config.upstream, config.downstream):
+        assert part.embeddings.dim == 10
+        assert part.network.shared_head is False
+        cross, dnn = part.network.block.layers
+        assert cross.depth == 3 and cross.rank is None  # type: ignore[union-attr]
+        assert dnn.units == [360, 360] and dnn.activate_input  # type: ignore[union-attr]
+    both = {**SPEC, "run": {"preset": "public_experiment", "embeddings": {"dim": 12}}}
+    assert resolve(write(tmp_path, both)).config.upstream.embeddings.dim == 12
+    found = resolve(write(tmp_path, SPEC), ["preset=public_experiment", "embeddings.dim=3"])
+    assert found.config.upstream.embeddings.dim == 3
+
+
+def test_resolved_yaml_reads_back_equal(spec_path: Path) -> None:
+    found = resolve(spec_path, ["preset=public_experiment"])
+    again = parse(Resolved, yaml.safe_load(found.to_yaml()), source="config.yaml")
+    assert again == found

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm4ads_tf.config import TrainingConfig
+from lfm4ads_tf.training.schedule import Phase, chain, epochs
+
+
+def cache(auxiliary: int = 3) -> Any:
+    period = np.array([-1] * auxiliary + [0, 0, 2, 2, 2, 3, 4], np.int32)
+    rows = np.arange(auxiliary, auxiliary + 6)  # the last row is held out
+    return SimpleNamespace(period=period, train_rows=rows, auxiliary_rows=np.arange(auxiliary))
+
+
+def test_order_is_a_permutation_settled_by_seed_and_name() -> None:
+    rows = np.arange(100, 160)
+    order = Phase("epoch_1", rows).order(1, shuffle=True)
+    assert sorted(order) == rows.tolist()
+    assert np.array_equal(order, Phase("epoch_1", rows).order(1, shuffle=True))
+    assert not np.array_equal(order, Phase("epoch_2", rows).order(1, shuffle=True))
+    assert not np.array_equal(order, Phase("epoch_1", rows).order(2, shuffle=True))
+    assert np.array_equal(Phase("epoch_1", rows).order(1, shuffle=False), rows)
+
+
+def test_epochs_validate_each() -> None:
+    phases = epochs(TrainingConfig(epochs=3), np.arange(5))
+    assert [p.name for p in phases] == ["epoch_1", "epoch_2", "epoch_3"]
+    assert all(p.validate and p.snapshot is None and len(p.rows) == 5 for p in phases)
+
+
+def test_chain_walks_the_periods_and_keeps_a_snapshot_after_each() -> None:
+    phases = chain(TrainingConfig(schedule="chain", passes=2), cache())
+    found = [(p.name, p.rows.tolist(), p.snapshot) for p in phases]
+    assert found == [
+        ("auxiliary_pass_0", [0, 1, 2], 0),
+        ("period_0_pass_0", [3, 4], None),
+        ("period_0_pass_1", [3, 4], 1),
+        ("period_2_pass_0", [5, 6, 7], None),
+        ("period_2_pass_1", [5, 6, 7], 3),
+        ("period_3_pass_0", [8], None),
+        ("period_3_pass_1", [8], 4),
+    ]
+    assert not any(p.validate for p in phases)
+    assert len({p.name for p in phases}) == len(phases)
+
+
+@pytest.mark.parametrize(("auxiliary", "passes"), [(0, 1), (3, 0)])
+def test_chain_without_auxiliary_training(auxiliary: int, passes: int) -> None:
+    config = TrainingConfig(schedule="chain", auxiliary_passes=passes)
+    phases = chain(config, cache(auxiliary))
+    assert [p.snapshot for p in phases] == [1, 3, 4]

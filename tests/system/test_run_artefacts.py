@@ -42,7 +42,7 @@ def test_every_artefact_of_the_contract_is_there(shop_run: Any) -> None:
             (out / "representations" / f"seed_{seed}" / "manifest.json").read_text()
         )
         stored = manifest["representations"]
-        layers = ["fm", "cross_1", "dnn_1"]
+        layers = ["towers", "fm", "cross_1", "dnn_1"]
         assert set(stored) == {"UR", "IR"} | {
             f"CR_{side}@{layer}" for side in ("user", "item") for layer in layers
         }

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.config import RunConfig, TrainingConfig
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.losses.masked_bce import masked_bce
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.strict import parse
+from lfm4ads_tf.training.checkpoints import read_weights
+from lfm4ads_tf.training.schedule import Phase, chain, epochs
+from lfm4ads_tf.training.trainer import Trainer, TrainingResult
+
+NETWORK = {
+    "user_tower": [4],
+    "item_tower": [4],
+    "block": {
+        "layers": [
+            {"type": "fm", "dim": 4},
+            {"type": "cross", "depth": 1},
+            {"type": "dnn", "units": [6], "dropout": 0.2},
+        ]
+    },
+}
+STEPS = 12  # of an epoch: 360 rows in batches of 32
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it is written."""
+
+
+def config(**over: Any) -> TrainingConfig:
+    optimizer = {"table_learning_rate": 0.1, "dense_learning_rate": 0.01}
+    base = {"batch_size": 32, "epochs": 3, "patience": 9, "checkpoint_every": 4}
+    return parse(TrainingConfig, {**base, "optimizer": optimizer, **over}, source="training")
+
+
+def model_of(ads: Any, shards: int = 1) -> FoundationModel:
+    part = {"network": NETWORK, "embeddings": {"dim": 4, "shards": shards}}
+    return build.foundation(ads.cache.layout, parse(RunConfig, {"upstream": part}, source="r"), 1)
+
+
+def trainer_of(
+    ads: Any,
+    folder: Path,
+    training: TrainingConfig,
+    *,
+    shards: int = 1,
+    validate: Callable[[], float | None] | None = None,
+    loss: Callable[[Any, Any], tf.Tensor] | None = None,
+) -> Trainer:
+    model = model_of(ads, shards)
+
+    def usual(batch: Any) -> tf.Tensor:
+        return masked_bce(batch["labels"], model(batch, training=True), tf.ones([2]))
+
+    return Trainer(
+        model,
+        [model.backbone.embeddings],
+        usual if loss is None else lambda batch: loss(model, batch),
+        ads.cache,
+        training,
+        seed=7,
+        label="test",
+        folder=folder,
+        tensorboard=folder / "tensorboard",
+        validate=validate,
+        quiet=True,
+    )
+
+
+def kill_after(trainer: Trainer, steps: int) -> None:
+    """The training stops before the step that follows `steps` of this process."""
+    compiled = trainer._compiled
+
+    def stopping(dataset: Any) -> Any:
+        step, done = compiled(dataset), iter(range(steps))
+
+        def run(batch: Any) -> Any:
+            if next(counter, None) is None:
+                raise Killed
+            return step(batch)
+
+        counter = trainer.__dict__.setdefault("_counter", done)
+        return run
+
+    trainer._compiled = stopping  # type: ignore[method-assign]
+
+
+def weights_of(model: Any) -> dict[str, np.ndarray]:
+    return {v.name: v.numpy() for v in model.variables}
+
+
+def assert_equal_weights(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert np.array_equal(value, other[name]), name
+
+
+def scripted(values: list[float | None]) -> Callable[[], float | None]:
+    found: Iterator[float | None] = iter(values)
+    return lambda: next(found)
+
+
+def auc_of(ads: Any, trainer: Trainer) -> Callable[[], float | None]:
+    rows = ads.cache.rows_of("valid")
+    return lambda: mean_auc(ads.cache, rows, predict(trainer.model, ads.cache, rows))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    ads: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, np.ndarray], TrainingResult, dict[str, np.ndarray]]:
+    trainer = trainer_of(ads, tmp_path_factory.mktemp("whole"), config())
+    trainer.validate = auc_of(ads, trainer)
+    result = trainer.fit(epochs(trainer.config, ads.cache.train_rows))
+    slots = {**trainer.optimizer.first_moments, **trainer.optimizer.accumulators}
+    return weights_of(trainer.model), result, {n: v.numpy() for n, v in slots.items()}
+
+
+def test_it_learns(ads: Any, uninterrupted: Any) -> None:
+    weights, result, _ = uninterrupted
+    initial = weights_of(model_of(ads))
+    assert all(v.shape == initial[n].shape for n, v in weights.items())
+    assert result.steps == 3 * STEPS
+    assert [h["phase"] for h in result.history] == ["epoch_1", "epoch_2", "epoch_3"]
+    assert [h["step"] for h in result.history] == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert result.best == max(result.history, key=lambda h: h["value"])["phase"]
+    assert result.examples_per_s is not None and result.examples_per_s > 0
+
+
+def test_kills_and_restarts_do_not_change_the_result(
+    ads: Any, tmp_path: Path, uninterrupted: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Before the first checkpoint, in the middle, right after an epoch's last checkpoint, ...
+    resumed_at = [0, 0, 4, STEPS, 2 * STEPS + 4]
+    kills = [3, 7, STEPS - 4 + 1, STEPS + 6]
+    for attempt, steps in enumerate([*kills, None]):
+        trainer = trainer_of(ads, tmp_path, config())
+        trainer.validate = auc_of(ads, trainer)
+        phases = epochs(trainer.config, ads.cache.train_rows)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            if steps is None:
+                result = trainer.fit(phases)
+            else:
+                kill_after(trainer, steps)
+                with pytest.raises(Killed):
+                    trainer.fit(phases)
+        said = f"resumed test at step {resumed_at[attempt]} " in caplog.text
+        assert said == (resumed_at[attempt] > 0), caplog.text
+    weights, expected, slots = uninterrupted
+    assert_equal_weights(weights_of(trainer.model), weights)
+    assert result.history == expected.history
+    assert (result.best, result.steps) == (expected.best, expected.steps)
+    found = {**trainer.optimizer.first_moments, **trainer.optimizer.accumulators}
+    for name, value in slots.items():
+        assert np.array_equal(found[name].numpy(), value), name
+
+
+def test_a_kill_between_history_and_checkpoint_counts_no_epoch_twice(
+    ads: Any, tmp_path: Path, uninterrupted: Any
+) -> None:
+    trainer = trainer_of(ads, tmp_path, config())
+    trainer.validate = auc_of(ads, trainer)
+    save = trainer.checkpoint._manager.save
+
+    def stop(checkpoint_number: int) -> None:
+        if trainer.checkpoint._values["phase"].numpy() == 2:
+            raise Killed
+        save(checkpoint_number=checkpoint_number)
+
+    trainer.checkpoint._manager.save = stop
+    with pytest.raises(Killed):
+        trainer.fit(epochs(trainer.config, ads.cache.train_rows))
+    trainer = trainer_of(ads, tmp_path, config())
+    trainer.validate = auc_of(ads, trainer)
+    result = trainer.fit(epochs(trainer.config, ads.cache.train_rows))
+    assert result.history == uninterrupted[1].history
+    assert_equal_weights(weights_of(trainer.model), uninterrupted[0])
+
+
+def test_a_finished_run_is_not_trained_again(ads: Any, tmp_path: Path) -> None:
+    for attempt in range(2):
+        trainer = trainer_of(ads, tmp_path, config(epochs=1), validate=scripted([0.5]))
+        result = trainer.fit(epochs(trainer.config, ads.cache.train_rows))
+        assert (result.best, result.steps) == ("epoch_1", STEPS)
+        assert (result.examples_per_s is None) == (attempt == 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "min_gain", "run", "best"),
+    [
+        ([0.5, 0.7, 0.6, 0.65, 0.9], 2, 0.0, 4, 2),
+        ([0.5, 0.6, 0.7, 0.8], 1, 0.0, 4, 4),
+        ([0.5, 0.5001, 0.5002, 0.9], 1, 0.01, 2, 2),
+        ([0.5, 0.5, 0.5, 0.5, 0.9], 3, 0.0, 4, 1),
+        ([0.6, None, 0.5, 0.9], 1, 0.0, 3, 1),
+    ],
+)
+def test_early_stopping_restores_the_best_weights(
+    ads: Any,
+    tmp_path: Path,
+    values: list[float | None],
+    patience: int,
+    min_gain: float,
+    run: int,
+    best: int,
+) -> None:
+    """Without rows to learn from, a variable counts the epochs."""
+    given = iter(values)
+    seen: list[dict[str, np.ndarray]] = []
+
+    def validate() -> float | None:
+        seen.append(weights_of(trainer.model))
+        trainer.model.heads.shared.bias.assign_add([1.0, 1.0])  # so that epochs differ
+        seen[-1] = weights_of(trainer.model)
+        return next(given)
+
+    training = config(patience=patience, min_gain=min_gain, epochs=len(values))
+    trainer = trainer_of(ads, tmp_path, training, validate=validate)
+    result = trainer.fit(epochs(training, ads.cache.train_rows[:4]))
+    assert len(seen) == run
+    assert result.best == f"epoch_{best}"
+    assert_equal_weights(weights_of(trainer.model), seen[best - 1])
+
+
+def test_shards_do_not_change_the_metrics(ads: Any, tmp_path: Path) -> None:
+    scores = []
+    for shards in (1, 4):
+        trainer = trainer_of(ads, tmp_path / str(shards), config(epochs=1), shards=shards)
+        trainer.fit([Phase("only", ads.cache.train_rows)])
+        rows = ads.cache.rows_of("test")
+        scores.append(predict(trainer.model, ads.cache, rows))
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+    one, other = (mean_auc(ads.cache, rows, s) for s in scores)
+    assert one == pytest.approx(other, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_refused_before_anything_is_kept(
+    ads: Any, tmp_path: Path
+) -> None:
+    def nothing(model: Any, batch: Any) -> tf.Tensor:
+        return tf.reduce_sum(model(batch)) * np.nan
+
+    trainer = trainer_of(ads, tmp_path, config(), loss=nothing)
+    with pytest.raises(UserError, match="diverged at step"):
+        trainer.fit([Phase("short", ads.cache.train_rows[:64], snapshot=1)])
+    assert not (tmp_path / "snapshots").exists()
+    assert trainer.checkpoint.restore().step == 0
+
+
+def test_chain_snapshots_are_the_weights_after_each_period(ads: Any, tmp_path: Path) -> None:
+    training = config(schedule="chain")
+    trainer = trainer_of(ads, tmp_path / "chain", training)
+    trainer.fit(chain(training, ads.cache))
+    found = sorted(int(p.name) for p in (tmp_path / "chain" / "snapshots").iterdir())
+    assert found == [0, 1, 2, 3, 4, 5, 6]
+    shorter = trainer_of(ads, tmp_path / "shorter", training)
+    shorter.fit(chain(training, ads.cache)[:4])  # the auxiliary rows and periods 0 to 2
+    last = model_of(ads)
+    read_weights(last, tmp_path / "chain" / "snapshots" / "3")
+    assert_equal_weights(weights_of(last), weights_of(shorter.model))

@@ -13,7 +13,14 @@ import typer
 from rich.console import Console
 
 # The package selects Keras 2 before TensorFlow is imported.
-from lfm4ads_tf.errors import ExportRefused, UserError
+try:
+    from lfm4ads_tf.errors import ExportRefused, UserError
+except Exception as error:
+    # The package itself refuses a process that is bound to Keras 3; its errors cannot be imported.
+    if type(error).__name__ != "UserError":
+        raise
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 if TYPE_CHECKING:
     from lfm4ads_tf.pipeline.run import Run

@@ -72,6 +72,8 @@ class TrainingConfig(StrictModel):
         batch_size: Rows a step.
         epochs: Upper bound of epochs.
         passes: Passes over each period of the chain.
+        replay: Earlier periods whose rows are mixed into each period's, so that every row is seen
+            in `replay` + 1 periods and the last one does not wash out the others.
         auxiliary_passes: Passes over the auxiliary rows before the first period.
         patience: Epochs without a gain of `min_gain` in the mean validation AUC before stopping.
         min_gain: Smallest gain in AUC that counts.
@@ -84,6 +86,7 @@ class TrainingConfig(StrictModel):
     batch_size: int = Field(default=1024, ge=1)
     epochs: int = Field(default=10, ge=1)
     passes: int = Field(default=1, ge=1)
+    replay: int = Field(default=0, ge=0)
     auxiliary_passes: int = Field(default=1, ge=0)
     patience: int = Field(default=1, ge=1)
     min_gain: float = Field(default=0.0, ge=0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm4ads_tf.data.datasets.staging import staged_folder
+from lfm4ads_tf.data.datasets.staging import remove_leftovers, staged_folder
 from lfm4ads_tf.errors import UserError
 
 __all__ = ["staged_file", "staged_folder", "write_arrays", "write_json", "write_text"]
@@ -27,6 +27,7 @@ def staged_file(target: Path) -> Iterator[Path]:
     staging = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
         yield staging
         os.replace(staging, target)
     except OSError as error:

@@ -214,6 +214,12 @@ def make_ads(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AdsWorld
 
 
 @pytest.fixture(scope="session")
+def ads_features() -> Callable[..., dict[str, Any]]:
+    """`ads_features(*names)`: some of the features, for models that are traced fast."""
+    return lambda *names: {n: ADS_SPEC["features"][n] for n in names}
+
+
+@pytest.fixture(scope="session")
 def ads(make_ads: Callable[..., AdsWorld]) -> AdsWorld:
     """The unchanged data set."""
     return make_ads()

@@ -22,9 +22,7 @@ NAMES = [f"f{k}" for k in range(USER + ITEM)]
 @pytest.fixture(scope="module")
 def model() -> FoundationModel:
     layout = FeatureLayout(
-        fields=tuple(
-            IdField(n, "user" if k < USER else "item", n) for k, n in enumerate(NAMES)
-        ),
+        fields=tuple(IdField(n, "user" if k < USER else "item", n) for k, n in enumerate(NAMES)),
         dense=(),
         tables=tuple(TableField(n, 5 + k) for k, n in enumerate(NAMES)),
         scenarios=tuple(f"tab_{k}" for k in range(SCENARIOS)),

@@ -28,7 +28,8 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.spec import FeatureSpec, SplitByFraction
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.split import SplitByFraction
 
 SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requests
 

@@ -23,10 +23,10 @@ from lfm4ads_tf.features.spec import (
     FeatureSpec,
     LogTable,
     SideTable,
-    SplitByColumn,
     check_table_owners,
     columns_read,
 )
+from lfm4ads_tf.features.split import SplitByColumn
 
 _TYPES: dict[str, ColumnType] = {
     "text": "string",
@@ -161,6 +161,9 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         )
         for name, table in tables.items()
     }
+    keys = [spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.scenario]
+    first = source_files(folder, spec.log.files)[0]
+    check_columns(first, [key for key in keys if key is not None], headers["log"])
     check_table_owners(spec, headers)
     wanted: dict[str, dict[str, ColumnType]] = {name: {} for name in tables}
     log = wanted["log"]

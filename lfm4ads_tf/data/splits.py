@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import FeatureSpec, SplitByColumn
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.split import SplitByColumn
 
 TRAIN, VALID, TEST, AUXILIARY = 0, 1, 2, 3
 SPLITS = {"train": TRAIN, "valid": VALID, "test": TEST}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import (
@@ -22,6 +22,7 @@ from lfm4ads_tf.features.kinds import (
     StatisticFeature,
     VocabularyFeature,
 )
+from lfm4ads_tf.features.split import Period, Split
 from lfm4ads_tf.strict import StrictModel, parse
 
 Owner = Literal["user", "item", "context"]
@@ -86,61 +87,6 @@ class Task(StrictModel):
     positive_at_least: float | None = None
 
 
-class SplitByColumn(StrictModel):
-    """train: column < train_until <= valid: column < valid_until <= test."""
-
-    by: str
-    train_until: float
-    valid_until: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SplitByColumn:
-        if self.train_until >= self.valid_until:
-            raise ValueError(
-                f"train_until ({self.train_until:.15g}) must be below valid_until "
-                f"({self.valid_until:.15g})"
-            )
-        return self
-
-
-class SplitByFraction(StrictModel):
-    """The first, middle and last fraction of each scenario's rows in time order."""
-
-    per: Literal["scenario", "all"]
-    by: Literal["time"] = "time"
-    fractions: tuple[float, float, float]
-
-    @model_validator(mode="after")
-    def _sum_to_one(self) -> SplitByFraction:
-        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(f"fractions must be positive and sum to 1, got {self.fractions}")
-        return self
-
-
-def _kind_of_split(value: Any) -> str:
-    """Tag of a split, whether raw or validated."""
-    fractions = isinstance(value, SplitByFraction) or (
-        isinstance(value, Mapping) and "fractions" in value
-    )
-    return "by fraction" if fractions else "by column"
-
-
-class Period(StrictModel):
-    """What "a day" is: the distinct values of a column, or blocks of time.
-
-    Blocks begin where each scenario's rows, in time order, are cut into `blocks` equal parts.
-    """
-
-    by: str | None = None
-    blocks: int | None = Field(default=None, ge=2)
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Period:
-        if (self.by is None) == (self.blocks is None):
-            raise ValueError("give exactly one of `by` (a column) and `blocks` (a number)")
-        return self
-
-
 class FeatureSpec(StrictModel):
     """A data set's declaration.
 
@@ -169,10 +115,7 @@ class FeatureSpec(StrictModel):
     keys: Keys
     tasks: dict[str, Task] = Field(min_length=1)
     signals: dict[str, Task] = {}
-    split: Annotated[
-        Annotated[SplitByColumn, Tag("by column")] | Annotated[SplitByFraction, Tag("by fraction")],
-        Discriminator(_kind_of_split),
-    ]
+    split: Split
     period: Period = Period(blocks=8)
     features: dict[str, Annotated[FeatureConfig, Field(discriminator="kind")]] = Field(min_length=1)
     thresholds: dict[Literal["cold_item", "light_user"], int] = {"cold_item": 5, "light_user": 5}

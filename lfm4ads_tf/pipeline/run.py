@@ -99,7 +99,9 @@ class Run:
             theirs = yaml.safe_load(path.read_text("utf-8"))
             ours = self.resolved.model_dump(mode="json")
             difference = _first_difference(_identity(theirs), _identity(ours))
-            if difference and not overwrite:
+            # A folder in which nothing was made yet belongs to no configuration.
+            made = {p.name for p in self.out.iterdir()} - {path.name, _LOG_FILE}
+            if difference and made and not overwrite:
                 raise UserError(
                     f"The folder '{self.out}' was made from another configuration.",
                     received=difference,

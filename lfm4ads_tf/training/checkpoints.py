@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder, write_json
 
 _PREFIX = "weights"
@@ -60,7 +62,8 @@ class TrainingCheckpoint:
         for name, value in (("phase", phase), ("batch", batch), ("step", step)):
             self._values[name].assign(value)
         # The end of a phase and its last step are two saves: one must not overwrite the other.
-        self._manager.save(checkpoint_number=2 * step + (batch == 0))
+        with _disk(self._folder):
+            self._manager.save(checkpoint_number=2 * step + (batch == 0))
 
     def restore(self) -> Position:
         """Restores the latest checkpoint, if there is one, and returns its position."""
@@ -92,9 +95,22 @@ class TrainingCheckpoint:
         read_weights(self._model, self._folder / "best" / name)
 
 
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """Turns what TensorFlow raises for a full or read-only disk into a message."""
+    try:
+        yield
+    except (OSError, tf.errors.ResourceExhaustedError, tf.errors.PermissionDeniedError) as error:
+        raise UserError(
+            f"A checkpoint in '{folder}' cannot be written.",
+            received=getattr(error, "strerror", None) or error,
+            fix="check permissions and free space, then run the same command again",
+        ) from error
+
+
 def write_weights(model: tf_keras.Model, folder: Path) -> None:
     """Writes a model's weights into a folder, replacing it."""
-    with staged_folder(folder) as staging:
+    with staged_folder(folder) as staging, _disk(folder):
         tf.train.Checkpoint(model=model).write(str(staging / _PREFIX))
 
 

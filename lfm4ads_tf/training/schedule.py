@@ -40,7 +40,7 @@ def epochs(config: TrainingConfig, rows: np.ndarray) -> list[Phase]:
 
 
 def chain(config: TrainingConfig, cache: EncodedCache) -> list[Phase]:
-    """Auxiliary rows, then the periods in time order, a snapshot after each.
+    """Auxiliary rows, then the periods in time order with their replay, a snapshot after each.
 
     The snapshot after period d - 1 has seen no row of period d or later. The first snapshot, valid
     from the first period on, comes after the auxiliary rows; there is none without them.
@@ -52,8 +52,10 @@ def chain(config: TrainingConfig, cache: EncodedCache) -> list[Phase]:
             "auxiliary", cache.auxiliary_rows, config.auxiliary_passes, snapshot=first
         )
     period = cache.period[cache.train_rows]
-    for value in np.unique(period):
-        rows = cache.train_rows[period == value]
+    values = np.unique(period)
+    for k, value in enumerate(values):
+        window = values[max(0, k - config.replay) : k + 1]
+        rows = cache.train_rows[np.isin(period, window)]
         phases += _passes(f"period_{value}", rows, config.passes, snapshot=int(value) + 1)
     return phases
 

@@ -20,7 +20,9 @@ def test_bag_take_selects_lists(lists: list[list[int]], data: st.DataObject) -> 
     values = np.array([v for one in lists for v in one], np.int32)
     splits = np.concatenate([[0], np.cumsum([len(one) for one in lists])])
     taken = Bag(values, splits, values / 2).take(np.array(rows, np.int64))
-    found = [taken.values[a:b].tolist() for a, b in zip(taken.splits, taken.splits[1:])]
+    found = [
+        taken.values[a:b].tolist() for a, b in zip(taken.splits, taken.splits[1:], strict=False)
+    ]
     assert found == [lists[r] for r in rows]
     assert taken.weights is not None
     assert np.array_equal(taken.weights, taken.values / 2)

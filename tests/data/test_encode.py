@@ -55,9 +55,7 @@ def test_every_kind_of_feature_is_there(ads: Any) -> None:
 
 def test_held_out_rows_are_what_the_encoder_gives(ads: Any) -> None:
     encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
-    every = encoder.encode_numpy(
-        {**ads.raw.columns, **placeholder_columns(ads.spec, ads.raw.rows)}
-    )
+    every = encoder.encode_numpy({**ads.raw.columns, **placeholder_columns(ads.spec, ads.raw.rows)})
     rows = np.flatnonzero((ads.raw.split != TRAIN) & (ads.raw.split != AUXILIARY))
     cached = ads.cache.take(rows)
     assert np.array_equal(every["ids"][rows], cached["ids"])

@@ -22,7 +22,9 @@ def test_batches_hold_the_rows_of_take(ads: Any, refresh: Any) -> None:
         expected = ads.cache.take(order[32 * k : 32 * (k + 1)], refresh)
         for key in ("ids", "dense", "scenario", "item", "labels"):
             np.testing.assert_array_equal(batch[key].numpy(), expected[key])
-        assert set(batch["bags"]) == set(expected["bags"]) == {"interests", "pages", "clicked", "tags"}
+        assert (
+            set(batch["bags"]) == set(expected["bags"]) == {"interests", "pages", "clicked", "tags"}
+        )
         for name, bag in expected["bags"].items():
             ids, weights = batch["bags"][name]
             np.testing.assert_array_equal(ids.values.numpy(), bag.values)
@@ -48,7 +50,10 @@ def test_start_skips_whole_batches(ads: Any) -> None:
 def test_representations_travel_by_name(ads: Any) -> None:
     def lookup(rows: np.ndarray) -> dict[str, np.ndarray]:
         vector = np.stack([rows, rows * 2, np.ones(len(rows))], axis=1)
-        return {"UR": vector.astype(np.float32), "CR_user@cross_1": vector[:, :2].astype(np.float32)}
+        return {
+            "UR": vector.astype(np.float32),
+            "CR_user@cross_1": vector[:, :2].astype(np.float32),
+        }
 
     order = order_of(ads)
     data = batches(ads.cache, order, 50, representations=lookup)
@@ -67,5 +72,7 @@ def test_apply_traces_once(ads: Any) -> None:
 
     order = order_of(ads)
     values = np.concatenate([v.numpy() for v in apply(total, batches(ads.cache, order, 32))])
-    np.testing.assert_allclose(values, ads.cache.take(order)["dense"].sum(axis=1), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        values, ads.cache.take(order)["dense"].sum(axis=1), rtol=1e-5, atol=1e-4
+    )
     assert len(traced) == 1

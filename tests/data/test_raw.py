@@ -175,7 +175,9 @@ def test_owner_checks_that_need_the_headers(folder: Path) -> None:
     device = {"owner": "user", "kind": "hashed", "column": "device"}
     for name in ("log_1.csv", "log_2.csv"):
         lines = (folder / name).read_text().splitlines()
-        (folder / name).write_text("\n".join([lines[0] + ",device", *[x + ",m" for x in lines[1:]]]))
+        (folder / name).write_text(
+            "\n".join([lines[0] + ",device", *[x + ",m" for x in lines[1:]]])
+        )
     features = {**SPEC["features"], "device": device}
     with pytest.raises(UserError, match="log.user_columns"):
         load_raw(spec_of(features=features), folder)

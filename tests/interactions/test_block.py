@@ -59,7 +59,10 @@ class Oracle:
     def cross(self, x0: np.ndarray, depth: int = 2) -> list[np.ndarray]:
         out, x = [], x0
         for k in range(1, depth + 1):
-            x = x0 * (x @ self.matrix(f"cross_{k}", "kernel") + self.matrix(f"cross_{k}", "bias")) + x
+            x = (
+                x0 * (x @ self.matrix(f"cross_{k}", "kernel") + self.matrix(f"cross_{k}", "bias"))
+                + x
+            )
             out.append(x)
         return out
 
@@ -121,9 +124,7 @@ def test_parallel_layers_read_the_towers_and_lie_side_by_side() -> None:
 
 @pytest.mark.parametrize("structure", ["stacked", "parallel"])
 @pytest.mark.parametrize("layers", [[FM], [CROSS], [DNN], [DNN, CROSS], [CROSS, FM], []])
-def test_names_follow_the_configured_order(
-    structure: str, layers: list[dict[str, Any]]
-) -> None:
+def test_names_follow_the_configured_order(structure: str, layers: list[dict[str, Any]]) -> None:
     setup = config(layers, structure)
     found, output = run(InteractionBlock(setup, name="block"), inputs())
     assert list(found) == layer_names(setup)

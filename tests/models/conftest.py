@@ -52,7 +52,11 @@ def embeddings() -> EmbeddingsConfig:
 @pytest.fixture
 def network() -> NetworkConfig:
     """Small towers and one layer of each type."""
-    layers = [{"type": "fm", "dim": 4}, {"type": "cross", "depth": 1}, {"type": "dnn", "units": [5]}]
+    layers = [
+        {"type": "fm", "dim": 4},
+        {"type": "cross", "depth": 1},
+        {"type": "dnn", "units": [5]},
+    ]
     raw = {"user_tower": [6, 4], "item_tower": [3], "block": {"layers": layers}}
     return parse(NetworkConfig, raw, source="network")
 

@@ -69,7 +69,8 @@ def test_the_seed_settles_every_weight(
     make_batch: Callable[..., dict[str, Any]],
 ) -> None:
     logits = [
-        FoundationModel(layout, network, embeddings, seed=s)(make_batch()).numpy() for s in (1, 1, 2)
+        FoundationModel(layout, network, embeddings, seed=s)(make_batch()).numpy()
+        for s in (1, 1, 2)
     ]
     assert np.array_equal(logits[0], logits[1])
     assert not np.array_equal(logits[0], logits[2])

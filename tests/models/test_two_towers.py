@@ -13,7 +13,9 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.two_towers import TwoTowers
 
 
-def embedded(model: TwoTowers, layout: FeatureLayout, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+def embedded(
+    model: TwoTowers, layout: FeatureLayout, batch: dict[str, Any]
+) -> dict[str, np.ndarray]:
     """Every field's embedding from the tables, row by row."""
     out = {}
     for field in layout.fields:
@@ -23,10 +25,14 @@ def embedded(model: TwoTowers, layout: FeatureLayout, batch: dict[str, Any]) -> 
             out[field.name] = table[np.where(ids < 0, len(table) - 1, ids)]
             continue
         ids, weights = batch["bags"][field.name]
-        weights = ids.with_values(tf.ones_like(ids.values, tf.float32)) if weights is None else weights
+        weights = (
+            ids.with_values(tf.ones_like(ids.values, tf.float32)) if weights is None else weights
+        )
         rows = []
         for row, weight in zip(ids.to_list(), weights.to_list(), strict=True):
-            total = sum((w * table[i] for i, w in zip(row, weight, strict=True)), np.zeros(table.shape[1]))
+            total = sum(
+                (w * table[i] for i, w in zip(row, weight, strict=True)), np.zeros(table.shape[1])
+            )
             rows.append(total / (sum(weight) or 1) if field.combiner == "mean" else total)
         out[field.name] = np.array(rows)
     return out

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.predict import open_run
@@ -103,9 +104,7 @@ def _keyed(cache: EncodedCache, rows: np.ndarray, side: str) -> dict[str, dict[s
 
 def _vocabulary_texts(cache: EncodedCache) -> list[str]:
     """Text of each id of the item vocabulary."""
-    from lfm4ads_tf.pipeline.predict import load_encoder
-
-    fitted = load_encoder(open_run(cache.folder.parent)).fitted
+    fitted = FittedEncoding.load(cache.folder / "encoding")
     return ["(rare)", *fitted.vocabularies["item_id"].values]
 
 
@@ -160,7 +159,7 @@ def _weights(model: Any, cache: EncodedCache) -> dict[str, np.ndarray]:
     embeddings = model.backbone.embeddings
     found: dict[str, np.ndarray] = {}
     for table in cache.layout.tables:
-        found[table.name] = embeddings.read_rows(table.name, np.arange(table.rows))
+        found[table.name] = embeddings.read_table(table.name)
     parts = {id(p) for dim in embeddings.dims for p in embeddings.parts(dim)}
     for k, variable in enumerate(v for v in model.variables if id(v) not in parts):
         value = variable.numpy()

@@ -104,15 +104,15 @@ def test_a_checkpoint_of_four_shards_loads_on_one_and_three_with_its_slots(
         assert all(np.array_equal(first[n], stored[n]) for n in compared)
 
 
-def test_exports_of_a_sharded_run_hold_one_merged_table(sharded: Path, shop_run: Any) -> None:
+def test_exports_of_a_sharded_run_hold_one_merged_table(sharded: Path) -> None:
+    run = open_run(sharded)
+    model = build.foundation(run.cache.layout, run.config, 0)
+    (rows,) = [fused.rows for fused in model.backbone.embeddings.layout.fused.values()]
     for name in ("foundation", "user_tower", "item_tower", "ranker_home"):
         folder = sharded / "exports" / name / "1"
         assert json.loads((folder / "blessing.json").read_text())["kind"] == name
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
-        whole = tf.train.load_checkpoint(str(shop_run[0] / "exports" / name / "1/variables/variables"))
-        shapes = sorted(map(tuple, reader.get_variable_to_shape_map().values()))
-        assert shapes == sorted(map(tuple, whole.get_variable_to_shape_map().values()))
-        loaded = tf.saved_model.load(str(folder))
-        tables = [v for v in loaded.variables if "table" in v.name]
-        assert len(tables) == len({v.shape[1] for v in tables}) >= 1
-        assert not [v for v in loaded.variables if "part_" in v.name]
+        shapes = [tuple(s) for s in reader.get_variable_to_shape_map().values()]
+        # All features have one width, so there is one physical table: every other weight is small.
+        tables = [s for s in shapes if len(s) == 2 and s[0] > 100]
+        assert tables == [(rows, 4)], shapes

@@ -47,7 +47,10 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        remove_leftovers(target)
+        staging = Path(
+            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{os.getpid()}.")
+        )
     except OSError as error:
         raise _unwritable(target, error) from error
     try:
@@ -60,6 +63,27 @@ def staged_folder(target: Path) -> Iterator[Path]:
         raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Removes what killed processes have staged for `target`; running ones keep theirs."""
+    for leftover in target.parent.glob(f".{target.name}.*"):
+        owner = leftover.name.removeprefix(f".{target.name}.").partition(".")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _unwritable(target: Path, error: OSError) -> UserError:

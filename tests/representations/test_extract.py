@@ -1,0 +1,223 @@
+"""Extraction on a small chain: what is stored, and that no later event touches it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.config import RepresentationsConfig, RunConfig
+from lfm4ads_tf.data.input import apply, batches
+from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.losses.masked_bce import masked_bce
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.representations.extract import extract
+from lfm4ads_tf.representations.store import RepresentationStore, RepresentationWriter
+from lfm4ads_tf.strict import parse
+from lfm4ads_tf.training.checkpoints import read_weights, write_weights
+from lfm4ads_tf.training.schedule import chain
+from lfm4ads_tf.training.trainer import Trainer
+
+FEATURES = ["user_id", "segment", "user_click", "clicked", "item_id", "brand", "tab"]
+UPSTREAM = {
+    "network": {
+        "user_tower": [4],
+        "item_tower": [3],
+        "block": {
+            "layers": [{"type": "cross", "depth": 1}, {"type": "dnn", "units": [5], "dropout": 0.1}]
+        },
+    },
+    "embeddings": {"dim": 4, "init_scale": 0.1},
+    "training": {
+        "schedule": "chain",
+        "batch_size": 32,
+        "optimizer": {"table_learning_rate": 0.1, "dense_learning_rate": 0.01, "clip_norm": 1.0},
+    },
+}
+HALF_LIFE = 30.0
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A trained chain and its stored representations."""
+
+    world: Any
+    model: FoundationModel
+    folder: Path
+    store: RepresentationStore
+
+    def load(self, period: int | None) -> None:
+        read_weights(
+            self.model, self.folder / (f"snapshots/{period}" if period is not None else "weights")
+        )
+
+
+def train_and_extract(world: Any, folder: Path, **over: Any) -> Chain:
+    config = parse(RunConfig, {"upstream": UPSTREAM}, source="run")
+    model = build.foundation(world.cache.layout, config, 3)
+    trainer = Trainer(
+        model,
+        [model.backbone.embeddings],
+        lambda b: masked_bce(b["labels"], model(b, training=True), tf.ones([2])),
+        world.cache,
+        config.upstream.training,
+        seed=3,
+        label="chain",
+        folder=folder,
+        tensorboard=folder / "tensorboard",
+        quiet=True,
+    )
+    trainer.fit(chain(config.upstream.training, world.cache))
+    write_weights(model, folder / "weights")
+    return store_of(Chain(world, model, folder, None), "version", **over)  # type: ignore[arg-type]
+
+
+def store_of(made: Chain, name: str, **over: Any) -> Chain:
+    options = RepresentationsConfig(half_life=HALF_LIFE, **over)
+    (made.folder / name).mkdir()
+    writer = RepresentationWriter(made.folder / name)
+    extract(made.model, made.load, made.world.cache, options, writer, quiet=True)
+    writer.close({"version": "1", **options.model_dump(mode="json")})
+    return Chain(made.world, made.model, made.folder, RepresentationStore(made.folder / name))
+
+
+@pytest.fixture(scope="module")
+def features(ads_features: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    return ads_features(*FEATURES)
+
+
+@pytest.fixture(scope="module")
+def made(
+    make_ads: Callable[..., Any], features: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Chain:
+    return train_and_extract(make_ads(features=features), tmp_path_factory.mktemp("chain"))
+
+
+def parts(store: RepresentationStore) -> dict[tuple[str, str, int], dict[str, np.ndarray]]:
+    """(name, state, valid_from) -> key -> vector."""
+    out = {}
+    for name, entry in store.manifest["representations"].items():
+        for part in entry["parts"]:
+            table = pq.read_table(store.folder / part["file"])
+            vectors = np.array(table["vector"].to_pylist(), np.float32)
+            keys = table["key"].to_pylist()
+            assert len(set(keys)) == len(keys) == part["rows"]
+            assert set(table["valid_from"].to_pylist()) == {part["period"]}
+            where = (name, part["state"], part["valid_from"])
+            out[where] = dict(zip(keys, vectors, strict=True))
+    return out
+
+
+def activations(made: Chain, rows: np.ndarray) -> dict[str, np.ndarray]:
+    found = list(
+        apply(made.model.represent, batches(made.world.cache, rows, 1000, refresh="daily"))
+    )
+    return {n: v.numpy() for n, v in found[0].items()}
+
+
+def test_stored_values_are_the_definition(made: Chain) -> None:
+    cache, stored = made.world.cache, parts(made.store)
+    layers = ["towers", "cross_1", "dnn_1"]
+    names = ["UR", "IR", *[f"CR_{s}@{n}" for s in ("user", "item") for n in layers]]
+    assert sorted(made.store.dims) == sorted(names)
+    trained = np.isin(cache.split, (TRAIN, AUXILIARY))
+    keys = {"user": cache.keys("user").to_pylist(), "item": cache.keys("item").to_pylist()}
+    codes = {"user": cache.user, "item": cache.item}
+    events: dict[tuple[str, str, str], list[tuple[float, np.ndarray]]] = {}
+    seen = set()
+    for period in [-1, *range(8)]:
+        rows = np.flatnonzero(cache.period == period)
+        train = bool(trained[rows[0]])
+        made.load(period + 1 if train else None)
+        values = activations(made, rows)
+        state = "train" if train else "daily"
+        for side, tower in (("user", "UR"), ("item", "IR")):
+            last = {keys[side][codes[side][r]]: k for k, r in enumerate(rows)}
+            found = stored[tower, state, period + 1]
+            assert found.keys() == last.keys()
+            for key, k in last.items():
+                np.testing.assert_allclose(found[key], values[tower][k], atol=1e-6)
+            for layer in layers:
+                for k, r in enumerate(rows):
+                    key = keys[side][codes[side][r]]
+                    event = (cache.time[r] / 3600, values[layer][k].astype(np.float64))
+                    events.setdefault((side, layer, key), []).append(event)
+                found = stored[f"CR_{side}@{layer}", state, period + 1]
+                assert found.keys() == last.keys()
+                for key in last:
+                    past = events[side, layer, key]
+                    fade = [2 ** (-(past[-1][0] - t) / HALF_LIFE) for t, _ in past]
+                    mean = np.sum([f * v for f, (_, v) in zip(fade, past, strict=True)], axis=0)
+                    mean /= np.sum(fade)
+                    normed = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
+                    np.testing.assert_allclose(found[key], normed, atol=2e-4)
+        seen |= {(n, state, period + 1) for n in names}
+    assert seen == set(stored)
+
+
+@pytest.mark.parametrize("day", [2, 5])
+def test_no_event_from_a_day_on_touches_what_is_valid_that_day(
+    made: Chain,
+    make_ads: Callable[..., Any],
+    changed_from: Callable[..., Any],
+    features: Any,
+    tmp_path: Path,
+    day: int,
+) -> None:
+    """Users, items, scenarios, labels and the number of events change; weights are trained anew."""
+    other = train_and_extract(make_ads(changed_from(day), features=features), tmp_path)
+    one, two = parts(made.store), parts(other.store)
+    early = [where for where in one if where[1] == "train" and where[2] <= day]
+    assert len(early) == 8 * (day + 1)
+    for where in early:
+        assert one[where].keys() == two[where].keys(), where
+        for key, vector in one[where].items():
+            assert np.array_equal(vector, two[where][key]), (where, key)
+    later = [where for where in one if where[1] == "train" and where[2] > day]
+    assert any(
+        not np.array_equal(one[w][k], two[w][k])
+        for w in later
+        for k in one[w].keys() & two[w].keys()
+    )
+    # The rows of that day receive bit-equal representations through the lookup.
+    names = list(made.store.dims)
+    found = []
+    for chain_ in (made, other):
+        cache = chain_.world.cache
+        users, items = cache.keys("user").to_pylist(), cache.keys("item").to_pylist()
+        rows = np.flatnonzero(cache.period < day)
+        joined = chain_.store.lookup(cache, names)(rows)
+        assert [users[u] for u in cache.user[rows]] and [items[i] for i in cache.item[rows]]
+        found.append(joined)
+    for name in names:
+        assert np.array_equal(found[0][name], found[1][name])
+        assert found[0][name][:, -1].any()
+
+
+def test_one_snapshot_uses_the_final_weights(made: Chain) -> None:
+    single = store_of(made, "single", snapshots="single", layers=["dnn_1"])
+    assert sorted(single.store.dims) == ["CR_item@dnn_1", "CR_user@dnn_1", "IR", "UR"]
+    cache = made.world.cache
+    rows = np.flatnonzero(cache.period == 0)
+    made.load(None)
+    values = activations(made, rows)
+    stored = parts(single.store)["UR", "train", 1]
+    keys = cache.keys("user").to_pylist()
+    for key, k in {keys[cache.user[r]]: k for k, r in enumerate(rows)}.items():
+        np.testing.assert_allclose(stored[key], values["UR"][k], atol=1e-6)
+    assert not np.allclose(stored[key], parts(made.store)["UR", "train", 1][key])
+
+
+def test_an_unknown_layer_is_refused(made: Chain) -> None:
+    with pytest.raises(UserError, match="unknown layer 'dnn_2'. Did you mean 'dnn_1'"):
+        store_of(made, "wrong", layers=["dnn_2"])
+    assert json.loads((made.store.folder / "manifest.json").read_text())["version"] == "1"

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 # The package selects Keras 2 before TensorFlow is imported.
 try:
     from lfm4ads_tf.errors import ExportRefused, UserError
+    from lfm4ads_tf.quiet import native_stderr_hidden
 except Exception as error:
     # The package itself refuses a process that is bound to Keras 3; its errors cannot be imported.
     if type(error).__name__ != "UserError":
@@ -87,7 +89,8 @@ def _command(name: str) -> Callable[..., None]:
         overwrite: OverwriteOption = False,
         quiet: QuietOption = False,
     ) -> None:
-        from lfm4ads_tf.pipeline.stages import Selection, run_stages
+        with native_stderr_hidden():  # TensorFlow's start-up banner
+            from lfm4ads_tf.pipeline.stages import Selection, run_stages
 
         selection = Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods)
         stages = STAGES if name == "run" else (name,)
@@ -120,7 +123,8 @@ def predict(
     output: Annotated[Path, typer.Option("--output", help="Parquet file to write.")],
 ) -> None:
     """Score new rows: row, scenario, task, score."""
-    from lfm4ads_tf.pipeline.predict import predict as predict_rows
+    with native_stderr_hidden():
+        from lfm4ads_tf.pipeline.predict import predict as predict_rows
 
     rows = predict_rows(out, model, input, output)
     _console().print(f"{rows:,} scores in {output}")
@@ -153,12 +157,18 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     errors = Console(stderr=True, soft_wrap=True)
     try:
-        app(standalone_mode=False)
+        # typer turns an interrupt into the exit code 130 and returns it, as it does with `Exit`.
+        code = app(standalone_mode=False)
+        if code == 130:
+            raise KeyboardInterrupt
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except UserError as error:
-        errors.print(f"[bold red]Error:[/bold red] {error}", markup=True, highlight=False)
+        errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False)
         sys.exit(2)
     except ExportRefused as error:
-        errors.print(f"[bold red]Export refused:[/bold red] {error}", highlight=False)
+        message = escape(str(error))
+        errors.print(f"[bold red]Export refused:[/bold red] {message}", highlight=False)
         sys.exit(3)
     except (typer.Abort, KeyboardInterrupt):
         errors.print("Interrupted; run the same command again to go on.", highlight=False)
@@ -167,7 +177,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
-            errors.print(f"[bold red]Error:[/bold red] {error.format_message()}", highlight=False)
+            message = escape(error.format_message())
+            errors.print(f"[bold red]Error:[/bold red] {message}", highlight=False)
             sys.exit(2)
         traceback.print_exc()
         sys.exit(1)

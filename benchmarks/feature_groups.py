@@ -62,6 +62,7 @@ def main() -> None:
         path.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
         assignment = f"upstream.training.auxiliary_passes={passes}"
         run = Run(out / "run", resolve(path, [assignment], {"seeds": options.seeds}))
+        run.begin()
         prepare(run, options.data_dir)
         cells = [name]
         for seed in run.config.all_seeds:

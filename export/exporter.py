@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ def export_model(
     version: int | None = None,
     warmup_rows: int = 64,
     rebuild: Rebuild | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> Path:
     """Exports a model as `out/<name>/<version>/`, or publishes nothing.
 
@@ -56,6 +58,7 @@ def export_model(
         warmup_rows: Samples written as warm-up requests, at most 1000.
         rebuild: Makes the model with another number of shards; needed when its tables are
             sharded, because an export holds merged tables.
+        source: What the model is, recorded in `blessing.json`.
 
     Returns:
         The version folder.
@@ -94,7 +97,10 @@ def export_model(
         write_warmup(staging, name, examples[:warmup_rows])
         report = verify_export(staging)
         blessing = {"blessed_at": datetime.now(UTC).isoformat(timespec="seconds"), **report}
-        write_json(staging / "blessing.json", {"model": name, "kind": kind, **blessing})
+        write_json(
+            staging / "blessing.json",
+            {"model": name, "kind": kind, "source": dict(source or {}), **blessing},
+        )
         return _publish(staging, folder, version)
     except ExportRefused as refused:
         raise ExportRefused(f"The export '{name}' is refused: {refused}") from refused

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 def export_run(run: Run) -> None:
     """Exports the first seed's foundation model, towers and rankers to `OUT/exports/`.
 
-    A model whose newest version is younger than its training is not exported again.
+    A model whose newest version was made from the same training and method is not exported again.
 
     Raises:
         ExportRefused: An export failed its verification; it is not published.
@@ -37,9 +40,10 @@ def export_run(run: Run) -> None:
     exports = _Exports(run)
     upstream = run.upstream(run.config.seed)
     for kind in ("foundation", "user_tower", "item_tower"):
-        if exports.is_due(kind, upstream):
+        source = exports.source(upstream, "upstream")
+        if exports.is_due(kind, source):
             model = load_upstream(run, run.config.seed)
-            exports.write(kind, model, rebuild=exports.rebuild_upstream)
+            exports.write(kind, model, source, rebuild=exports.rebuild_upstream)
     for scenario in trained_scenarios(run):
         exports.ranker(scenario)
 
@@ -53,11 +57,25 @@ class _Exports:
         self.encoder = load_encoder(run)
         self.samples = pq.read_table(run.out / "data" / "samples.parquet")
 
-    def is_due(self, name: str, training: Path) -> bool:
-        """Whether a model has no version that is younger than its training."""
-        versions = find_exports(self.out / name) if (self.out / name).exists() else []
-        trained = (training / "results.json").stat().st_mtime if training.exists() else 0.0
-        return not any(v.stat().st_mtime >= trained for v in versions)
+    def source(self, training: Path, method: str) -> dict[str, Any]:
+        """What an export is made from: it tells whether a version is up to date."""
+        results = (training / "results.json").read_bytes()
+        return {
+            "method": method,
+            "seed": self.run.config.seed,
+            "training": hashlib.sha256(results).hexdigest()[:16],
+            "warmup_rows": self.run.config.export.warmup_rows,
+        }
+
+    def is_due(self, name: str, source: Mapping[str, Any]) -> bool:
+        """Whether the newest version of a model was made from something else."""
+        folder = self.out / name
+        versions = find_exports(folder) if folder.exists() else []
+        if not versions:
+            return True
+        newest = max(versions, key=lambda v: int(v.name))
+        blessing = json.loads((newest / "blessing.json").read_text("utf-8"))
+        return bool(blessing["source"] != source)
 
     def rebuild_upstream(self, shards: int) -> tf_keras.Model:
         """The upstream with another number of shards, untrained."""
@@ -68,9 +86,9 @@ class _Exports:
         """Exports one scenario's ranker with the representations as request features."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
-        if not self.is_due(
-            f"ranker_{file_name(scenario)}", run.downstream(scenario, method.name, seed)
-        ):
+        name = f"ranker_{file_name(scenario)}"
+        source = self.source(run.downstream(scenario, method.name, seed), method.name)
+        if not self.is_due(name, source):
             return
         model = load_downstream(run, scenario, method, seed)
         store = open_store(run, seed) if method.sources else None
@@ -84,12 +102,13 @@ class _Exports:
         if store is not None:
             join = store.lookup(run.cache, method.sources)
             joined = join(samples["row"].to_numpy())
-        self.write(f"ranker_{file_name(scenario)}", model, samples, joined, rebuild)
+        self.write(name, model, source, samples, joined, rebuild)
 
     def write(
         self,
         name: str,
         model: tf_keras.Model,
+        source: Mapping[str, Any],
         samples: pa.Table | None = None,
         representations: Mapping[str, np.ndarray] | None = None,
         rebuild: Rebuild | None = None,
@@ -105,6 +124,7 @@ class _Exports:
             representations=representations,
             warmup_rows=self.run.config.export.warmup_rows,
             rebuild=rebuild,
+            source=source,
         )
         _LOG.info("exported %s version %s, verified", name, folder.name)
 

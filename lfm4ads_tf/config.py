@@ -216,7 +216,10 @@ def resolve(
     assignments: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Resolved:
-    """Merges defaults, preset, the spec's `run` section, options and `--set` assignments.
+    """Merges defaults, the spec's `run` section, options and `--set` assignments, in this order.
+
+    A preset is merged just before the document that names it: one given with `--set` replaces
+    what the spec's `run` section says.
 
     `embeddings.<key>` is short for the same key of the upstream's, the downstream's and the
     retriever's tables.
@@ -248,10 +251,11 @@ def resolve(
             )
     spec = parse_spec(merge(raw_spec, over_spec), source=str(spec_path))
     over_run = merge(over_run, options or {})
-    preset = _preset(over_run.get("preset", spec.run.get("preset")))
+    # A preset stands just below the document that names it.
+    layers = [_preset(spec.run.get("preset")), spec.run, _preset(over_run.get("preset")), over_run]
     # Over the full defaults: a part given by halves must keep the other half's own defaults.
     run = RunConfig().model_dump(mode="json")
-    for layer in (preset, spec.run, over_run):
+    for layer in layers:
         run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
     return Resolved(spec=spec, config=config)

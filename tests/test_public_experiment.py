@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.config import RunConfig, resolve
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.features.spec import merge
 from lfm4ads_tf.models.foundation import FoundationModel
@@ -99,3 +100,15 @@ def test_equals_a_numpy_forward_pass(model: FoundationModel) -> None:
     np.testing.assert_allclose(found["dnn_1"], hidden_1, atol=1e-5)
     np.testing.assert_allclose(found["dnn_2"], hidden_2, atol=1e-5)
     np.testing.assert_allclose(model(given).numpy()[:, 0], expected, atol=1e-5)
+
+
+def test_the_spec_declares_these_fields() -> None:
+    path = Path(__file__).parents[1] / "feature_specs" / "kuairand_public.yaml"
+    found = resolve(path, ["preset=public_experiment"])
+    owners = [feature.owner for feature in found.spec.features.values()]
+    assert owners.count("user") == USER and owners.count("item") == ITEM
+    assert len(owners) == USER + ITEM
+    assert found.spec.task_names == ["click"]
+    assert not any(getattr(feature, "dim", None) for feature in found.spec.features.values())
+    for part in (found.config.upstream, found.config.downstream):
+        assert part.embeddings.dim == 10 and not part.network.shared_head

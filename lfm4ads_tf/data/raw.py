@@ -113,8 +113,10 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
         time = time / 1000.0
     order = np.argsort(time, kind="stable")
     if spec.period.by is not None:
+        days = _floats(log[spec.period.by])
+        _refuse_missing(days, spec.period.by)
         # A clock that disagrees with the period's column must not reorder the periods.
-        order = order[np.argsort(_floats(log[spec.period.by])[order], kind="stable")]
+        order = order[np.argsort(days[order], kind="stable")]
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
     time = time[order]
     scenario = log[spec.keys.scenario] if spec.keys.scenario else None
@@ -366,7 +368,7 @@ def _number(log: Mapping[str, pa.Array], spec: FeatureSpec) -> np.ndarray | None
     return values
 
 
-def _refuse_missing(values: np.ndarray, column: str | None) -> None:
+def _refuse_missing(values: np.ndarray, column: str) -> None:
     if np.isnan(values).any():
         raise UserError(
             f"The column '{column}' orders the log and must have a value in every row.",

@@ -15,9 +15,11 @@ from pydantic import Field, model_validator
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import (
+    CrossedFeature,
     FeatureConfig,
     HashedFeature,
     IdentityFeature,
+    NumericFeature,
     SequenceFeature,
     StatisticFeature,
     VocabularyFeature,
@@ -227,6 +229,14 @@ def _check_references(spec: FeatureSpec) -> None:
                 + nearest(feature.task, spec.feedback),
                 fix=f"use one of {list(spec.feedback)}",
             )
+        if isinstance(feature, StatisticFeature):
+            for key in feature.keys:
+                if key in spec.features and not _has_one_id(spec.features[key]):
+                    raise UserError(
+                        f"Feature '{name}' counts by '{key}', which has no single id per row.",
+                        fix="count by a hashed, vocabulary, identity, crossed or bucketised "
+                        "feature, by user, item or scenario, or by a raw column",
+                    )
         if isinstance(feature, SequenceFeature) and feature.events_of is not None:
             if feature.events_of not in spec.feedback:
                 raise UserError(
@@ -265,6 +275,14 @@ def _owns_shareable_table(feature: object) -> bool:
     """Only ids that come from the value alone can be shared by another feature."""
     kinds = (HashedFeature, VocabularyFeature, IdentityFeature)
     return isinstance(feature, kinds) and feature.table is None
+
+
+def _has_one_id(feature: object) -> bool:
+    """Whether a feature becomes one logical id per row."""
+    if isinstance(feature, NumericFeature):
+        return feature.transform == "buckets"
+    kinds = (HashedFeature, VocabularyFeature, IdentityFeature, CrossedFeature)
+    return isinstance(feature, kinds)
 
 
 def columns_read(spec: FeatureSpec, name: str) -> tuple[str, ...]:

@@ -32,7 +32,15 @@ def extract(run: Run, seed: int) -> None:
     config = run.config.representations
     with staged_folder(target) as staging:
         writer = RepresentationWriter(staging)
-        extract_all(model, load_snapshot, run.cache, config, writer, quiet=run.quiet)
+        extract_all(
+            model,
+            load_snapshot,
+            run.cache,
+            config,
+            writer,
+            auxiliary=run.config.upstream.training.auxiliary_passes > 0,
+            quiet=run.quiet,
+        )
         writer.close(
             {
                 "version": f"seed_{seed}-{upstream_fingerprint(run, seed)}",

@@ -7,11 +7,13 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.data.cache import EncodedCache
@@ -19,6 +21,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import write_text
 
+_CONFIG_FILE = "config.yaml"
 _LOG_FILE = "log.txt"
 # What selects a part of a run rather than making another one.
 _SELECTION = (
@@ -49,7 +52,8 @@ class Run:
         self.out = out
         self.resolved = resolved
         self.quiet = quiet
-        self._claim(overwrite)
+        self._overwrite = overwrite
+        self._refuse_another()
 
     @property
     def spec(self) -> FeatureSpec:
@@ -92,25 +96,16 @@ class Run:
         """Where the TensorBoard logs of a training folder go."""
         return self.out / "tensorboard" / folder.relative_to(self.out)
 
-    def _claim(self, overwrite: bool) -> None:
-        """Takes the folder, or refuses one that another configuration made."""
-        path = self.out / "config.yaml"
-        if path.exists():
-            theirs = yaml.safe_load(path.read_text("utf-8"))
-            ours = self.resolved.model_dump(mode="json")
-            difference = _first_difference(_identity(theirs), _identity(ours))
-            # A folder in which nothing was made yet belongs to no configuration.
-            made = {p.name for p in self.out.iterdir()} - {path.name, _LOG_FILE}
-            if difference and made and not overwrite:
-                raise UserError(
-                    f"The folder '{self.out}' was made from another configuration.",
-                    received=difference,
-                    fix="choose another --out, or empty it with --overwrite",
-                )
-            if difference:
-                shutil.rmtree(self.out)
-        write_text(path, self.resolved.to_yaml())
-        log = logging.getLogger("lfm4ads_tf")
+    def begin(self) -> None:
+        """Takes the folder: writes `config.yaml` and starts `log.txt`.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        if self._difference() is not None:
+            shutil.rmtree(self.out)
+        write_text(self.out / _CONFIG_FILE, self.resolved.to_yaml())
+        log = logging.getLogger()
         # The log of another run of this process must not go on here.
         for earlier in [h for h in log.handlers if h.get_name() == _LOG_FILE]:
             log.removeHandler(earlier)
@@ -119,6 +114,30 @@ class Run:
         handler.set_name(_LOG_FILE)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(handler)
+
+    def _refuse_another(self) -> None:
+        """Refuses a folder that another configuration made, unless it may be emptied."""
+        difference = self._difference()
+        # A folder in which nothing was made yet belongs to no configuration.
+        made = difference and {p.name for p in self.out.iterdir()} - {_CONFIG_FILE, _LOG_FILE}
+        if made and not self._overwrite:
+            raise UserError(
+                f"The folder '{self.out}' was made from another configuration.",
+                received=difference,
+                fix="choose another --out, or empty it with --overwrite",
+            )
+
+    def _difference(self) -> str | None:
+        """What differs from the configuration that made the folder, None if nothing does."""
+        path = self.out / _CONFIG_FILE
+        if not path.exists():
+            return None
+        theirs = yaml.safe_load(path.read_text("utf-8"))
+        with suppress(ValidationError):
+            # A key that is newer than the run has its default there.
+            theirs = Resolved.model_validate(theirs).model_dump(mode="json")
+        ours = self.resolved.model_dump(mode="json")
+        return _first_difference(_identity(theirs), _identity(ours))
 
 
 def file_name(text: str) -> str:

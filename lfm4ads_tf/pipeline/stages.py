@@ -70,7 +70,8 @@ def run_stages(
     tf.config.experimental.enable_op_determinism()
     tf.random.set_seed(resolved.config.seed)
     seeds = resolved.config.all_seeds
-    run_methods(run)  # a wrong method name is refused before anything is trained
+    run_methods(run)  # a wrong method name is refused before anything is written
+    run.begin()
     for stage in stages:
         if stage == "prepare" or data_dir is not None:
             prepare(run, data_dir)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lfm4ads_tf.config import RepresentationsConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.input import apply, batches
-from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
+from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.progress import Progress
@@ -38,6 +38,7 @@ def extract(
     config: RepresentationsConfig,
     writer: RepresentationWriter,
     *,
+    auxiliary: bool = True,
     quiet: bool = False,
 ) -> None:
     """Writes every representation of every period.
@@ -54,6 +55,7 @@ def extract(
         cache: The encoded cache.
         config: Mode, snapshots, decay, layers.
         writer: Where the parts go.
+        auxiliary: Whether the upstream was trained on the auxiliary rows, so that they are events.
         quiet: Whether to hide the progress bar.
 
     Raises:
@@ -61,9 +63,10 @@ def extract(
     """
     layers = _layers(model, config)
     extraction = _Extraction(model, cache, config, layers, writer)
-    trained = np.isin(cache.split, (TRAIN, AUXILIARY))
+    trained = np.isin(cache.split, (TRAIN, AUXILIARY) if auxiliary else (TRAIN,))
     train_periods = np.unique(cache.period[trained]).tolist()
-    held_out = np.unique(cache.period[~trained]).tolist()
+    later = np.isin(cache.split, (VALID, TEST))
+    held_out = np.unique(cache.period[later]).tolist()
     with Progress("extract", len(train_periods) + len(held_out), quiet=quiet) as progress:
         for period in train_periods:
             daily = config.snapshots == "daily" and config.mode == "daily"
@@ -72,7 +75,7 @@ def extract(
             progress.advance(1)
         load_snapshot(None)
         for period in held_out:
-            extraction.advance(np.flatnonzero(~trained & (cache.period == period)), period, "daily")
+            extraction.advance(np.flatnonzero(later & (cache.period == period)), period, "daily")
             progress.advance(1)
 
 

@@ -24,7 +24,7 @@ from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.schedule import Phase
 
 _LOG = logging.getLogger(__name__)
-_SUMMARY_EVERY = 50  # steps between two points of the loss curve
+_SUMMARY_EVERY = 10  # steps between two points of the loss curve
 
 LossFunction = Callable[[Any], tf.Tensor]
 
@@ -188,8 +188,8 @@ class Trainer:
             if value is not None:
                 entry = {"phase": phase.name, "value": value, "step": result.steps}
                 result.history.append(entry)
-                tf.summary.scalar("valid/auc", value, step=result.steps)
-                progress.note(f"valid AUC {value:.4f}")
+                tf.summary.scalar("valid/objective", value, step=result.steps)
+                progress.note(f"valid {value:.4f}")
                 # The first of equal values is the best one, here and in `fit`.
                 if max(result.history, key=lambda h: h["value"]) is entry:
                     self.checkpoint.save_best(phase.name)

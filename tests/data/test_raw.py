@@ -203,3 +203,10 @@ def test_a_feature_may_read_the_side_tables_own_key(folder: Path) -> None:
     features = {**SPEC["features"], "account": {"owner": "user", "kind": "hashed", "column": "uid"}}
     raw = load_raw(spec_of(features=features), folder)
     assert raw.columns["uid"].to_pylist() == ["a", None, "a", None, "b", "a"]
+
+
+def test_a_clock_that_disagrees_with_the_period_does_not_reorder_periods(folder: Path) -> None:
+    replace(folder, "log_1.csv", "a,x,1000,t0,1", "a,x,9000,t0,1")
+    raw = load_raw(spec_of(), folder)
+    assert raw.period.tolist() == [-1, -1, 0, 0, 1, 2]
+    assert raw.time.tolist() == [1.0, 1.0, 1.0, 9.0, 3.0, 4.0]

@@ -162,9 +162,7 @@ def shop_run(
 ) -> tuple[Path, Outcome]:
     """One whole run: two seeds, one scenario, two methods; tests only read it."""
     out = tmp_path_factory.mktemp("runs") / "shop"
-    outcome = _run_cli(
-        "run", *shop_arguments, "--out", out, "--seeds", 2, "--scenarios", "home"
-    )
+    outcome = _run_cli("run", *shop_arguments, "--out", out, "--seeds", 2, "--scenarios", "home")
     assert outcome.code == 0, outcome.text
     return out, outcome
 

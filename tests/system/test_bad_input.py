@@ -130,6 +130,10 @@ def test_an_unknown_command_and_an_unknown_option(cli: Callable[..., Any]) -> No
         assert outcome.code == 2 and "Error:" in outcome.err and "Traceback" not in outcome.text
 
 
+def test_brackets_in_a_message_are_printed_as_they_are(case: Case) -> None:
+    case.refused("[/bold]", options=["--methods", "feature/linear/[/bold]"])
+
+
 def test_seeds_below_one(case: Case) -> None:
     case.refused("seeds", options=["--seeds", "0"])
 
@@ -352,7 +356,9 @@ def test_keras_3_bound_before_the_import(python: Callable[..., Any], tmp_path: P
 
 def test_exit_codes_of_a_real_process(python: Callable[..., Any], tmp_path: Path) -> None:
     run = "import runpy; runpy.run_path('train.py', run_name='__main__')"
-    done = python(run, "predict", "--out", tmp_path, "--model", "m", "--input", "x", "--output", "y")
+    done = python(
+        run, "predict", "--out", tmp_path, "--model", "m", "--input", "x", "--output", "y"
+    )
     assert done.returncode == 2 and "is no run folder" in done.stderr
     assert "Traceback" not in done.stderr
     helped = python(run, "--help")

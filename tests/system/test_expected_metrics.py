@@ -41,9 +41,7 @@ def metrics(
 def _entry(document: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
     wanted = {k: expected[k] for k in ("stage", "scenario", "task")}
     wanted |= {"method": expected["model"], "slice": "all", "refresh": "frozen", "split": "test"}
-    (entry,) = [
-        e for e in document["results"] if all(e[k] == value for k, value in wanted.items())
-    ]
+    (entry,) = [e for e in document["results"] if all(e[k] == value for k, value in wanted.items())]
     return dict(entry)
 
 
@@ -60,7 +58,9 @@ def test_the_file_has_the_documented_form() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("expected", EXPECTED, ids=lambda e: f"{e['model']}-{e['task']}-{e['metric']}")
+@pytest.mark.parametrize(
+    "expected", EXPECTED, ids=lambda e: f"{e['model']}-{e['task']}-{e['metric']}"
+)
 def test_the_metric_is_what_was_recorded(
     metrics: dict[str, dict[str, Any]], expected: dict[str, Any]
 ) -> None:

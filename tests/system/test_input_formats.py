@@ -44,9 +44,7 @@ def _example(row: dict[str, Any]) -> bytes:
             texts = [t.encode() for t in (value if isinstance(value, list) else [value])]
             feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
         features[name] = feature
-    return bytes(
-        tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-    )
+    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
 
 def _single(table: pa.Table) -> pa.Table:

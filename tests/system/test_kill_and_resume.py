@@ -86,7 +86,7 @@ def test_pretraining_killed_at_random_steps_ends_with_the_same_weights(
             assert reached - EVERY <= resumed[-1] <= reached
         reached = (resumed[-1] if resumed else 0) + alive
     # Once more in the middle of making an artefact appear: a snapshot or its history.
-    killed(RENAME, 2, "pretrain", *options)
+    killed(RENAME, 3, "pretrain", *options)
     assert reached - EVERY <= _resumes(out)[-1] <= reached
     done = cli("pretrain", *options)
     assert done.code == 0, done.text
@@ -163,7 +163,7 @@ def test_an_interrupted_run_goes_on(
     assert stopped.code == 130 and "Interrupted" in stopped.err
     assert "Traceback" not in stopped.text
     done = cli("pretrain", *options)
-    assert done.code == 0 and "resumed upstream seed 0 at step 28" in done.log
+    assert done.code == 0 and 10 < _resumes(out)[-1] <= 35
     name = "upstream/seed_0/weights/weights"
     a, b = tensors(out / name), tensors(shop_run[0] / name)
     assert all(np.array_equal(a[n], b[n]) for n in b)

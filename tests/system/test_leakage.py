@@ -148,8 +148,11 @@ def test_snapshots_valid_on_the_day_have_the_same_weights(
         ours, theirs = seen[shop_run[0], period], seen[changed[1], period]
         assert ours.keys() == theirs.keys()
         for name in ours:
-            count = min(len(ours[name]), len(theirs[name]))
+            # The last row of a table belongs to the missing value, wherever the table ends.
+            count = min(len(ours[name]), len(theirs[name])) - (not name.startswith("dense"))
             assert ours[name][:count].tobytes() == theirs[name][:count].tobytes(), name
+            if count < len(ours[name]) and not name.startswith("dense"):
+                assert ours[name][-1].tobytes() == theirs[name][-1].tobytes(), name
     start, end = seen[shop_run[0], 1], seen[shop_run[0], DAY]
     assert all(not np.array_equal(start[n], end[n]) for n in ("user_id", "item_id"))
 

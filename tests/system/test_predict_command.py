@@ -63,8 +63,8 @@ def test_a_ranker_with_representations_scores_test_rows_as_the_run_did(
 ) -> None:
     """The ranker of the method that validation chose, and of the other one by name."""
     from lfm4ads_tf.pipeline.choice import chosen_method
-    from lfm4ads_tf.pipeline.predict import join_frozen, open_run
     from lfm4ads_tf.pipeline.extract import open_store
+    from lfm4ads_tf.pipeline.predict import join_frozen, open_run
 
     run = open_run(shop_run[0])
     mine = test_rows.filter(pa.array([s == "home" for s in test_rows["surface"].to_pylist()]))
@@ -118,9 +118,7 @@ def test_what_predict_refuses(cli: Callable[..., Any], shop_run: Any, tmp_path: 
     output = tmp_path / "scores.parquet"
 
     def refused(out: Path, model: str, rows: Path) -> str:
-        done = cli(
-            "predict", "--out", out, "--model", model, "--input", rows, "--output", output
-        )
+        done = cli("predict", "--out", out, "--model", model, "--input", rows, "--output", output)
         assert done.code == 2 and "Traceback" not in done.text
         assert not output.exists()
         return str(done.err)

@@ -1,4 +1,4 @@
-"""Stages resume from what the run folder holds; options select; other configurations are refused."""
+"""Stages resume, options select, and a folder of another configuration is refused."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def test_a_second_run_does_nothing_new(
     cli: Callable[..., Any], copied_run: Path, shop_arguments: list[str]
 ) -> None:
     before, metrics = _times(copied_run), (copied_run / "metrics.json").read_bytes()
-    again = cli(
-        "run", *shop_arguments, "--out", copied_run, "--seeds", 2, "--scenarios", "home"
-    )
+    again = cli("run", *shop_arguments, "--out", copied_run, "--seeds", 2, "--scenarios", "home")
     assert again.code == 0, again.text
     assert _times(copied_run) == before
     assert (copied_run / "metrics.json").read_bytes() == metrics

@@ -163,7 +163,9 @@ def test_comparisons_equal_scipys_paired_test(shop_metrics: dict[str, Any]) -> N
         found = {
             e["seed"]: e["metrics"]["auc"]
             for e in shop_metrics["results"]
-            if e["stage"] == "downstream" and e["method"] == method and e["refresh"] == "frozen"
+            if e["stage"] == "downstream"
+            and e["method"] == method
+            and e["refresh"] == "frozen"
             and all(e[k] == comparison[k] for k in ("scenario", "task", "slice", "split"))
         }
         return [found[seed] for seed in sorted(found)]

@@ -41,9 +41,7 @@ def test_metrics_equal_those_of_one_shard(
     assert_same_metrics(ours, shop_metrics, 1e-6)
 
 
-def _restored(
-    out: Path, folder: Path, shards: int
-) -> tuple[FoundationModel, HybridOptimizer, int]:
+def _restored(out: Path, folder: Path, shards: int) -> tuple[FoundationModel, HybridOptimizer, int]:
     """The upstream with a number of shards, with what the checkpoint of the run holds."""
     run = open_run(out)
     model = build.foundation(run.cache.layout, run.config, 0, shards=shards)
@@ -73,7 +71,7 @@ def _values(model: FoundationModel, optimizer: HybridOptimizer) -> dict[str, np.
 def test_a_checkpoint_of_four_shards_loads_on_one_and_three_with_its_slots(
     sharded: Path, tmp_path: Path, tensors: Callable[[Path], dict[str, Any]]
 ) -> None:
-    """Weights bit-equal, and a checkpoint saved again holds every tensor of the first, slots too."""
+    """Weights bit-equal; saved again, the checkpoint holds every tensor, slots too."""
     folder = sharded / "upstream" / "seed_0"
     first = tensors(Path(tf.train.latest_checkpoint(str(folder / "checkpoint"))))
     assert any("slot" in name.lower() or "accumulator" in name.lower() for name in first), (
@@ -113,6 +111,9 @@ def test_exports_of_a_sharded_run_hold_one_merged_table(sharded: Path) -> None:
         assert json.loads((folder / "blessing.json").read_text())["kind"] == name
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         shapes = [tuple(s) for s in reader.get_variable_to_shape_map().values()]
-        # All features have one width, so there is one physical table: every other weight is small.
+        # All features have one width, so there is one physical table: every other weight is
+        # small. A tower's export holds the rows of its own side alone.
         tables = [s for s in shapes if len(s) == 2 and s[0] > 100]
-        assert tables == [(rows, 4)], shapes
+        assert len(tables) == 1 and tables[0][1] == 4, shapes
+        whole = name in ("foundation", "ranker_home")
+        assert tables[0][0] == rows if whole else 0 < tables[0][0] < rows

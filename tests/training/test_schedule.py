@@ -53,3 +53,13 @@ def test_chain_without_auxiliary_training(auxiliary: int, passes: int) -> None:
     config = TrainingConfig(schedule="chain", auxiliary_passes=passes)
     phases = chain(config, cache(auxiliary))
     assert [p.snapshot for p in phases] == [1, 3, 4]
+
+
+def test_replay_mixes_in_the_rows_of_the_periods_just_before() -> None:
+    phases = chain(TrainingConfig(schedule="chain", replay=1), cache(auxiliary=0))
+    found = [(p.name, p.rows.tolist(), p.snapshot) for p in phases]
+    assert found == [
+        ("period_0_pass_0", [0, 1], 1),
+        ("period_2_pass_0", [0, 1, 2, 3, 4], 3),
+        ("period_3_pass_0", [2, 3, 4, 5], 4),
+    ]

@@ -48,9 +48,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
-        staging = Path(
-            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{os.getpid()}.")
-        )
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.{os.getpid()}."))
     except OSError as error:
         raise _unwritable(target, error) from error
     try:

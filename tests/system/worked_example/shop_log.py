@@ -40,7 +40,7 @@ def shop_rows(rows: int = 2800, seed: int = 7) -> list[list[str]]:
         i = int(min(known, items) * rng.random() ** 1.3)
         surface = ["home", "search", "mail"][int(rng.choice(3, p=[0.6, 0.37, 0.03]))]
         position = int(rng.integers(1, 6))
-        logit = -1.0 + 1.6 * (favourite[u] == category[i]) - 0.25 * position
+        logit = 0.2 + 2.2 * (favourite[u] == category[i]) - 0.6 * position
         logit += 0.7 * (surface == "search") - 0.3 * (np.log(price[i]) - 3.0)
         click = rng.random() < 1 / (1 + np.exp(-logit))
         order = click and rng.random() < 0.4

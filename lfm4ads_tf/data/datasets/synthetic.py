@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lfm4ads_tf.data.datasets.staging import check_data_dir, staged_folder
+from lfm4ads_tf.data.datasets.staging import check_data_dir
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import staged_folder
 
 FILES = ("log.parquet", "users.parquet", "ads.parquet")
 

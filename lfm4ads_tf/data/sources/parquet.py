@@ -35,11 +35,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
                 raise no_rows(path)
             return file.read(columns=list(columns)).select(list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(
-            f"File '{path}' cannot be read as Parquet: it is truncated or corrupt.",
-            received=error,
-            fix="copy or write the file again; the extension .parquet must mean Parquet.",
-        ) from error
+        raise _corrupt(path, error) from error
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -52,8 +48,12 @@ def parquet_columns(path: Path) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(
-            f"File '{path}' cannot be read as Parquet: it is truncated or corrupt.",
-            received=error,
-            fix="copy or write the file again; the extension .parquet must mean Parquet.",
-        ) from error
+        raise _corrupt(path, error) from error
+
+
+def _corrupt(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"File '{path}' cannot be read as Parquet: it is truncated or corrupt.",
+        received=error,
+        fix="copy or write the file again; the extension .parquet must mean Parquet.",
+    )

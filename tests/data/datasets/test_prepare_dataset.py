@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lfm4ads_tf.data.datasets import DATASETS, prepare_dataset
-from lfm4ads_tf.data.datasets.staging import staged_folder
 from lfm4ads_tf.data.sources import read_table
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import staged_folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:

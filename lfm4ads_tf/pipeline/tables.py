@@ -30,12 +30,25 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
         title = f"Downstream, scenario {scenario}"
         console.print(_ranking(document, entries, title, ("method", "task"), differences=True))
     _print_retrieval(document, console)
-    for scenario, honest in document["point_in_time"].items():
-        if not honest:
-            console.print(
-                f"[yellow]* '{scenario}' is not point in time across scenarios:[/yellow] other "
-                "scenarios' training rows are later than its valid and test rows."
-            )
+    _print_point_in_time(document["point_in_time"], console)
+
+
+def _print_point_in_time(flags: dict[str, bool], console: Console) -> None:
+    """Says which scenarios' results are point in time where not all are."""
+    later = [s for s, honest in flags.items() if not honest]
+    if not later:
+        return
+    names = ", ".join(escape(s) for s in later)
+    console.print(
+        f"[yellow]* not point in time across scenarios: {names}.[/yellow] Other scenarios' "
+        "training rows are later than its valid and test rows."
+    )
+    honest = ", ".join(escape(s) for s in flags if s not in later)
+    if honest:
+        console.print(
+            f"Point in time: {names} -> {honest}. All that the tables of {honest} rest on is older "
+            "than their valid and test rows."
+        )
 
 
 def _entries(document: dict[str, Any], stage: str) -> list[dict[str, Any]]:

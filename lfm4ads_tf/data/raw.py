@@ -230,7 +230,7 @@ def _read_log(
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
     )
-    log = _arrays(table)
+    log = arrays(table)
     _refuse_missing_keys(spec, log, "the log")
     return log
 
@@ -279,7 +279,7 @@ def _join(
     joined = dict(log)
     for name, table in tables.items():
         config = spec.tables[name]
-        side = _arrays(table)
+        side = arrays(table)
         positions = pc.index_in(
             log[spec.keys.user if config.owner == "user" else spec.keys.item],
             value_set=side[config.key],
@@ -298,7 +298,7 @@ def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | No
     table = spec.auxiliary
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= {table.order: "float", **dict.fromkeys(table.labels.values(), "float")}
-    raw = _arrays(read_table(files, wanted, format=table.format, delimiter=table.delimiter))
+    raw = arrays(read_table(files, wanted, format=table.format, delimiter=table.delimiter))
     _refuse_missing_keys(spec, raw, "the auxiliary table")
     order = np.argsort(_floats(raw[table.order]), kind="stable")
     sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
@@ -380,7 +380,7 @@ def _floats(array: pa.Array) -> np.ndarray:
     return np.asarray(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False))
 
 
-def _arrays(table: pa.Table) -> dict[str, pa.Array]:
+def arrays(table: pa.Table) -> dict[str, pa.Array]:
     """Columns as single arrays."""
     out = {}
     for name in table.column_names:

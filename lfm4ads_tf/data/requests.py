@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lfm4ads_tf.data.raw import feature_columns
+from lfm4ads_tf.data.raw import arrays, feature_columns
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.data.state import FrozenState, request_columns
@@ -50,10 +50,7 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
     )
-    rows: dict[str, pa.Array] = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        rows[name] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    rows = arrays(table)
     for name, side in sides.items():
         config = spec.tables[name]
         key = spec.keys.user if config.owner == "user" else spec.keys.item

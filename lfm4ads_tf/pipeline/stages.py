@@ -79,9 +79,9 @@ def run_stages(
     seeds = resolved.config.all_seeds
     run_methods(run)  # a wrong method name is refused before anything is written
     run.begin()
+    if "prepare" in stages or data_dir is not None:
+        prepare(run, data_dir)
     for stage in stages:
-        if stage == "prepare" or data_dir is not None:
-            prepare(run, data_dir)
         if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
             downstream_scenarios(run)  # so is a wrong scenario name
         if stage == "transfer":

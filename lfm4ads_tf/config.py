@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
@@ -12,107 +12,13 @@ from pydantic import Field
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec, merge, parse_spec, read_yaml
-from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
 from lfm4ads_tf.presets import PRESETS
+from lfm4ads_tf.representations.config import RepresentationsConfig
+from lfm4ads_tf.retrieval.config import RetrievalConfig
 from lfm4ads_tf.strict import StrictModel, parse
-
-Units = list[Annotated[int, Field(ge=1)]]
-
-
-class NetworkConfig(StrictModel):
-    """Towers, interaction block and heads, of the upstream and of the downstream model alike.
-
-    Attributes:
-        user_tower, item_tower: Hidden units; empty means the concatenated inputs themselves.
-        block: The interaction block (mix tower).
-        shared_head: Adds one logit per task shared by all scenarios to the scenario's own.
-    """
-
-    user_tower: Units = []
-    item_tower: Units = []
-    block: BlockConfig = BlockConfig()
-    shared_head: bool = True
-
-
-class OptimizerConfig(StrictModel):
-    """A row-sparse rule for the tables, Adam (AdamW with a decay) for the rest.
-
-    Attributes:
-        table_learning_rate, dense_learning_rate: Step sizes.
-        rule: Update rule of the tables: `adagrad`, `rowwise_adagrad` (one float of state per row
-            and set), `adam`, `adamw`, `ftrl` or `sgd`, all touching only the rows of the batch.
-        rule_options: Options of the rule, see `lfm4ads_tf.embeddings.rules`.
-        adagrad_initial: Initial value of Adagrad's accumulator, short for the rule's `initial`.
-        group_rates: Factors of the learning rates, by table group or by part of a dense variable's
-            path.
-        weight_decay: Decoupled decay of the dense variables.
-        table_l2: L2 on the rows that a batch touched.
-        clip_norm: Bound of the global norm of all gradients.
-    """
-
-    table_learning_rate: float = Field(default=0.05, gt=0)
-    dense_learning_rate: float = Field(default=1e-3, gt=0)
-    rule: Literal["adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl", "sgd"] = "adagrad"
-    rule_options: dict[str, float | bool] = {}
-    adagrad_initial: float = Field(default=0.1, gt=0)
-    group_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
-    weight_decay: float = Field(default=0.0, ge=0)
-    table_l2: float = Field(default=0.0, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0)
-
-
-class TrainingConfig(StrictModel):
-    """How a model is trained.
-
-    Attributes:
-        schedule: `epochs` shuffles all training rows each epoch and stops early on validation;
-            `chain` walks the periods in time order, `passes` over each, and keeps one weight
-            snapshot per period: the point-in-time upstream.
-        batch_size: Rows a step.
-        epochs: Upper bound of epochs.
-        passes: Passes over each period of the chain.
-        replay: Earlier periods whose rows are mixed into each period's, so that every row is seen
-            in `replay` + 1 periods and the last one does not wash out the others.
-        auxiliary_passes: Passes over the auxiliary rows before the first period.
-        patience: Epochs without a gain of `min_gain` in the mean validation AUC before stopping.
-        min_gain: Smallest gain in AUC that counts.
-        shuffle: Whether rows are shuffled inside an epoch or period.
-        shuffle_window: Shuffles only inside stretches of this many rows in time order, for a cache
-            larger than memory or in packed form; the whole epoch or period when absent.
-        checkpoint_every: Steps between two checkpoints.
-        task_weights: Task -> weight of its loss; 1 when absent.
-        precision: `mixed_bfloat16`: the larger matrix products of the dense layers round their
-            operands to bfloat16 in training; variables, losses and all else stay float32.
-    """
-
-    schedule: Literal["epochs", "chain"] = "epochs"
-    batch_size: int = Field(default=1024, ge=1)
-    epochs: int = Field(default=10, ge=1)
-    passes: int = Field(default=1, ge=1)
-    replay: int = Field(default=0, ge=0)
-    auxiliary_passes: int = Field(default=1, ge=0)
-    patience: int = Field(default=1, ge=1)
-    min_gain: float = Field(default=0.0, ge=0)
-    shuffle: bool = True
-    shuffle_window: int | None = Field(default=None, ge=1)
-    checkpoint_every: int = Field(default=500, ge=1)
-    task_weights: dict[str, float] = {}
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    optimizer: OptimizerConfig = OptimizerConfig()
-
-
-class MMoEConfig(StrictModel):
-    """Multi-gate mixture of experts.
-
-    Attributes:
-        experts: Experts shared by all tasks.
-        expert_units: Width of each layer of an expert.
-        task_units: Hidden units of each task's tower; empty means logits of the mixture itself.
-    """
-
-    experts: int = Field(default=4, ge=1)
-    expert_units: Annotated[Units, Field(min_length=1)] = [256, 128]
-    task_units: Units = [64]
+from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 class UpstreamConfig(StrictModel):
@@ -132,33 +38,11 @@ class UpstreamConfig(StrictModel):
     training: TrainingConfig = TrainingConfig(schedule="chain")
 
 
-class RepresentationsConfig(StrictModel):
-    """Extraction and aggregation of UR, IR and CR.
-
-    Attributes:
-        mode: `daily`: a row of period d sees state of periods before d. `static`: every row sees
-            the state at the end of training, its own label included (for comparison only).
-        snapshots: `daily`: the weights behind period d were trained on periods before d.
-            `single`: one final upstream for all periods (for comparison only).
-        half_life: Time-decay half-life of the CR aggregation, in hours of event time.
-        layer_norm: Whether a stored CR is layer-normalised over its channels.
-        layers: Layers whose CR is stored; every named layer when absent.
-    """
-
-    mode: Literal["daily", "static"] = "daily"
-    snapshots: Literal["daily", "single"] = "daily"
-    half_life: float = Field(default=72.0, gt=0)
-    layer_norm: bool = True
-    layers: list[str] | None = None
-
-
-class DownstreamConfig(StrictModel):
+class DownstreamConfig(AdapterConfig):
     """The per-scenario models and the transfer methods that are compared.
 
     Attributes:
         methods: Method names as in results, such as `feature/gate/CR_user@cross_3`.
-        adapter_units: Hidden and output width of the MLP adapter, per source.
-        linear_dim: Output width of the linear adapter.
         min_rows: Training rows below which a scenario is skipped unless asked for by name.
     """
 
@@ -166,28 +50,7 @@ class DownstreamConfig(StrictModel):
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     training: TrainingConfig = TrainingConfig()
     methods: list[str] = ["none", "feature/linear/UR"]
-    adapter_units: Annotated[Units, Field(min_length=1)] = [64, 16]
-    linear_dim: int = Field(default=16, ge=1)
     min_rows: int = Field(default=2000, ge=1)
-
-
-class RetrievalConfig(StrictModel):
-    """The own-tower retriever.
-
-    Attributes:
-        dim: Width of the two towers' output.
-        units: Hidden units of each tower.
-        k: Items retrieved per user.
-        task: Task whose positives are the relevant items; the first task when absent.
-    """
-
-    enabled: bool = True
-    dim: int = Field(default=32, ge=1)
-    units: Units = [64]
-    k: int = Field(default=100, ge=1)
-    task: str | None = None
-    embeddings: EmbeddingsConfig = EmbeddingsConfig()
-    training: TrainingConfig = TrainingConfig(epochs=3)
 
 
 class ExportConfig(StrictModel):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from lfm4ads_tf.config import EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 
 

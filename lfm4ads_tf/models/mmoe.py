@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.config import EmbeddingsConfig, MMoEConfig, NetworkConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.experts import ExpertMixture, constant, stacked_glorot
 from lfm4ads_tf.models.batch import EncodedBatch
+from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 from lfm4ads_tf.precision import product
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras
 
-from lfm4ads_tf.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.two_towers import TwoTowers

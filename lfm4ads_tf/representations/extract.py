@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lfm4ads_tf.config import RepresentationsConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
@@ -17,6 +16,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.representations.aggregate import DecayedSum
+from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.store import RepresentationWriter, State
 
 _BATCH = 8192

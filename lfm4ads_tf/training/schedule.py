@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lfm4ads_tf.config import TrainingConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.seeding import derive
+from lfm4ads_tf.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)

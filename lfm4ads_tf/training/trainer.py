@@ -13,13 +13,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.config import TrainingConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.input import RepresentationLookup, batches, read
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
+from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import Phase
 from lfm4ads_tf.training.step import LossFunction, make_optimizer, training_step
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lfm4ads_tf.config import DownstreamConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.transfer.adapter import Adapter
+from lfm4ads_tf.transfer.config import AdapterConfig
 from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.linear import LinearAdapter
 from lfm4ads_tf.transfer.mlp import MlpAdapter
 
-AdapterFactory = Callable[[Sequence[str], DownstreamConfig, int], Adapter]
+AdapterFactory = Callable[[Sequence[str], AdapterConfig, int], Adapter]
 
 ADAPTERS: dict[str, AdapterFactory] = {
     "linear": lambda sources, config, seed: LinearAdapter(
@@ -40,7 +40,7 @@ class Method:
         """Representations that it reads, each once."""
         return list(dict.fromkeys(s for _, sources in self.parts for s in sources))
 
-    def adapters(self, config: DownstreamConfig, seed: int) -> list[Adapter]:
+    def adapters(self, config: AdapterConfig, seed: int) -> list[Adapter]:
         """New adapters of this method."""
         return [ADAPTERS[kind](list(sources), config, seed) for kind, sources in self.parts]
 

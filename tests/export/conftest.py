@@ -13,11 +13,12 @@ import tf_keras
 
 from export.exporter import export_model
 from export.golden import encoded_batch
-from lfm4ads_tf.config import EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.transfer.gate import GateAdapter

@@ -16,8 +16,8 @@ import tf_keras
 from export import exporter
 from export.golden import encoded_batch, with_missing_row
 from export.request_schema import RequestSchema
-from lfm4ads_tf.config import NetworkConfig
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 
 KINDS = ("foundation", "ranker_tab 1", "user_tower", "item_tower")

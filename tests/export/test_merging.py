@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from export.merging import merged_model
 from export.tower_model import TowerModel
-from lfm4ads_tf.config import NetworkConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 
 LAYOUT = FeatureLayout(

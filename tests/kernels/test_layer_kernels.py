@@ -11,7 +11,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm4ads_tf.config import NetworkConfig
 from lfm4ads_tf.embeddings.adam_step import adam_step
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
@@ -21,6 +20,7 @@ from lfm4ads_tf.kernels.bias import add_bias
 from lfm4ads_tf.kernels.cross import fused_cross
 from lfm4ads_tf.kernels.library import library, stock_ops
 from lfm4ads_tf.kernels.memory import filled
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 
 pytestmark = pytest.mark.skipif(

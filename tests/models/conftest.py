@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.config import EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import DenseField, FeatureLayout, IdField, TableField
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.strict import parse
 
 LAYOUT = FeatureLayout(

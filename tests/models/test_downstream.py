@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from lfm4ads_tf.config import DownstreamConfig, EmbeddingsConfig, NetworkConfig
+from lfm4ads_tf.config import DownstreamConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.methods import parse_method

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm4ads_tf.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.retriever import Retriever
 

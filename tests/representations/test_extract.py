@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.config import RepresentationsConfig, RunConfig
+from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.extract import extract
 from lfm4ads_tf.representations.store import RepresentationStore, RepresentationWriter
 from lfm4ads_tf.strict import parse

@@ -12,13 +12,14 @@ import tensorflow as tf
 import tf_keras
 
 from export.merging import merged_model
-from lfm4ads_tf.config import RunConfig, TrainingConfig
+from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.precision import SMALLEST, Precision, dense, product, training_precision
 from lfm4ads_tf.strict import parse
+from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm4ads_tf.config import TrainingConfig
+from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.config import RunConfig, TrainingConfig
+from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
@@ -18,6 +18,7 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights
+from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 

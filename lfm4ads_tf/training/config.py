@@ -1,0 +1,76 @@
+"""How models are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lfm4ads_tf.strict import StrictModel
+
+
+class OptimizerConfig(StrictModel):
+    """A row-sparse rule for the tables, Adam (AdamW with a decay) for the rest.
+
+    Attributes:
+        table_learning_rate, dense_learning_rate: Step sizes.
+        rule: Update rule of the tables: `adagrad`, `rowwise_adagrad` (one float of state per row
+            and set), `adam`, `adamw`, `ftrl` or `sgd`, all touching only the rows of the batch.
+        rule_options: Options of the rule, see `lfm4ads_tf.embeddings.rules`.
+        adagrad_initial: Initial value of Adagrad's accumulator, short for the rule's `initial`.
+        group_rates: Factors of the learning rates, by table group or by part of a dense variable's
+            path.
+        weight_decay: Decoupled decay of the dense variables.
+        table_l2: L2 on the rows that a batch touched.
+        clip_norm: Bound of the global norm of all gradients.
+    """
+
+    table_learning_rate: float = Field(default=0.05, gt=0)
+    dense_learning_rate: float = Field(default=1e-3, gt=0)
+    rule: Literal["adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl", "sgd"] = "adagrad"
+    rule_options: dict[str, float | bool] = {}
+    adagrad_initial: float = Field(default=0.1, gt=0)
+    group_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
+    weight_decay: float = Field(default=0.0, ge=0)
+    table_l2: float = Field(default=0.0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+
+
+class TrainingConfig(StrictModel):
+    """How a model is trained.
+
+    Attributes:
+        schedule: `epochs` shuffles all training rows each epoch and stops early on validation;
+            `chain` walks the periods in time order, `passes` over each, and keeps one weight
+            snapshot per period: the point-in-time upstream.
+        batch_size: Rows a step.
+        epochs: Upper bound of epochs.
+        passes: Passes over each period of the chain.
+        replay: Earlier periods whose rows are mixed into each period's, so that every row is seen
+            in `replay` + 1 periods and the last one does not wash out the others.
+        auxiliary_passes: Passes over the auxiliary rows before the first period.
+        patience: Epochs without a gain of `min_gain` in the mean validation AUC before stopping.
+        min_gain: Smallest gain in AUC that counts.
+        shuffle: Whether rows are shuffled inside an epoch or period.
+        shuffle_window: Shuffles only inside stretches of this many rows in time order, for a cache
+            larger than memory or in packed form; the whole epoch or period when absent.
+        checkpoint_every: Steps between two checkpoints.
+        task_weights: Task -> weight of its loss; 1 when absent.
+        precision: `mixed_bfloat16`: the larger matrix products of the dense layers round their
+            operands to bfloat16 in training; variables, losses and all else stay float32.
+    """
+
+    schedule: Literal["epochs", "chain"] = "epochs"
+    batch_size: int = Field(default=1024, ge=1)
+    epochs: int = Field(default=10, ge=1)
+    passes: int = Field(default=1, ge=1)
+    replay: int = Field(default=0, ge=0)
+    auxiliary_passes: int = Field(default=1, ge=0)
+    patience: int = Field(default=1, ge=1)
+    min_gain: float = Field(default=0.0, ge=0)
+    shuffle: bool = True
+    shuffle_window: int | None = Field(default=None, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
+    task_weights: dict[str, float] = {}
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    optimizer: OptimizerConfig = OptimizerConfig()

@@ -54,6 +54,8 @@ def write_random_cache(folder: Path, rows: int, bags: int = 0) -> EncodedCache:
         "dense": rng.standard_normal((rows, DENSE), np.float32),
         "labels": rng.integers(0, 2, (rows, TASKS)).astype(np.float32),
         "scenario": zeros,
+        "branch": zeros.astype(np.int8),
+        "segments": np.zeros((rows, 0), bool),
         "user": zeros,
         "item": zeros,
         "time": np.arange(rows, dtype=np.float64),

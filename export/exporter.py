@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from export.warmup import write_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.files import is_running, unwritable, write_json
+from lfm4ads_tf.models.batch import EncodedBatch
 
 
 def export_model(
@@ -38,6 +39,8 @@ def export_model(
     warmup_rows: int = 64,
     rebuild: Rebuild | None = None,
     source: Mapping[str, Any] | None = None,
+    serving: Callable[[EncodedBatch], ServingModel] | None = None,
+    sources: Sequence[str] | None = None,
 ) -> Path:
     """Exports a model as `out/<name>/<version>/`, or publishes nothing.
 
@@ -59,6 +62,9 @@ def export_model(
         rebuild: Makes the model with another number of shards; needed when its tables are
             sharded, because an export holds merged tables.
         source: What the model is, recorded in `blessing.json`.
+        serving: Makes the graph from any encoded batch; that of `kind` when absent.
+        sources: Stored representations that a request holds; those of the model's adapters when
+            absent.
 
     Returns:
         The version folder.
@@ -80,20 +86,25 @@ def export_model(
         raise UserError(
             f"Version {version} of '{name}' exists already.", fix="leave the version out"
         )
-    stored = _stored(model, representations or {}, samples.num_rows)
+    names = representation_sources(model) if sources is None else sources
+    stored = _stored(names, representations or {}, samples.num_rows)
     columns = with_missing_row(samples, encoder)
     batch = encoded_batch(encoder, columns, stored)
     staging = folder / f".staging-{version or _next_version(folder)}-{os.getpid()}"
     try:
         _clear_leftovers(folder)
         staging.mkdir(parents=True)
-        model(batch, training=False)  # creates what is created by the first call
-        serving = ServingModel(kind, model, encoder, batch, rebuild)
-        scores = {k: v.numpy() for k, v in serving.expected(batch).items()}
-        serving.write(staging)
-        vectors = {k: v[:, :-1] for k, v in stored.items()}
-        write_golden(staging, serving.schema, columns, vectors, scores)
-        examples = serving.schema.examples(columns, vectors)[:-1]  # real rows alone
+        if serving is None:
+            model(batch, training=False)  # creates what is created by the first call
+            graph = ServingModel(kind, model, encoder, batch, rebuild)
+        else:
+            graph = serving(batch)
+        columns = graph.golden_columns(columns, batch)
+        scores = {k: v.numpy() for k, v in graph.expected(batch).items()}
+        graph.write(staging)
+        vectors = {k: stored[k][:, :-1] for k in graph.schema.representations}
+        write_golden(staging, graph.schema, columns, vectors, scores)
+        examples = graph.schema.examples(columns, vectors)[:-1]  # real rows alone
         write_warmup(staging, name, examples[:warmup_rows])
         report = verify_export(staging)
         blessing = {"blessed_at": datetime.now(UTC).isoformat(timespec="seconds"), **report}
@@ -111,11 +122,11 @@ def export_model(
 
 
 def _stored(
-    model: tf_keras.Model, representations: Mapping[str, np.ndarray], rows: int
+    names: Sequence[str], representations: Mapping[str, np.ndarray], rows: int
 ) -> dict[str, np.ndarray]:
-    """The representations that the model reads, with zeros for the row without any value."""
+    """The representations that are read, with zeros for the row without any value."""
     stored = {}
-    for name in representation_sources(model):
+    for name in names:
         if name not in representations or len(representations[name]) != rows:
             raise ValueError(f"The model reads {name!r}: its values for {rows} rows are needed.")
         values = np.asarray(representations[name], np.float32)

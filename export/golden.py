@@ -57,6 +57,7 @@ def encoded_batch(
         "bags": bags,
         "dense": tf.constant(encoded["dense"], tf.float32),
         "scenario": tf.constant(encoded["scenario"], tf.int64),
+        "branch": tf.constant(encoded["branch"], tf.int64),
         "representations": {n: tf.constant(v, tf.float32) for n, v in representations.items()},
     }
 
@@ -75,7 +76,7 @@ def write_golden(
         schema: How rows become requests.
         columns: Raw column -> values (B,).
         representations: Name -> (B, d).
-        scores: Output -> (B,) or (B, D) float32.
+        scores: Output -> (B,) or (B, D) float32, or text as bytes.
     """
     requests: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
@@ -86,7 +87,10 @@ def write_golden(
         requests[f"predict/{name}"] = tf.make_tensor_proto(values, specs[name].dtype)
     for key, proto in requests.items():
         arrays[key] = np.frombuffer(proto.SerializeToString(), np.uint8)
-    arrays |= {f"scores/{name}": np.asarray(values) for name, values in scores.items()}
+    for name, values in scores.items():
+        held = np.asarray(values)
+        # texts as fixed-length bytes: objects would have to be pickled
+        arrays[f"scores/{name}"] = held.astype("S") if held.dtype == object else held
     path = folder / GOLDEN_FILE
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:

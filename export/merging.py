@@ -30,16 +30,19 @@ def merged_model(
     Raises:
         ValueError: Tables are not whole and there is no `rebuild`, or it makes another model.
     """
-    source: ShardedEmbedding = model.backbone.embeddings
-    if _is_whole(source):
+    trained = ModelParts(model)
+    split = [layer for layer in trained.embeddings.values() if not _is_whole(layer)]
+    if not split:
         return model
     if rebuild is None:
-        tables = f"{source.shards} shards of {', '.join(source.physical)}"
+        tables = f"{split[0].shards} shards of {', '.join(split[0].physical)}"
         raise ValueError(f"The tables are not whole ({tables}), so `rebuild` is needed.")
     copy = rebuild(1)
     copy(batch, training=False)
-    transplant(source, copy.backbone.embeddings)
-    old, new = ModelParts(model).dense, ModelParts(copy).dense
+    merged = ModelParts(copy)
+    for path, layer in merged.embeddings.items():
+        transplant(trained.embeddings[path], layer)
+    old, new = trained.dense, merged.dense
     # the trained model may hold more, such as its optimizer's slots
     other = [path for path, v in new.items() if path not in old or old[path].shape != v.shape]
     if other:

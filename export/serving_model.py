@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import tensorflow as tf
 import tf_keras
 
@@ -91,12 +92,17 @@ class ServingModel:
             return {"representation": represented["UR" if self._side == "user" else "IR"]}
         return self._probabilities(self._original, batch)
 
+    def golden_columns(self, columns: dict[str, pa.Array], batch: EncodedBatch) -> dict[str, Any]:
+        """The columns of the golden requests; a subclass may ask for more than the encoder does."""
+        return columns
+
     def write(self, folder: Path) -> None:
         """Writes the SavedModel with its signatures `serving_default` and `predict`."""
         archive = tf_keras.export.ExportArchive()
         # The lookup table has to be named; the variables are found through the endpoints, so that
         # only those in use are written, and no optimizer slot can come along.
-        archive.track(self._encoder)
+        for resource in self._resources():
+            archive.track(resource)
         # No layer branches on a tensor; AutoGraph would only take most of the time of a trace.
         plain = tf.autograph.experimental.do_not_convert
         examples = tf.TensorSpec([None], tf.string, name="examples")
@@ -123,7 +129,11 @@ class ServingModel:
                 raw[column] = tf.RaggedTensor.from_tensor(raw[column], row_splits_dtype=tf.int64)
         return self._run(raw, batch)
 
-    def _run(self, raw: Mapping[str, Any], size: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _resources(self) -> list[Any]:
+        """What the graph needs beside variables."""
+        return [self._encoder]
+
+    def _encoded(self, raw: Mapping[str, Any], size: tf.Tensor) -> EncodedBatch:
         """Encodes `size` rows, missing values standing for columns that no request holds."""
         columns = {
             column: raw[column] if column in self.schema.columns else _missing(of, size)
@@ -133,6 +143,11 @@ class ServingModel:
         batch["representations"] = {
             name: with_presence(raw[name]) for name in self.schema.representations
         }
+        return batch
+
+    def _run(self, raw: Mapping[str, Any], size: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The outputs of `size` rows."""
+        batch = self._encoded(raw, size)
         if self._tower is not None:
             return {"representation": tf.cast(self._tower(batch), tf.float32)}
         return self._probabilities(self._model, batch)
@@ -151,7 +166,7 @@ def with_presence(representation: tf.Tensor) -> tf.Tensor:
 
 def representation_sources(model: tf_keras.Model) -> list[str]:
     """Names of the stored representations that a model reads."""
-    return list(dict.fromkeys(s for a in getattr(model, "adapters", []) for s in a.sources))
+    return list(getattr(model, "sources", []))
 
 
 def _missing(of: RawType, size: tf.Tensor) -> Any:

@@ -17,6 +17,7 @@ import tf_keras
 
 from export.exporter import export_model
 from export.merging import Rebuild
+from export.retrieval_stage import export_retrieval
 from export.verify import find_exports
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
@@ -30,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def export_run(run: Run) -> None:
-    """Exports the first seed's foundation model, towers and rankers to `OUT/exports/`.
+    """Exports the first seed's foundation model, towers, rankers and retrieval to `OUT/exports/`.
 
     A model whose newest version was made from the same training and method is not exported again.
 
@@ -46,6 +47,7 @@ def export_run(run: Run) -> None:
             exports.write(kind, model, source, rebuild=exports.rebuild_upstream)
     for scenario in trained_scenarios(run):
         exports.ranker(scenario)
+    export_retrieval(run, exports.encoder, exports.samples, exports.is_due)
 
 
 class _Exports:

@@ -111,6 +111,8 @@ def run(model: Any, signature: str, inputs: Tensors, what: str) -> dict[str, np.
     except Exception as error:
         raise Refused(f"{what} fails on '{signature}': {_first_line(error)}") from error
     for name, values in outputs.items():
+        if values.dtype == object:  # text
+            continue
         bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
         if len(bad):
             raise Refused(
@@ -129,6 +131,9 @@ def compare(signature: str, outputs: dict[str, np.ndarray], scores: dict[str, np
     largest = 0.0
     for name, values in outputs.items():
         expected = scores[name]
+        if expected.dtype.kind == "S":
+            compare_texts(name, signature, values, expected, outputs, scores)
+            continue
         if values.shape != expected.shape or values.dtype != np.float32:
             raise Refused(
                 f"'{name}' of '{signature}' is {values.dtype} {values.shape}, expected float32 "
@@ -144,6 +149,34 @@ def compare(signature: str, outputs: dict[str, np.ndarray], scores: dict[str, np
                 f"{difference.max():.3g} in row {row} (allowed {TOLERANCE:g})"
             )
     return largest
+
+
+def compare_texts(
+    name: str,
+    signature: str,
+    values: np.ndarray,
+    expected: np.ndarray,
+    outputs: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray],
+) -> None:
+    """Keys must be the expected ones, but for the order of those with equal `scores`."""
+    if values.shape != expected.shape:
+        raise Refused(
+            f"'{name}' of '{signature}' has the shape {values.shape}, expected {expected.shape}"
+        )
+    if "scores" not in scores or scores["scores"].shape != expected.shape:
+        raise Refused(f"'{name}' of '{signature}' has no `scores` of its shape beside it")
+    found = values.astype("S")
+    for row, column in np.argwhere(found != expected):
+        key, own = found[row, column], outputs["scores"][row, column]
+        place = np.flatnonzero(expected[row] == key)
+        # a key that is not expected at all may stand only where the list could end either way
+        other = scores["scores"][row, place[0] if len(place) else -1]
+        if not abs(float(own) - float(other)) <= 2 * TOLERANCE * max(1.0, abs(float(other))):
+            raise Refused(
+                f"'{name}' on '{signature}' differs in row {row}, place {column}: {key!r} instead "
+                f"of {expected[row, column]!r}"
+            )
 
 
 def latency(model: Any, signature: str, inputs: Tensors) -> float:

@@ -28,11 +28,14 @@ class UpstreamConfig(StrictModel):
         model: `foundation`: an interaction block below all heads. `mmoe`: experts in its place,
             mixed by one gate per task.
         network: Towers, block and heads; `mmoe` does not read the block.
+        branches: Whether content and ads, which the spec's `ads` tells apart, have an interaction
+            block and heads of their own over the same towers; `foundation` only.
         mmoe: Sizes of `mmoe`; not read by `foundation`.
     """
 
     model: Literal["foundation", "mmoe"] = "foundation"
     network: NetworkConfig = NetworkConfig()
+    branches: bool = False
     mmoe: MMoEConfig = MMoEConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     training: TrainingConfig = TrainingConfig(schedule="chain")
@@ -43,6 +46,7 @@ class DownstreamConfig(AdapterConfig):
 
     Attributes:
         methods: Method names as in results, such as `feature/gate/CR_user@cross_3`.
+        omit: Names or patterns of features that the downstream models do not read.
         min_rows: Training rows below which a scenario is skipped unless asked for by name.
     """
 
@@ -50,6 +54,7 @@ class DownstreamConfig(AdapterConfig):
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     training: TrainingConfig = TrainingConfig()
     methods: list[str] = ["none", "feature/linear/UR"]
+    omit: list[str] = []
     min_rows: int = Field(default=2000, ge=1)
 
 
@@ -154,6 +159,7 @@ def resolve(
         run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
     _refuse_unread(over_run, config.upstream.model)
+    _check_branches(config.upstream, spec)
     return Resolved(spec=spec, config=config)
 
 
@@ -174,6 +180,24 @@ def _refuse_unread(given: Mapping[str, Any], model: str) -> None:
                 received=value,
                 fix=f"leave it out, or set upstream.model={other}",
             )
+
+
+def _check_branches(upstream: UpstreamConfig, spec: FeatureSpec) -> None:
+    """Branches need a spec that tells ads from content, and a model that has them."""
+    if not upstream.branches:
+        return
+    if upstream.model != "foundation":
+        raise UserError(
+            f"The upstream model '{upstream.model}' has no branches.",
+            received="upstream.branches: true",
+            fix="set upstream.branches=false, or upstream.model=foundation",
+        )
+    if spec.ads is None:
+        raise UserError(
+            "A content and an ad branch need to know which samples are ads.",
+            received="upstream.branches: true, and a feature spec without `ads`",
+            fix="declare `ads: {by: <column>, values: [...]}` in the feature spec",
+        )
 
 
 def _with_embeddings(layer: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ _KNOWN = (
     ("upstream/*", "upstream: weights, snapshots, predictions, results"),
     ("representations/*", "stored UR, IR and CR"),
     ("downstream/*", "downstream models of a scenario, one folder per method and seed"),
-    ("retrieval/*", "retriever: weights and results"),
+    ("retrieval/*", "retrieval models of a scenario, one folder per method and seed"),
     ("exports/*/*", "SavedModel, verified in a separate process"),
     ("tensorboard", "training logs for TensorBoard"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lfm4ads_tf.analysis.calibration_table import calibration_table
 from lfm4ads_tf.analysis.curve_panels import calibration_panels, training_panels
 from lfm4ads_tf.analysis.markup import details, escape
 from lfm4ads_tf.analysis.method_bars import MethodBars
@@ -40,6 +41,10 @@ _AUXILIARY_NOTE = (
 _CALIBRATION_NOTE = (
     "Ten bins of equally many test rows, mean over seeds; on the dashed line predictions are "
     "right. Upstream over all scenarios, and per scenario the transfer picked by validation."
+)
+_CALIBRATION_TABLE_NOTE = (
+    "The upstream on the test rows: mean prediction over mean label, and the mean distance of the "
+    "two over ten bins of equally many rows."
 )
 
 
@@ -88,13 +93,14 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
     curves = training_panels(data.curves, scenarios, palette, recalls[0] if recalls else "recall")
     tasks = list(dict.fromkeys(line.task for line in data.calibrations))
     calibrations = calibration_panels(data.calibrations, scenarios, tasks)
+    calibrated = _noted(_CALIBRATION_TABLE_NOTE, calibration_table(results))
     return [
         ("result", "Key result", summary(results, len(data.seeds), point_in_time)),
         ("differences", "Transfer against none", _noted(_DIFFERENCE_NOTE, bars.differences())),
         ("tables", "Results on the test split", tables),
         ("slices", "By slice", _noted(_SLICE_NOTE + _thresholds(data), bars.slices())),
         ("curves", "Training curves", _noted(curve_note, curves)),
-        ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations)),
+        ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations) + calibrated),
         ("data", "Data", overview.data_section()),
         ("model", "Embedding tables", overview.model_section()),
         ("files", "Files", overview.files_section()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lfm4ads_tf.analysis.calibration_table import OWN_TABLE
 from lfm4ads_tf.analysis.markup import DASH, breakable, count, escape, row, spread, table
 from lfm4ads_tf.analysis.results import BASELINE, Results
 from lfm4ads_tf.analysis.verdict import verdict
@@ -133,10 +134,13 @@ def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) 
 
 
 def _metrics(results: Results, stage: str) -> list[str]:
-    """Metrics of a stage in order; the best possible AUC only where the data know it."""
+    """Metrics of a stage in order; the best possible AUC only where the data know it.
+
+    Those of the calibration report have a table of their own.
+    """
     found = results.metrics(stage)
     return [m for m in (*_RANKING, _BEST) if m in found] + [
-        m for m in found if m not in (*_RANKING, _BEST)
+        m for m in found if m not in (*_RANKING, _BEST, *OWN_TABLE)
     ]
 
 

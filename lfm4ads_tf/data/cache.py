@@ -15,12 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 
 Refresh = Literal["frozen", "daily"]
 
-_TAKEN = ("ids", "dense", "labels", "scenario", "item")
-_COLUMNS = ("ids", "dense", "labels", "scenario", "user", "item", "time", "split", "period")
+FORMAT = 3
+"""Number of the stored form; it changes with what is stored."""
+
+_TAKEN = ("ids", "dense", "labels", "scenario", "branch", "item")
+INDEX = ("labels", "scenario", "branch", "segments", "user", "item", "time", "split", "period")
+"""Columns that are read as a whole: what the order of training and the results are made of."""
+AHEAD = ("ahead_row", "ahead_period", "ahead_daily", "ahead_dense")
+"""Columns of the rows ahead, see `lfm4ads_tf.data.ahead`."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,20 @@ class EncodedCache:
 
     Args:
         folder: What `write_cache` wrote.
+
+    Raises:
+        UserError: Another version wrote it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads(self._bytes("manifest.json"))
+        if self.manifest.get("format") != FORMAT:
+            raise UserError(
+                f"The encoded data in '{folder}' were written by another version.",
+                received=f"format {self.manifest.get('format', 1)}, not {FORMAT}",
+                fix="encode them again: choose another --out, or delete that folder",
+            )
         self.layout = FeatureLayout.from_json(self.manifest["layout"])
         self._moving_columns: list[int] = self.manifest["moving_columns"]
         self._opened: dict[str, np.ndarray] = {}
@@ -92,42 +108,52 @@ class EncodedCache:
     @property
     def labels(self) -> np.ndarray:
         """(N, T) float32, NaN where unknown."""
-        return self._column("labels")
+        return self.column("labels")
 
     @property
     def scenario(self) -> np.ndarray:
         """(N,) int32 index into the layout's scenarios, -1 unknown."""
-        return self._column("scenario")
+        return self.column("scenario")
+
+    @property
+    def branch(self) -> np.ndarray:
+        """(N,) int8: 1 for an ad, 0 for content."""
+        return self.column("branch")
+
+    @property
+    def segments(self) -> np.ndarray:
+        """(N, S) bool: whether a row is in each of the layout's segments."""
+        return self.column("segments")
 
     @property
     def user(self) -> np.ndarray:
         """(N,) int32 code of the user key, see `keys`."""
-        return self._column("user")
+        return self.column("user")
 
     @property
     def item(self) -> np.ndarray:
         """(N,) int32 code of the item key, see `keys`."""
-        return self._column("item")
+        return self.column("item")
 
     @property
     def time(self) -> np.ndarray:
         """(N,) float64 event time in seconds."""
-        return self._column("time")
+        return self.column("time")
 
     @property
     def split(self) -> np.ndarray:
         """(N,) int8, see `lfm4ads_tf.data.splits`."""
-        return self._column("split")
+        return self.column("split")
 
     @property
     def period(self) -> np.ndarray:
         """(N,) int32; -1 for auxiliary rows."""
-        return self._column("period")
+        return self.column("period")
 
     @cached_property
     def best_possible(self) -> np.ndarray | None:
         """(N, T) true probabilities of the labels, None where the data has none."""
-        return self._column("best_possible") if self.manifest["best_possible"] else None
+        return self.column("best_possible") if self.manifest["best_possible"] else None
 
     @cached_property
     def train_rows(self) -> np.ndarray:
@@ -144,19 +170,26 @@ class EncodedCache:
         table = pq.read_table(pa.BufferReader(self._bytes(f"{side}_keys.parquet")))
         return table["key"].combine_chunks()
 
-    def rows_of(self, split: str, scenario: str | None = None) -> np.ndarray:
-        """Rows of a split (`train`, `valid`, `test`), of one scenario or of all, in time order."""
+    def rows_of(self, split: str, name: str | None = None) -> np.ndarray:
+        """Rows of a split in time order.
+
+        Args:
+            split: `train`, `valid` or `test`.
+            name: A scenario or a segment; all rows when absent.
+        """
         chosen = self.split == SPLITS[split]
-        if scenario is not None:
-            chosen &= self.scenario == self.layout.scenarios.index(scenario)
+        if name in self.layout.segments:
+            chosen &= self.segments[:, self.layout.segments.index(name)]
+        elif name is not None:
+            chosen &= self.scenario == self.layout.scenarios.index(name)
         return np.flatnonzero(chosen)
 
     def take(self, rows: np.ndarray, refresh: Refresh = "frozen") -> dict[str, Any]:
         """Features and labels of some rows.
 
         Returns:
-            `ids` (B, F) int64, `dense` (B, N) float32, `scenario` and `item` (B,) int64, `labels`
-            (B, T) float32, `bags` name -> `Bag`.
+            `ids` (B, F) int64, `dense` (B, N) float32, `scenario`, `branch` and `item` (B,) int64,
+            `labels` (B, T) float32, `bags` name -> `Bag`.
         """
         places = self._locate(rows)
 
@@ -171,6 +204,7 @@ class EncodedCache:
             "ids": take("ids").astype(np.int64),
             "dense": dense,
             "scenario": take("scenario").astype(np.int64),
+            "branch": take("branch").astype(np.int64),
             "item": take("item").astype(np.int64),
             "labels": take("labels"),
             "bags": {
@@ -178,6 +212,29 @@ class EncodedCache:
                 for name in self.manifest["bags"]
             },
         }
+
+    def ahead(self, period: int, *, daily: bool = False) -> np.ndarray:
+        """Places of the rows that stand for keys as of a period, for `take_ahead`.
+
+        Args:
+            period: The period.
+            daily: The state of valid and test rows, see `AheadRows`.
+        """
+        of = (self.column("ahead_period") == period) & (self.column("ahead_daily") == daily)
+        return np.flatnonzero(of)
+
+    @property
+    def ahead_row(self) -> np.ndarray:
+        """(M,) int64: the row of each place that `ahead` gives."""
+        return self.column("ahead_row")
+
+    def take_ahead(self, places: np.ndarray) -> dict[str, Any]:
+        """As `take` of their rows, users' and items' moving features as of the later period."""
+        batch = self.take(self.ahead_row[places])
+        batch["dense"][:, self.manifest["ahead_columns"]] = self.column("ahead_dense")[places]
+        for name in self.manifest["ahead_bags"]:
+            batch["bags"][name] = self._open_bag(f"{name}@ahead").take(places)
+        return batch
 
     def stored(self, rows: slice) -> tuple[dict[str, np.ndarray], dict[str, Bag]]:
         """What is stored of consecutive rows [start, stop), without a copy.
@@ -218,7 +275,7 @@ class EncodedCache:
     def _features(self) -> Mapping[str, np.ndarray]:
         """The columns that `take` reads, rows as `_locate` says."""
         names = [*_TAKEN, "dense_daily"] if self._moving_columns else list(_TAKEN)
-        return {name: self._column(name) for name in names}
+        return {name: self.column(name) for name in names}
 
     @cached_property
     def _bags(self) -> Mapping[str, Any]:
@@ -230,7 +287,8 @@ class EncodedCache:
         """Where `_features` and `_bags` hold some rows, (B,)."""
         return rows
 
-    def _column(self, name: str) -> np.ndarray:
+    def column(self, name: str) -> np.ndarray:
+        """A stored column as a whole, such as those of `INDEX` and `AHEAD`."""
         if name not in self._opened:
             self._opened[name] = self._open(name)
         return self._opened[name]
@@ -257,11 +315,13 @@ class CacheContent:
     """What `write_cache` writes; shapes as in `EncodedCache`.
 
     Attributes:
-        columns: `ids`, `dense`, `labels`, `scenario`, `user`, `item`, `time`, `split`, `period`.
+        columns: `ids`, `dense`, and those of `INDEX` and `AHEAD`.
         bags: Ragged columns.
         moving_dense: Columns of `dense` that move daily -> their daily values (N, columns).
         moving_bags: Ragged columns that move daily.
         best_possible: (N, T) or None.
+        ahead_columns: Columns of `dense` that `ahead_dense` (M, columns) holds.
+        ahead_bags: Ragged columns of the rows ahead.
         keys: Raw user and item keys by code.
         manifest: Further entries of the manifest.
     """
@@ -272,6 +332,8 @@ class CacheContent:
     moving_columns: list[int]
     moving_dense: np.ndarray | None
     moving_bags: Mapping[str, Bag]
+    ahead_columns: list[int]
+    ahead_bags: Mapping[str, Bag]
     best_possible: np.ndarray | None
     keys: Mapping[str, pa.Array]
     manifest: Mapping[str, Any]
@@ -279,14 +341,15 @@ class CacheContent:
 
 def write_cache(folder: Path, content: CacheContent) -> None:
     """Writes a cache into an existing, empty folder; the manifest comes last."""
-    for name in _COLUMNS:
+    for name in ("ids", "dense", *INDEX, *AHEAD):
         np.save(folder / f"{name}.npy", content.columns[name])
     if content.moving_dense is not None:
         np.save(folder / "dense_daily.npy", content.moving_dense)
     if content.best_possible is not None:
         np.save(folder / "best_possible.npy", content.best_possible)
     moving = {f"{name}@daily": bag for name, bag in content.moving_bags.items()}
-    for name, bag in {**content.bags, **moving}.items():
+    ahead = {f"{name}@ahead": bag for name, bag in content.ahead_bags.items()}
+    for name, bag in {**content.bags, **moving, **ahead}.items():
         np.save(folder / f"{name}.values.npy", bag.values)
         np.save(folder / f"{name}.splits.npy", bag.splits)
         if bag.weights is not None:
@@ -295,10 +358,13 @@ def write_cache(folder: Path, content: CacheContent) -> None:
         pq.write_table(pa.table({"key": keys}), folder / f"{side}_keys.parquet")
     manifest = {
         **content.manifest,
+        "format": FORMAT,
         "layout": content.layout.to_json(),
         "moving_columns": content.moving_columns if content.moving_dense is not None else [],
         "bags": list(content.bags),
         "moving_bags": list(content.moving_bags),
+        "ahead_columns": content.ahead_columns,
+        "ahead_bags": list(content.ahead_bags),
         "best_possible": content.best_possible is not None,
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")

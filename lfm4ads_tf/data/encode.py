@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.data.ahead import ahead_rows
 from lfm4ads_tf.data.cache import Bag, CacheContent, write_cache
 from lfm4ads_tf.data.codes import combine, factorize
 from lfm4ads_tf.data.events import event_sequences
@@ -28,8 +30,11 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
+from lfm4ads_tf.features.row_sets import refused_name
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import SplitByFraction
+
+_LOG = logging.getLogger(__name__)
 
 SAMPLE_ROWS = 256  # raw test rows kept per scenario for warm-up and golden requests
 
@@ -56,11 +61,22 @@ def encode_to(folder: Path, spec: FeatureSpec, raw: RawData, manifest: dict[str,
 
 @dataclass
 class _Moving:
-    """Daily values of the moving columns, gathered feature by feature."""
+    """Values of the moving columns, gathered feature by feature.
 
-    columns: list[int]
-    dense: list[np.ndarray]
-    bags: dict[str, Bag]
+    Attributes:
+        columns: Columns of `dense` that move.
+        dense: Their daily values, (N,) each.
+        bags: Moving bags, daily.
+        ahead_columns, ahead_dense, ahead_bags: The same of users and items, as of the periods of
+            the rows that stand for them, see `lfm4ads_tf.data.ahead`.
+    """
+
+    columns: list[int] = field(default_factory=list)
+    dense: list[np.ndarray] = field(default_factory=list)
+    bags: dict[str, Bag] = field(default_factory=dict)
+    ahead_columns: list[int] = field(default_factory=list)
+    ahead_dense: list[np.ndarray] = field(default_factory=list)
+    ahead_bags: dict[str, Bag] = field(default_factory=dict)
 
 
 class _Encoding:
@@ -87,16 +103,36 @@ class _Encoding:
         self.ids: np.ndarray = encoded["ids"]
         self.dense: np.ndarray = encoded["dense"]
         self.scenario: np.ndarray = encoded["scenario"]
+        self.branch: np.ndarray = encoded["branch"]
+        self.segments = self._segments()
         self.bags = {n: Bag(v, s, w) for n, (v, s, w) in encoded["bags"].items()}
         self.user, self.user_keys = factorize(raw.columns[spec.keys.user])
         self.item, self.item_keys = factorize(raw.columns[spec.keys.item])
-        self.moving = _Moving([], [], {})
+        self.moving = _Moving()
+        self.ahead = ahead_rows(self.user, self.item, raw.period, raw.split)
 
-    def _admitted(self, bag: Bag, table: str) -> Bag:
+    def _segments(self) -> np.ndarray:
+        """Whether a row is in each segment, (N, S); auxiliary rows are in none."""
+        raw, sets = self.raw, self.spec.segments
+        found = np.zeros((raw.rows, len(sets)), bool)
+        for k, (name, of) in enumerate(sets.items()):
+            if name in self.layout.scenarios:
+                raise refused_name(name)
+            found[:, k] = of.rows(raw.columns[of.by]) & (raw.split != AUXILIARY)
+            if not found[:, k].any():
+                _LOG.warning("the segment '%s' has no row: no '%s' is %s", name, of.by, of.values)
+        if self.spec.ads is not None and not self.branch.any():
+            of = self.spec.ads
+            _LOG.warning("no row is an ad: no '%s' is %s", of.by, of.values)
+        return found
+
+    def _admitted(self, bag: Bag, table: str, rows: np.ndarray | None = None) -> Bag:
+        """The lists of some rows, all when absent, as the vocabulary was at each row."""
         vocabulary = self.fitted.vocabularies.get(table)
         if vocabulary is None:
             return bag
-        ordinals = np.repeat(self.ordinals, np.diff(bag.splits))
+        ordinals = self.ordinals if rows is None else self.ordinals[rows]
+        ordinals = np.repeat(ordinals, np.diff(bag.splits))
         values = apply_admission(bag.values, ordinals, vocabulary.admitted_at)
         return Bag(values, bag.splits, bag.weights)
 
@@ -108,9 +144,9 @@ class _Encoding:
         start = 0
         ids = self._feature_ids()
         starts = {}
-        for field in self.layout.dense:
-            starts[field.name] = start
-            start += field.width
+        for of in self.layout.dense:
+            starts[of.name] = start
+            start += of.width
         for name, feature in self.spec.features.items():
             if not isinstance(feature, StatisticFeature):
                 continue
@@ -118,7 +154,9 @@ class _Encoding:
             factorized = [factorize(t) for t in texts]
             key, parts = combine([codes for codes, _ in factorized])
             events = Events(key, self._events_of(feature), self.raw.period, self.train)
-            frozen, daily = point_in_time(events, feature.smoothing)
+            frozen, daily = point_in_time(self._with_ahead(events), feature.smoothing)
+            frozen = frozen[: self.raw.rows]
+            daily, later = np.split(daily, [self.raw.rows])  # (N, 2), (M, 2)
             columns = feature.raw_columns(name)
             order = ["count", "rate"]
             for k, column in enumerate(columns):
@@ -128,12 +166,25 @@ class _Encoding:
                 self.request[column] = frozen[:, which]
                 self.moving.columns.append(position)
                 self.moving.dense.append(daily[:, which])
+                if feature.owner != "context":
+                    self.moving.ahead_columns.append(position)
+                    self.moving.ahead_dense.append(later[:, which])
             keys, n, s, prior = frozen_totals(events)
             key_texts = [
                 dictionary.take(pa.array(parts[keys, j]))
                 for j, (_, dictionary) in enumerate(factorized)
             ]
             write_statistic(folder, name, key_texts, n, s, prior)
+
+    def _with_ahead(self, events: Events) -> Events:
+        """The events, and behind them the rows ahead, which are no events."""
+        ahead = self.ahead
+        return Events(
+            np.concatenate([events.key, events.key[ahead.row]]),
+            np.concatenate([events.positive, np.full(len(ahead.row), np.nan)]),
+            np.concatenate([events.period, ahead.period]),
+            np.concatenate([events.train, ~ahead.daily]),
+        )
 
     def _events_of(self, feature: StatisticFeature) -> np.ndarray:
         positive = self._feedback(feature.task).astype(np.float64)
@@ -158,15 +209,28 @@ class _Encoding:
             if not isinstance(feature, SequenceFeature) or feature.events_of is None:
                 continue
             positive = self._feedback(feature.events_of) == 1
-            frozen, daily = event_sequences(
-                self.user, self.item, positive, self.raw.period, self.train, feature.max_length
+            ahead, rows = self.ahead, np.arange(self.raw.rows)
+            lists = event_sequences(
+                np.concatenate([self.user, self.user[ahead.row]]),
+                np.concatenate([self.item, self.item[ahead.row]]),
+                np.concatenate([positive, np.zeros(len(ahead.row), bool)]),
+                np.concatenate([self.raw.period, ahead.period]),
+                np.concatenate([self.train, ~ahead.daily]),
+                feature.max_length,
             )
+            frozen, daily = (of.take(rows) for of in lists)
+            later = lists[1].take(self.raw.rows + np.arange(len(ahead.row)))
             item_ids = self._item_ids(by_name[name].table)
             bags = [
                 self._admitted(Bag(item_ids[b.values], b.splits), by_name[name].table)
                 for b in (frozen, daily)
             ]
             self.bags[name], self.moving.bags[name] = bags
+            if feature.owner == "user":
+                table = by_name[name].table
+                self.moving.ahead_bags[name] = self._admitted(
+                    Bag(item_ids[later.values], later.splits), table, self.ahead.row
+                )
             items = self.item_keys.take(pa.array(frozen.values))
             self.request[name] = pa.LargeListArray.from_arrays(frozen.splits, items)
             # Any non-training row of a user holds the state at the end of training; a user
@@ -218,16 +282,24 @@ class _Encoding:
                 "dense": self.dense,
                 "labels": raw.labels,
                 "scenario": self.scenario,
+                "branch": self.branch,
+                "segments": self.segments,
                 "user": self.user.astype(np.int32),
                 "item": self.item.astype(np.int32),
                 "time": raw.time,
                 "split": raw.split,
                 "period": raw.period,
+                "ahead_row": self.ahead.row,
+                "ahead_period": self.ahead.period,
+                "ahead_daily": self.ahead.daily,
+                "ahead_dense": _stacked(self.moving.ahead_dense, len(self.ahead.row)),
             },
             bags=self.bags,
             moving_columns=self.moving.columns,
             moving_dense=np.stack(self.moving.dense, axis=1) if self.moving.dense else None,
             moving_bags=self.moving.bags,
+            ahead_columns=self.moving.ahead_columns,
+            ahead_bags=self.moving.ahead_bags,
             best_possible=raw.best_possible,
             keys={"user": self.user_keys, "item": self.item_keys},
             manifest={**manifest, **self._facts()},
@@ -239,7 +311,7 @@ class _Encoding:
         write_cache(folder, content)
 
     def _facts(self) -> dict[str, Any]:
-        """Counts, periods and the point-in-time flag of every scenario.
+        """Counts, periods and the point-in-time flag of every scenario and segment.
 
         A split by column holds all scenarios back from the same moment on; one by each scenario's
         own fractions may train on rows that are later than another scenario's test rows.
@@ -248,8 +320,11 @@ class _Encoding:
         own_cuts = isinstance(self.spec.split, SplitByFraction)
         last_train = raw.time[raw.split == TRAIN].max()
         flags = {}
-        for k, name in enumerate(self.layout.scenarios):
-            held_out = (self.scenario == k) & np.isin(raw.split, (VALID, TEST))
+        later = np.isin(raw.split, (VALID, TEST))
+        rows = {name: self.scenario == k for k, name in enumerate(self.layout.scenarios)}
+        rows |= dict(zip(self.layout.segments, self.segments.T, strict=True))
+        for name, chosen in rows.items():
+            held_out = chosen & later
             if held_out.any():
                 flags[name] = not own_cuts or bool(raw.time[held_out].min() >= last_train)
         return {
@@ -273,6 +348,11 @@ class _Encoding:
         for key in (self.spec.keys.user, self.spec.keys.item):
             columns[key] = pc.cast(self.raw.columns[key], pa.string()).take(index)
         pq.write_table(pa.table(columns), folder / "samples.parquet")
+
+
+def _stacked(columns: list[np.ndarray], rows: int) -> np.ndarray:
+    """Columns side by side, (rows, columns)."""
+    return np.stack(columns, axis=1) if columns else np.zeros((rows, 0), np.float32)
 
 
 def _first_rows(value: Any, rows: np.ndarray) -> Any:

@@ -23,15 +23,14 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from lfm4ads_tf.data.block_format import BagFormat, BlockFormat, ColumnFormat
-from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.cache import AHEAD, INDEX, EncodedCache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import unwritable
 
-VERSION = 1
+VERSION = 2
 RECORD_HEAD = 12  # bytes of a TFRecord before its data: its length and the checksum of that
 _RECORD_TAIL = 4  # the checksum of the data
 _SIDES: tuple[Literal["user", "item"], ...] = ("user", "item")
-_INDEX = ("labels", "scenario", "user", "item", "time", "split", "period")
 
 
 def pack(cache: EncodedCache, out: str | Path, block_rows: int = 1024, files: int = 8) -> None:
@@ -80,8 +79,8 @@ def _write(cache: EncodedCache, place: str, block_rows: int, files: int) -> None
         ends[file] += RECORD_HEAD + len(data) + _RECORD_TAIL
     for writer in writers:
         writer.close()
-    for name in _INDEX:
-        _save(place, name, getattr(cache, name))
+    for name in (*INDEX, *AHEAD, *ahead_bag_columns(cache)):
+        _save(place, name, cache.column(name))
     if cache.best_possible is not None:
         _save(place, "best_possible", cache.best_possible)
     _save(place, "blocks", blocks)
@@ -97,6 +96,12 @@ def _write(cache: EncodedCache, place: str, block_rows: int, files: int) -> None
     }
     manifest = json.dumps({**cache.manifest, "packed": packed}, indent=1)
     _write_file(f"{place}/manifest.json", manifest.encode())
+
+
+def ahead_bag_columns(cache: EncodedCache) -> list[str]:
+    """Stored columns of the rows ahead's bags; they are unweighted."""
+    bags = cache.manifest["ahead_bags"]
+    return [f"{name}@ahead.{part}" for name in bags for part in ("values", "splits")]
 
 
 def block_format(cache: EncodedCache, block_rows: int) -> BlockFormat:

@@ -62,7 +62,7 @@ class PackedCache(EncodedCache):
         for file in packed["files"]:
             self._check_size(file["name"], file["bytes"])
         # (blocks, 4): file, first byte, bytes, CRC-32
-        self._blocks = self._column("blocks")
+        self._blocks = self.column("blocks")
         block_bytes = sum(c.row_bytes for c in self._format.columns) * self._format.rows
         block_bytes += sum(16 * self._format.rows + 8 * b.most for b in self._format.bags)
         self._slots = max(1, min(len(self._blocks), memory_bytes // max(block_bytes, 1)))

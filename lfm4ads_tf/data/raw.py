@@ -185,7 +185,8 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
     for name, table in spec.tables.items():
         wanted[name][table.key] = "string"
     named = {*spec.log.user_columns, *spec.log.item_columns} & set(headers["log"])
-    for column, kind in feature_columns(spec).items():
+    segments: dict[str, ColumnType] = {of.by: "string" for of in spec.segments.values()}
+    for column, kind in {**segments, **feature_columns(spec)}.items():
         if column in log or column in named:
             owner = "log"
         else:
@@ -196,7 +197,8 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
                 f"No table has the column '{column}', which the feature spec reads."
                 + nearest(column, known),
                 received=f"columns {', '.join(sorted(set(known)))}",
-                fix="correct the feature's `column`, or add the column to a table",
+                fix="correct the feature's `column`, or the `by` of `ads` or of a segment; or add "
+                "the column to a table",
             )
         known_kind = wanted[owner].setdefault(column, kind)
         if kind != known_kind:

@@ -20,6 +20,7 @@ from lfm4ads_tf.features.tables import build_layout
 from lfm4ads_tf.features.vocabulary_lookup import VocabularyLookup
 
 _SCENARIOS = "scenarios of the spec"
+_ADS = "ads of the spec"
 
 
 class Encoder(tf_keras.layers.Layer):
@@ -50,6 +51,9 @@ class Encoder(tf_keras.layers.Layer):
         }
         if self._scenario_key is not None:
             vocabularies[_SCENARIOS] = fitted.scenarios
+        self._ads = spec.ads
+        if self._ads is not None:
+            vocabularies[_ADS] = self._ads.texts
         self._lookup = VocabularyLookup(vocabularies)
         self._single = SingleEncoder(spec, fitted, self.layout, self._lookup)
         self._bags = BagEncoder(spec, fitted, self.layout, self._lookup)
@@ -79,6 +83,7 @@ class Encoder(tf_keras.layers.Layer):
             `bags`: feature -> (ids, ragged (B, None) int64; weights, ragged float32 or None).
             `dense`: (B, N) float32 in the order of `layout.dense`.
             `scenario`: (B,) int64, index into `layout.scenarios`, -1 is unknown.
+            `branch`: (B,) int64, 1 for an ad, 0 for content.
 
         Raises:
             UserError: A raw column is not there.
@@ -96,6 +101,7 @@ class Encoder(tf_keras.layers.Layer):
             "bags": self._bags(raw),
             "dense": self._dense(raw, batch),
             "scenario": self._scenario(raw, batch),
+            "branch": self._branch(raw, batch),
         }
 
     def encode_numpy(
@@ -109,7 +115,8 @@ class Encoder(tf_keras.layers.Layer):
             chunk_rows: Rows per call.
 
         Returns:
-            `ids`: (R, F) int32. `dense`: (R, N) float32. `scenario`: (R,) int32.
+            `ids`: (R, F) int32. `dense`: (R, N) float32. `scenario`: (R,) int32. `branch`: (R,)
+            int8.
             `bags`: feature -> (values (M,) int32, row splits (R + 1,) int64, weights (M,) float32
             or None).
 
@@ -128,3 +135,13 @@ class Encoder(tf_keras.layers.Layer):
         if self._scenario_key is None:
             return tf.zeros([batch], tf.int64)
         return self._lookup(self._lookup.prefix(_SCENARIOS), raw[self._scenario_key]) - 1
+
+    def _branch(self, raw: Mapping[str, Any], batch: tf.Tensor) -> tf.Tensor:
+        if self._ads is None:
+            return tf.zeros([batch], tf.int64)
+        column = raw[self._ads.by]
+        if column.dtype == tf.string:
+            found = self._lookup(self._lookup.prefix(_ADS), column) > 0
+        else:
+            found = self._ads.holds_number(column)
+        return tf.cast(found, tf.int64)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal
+
+from lfm4ads_tf.errors import UserError, nearest
 
 OWNERS: tuple[Literal["user", "item", "context"], ...] = ("user", "item", "context")
 
@@ -51,7 +55,13 @@ class TableField:
 class FeatureLayout:
     """Order and meaning of an encoded batch's columns, owner by owner (user, item, context).
 
-    The columns of `ids` are the single-valued `fields` in order; bags travel by name.
+    The columns of `ids` are the single-valued `fields` in order; bags travel by name. A layout
+    that `only` or `without` made has fewer features than the batch; `id_columns` and
+    `number_columns` then say where the batch holds its own.
+
+    Attributes:
+        id_columns: Column of `ids` of each single-valued field; None where they are all of them.
+        number_columns: Columns of `dense` in order; None where they are all of them.
     """
 
     fields: tuple[IdField, ...]
@@ -59,6 +69,45 @@ class FeatureLayout:
     tables: tuple[TableField, ...]
     scenarios: tuple[str, ...]
     tasks: tuple[str, ...]
+    segments: tuple[str, ...] = ()
+    id_columns: tuple[int, ...] | None = None
+    number_columns: tuple[int, ...] | None = None
+
+    @property
+    def features(self) -> list[str]:
+        """Names of all features, embedded ones first."""
+        return [*(f.name for f in self.fields), *(d.name for d in self.dense)]
+
+    def without(self, patterns: Sequence[str]) -> FeatureLayout:
+        """The layout without the features that a pattern such as `item_*` matches.
+
+        Raises:
+            UserError: A pattern matches no feature.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in self.features):
+                raise UserError(
+                    f"'{pattern}' matches no feature.{nearest(pattern, self.features)}",
+                    fix=f"use names or patterns of {', '.join(self.features)}",
+                )
+        kept = [n for n in self.features if not any(fnmatchcase(n, p) for p in patterns)]
+        return self.only(kept) if patterns else self
+
+    def only(self, names: Collection[str]) -> FeatureLayout:
+        """The layout with these features and the tables that they read."""
+        fields = tuple(f for f in self.fields if f.name in names)
+        read = {f.table for f in fields}
+        ids = range(len(self.single)) if self.id_columns is None else self.id_columns
+        numbers = range(self.dense_width) if self.number_columns is None else self.number_columns
+        owners = [d.name for d in self.dense for _ in range(d.width)]
+        return replace(
+            self,
+            fields=fields,
+            dense=tuple(d for d in self.dense if d.name in names),
+            tables=tuple(t for t in self.tables if t.name in read),
+            id_columns=tuple(c for c, f in zip(ids, self.single, strict=True) if f.name in names),
+            number_columns=tuple(c for c, n in zip(numbers, owners, strict=True) if n in names),
+        )
 
     @cached_property
     def single(self) -> tuple[IdField, ...]:
@@ -86,8 +135,9 @@ class FeatureLayout:
         return columns
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, read back by `from_json`."""
-        return asdict(self)
+        """Plain values of a whole batch's layout, read back by `from_json`."""
+        plain = asdict(self)
+        return {k: v for k, v in plain.items() if k not in ("id_columns", "number_columns")}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FeatureLayout:
@@ -98,4 +148,5 @@ class FeatureLayout:
             tables=tuple(TableField(**t) for t in data["tables"]),
             scenarios=tuple(data["scenarios"]),
             tasks=tuple(data["tasks"]),
+            segments=tuple(data["segments"]),
         )

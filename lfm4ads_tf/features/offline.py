@@ -32,6 +32,7 @@ def encode_columns(
     ids = np.empty((total, len(layout.single)), np.int32)
     dense = np.empty((total, layout.dense_width), np.float32)
     scenario = np.empty(total, np.int32)
+    branch = np.empty(total, np.int8)
     bags: dict[str, list[_Bag]] = {field.name: [] for field in layout.bags}
     for start in range(0, total, chunk_rows):
         at = slice(start, min(start + chunk_rows, total))
@@ -44,6 +45,7 @@ def encode_columns(
         ids[at] = encoded["ids"].numpy()
         dense[at] = encoded["dense"].numpy()
         scenario[at] = encoded["scenario"].numpy()
+        branch[at] = encoded["branch"].numpy()
         for name, (values, weights) in encoded["bags"].items():
             bags[name].append(
                 (
@@ -56,6 +58,7 @@ def encode_columns(
         "ids": ids,
         "dense": dense,
         "scenario": scenario,
+        "branch": branch,
         "bags": {
             name: _join(chunks, weighted=len(encoder.raw_columns_of(name)) > 1)
             for name, chunks in bags.items()

@@ -43,10 +43,11 @@ class RawType:
 
 
 def raw_types(spec: FeatureSpec) -> dict[str, RawType]:
-    """Raw column -> type, in the order of first use; the scenario key comes last.
+    """Raw column -> type, in the order of first use; the scenario key and `ads.by` come last.
 
     Raises:
-        UserError: Two features read one column as different types; both are named.
+        UserError: Two features read one column as different types, both are named; or the
+            ads are told by a column of lists.
     """
     types: dict[str, RawType] = {}
     readers: dict[str, str] = {}
@@ -67,6 +68,19 @@ def raw_types(spec: FeatureSpec) -> dict[str, RawType]:
             read(column, wanted, f"feature '{name}'")
     if spec.keys.scenario is not None:
         read(spec.keys.scenario, RawType("text"), "the scenario key")
+    if spec.ads is not None:
+        of = types.setdefault(spec.ads.by, RawType("text"))
+        if of.kind in ("texts", "numbers", "vector"):
+            raise UserError(
+                f"`ads` goes by '{spec.ads.by}', which is read as {of}.",
+                fix="name a column with one text or number per row",
+            )
+        if of.kind != "text" and not spec.ads.numbers:
+            raise UserError(
+                f"`ads` goes by '{spec.ads.by}', which is read as {of}, but names no number.",
+                received=spec.ads.values,
+                fix="correct `ads.values`",
+            )
     return types
 
 

@@ -24,6 +24,7 @@ from lfm4ads_tf.features.kinds import (
     StatisticFeature,
     VocabularyFeature,
 )
+from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
 from lfm4ads_tf.features.split import Period, Split
 from lfm4ads_tf.strict import StrictModel, parse
 
@@ -100,6 +101,8 @@ class FeatureSpec(StrictModel):
         keys, tasks, split, period: See the classes.
         signals: Further binary feedback, which statistics and sequences may count like a task but
             no head predicts.
+        ads: The samples that are ads; all others, and all samples when absent, are content.
+        segments: Name -> rows that get a downstream of their own, beside the scenarios.
         features: Name -> declaration; the order of the mapping is the order of the fields.
         thresholds: Rows that make a slice: an item with at most `cold_item` training rows is
             cold, a user with at most `light_user` training rows is light.
@@ -117,6 +120,8 @@ class FeatureSpec(StrictModel):
     keys: Keys
     tasks: dict[str, Task] = Field(min_length=1)
     signals: dict[str, Task] = {}
+    ads: RowSet | None = None
+    segments: dict[SegmentName, RowSet] = {}
     split: Split
     period: Period = Period(blocks=8)
     features: dict[str, Annotated[FeatureConfig, Field(discriminator="kind")]] = Field(min_length=1)
@@ -176,6 +181,7 @@ def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> F
     spec = parse(FeatureSpec, raw, source=source)
     _check_references(spec)
     _check_owners(spec)
+    check_row_sets(spec)
     return spec
 
 

@@ -121,6 +121,7 @@ def build_layout(spec: FeatureSpec, fitted: FittedEncoding) -> FeatureLayout:
         tables=tuple(tables),
         scenarios=tuple(fitted.scenarios),
         tasks=tuple(spec.task_names),
+        segments=tuple(spec.segments),
     )
 
 

@@ -58,11 +58,14 @@ class BlockConfig(StrictModel):
     Attributes:
         structure: `stacked`: each layer reads the stream that the one before it left.
             `parallel`: each reads x_0 (the DNN also reads the FM's vector), and the heads read
-            all their outputs side by side (DCNv2, section 3.3, has both).
+            all their outputs side by side (DCNv2, section 3.3, has both). `gated`: each is an
+            expert over x_0, and a gate per task mixes their projected outputs for its heads.
+        mix_dim: Width of the projected outputs; read by `gated` alone.
         layers: The layers in order.
     """
 
-    structure: Literal["stacked", "parallel"] = "stacked"
+    structure: Literal["stacked", "parallel", "gated"] = "stacked"
+    mix_dim: int = Field(default=64, ge=1)
     layers: list[LayerConfig] = [
         FmConfig(type="fm"),
         CrossConfig(type="cross", depth=3),

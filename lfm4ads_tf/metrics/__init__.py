@@ -4,6 +4,7 @@ from lfm4ads_tf.metrics.auc import auc
 from lfm4ads_tf.metrics.best_possible import best_possible_auc
 from lfm4ads_tf.metrics.calibration import calibration
 from lfm4ads_tf.metrics.calibration_curve import calibration_curve
+from lfm4ads_tf.metrics.calibration_error import calibration_error
 from lfm4ads_tf.metrics.comparisons import PairedComparison, paired_comparison
 from lfm4ads_tf.metrics.gauc import gauc
 from lfm4ads_tf.metrics.logloss import logloss
@@ -15,6 +16,7 @@ __all__ = [
     "best_possible_auc",
     "calibration",
     "calibration_curve",
+    "calibration_error",
     "gauc",
     "logloss",
     "paired_comparison",

@@ -36,7 +36,7 @@ class Backbone(TwoTowers):
         super().__init__(
             layout, network.user_tower, network.item_tower, embeddings, seed=seed, name=name
         )
-        self.block = InteractionBlock(network.block, seed=seed, name="block")
+        self.block = InteractionBlock(network.block, tasks=layout.tasks, seed=seed, name="block")
 
     def interact(
         self,
@@ -44,9 +44,10 @@ class Backbone(TwoTowers):
         *,
         extra: tuple[tf.Tensor, ...] = (),
         gate: tf.Tensor | None = None,
+        block: InteractionBlock | None = None,
         training: bool = False,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Runs the interaction block, see `InteractionBlock.call`."""
+        """Runs the interaction block, or another one, see `InteractionBlock.call`."""
         inputs = BlockInputs(
             user=towers.user,
             item=towers.item,
@@ -56,4 +57,4 @@ class Backbone(TwoTowers):
             extra=extra,
             gate=gate,
         )
-        return self.block(inputs, training=training)
+        return (self.block if block is None else block)(inputs, training=training)

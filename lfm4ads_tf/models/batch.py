@@ -15,6 +15,7 @@ class EncodedBatch(TypedDict, total=False):
         bags: Field -> (ids RaggedTensor (B, None), weights RaggedTensor or None).
         dense: (B, N) float32.
         scenario: (B,) int64 index into the layout's scenarios, -1 unknown.
+        branch: (B,) int64, 1 for an ad, 0 for content.
         item: (B,) int64 code of the item key.
         labels: (B, T) float32, NaN where unknown.
         representations: Name -> (B, d + 1) float32, the last column being 1 where the key had a
@@ -25,6 +26,7 @@ class EncodedBatch(TypedDict, total=False):
     bags: dict[str, Any]
     dense: tf.Tensor
     scenario: tf.Tensor
+    branch: tf.Tensor
     item: tf.Tensor
     labels: tf.Tensor
     representations: dict[str, tf.Tensor]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.seeding import glorot
 
 
@@ -57,3 +59,20 @@ class ScenarioTaskHeads(tf_keras.layers.Layer):
         if self.shared is not None:
             logits += self.shared(stream)  # (B, T)
         return logits
+
+
+def build_heads(
+    network: NetworkConfig, scenarios: int, tasks: int, *, seed: int, name: str = "heads"
+) -> ScenarioTaskHeads | TaskTowers:
+    """The heads for what a network's interaction block leaves.
+
+    Args:
+        network: The network; a gated block leaves a mixture per task, which its task reads alone.
+        scenarios: Number of scenarios; 0 leaves the shared head alone.
+        tasks: Number of tasks.
+        seed: Seed of the initial weights.
+    """
+    shared = network.shared_head or not scenarios
+    if network.block.structure == "gated":
+        return TaskTowers([], scenarios, tasks, shared=shared, seed=seed, name=name)
+    return ScenarioTaskHeads(scenarios, tasks, shared=shared, seed=seed, name=name)

@@ -1,4 +1,4 @@
-"""Own-tower retrieval of one scenario's items."""
+"""Own-tower retrieval."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
 import tf_keras
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.batch import EncodedBatch
+from lfm4ads_tf.models.retrieval_loss import RetrievalLoss, RetrievalLossName
 from lfm4ads_tf.models.two_towers import TwoTowers
 
 
 class Retriever(tf_keras.Model):
-    """Two towers trained with in-batch sampled softmax.
+    """Two towers with tables of their own.
 
         s(u, i) = <UserTower(u), ItemTower(i)>
-        L = -log softmax_i(s(u, i) - log q(i)) over the items i of the batch
 
     Args:
         layout: Columns of the encoded batch.
@@ -27,10 +26,9 @@ class Retriever(tf_keras.Model):
         dim: Width of the towers' output.
         embeddings: Tables.
         item_counts: Training positives per item code, (items,): q(i) of the logQ correction.
+        loss: See `RetrievalLoss`.
+        task: Column of the labels that the `bce` loss reads.
         seed: Seed of all initial weights.
-
-    Source: Yi et al., Sampling-bias-corrected neural modeling (RecSys 2019); the loss is
-    tensorflow-recommenders' `tasks.Retrieval`.
     """
 
     def __init__(
@@ -41,28 +39,22 @@ class Retriever(tf_keras.Model):
         embeddings: EmbeddingsConfig,
         *,
         item_counts: np.ndarray,
+        loss: RetrievalLossName = "softmax",
+        task: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(name="retriever")
+        self.layout = layout
+        self.dim = dim
         self.two_towers = TwoTowers(layout, [*units, dim], [*units, dim], embeddings, seed=seed)
-        self.task = tfrs.tasks.Retrieval(remove_accidental_hits=True)
-        share = np.maximum(item_counts, 1) / max(int(item_counts.sum()), 1)
-        self._sampling = tf.constant(share, tf.float32)
+        self._loss = RetrievalLoss(loss, item_counts, task)
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """User and item vectors, (B, dim) each."""
         towers = self.two_towers.towers(batch, training=training)
         return towers.user, towers.item
 
-    @tf.function  # the task needs AutoGraph, which the training step goes without
     def loss(self, batch: EncodedBatch) -> tf.Tensor:
-        """Mean loss of a batch of positives; every row of it is one."""
+        """Mean loss of a batch, see `RetrievalLoss`."""
         user, item = self(batch, training=True)
-        total = self.task(
-            user,
-            item,
-            candidate_sampling_probability=tf.gather(self._sampling, batch["item"]),
-            candidate_ids=batch["item"],
-            compute_metrics=False,
-        )
-        return total / tf.cast(tf.shape(user)[0], total.dtype)
+        return self._loss(user, item, batch)

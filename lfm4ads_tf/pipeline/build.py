@@ -7,16 +7,25 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.models.isomorphic import IsomorphicModule
 from lfm4ads_tf.models.mmoe import MMoE
+from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.retrieval.method import RetrievalMethod
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.transfer.methods import Method
+
+COPIED_TABLES = "copied_tables"
+"""Learning-rate group of tables that start as the upstream's."""
 
 
 def foundation(
@@ -37,7 +46,7 @@ def foundation(
     if part.model == "mmoe":
         model = MMoE(layout, part.network, embeddings, part.mmoe, seed=own)
     else:
-        model = FoundationModel(layout, part.network, embeddings, seed=own)
+        model = FoundationModel(layout, part.network, embeddings, branches=part.branches, seed=own)
     model(example_batch(layout))
     return model
 
@@ -59,32 +68,108 @@ def downstream(
         dims: Widths of the stored representations.
         shards: As for `foundation`.
     """
-    part = config.downstream
+    part, upstream = config.downstream, config.upstream
     own = derive(seed, "downstream")
-    embeddings = part.embeddings
+    read = layout.without(part.omit)
+    network, embeddings = part.network, part.embeddings
+    if method.warm_start is not None:
+        network, embeddings = _upstream_network(config), upstream.embeddings
+        embeddings = _copied(read, embeddings, method.warm_start.frozen)
     if shards is not None:
         embeddings = embeddings.served(shards)
+    options = (
+        part
+        if part.token_dim
+        else part.model_copy(update={"token_dim": embeddings.dim * embeddings.sets})
+    )
     model = DownstreamModel(
-        layout, part.network, embeddings, adapters=method.adapters(part, own), seed=own
+        read,
+        network,
+        embeddings,
+        adapters=method.adapters(options, own),
+        module=_module(layout, read, config, method, own, shards),
+        seed=own,
     )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))
     return model
 
 
-def retriever(
-    layout: FeatureLayout, config: RunConfig, item_counts: np.ndarray, seed: int
-) -> Retriever:
-    """The retriever of a seed, at its initial weights."""
-    part = config.retrieval
-    model = Retriever(
+def _module(
+    layout: FeatureLayout,
+    read: FeatureLayout,
+    config: RunConfig,
+    method: Method,
+    seed: int,
+    shards: int | None,
+) -> IsomorphicModule | None:
+    """The isomorphic module of a method, None if it has none."""
+    if method.isomorphic is None:
+        return None
+    part, embeddings = config.downstream, config.upstream.embeddings
+    fresh, frozen = method.isomorphic.fresh, method.isomorphic.frozen
+    if not fresh:
+        embeddings = _copied(read, embeddings, frozen)
+    if shards is not None:
+        embeddings = embeddings.served(shards)
+    return IsomorphicModule(
+        read,
         layout,
-        part.units,
-        part.dim,
-        part.embeddings,
-        item_counts=item_counts,
-        seed=derive(seed, "retrieval"),
+        config.upstream.network,
+        embeddings,
+        layer=part.isomorphic_layer,
+        gate=part.isomorphic_gate,
+        head=part.isomorphic_head,
+        copied=not fresh,
+        seed=seed,
     )
-    model(example_batch(layout))
+
+
+def _upstream_network(config: RunConfig) -> NetworkConfig:
+    """The upstream's towers, and its block where it has one."""
+    theirs = config.upstream.network
+    if config.upstream.model == "foundation":
+        return theirs
+    towers = {"user_tower": theirs.user_tower, "item_tower": theirs.item_tower}
+    return config.downstream.network.model_copy(update=towers)
+
+
+def _copied(layout: FeatureLayout, config: EmbeddingsConfig, frozen: bool) -> EmbeddingsConfig:
+    """Tables that copied rows go into: a learning-rate group of their own, or frozen."""
+    tables = {
+        t.name: config.tables.get(t.name, TableOptions()).model_copy(
+            update={"trainable": not frozen, "group": COPIED_TABLES, "pretrained": None}
+        )
+        for t in layout.tables
+    }
+    return config.model_copy(update={"tables": tables})
+
+
+def retriever(
+    layout: FeatureLayout,
+    config: RunConfig,
+    method: RetrievalMethod,
+    dims: Mapping[str, int],
+    item_counts: np.ndarray,
+    task: int,
+    seed: int,
+) -> tf_keras.Model:
+    """The retrieval model of a seed and method, at its initial weights.
+
+    Args:
+        dims: Widths of the stored representations.
+        item_counts: Training positives per item code, (items,).
+        task: Column of the labels.
+    """
+    part, own = config.retrieval, derive(seed, "retrieval")
+    common: dict[str, Any] = {
+        "item_counts": item_counts, "loss": part.loss, "task": task, "seed": own
+    }  # fmt: skip
+    model: tf_keras.Model
+    if method.source is None:
+        model = Retriever(layout, part.units, part.dim, part.embeddings, **common)
+    else:
+        model = ProjectedRetriever(method.source, dims["IR"], **common)
+    model(example_batch(layout, {name: dims[name] for name in method.sources}))
     return model
 
 
@@ -98,6 +183,7 @@ def example_batch(layout: FeatureLayout, dims: Mapping[str, int] | None = None) 
         "bags": {field.name: (empty, None) for field in layout.bags},
         "dense": tf.zeros([1, layout.dense_width]),
         "scenario": tf.zeros([1], tf.int64),
+        "branch": tf.zeros([1], tf.int64),
         "item": tf.zeros([1], tf.int64),
         "representations": {n: tf.zeros([1, d + 1]) for n, d in (dims or {}).items()},
     }

@@ -4,18 +4,90 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.transfer.methods import Method, parse_method
+from lfm4ads_tf.representations.names import representation_names
+from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method, warm_start_levels
 
 
 def trained_scenarios(run: Run) -> list[str]:
-    """Scenarios with at least one trained downstream model, in the layout's order."""
-    return [s for s in run.cache.layout.scenarios if _validation(run, s)]
+    """Scenarios and segments with a trained downstream model, in the layout's order."""
+    layout = run.cache.layout
+    return [s for s in (*layout.scenarios, *layout.segments) if _validation(run, s)]
+
+
+def read_method(run: Run, name: str) -> Method:
+    """A method of a run by its name.
+
+    Raises:
+        UserError: The name is unknown, or the configuration cannot do what it says.
+    """
+    upstream, part = run.config.upstream, run.config.downstream
+    layers = layer_names(upstream, run.spec.task_names)
+    levels = warm_start_levels(layers)
+    if upstream.model != "foundation":
+        levels = ["embeddings", "towers"]
+    method = parse_method(
+        name,
+        layers,
+        full=part.full,
+        representations=representation_names(run.config.representations, layers),
+        levels=levels,
+    )
+    if method.isomorphic is not None:
+        _check_module(run, name, levels)
+    if method.warm_start is not None or method.isomorphic is not None:
+        _check_rates(run, levels)
+    _check_frozen(method)
+    return method
+
+
+def _check_module(run: Run, name: str, levels: Sequence[str]) -> None:
+    """The isomorphic module needs a mix tower to be isomorphic to, and one of its layers."""
+    if run.config.upstream.model != "foundation":
+        raise UserError(
+            f"The upstream model '{run.config.upstream.model}' has no mix tower.",
+            received=name,
+            fix="set upstream.model=foundation, or use module/warm_start/towers",
+        )
+    layer, known = run.config.downstream.isomorphic_layer, levels[1:]
+    if layer not in known:
+        raise UserError(
+            f"downstream.isomorphic_layer names the unknown layer '{layer}'."
+            + nearest(layer, known),
+            fix=f"use one of {', '.join(known)}",
+        )
+
+
+def _check_rates(run: Run, levels: Sequence[str]) -> None:
+    layers = [n for n in levels if n not in ("embeddings", "towers", "output")]
+    known = ["tables", "towers", "block", *layers, "gates", "heads"]
+    for key in run.config.downstream.warm_start_rates:
+        if key not in known:
+            raise UserError(
+                f"downstream.warm_start_rates names the unknown part '{key}'."
+                + nearest(key, known),
+                fix=f"use some of {', '.join(known)}",
+            )
+
+
+def _check_frozen(method: Method) -> None:
+    """Frozen layers cannot learn to read inputs that the upstream did not have."""
+    start = method.warm_start
+    if start is None or not start.frozen or start.level in ("embeddings", "towers"):
+        return
+    wider = any(kind in WIDENING for kind, _ in method.parts)
+    if wider or (method.isomorphic is not None and start.level == "output"):
+        raise UserError(
+            "Frozen layers cannot learn to read what is joined to their input.",
+            received=method.resolved,
+            fix="leave out +frozen, or use a gate in place of what is joined",
+        )
 
 
 def chosen_method(run: Run, scenario: str) -> Method:
@@ -40,7 +112,7 @@ def chosen_method(run: Run, scenario: str) -> Method:
             fix=f"set export.method to one of {', '.join(values)}, or train it",
         )
     name = wanted or max(values, key=lambda m: values[m])
-    return parse_method(name, layer_names(run.config.upstream, run.spec.task_names))
+    return read_method(run, name)
 
 
 def _validation(run: Run, scenario: str) -> dict[str, float]:

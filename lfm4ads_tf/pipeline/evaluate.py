@@ -11,6 +11,7 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.retrieval.method import OWN
 
 SCHEMA = 1
 BASELINE = "none"
@@ -57,27 +58,29 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 
 def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences in AUC of every downstream method to `none`."""
+    """Paired differences: downstream to `none` in AUC, retrieval to own towers in recall."""
+    baselines = {"downstream": BASELINE, "retrieval": OWN}
     values: dict[tuple[str, ...], dict[str, dict[int, float]]] = defaultdict(dict)
     for entry in results:
-        if entry["stage"] != "downstream" or entry["refresh"] != "frozen":
+        if entry["stage"] not in baselines or entry["refresh"] != "frozen":
             continue
-        key = (entry["scenario"], entry["task"], entry["slice"], entry["split"])
+        key = (entry["stage"], entry["scenario"], entry["task"], entry["slice"], entry["split"])
         by_seed = values[key].setdefault(entry["method"], {})
-        by_seed[entry["seed"]] = entry["metrics"]["auc"]
+        by_seed[entry["seed"]] = entry["metrics"][_compared(entry)]
     comparisons = []
-    for (scenario, task, slice_name, split), methods in values.items():
+    for (stage, scenario, task, slice_name, split), methods in values.items():
+        baseline = baselines[stage]
         for method, by_seed in methods.items():
-            if method == BASELINE or BASELINE not in methods:
+            if method == baseline or baseline not in methods:
                 continue
-            paired = paired_comparison(by_seed, methods[BASELINE])
+            paired = paired_comparison(by_seed, methods[baseline])
             comparisons.append(
                 {
                     "scenario": scenario,
                     "task": task,
                     "slice": slice_name,
                     "method": method,
-                    "baseline": BASELINE,
+                    "baseline": baseline,
                     "split": split,
                     "diff_mean": paired.diff_mean,
                     "diff_sd": paired.diff_sd,
@@ -86,6 +89,13 @@ def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return comparisons
+
+
+def _compared(entry: dict[str, Any]) -> str:
+    """The metric that an entry is compared by."""
+    if entry["stage"] == "downstream":
+        return "auc"
+    return next(name for name in entry["metrics"] if name.startswith("recall@"))
 
 
 def _stored(out: Path, config: RunConfig) -> list[tuple[str, dict[str, Any]]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder
+from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, fingerprint
 from lfm4ads_tf.representations.extract import extract as extract_all
-from lfm4ads_tf.representations.store import RepresentationStore, RepresentationWriter
+from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import read_weights
 
 _LOG = logging.getLogger(__name__)
@@ -23,18 +26,12 @@ def extract(run: Run, seed: int) -> None:
         return
     began = time.perf_counter()
     model = load_upstream(run, seed)
-    folder = run.upstream(seed)
-
-    def load_snapshot(period: int | None) -> None:
-        source = folder / "weights" if period is None else folder / "snapshots" / str(period)
-        read_weights(model, source)
-
     config = run.config.representations
     with staged_folder(target) as staging:
         writer = RepresentationWriter(staging)
         extract_all(
             model,
-            load_snapshot,
+            snapshot_loader(run, seed, model),
             run.cache,
             config,
             writer,
@@ -52,11 +49,26 @@ def extract(run: Run, seed: int) -> None:
     _LOG.info("representations of seed %d in %.0f s", seed, time.perf_counter() - began)
 
 
-def open_store(run: Run, seed: int) -> RepresentationStore:
+def snapshot_loader(run: Run, seed: int, model: Upstream) -> Callable[[int | None], None]:
+    """Loads the upstream's weights valid from a period, None for the end of training."""
+    folder = run.upstream(seed)
+
+    def load(period: int | None) -> None:
+        source = folder / "weights" if period is None else folder / "snapshots" / str(period)
+        read_weights(model, source)
+
+    return load
+
+
+def open_store(run: Run, seed: int, trained_with: str | None = None) -> RepresentationStore:
     """The representations of a seed.
 
+    Args:
+        trained_with: Version that the model to be served was trained with, None without a model.
+
     Raises:
-        UserError: They were not extracted, or come from another upstream or data.
+        UserError: They were not extracted, come from another upstream or data, or are of another
+            version than the model's.
     """
     folder = run.representations(seed)
     if not (folder / "manifest.json").exists():
@@ -72,6 +84,7 @@ def open_store(run: Run, seed: int) -> RepresentationStore:
             received=f"version {store.version}, expected {expected}",
             fix=f"remove '{folder}' and run the stage `extract` again",
         )
+    store.require(trained_with)
     return store
 
 

@@ -26,7 +26,8 @@ from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.transfer import load_downstream
-from lfm4ads_tf.representations.store import RepresentationStore, is_item_side
+from lfm4ads_tf.representations.names import is_item_side
+from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.strict import parse
 
 _LOG = logging.getLogger(__name__)
@@ -166,5 +167,6 @@ def _batches(
             "bags": bags,
             "dense": tf.constant(encoded["dense"][rows]),
             "scenario": tf.constant(encoded["scenario"][rows], tf.int64),
+            "branch": tf.constant(encoded["branch"][rows], tf.int64),
             "representations": {n: tf.constant(v[rows]) for n, v in representations.items()},
         }

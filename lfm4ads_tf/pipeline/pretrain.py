@@ -120,7 +120,7 @@ def _phases(run: Run) -> list[Phase]:
 
 
 def _score(run: Run, model: Upstream, seed: int, wall: float) -> list[dict[str, Any]]:
-    """Entries for all scenarios together and for each, on valid and test, frozen and daily."""
+    """Entries for all rows, each scenario and each segment, on valid and test, both refreshes."""
     cache = run.cache
     slices = Slices(cache, run.spec)
     found: list[dict[str, Any]] = []
@@ -136,8 +136,8 @@ def _score(run: Run, model: Upstream, seed: int, wall: float) -> list[dict[str, 
             found += entries(
                 cache, slices, rows, scores, stage="upstream", scenario="all", **identity
             )
-            for k, scenario in enumerate(cache.layout.scenarios):
-                mine = cache.scenario[rows] == k
+            for scenario in (*cache.layout.scenarios, *cache.layout.segments):
+                mine = np.isin(rows, cache.rows_of(split, scenario), assume_unique=True)
                 if mine.any():
                     found += entries(
                         cache,

@@ -1,92 +1,120 @@
-"""Stage `retrieve`: the own-tower retriever and its recall."""
+"""Stage `retrieve`: retrieval models of every method and scenario, and their recall."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.input import apply, batches
-from lfm4ads_tf.data.splits import TRAIN
-from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.files import write_json
-from lfm4ads_tf.metrics import recall_at_k
-from lfm4ads_tf.models.retriever import Retriever
-from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.metrics import auc
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
+from lfm4ads_tf.pipeline.retrieval_data import ALL, Queries, SeenItems, recall, rows_of
+from lfm4ads_tf.pipeline.retrieval_model import (
+    RetrievalModel,
+    retrieval_methods,
+    retrieval_scenarios,
+)
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.retrieval.method import RetrievalMethod
 from lfm4ads_tf.training.checkpoints import write_weights
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 
-_BATCH = 8192
-_USERS_AT_ONCE = 2048
+_LOG = logging.getLogger(__name__)
 
 
 def retrieve(run: Run, seed: int) -> None:
-    """Trains the retriever of one seed on the positives of one task and scores its recall@k.
+    """Trains every configured method in every configured scenario for one seed."""
+    if not run.config.retrieval.enabled:
+        return
+    methods, scenarios = retrieval_methods(run), retrieval_scenarios(run)
+    for scenario in scenarios:
+        for method in methods:
+            train_retrieval(run, scenario, method, seed, scored=_scored(run, scenario, scenarios))
+
+
+def train_retrieval(
+    run: Run, scenario: str, method: RetrievalMethod, seed: int, *, scored: list[str]
+) -> None:
+    """Trains one model and scores its recall@k and AUC; see the folder's `results.json`.
 
     Each user of a split queries with the features of the user's first row there; all items of
-    the log are candidates, but those that are training positives of the user.
+    the log are candidates, but those that are training positives of the user. recall@k on the
+    validation split of the model's own scenario decides which epoch is kept.
+
+    Args:
+        run: The run.
+        scenario: Whose rows it is trained on, `all` for every row.
+        method: The method.
+        seed: The seed.
+        scored: Scenarios with an entry of their own in the results.
     """
-    folder = run.retrieval(seed)
-    if (folder / "results.json").exists() or not run.config.retrieval.enabled:
+    folder = run.retrieval(scenario, method.name, seed)
+    if (folder / "results.json").exists():
         return
     cache, config = run.cache, run.config.retrieval
-    task = config.task or cache.layout.tasks[0]
-    if task not in cache.layout.tasks:
-        raise UserError(
-            f"retrieval.task names the unknown task '{task}'.{nearest(task, cache.layout.tasks)}",
-            fix=f"use one of {', '.join(cache.layout.tasks)}",
-        )
-    column = cache.layout.tasks.index(task)
-    positives = np.flatnonzero((cache.split == TRAIN) & (cache.labels[:, column] == 1))
-    counts = np.bincount(cache.item[positives], minlength=int(cache.item.max()) + 1)
     began = time.perf_counter()
-    model = build.retriever(cache.layout, run.config, counts, seed)
-    load_pretrained_tables(run, model.two_towers.embeddings, config.embeddings)
-    queries = {split: _queries(cache, split, column) for split in ("valid", "test")}
+    part = RetrievalModel(run, scenario, method, seed)
+    if not len(part.rows):
+        _LOG.warning(
+            "retrieval %s in '%s' is skipped: no training row that it can use",
+            method.name,
+            scenario,
+        )
+        return
+    seen = SeenItems(cache, part.column)
+    valid = Queries.of(cache, "valid", scenario, part.column)
 
-    def recall(split: str, users: np.ndarray | None = None) -> float | None:
-        return _recall(model, cache, queries[split], positives, config.k, users)
+    def recall_of(queries: Queries, items: np.ndarray) -> float | None:
+        vectors = part.users(queries.rows)
+        return recall(cache, queries, vectors, part.candidates.codes, items, seen, config.k)
 
+    training = config.projection if method.sources else config.training
+    tables = [] if method.sources else [part.model.two_towers.embeddings]
+    for embeddings in tables:
+        load_pretrained_tables(run, embeddings, config.embeddings)
     trainer = Trainer(
-        model,
-        [model.two_towers.embeddings],
-        model.loss,
+        part.model,
+        tables,
+        part.model.loss,
         cache,
-        config.training,
+        training,
         seed=seed,
-        label=f"retriever seed {seed}",
+        label=f"retrieval {scenario} {method.name} seed {seed}",
         folder=folder,
         tensorboard=run.tensorboard(folder),
-        validate=lambda: recall("valid"),
+        representations=part.representations,
+        validate=lambda: recall_of(valid, part.items()),
         quiet=run.quiet,
     )
-    result = trainer.fit(epochs(config.training, positives))
-    write_weights(model, folder / "weights")
+    result = trainer.fit(epochs(training, part.rows))
+    write_weights(part.model, folder / "weights")
     wall = round(time.perf_counter() - began, 2)
+    items = part.items()
     found: list[dict[str, Any]] = []
     for split in ("valid", "test"):
-        for k, scenario in enumerate(["all", *cache.layout.scenarios]):
-            chosen = None if scenario == "all" else cache.scenario[queries[split].rows] == k - 1
-            users = len(queries[split].rows) if chosen is None else int(chosen.sum())
-            if users:
+        for name in scored:
+            queries = Queries.of(cache, split, name, part.column)
+            if len(queries.rows):
+                rows = rows_of(cache, split, name)
                 found.append(
                     {
                         "stage": "retrieval",
-                        "scenario": scenario,
-                        "task": task,
-                        "method": "model/own",
+                        "scenario": name,
+                        "task": part.task,
+                        "method": method.name,
                         "slice": "all",
                         "refresh": "frozen",
                         "seed": seed,
                         "split": split,
-                        "rows": users,
-                        "metrics": {f"recall@{config.k}": recall(split, chosen)},
+                        "rows": len(queries.rows),
+                        "metrics": {
+                            f"recall@{config.k}": recall_of(queries, items),
+                            "auc": _auc(part, rows, items),
+                        },
                         "wall_s": wall,
                     }
                 )
@@ -94,79 +122,30 @@ def retrieve(run: Run, seed: int) -> None:
         folder / "results.json",
         {
             "history": result.history,
+            "best": result.best,
             "steps": result.steps,
             "examples_per_s": result.examples_per_s,
+            "representations": part.representations_version,
+            "trained_on": scenario,
             "entries": found,
         },
     )
 
 
-class _Queries:
-    """Users of a split with at least one positive.
-
-    Attributes:
-        rows: The user's first row in the split, (U,).
-        relevant, splits: Item codes of the user's positives, flat, and row splits (U + 1,).
-    """
-
-    def __init__(self, rows: np.ndarray, relevant: np.ndarray, splits: np.ndarray) -> None:
-        self.rows, self.relevant, self.splits = rows, relevant, splits
+def _scored(run: Run, scenario: str, trained: list[str]) -> list[str]:
+    """A scenario's model is scored there; that of `all` also where no other model is."""
+    if scenario != ALL:
+        return [scenario]
+    return [ALL, *[s for s in run.cache.layout.scenarios if s not in trained]]
 
 
-def _queries(cache: EncodedCache, split: str, column: int) -> _Queries:
-    rows = cache.rows_of(split)
-    users, first = np.unique(cache.user[rows], return_index=True)
-    hits = rows[cache.labels[rows, column] == 1]
-    pairs = np.unique(np.stack([cache.user[hits], cache.item[hits]], axis=1), axis=0)  # (P, 2)
-    counts = np.bincount(np.searchsorted(users, pairs[:, 0]), minlength=len(users))
-    kept = counts > 0
-    return _Queries(rows[first[kept]], pairs[:, 1], np.concatenate([[0], np.cumsum(counts[kept])]))
-
-
-def _recall(
-    model: Retriever,
-    cache: EncodedCache,
-    queries: _Queries,
-    positives: np.ndarray,
-    k: int,
-    chosen: np.ndarray | None,
-) -> float | None:
-    """recall@k of all queries, or of the chosen ones."""
-    which = np.arange(len(queries.rows)) if chosen is None else np.flatnonzero(chosen)
-    if not len(which):
+def _auc(part: RetrievalModel, rows: np.ndarray, items: np.ndarray) -> float | None:
+    """AUC of the dot product over rows with a known label."""
+    cache = part.run.cache
+    labels = cache.labels[rows, part.column]
+    rows, labels = rows[np.isfinite(labels)], labels[np.isfinite(labels)]
+    if not len(rows):
         return None
-    last = np.full(int(cache.item.max()) + 1, -1, np.int64)
-    last[cache.item] = np.arange(cache.rows)
-    items = np.flatnonzero(last >= 0)
-    vectors = _vectors(model, cache, last[items], side=1)  # (I, dim)
-    users = cache.user[queries.rows[which]]
-    seen_users, seen_items = cache.user[positives], cache.item[positives]
-    order = np.argsort(seen_users, kind="stable")
-    seen_users, seen_items = seen_users[order], seen_items[order]
-    retrieved = []
-    for start in range(0, len(which), _USERS_AT_ONCE):
-        block = slice(start, start + _USERS_AT_ONCE)
-        scores = _vectors(model, cache, queries.rows[which[block]], side=0) @ vectors.T  # (U, I)
-        low = np.searchsorted(seen_users, users[block])
-        high = np.searchsorted(seen_users, users[block], side="right")
-        rows = np.repeat(np.arange(len(low)), high - low)
-        flat = np.concatenate([seen_items[a:b] for a, b in zip(low, high, strict=True)])
-        scores[rows, np.searchsorted(items, flat)] = -np.inf
-        top = tf.math.top_k(scores, k=min(k, len(items)), sorted=False).indices.numpy()
-        retrieved.append(items[top])
-    relevant = [queries.relevant[queries.splits[q] : queries.splits[q + 1]] for q in which]
-    return recall_at_k(np.concatenate(retrieved), relevant)
-
-
-def _vectors(model: Retriever, cache: EncodedCache, rows: np.ndarray, *, side: int) -> np.ndarray:
-    """User (side 0) or item (side 1) vectors of some rows."""
-    found = apply((_user_side, _item_side)[side], batches(cache, rows, _BATCH), model)
-    return np.concatenate([vectors.numpy() for vectors in found])
-
-
-def _user_side(model: Retriever, batch: Any) -> tf.Tensor:
-    return model(batch)[0]
-
-
-def _item_side(model: Retriever, batch: Any) -> tf.Tensor:
-    return model(batch)[1]
+    place = np.searchsorted(part.candidates.codes, cache.item[rows])
+    scores = np.einsum("rd,rd->r", part.users(rows), items[place])
+    return auc(labels, scores)

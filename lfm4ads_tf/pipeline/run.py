@@ -30,6 +30,7 @@ _SELECTION = (
     ("config", "seeds"),
     ("config", "scenarios"),
     ("config", "downstream", "methods"),
+    ("config", "downstream", "full"),
     ("config", "export"),
     ("config", "packed_cache"),
 )
@@ -100,9 +101,9 @@ class Run:
         """Folder of one downstream model."""
         return self.out / "downstream" / file_name(scenario) / file_name(method) / f"seed_{seed}"
 
-    def retrieval(self, seed: int) -> Path:
-        """Folder of one retriever."""
-        return self.out / "retrieval" / f"seed_{seed}"
+    def retrieval(self, scenario: str, method: str, seed: int) -> Path:
+        """Folder of one retrieval model."""
+        return self.out / "retrieval" / file_name(scenario) / file_name(method) / f"seed_{seed}"
 
     def tensorboard(self, folder: Path) -> Path:
         """Where the TensorBoard logs of a training folder go."""

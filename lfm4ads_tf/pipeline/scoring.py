@@ -11,9 +11,9 @@ import tf_keras
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
-from lfm4ads_tf.data.splits import TRAIN
+from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.metrics import auc, calibration, gauc, logloss
+from lfm4ads_tf.metrics import auc, calibration, calibration_error, gauc, logloss
 
 _BATCH = 8192
 
@@ -47,6 +47,9 @@ def mean_auc(cache: EncodedCache, rows: np.ndarray, probabilities: np.ndarray) -
 class Slices:
     """Rows by how often training saw their item and user.
 
+    A cold user has no training and no auxiliary row, so no stored representation either; where
+    the log has no such user, `cold_user` and `warm_user` are left out.
+
     Args:
         cache: The encoded cache.
         spec: Its thresholds.
@@ -57,6 +60,9 @@ class Slices:
         items = np.bincount(cache.item[train], minlength=int(cache.item.max()) + 1)
         users = np.bincount(cache.user[train], minlength=int(cache.user.max()) + 1)
         self._item_rows, self._user_rows = items[cache.item], users[cache.user]
+        past = np.isin(cache.split, (TRAIN, AUXILIARY))
+        known = np.bincount(cache.user[past], minlength=len(users)) > 0
+        self._known_user = known[cache.user]
         self._thresholds = spec.thresholds
 
     def of(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -65,9 +71,13 @@ class Slices:
         cold = self._thresholds.get("cold_item")
         if cold is not None:
             yield "cold_item", self._item_rows[rows] <= cold
+            yield "warm_item", self._item_rows[rows] > cold
         light = self._thresholds.get("light_user")
         if light is not None:
             yield "light_user", self._user_rows[rows] <= light
+        if not self._known_user.all():
+            yield "cold_user", ~self._known_user[rows]
+            yield "warm_user", self._known_user[rows]
 
 
 def entries(
@@ -98,6 +108,8 @@ def entries(
                 "logloss": logloss(labels, scores) if known else None,
                 "calibration": calibration(labels, scores) if known else None,
             }
+            if identity.get("stage") == "upstream":
+                values |= _calibration(labels, scores)
             if cache.best_possible is not None:
                 truth = cache.best_possible[rows[chosen], k]
                 usable = known and np.isfinite(truth).all()
@@ -106,3 +118,15 @@ def entries(
                 {**identity, "task": task, "slice": name, "rows": known, "metrics": values}
             )
     return found
+
+
+def _calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
+    """What the upstream's calibration report is made of, for some rows of one task."""
+    known = np.isfinite(labels)
+    if not known.any():
+        return {"mean_prediction": None, "mean_label": None, "calibration_error": None}
+    return {
+        "mean_prediction": float(scores[known].mean(dtype=np.float64)),
+        "mean_label": float(labels[known].mean(dtype=np.float64)),
+        "calibration_error": calibration_error(labels, scores),
+    }

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lfm4ads_tf.data.cache import Refresh
+from lfm4ads_tf.config import DownstreamConfig
+from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.models.downstream import DownstreamModel
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.pretrain import task_loss
+from lfm4ads_tf.pipeline.initial_weights import initialise
+from lfm4ads_tf.pipeline.pretrain import stored_results, task_loss
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import epochs
+from lfm4ads_tf.training.step import LossFunction
 from lfm4ads_tf.training.trainer import Trainer
-from lfm4ads_tf.transfer.methods import Method, parse_method
+from lfm4ads_tf.transfer.methods import Method
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,20 +43,20 @@ def transfer(run: Run, seed: int) -> None:
 
 def run_methods(run: Run) -> list[Method]:
     """The configured methods; `upstream` needs no downstream model and is always scored."""
-    layers = layer_names(run.config.upstream, run.spec.task_names)
     names = [m for m in run.config.downstream.methods if m != "upstream"]
-    return [parse_method(name, layers) for name in names]
+    return [read_method(run, name) for name in names]
 
 
 def downstream_scenarios(run: Run) -> list[str]:
-    """Scenarios with a downstream model, largest first.
+    """Scenarios and segments with a downstream model, largest first.
 
     Raises:
         UserError: A scenario asked for by name is unknown, has no training row, or has one class.
     """
     cache = run.cache
+    cache.layout.without(run.config.downstream.omit)  # a wrong pattern is refused as early
     asked = run.config.scenarios
-    known = cache.layout.scenarios
+    known = [*cache.layout.scenarios, *cache.layout.segments]
     if asked is not None:
         for name in asked:
             if name not in known:
@@ -80,8 +86,10 @@ def warn_skipped(run: Run) -> None:
 
 
 def _largest_first(run: Run) -> list[str]:
-    """Scenarios with training rows, largest first."""
-    counts = {s: len(run.cache.rows_of("train", s)) for s in run.cache.layout.scenarios}
+    """Scenarios and segments with training rows, largest first."""
+    layout = run.cache.layout
+    names = [*layout.scenarios, *layout.segments]
+    counts = {s: len(run.cache.rows_of("train", s)) for s in names}
     return sorted((s for s, n in counts.items() if n), key=lambda s: -counts[s])
 
 
@@ -96,8 +104,10 @@ def _skipped(run: Run, scenario: str) -> str | None:
 def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None:
     """Trains one model and scores valid and test rows; see the folder's `results.json`."""
     folder = run.downstream(scenario, method.name, seed)
-    if (folder / "results.json").exists():
+    if _is_made(folder, method):
         return
+    if (folder / "results.json").exists():
+        shutil.rmtree(folder)  # `full` stood for something else
     cache, config = run.cache, run.config.downstream
     began = time.perf_counter()
     store = open_store(run, seed) if method.sources else None
@@ -107,14 +117,16 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
         for refresh in ("frozen", "daily")
     }
     model = build.downstream(cache.layout, run.config, method, dims, seed)
-    load_pretrained_tables(run, model.backbone.embeddings, config.embeddings)
+    if method.warm_start is None:
+        load_pretrained_tables(run, model.backbone.embeddings, config.embeddings)
+    training = initialise(run, model, method, scenario, seed)
     valid = cache.rows_of("valid", scenario)
     trainer = Trainer(
         model,
-        [model.backbone.embeddings],
-        task_loss(model, cache, config.training.task_weights),
+        model.all_embeddings,
+        _loss(model, cache, config),
         cache,
-        config.training,
+        training,
         seed=seed,
         label=f"{scenario} {method.name} seed {seed}",
         folder=folder,
@@ -123,9 +135,10 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
         validate=lambda: mean_auc(
             cache, valid, predict(model, cache, valid, representations=lookups["frozen"])
         ),
+        validate_start=method.copies,
         quiet=run.quiet,
     )
-    result = trainer.fit(epochs(config.training, cache.rows_of("train", scenario)))
+    result = trainer.fit(epochs(training, cache.rows_of("train", scenario)))
     write_weights(model, folder / "weights")
     wall = round(time.perf_counter() - began, 2)
     found: list[dict[str, Any]] = []
@@ -153,6 +166,7 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
             )
     write_arrays(folder / "predictions.npz", stored)
     report = {
+        "resolved": method.resolved,
         "history": result.history,
         "best": result.best,
         "steps": result.steps,
@@ -163,20 +177,39 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
     write_json(folder / "results.json", report)
 
 
+def _is_made(folder: Path, method: Method) -> bool:
+    """Whether a folder holds a finished training of a method, not of another `full`."""
+    path = folder / "results.json"
+    if not path.exists():
+        return False
+    return bool(stored_results(path).get("resolved", method.resolved) == method.resolved)
+
+
+def _loss(model: DownstreamModel, cache: EncodedCache, config: DownstreamConfig) -> LossFunction:
+    """The tasks' loss and the adapters' L2."""
+    tasks: LossFunction = task_loss(model, cache, config.training.task_weights)
+    if not config.adapter_l2 or not model.adapters:
+        return tasks
+    return lambda batch: tasks(batch) + config.adapter_l2 * model.adapter_penalty()
+
+
 def load_downstream(run: Run, scenario: str, method: Method, seed: int) -> DownstreamModel:
     """A trained downstream model.
 
     Raises:
-        UserError: It was not trained yet.
+        UserError: It was not trained yet, or as another combination of the name `full`.
     """
     folder = run.downstream(scenario, method.name, seed)
-    if not (folder / "results.json").exists():
+    if not _is_made(folder, method):
         raise UserError(
             f"There is no downstream model '{method.name}' of scenario '{scenario}' and seed "
             f"{seed} in '{run.out}'.",
             fix="run the stage `transfer` with this method and scenario first",
         )
-    dims = open_store(run, seed).dims if method.sources else {}
+    dims: Mapping[str, int] = {}
+    if method.sources:
+        trained_with = stored_results(folder / "results.json")["representations"]
+        dims = open_store(run, seed, trained_with).dims
     model = build.downstream(run.cache.layout, run.config, method, dims, seed)
     read_weights(model, folder / "weights")
     return model

@@ -1,85 +1,134 @@
-"""Time-decayed aggregation of sample-level representations per key."""
+"""Aggregated vectors of keys, kept as a state that events and other states are added to."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from scipy.sparse import csr_array
+
+from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
+from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
 
 _EPSILON = 1e-6
 
 
-class DecayedSum:
-    """Mergeable state (S, W, t) per key: a sum of vectors that fades with time.
+class Aggregate:
+    """State (S, W, mark) of every key; S holds a vector per layer.
 
-        S(t) = sum_n 2^(-(t - t_n) / h) v_n,    W(t) = sum_n 2^(-(t - t_n) / h)
+        S = sum_n w_n v_n,   W = sum_n w_n
 
-    An update with any set of events, in any order, gives the state that all events together
-    give, since every term is decayed from its own time to the latest.
+    The weights w are the aggregation's. Merging the states of partial logs gives the state of the
+    whole log, see the aggregation for the orders in which. S is kept as float32, W and the mark
+    as float64.
 
     Args:
+        aggregation: The weights.
         keys: Number of keys K.
-        dim: Width d of the vectors.
-        half_life: h, in the unit of the times.
 
-    Source: LFM4Ads (arXiv 2508.14948), time-interval decaying aggregation of CR.
+    Attributes:
+        sums: Layer -> S, (K, d) float32.
+        weight: W, (K,).
+        mark: What the aggregation needs to add further events, (K,).
     """
 
-    def __init__(self, keys: int, dim: int, half_life: float) -> None:
-        self.half_life = half_life
-        self.sum = np.zeros((keys, dim), np.float64)
+    def __init__(self, aggregation: Aggregation, keys: int) -> None:
+        self.aggregation = aggregation
+        self.sums: dict[str, np.ndarray] = {}
         self.weight = np.zeros(keys, np.float64)
-        self.time = np.full(keys, -np.inf)
+        self.mark = np.full(keys, aggregation.empty)
 
-    def update(self, key: np.ndarray, values: np.ndarray, time: np.ndarray) -> None:
-        """Adds events.
+    def begin(self, events: EventGroups, time: np.ndarray) -> Fold:
+        """Makes the states ready for events, whose vectors follow by `add` in any portions.
+
+        Args:
+            events: The events, in time order.
+            time: Their times, (N,).
+        """
+        keys = events.keys
+        fold = self.aggregation.fold(self.mark[keys], events, time)
+        total = np.bincount(events.index, fold.weight, minlength=len(keys))
+        self.weight[keys] = self.weight[keys] * fold.fade + total
+        self.mark[keys] = fold.mark
+        if (fold.fade != 1).any():
+            for layer in self.sums.values():
+                layer[keys] *= fold.fade[:, None].astype(np.float32)  # (K', d)
+        return fold
+
+    def add(self, layer: str, keys: np.ndarray, weights: csr_array, values: np.ndarray) -> None:
+        """Adds weighted vectors.
+
+        Args:
+            layer: Name of the layer.
+            keys: Distinct keys (K',).
+            weights: Weight of every vector in every key's sum, (K', N) float32.
+            values: Vectors, (N, d) float32.
+        """
+        if layer not in self.sums:
+            self.sums[layer] = np.zeros((len(self.weight), values.shape[1]), np.float32)
+        self.sums[layer][keys] += weights @ values  # (K', d)
+
+    def update(self, key: np.ndarray, values: Mapping[str, np.ndarray], time: np.ndarray) -> None:
+        """Adds events at once.
 
         Args:
             key: Key of each event, (N,) integer.
-            values: v, (N, d).
-            time: t, (N,).
+            values: Layer -> vectors, (N, d).
+            time: (N,).
         """
-        if not len(key):
-            return
-        order = np.argsort(key, kind="stable")
-        key, values, time = key[order], values[order], time[order]
-        starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
-        touched = key[starts]
-        latest = np.maximum(np.maximum.reduceat(time, starts), self.time[touched])
-        lengths = np.diff(np.append(starts, len(key)))
-        fade = self._fade(np.repeat(latest, lengths) - time)
-        self._advance(touched, latest)
-        self.sum[touched] += np.add.reduceat(values * fade[:, None], starts, axis=0)  # (K', d)
-        self.weight[touched] += np.add.reduceat(fade, starts)
+        events = EventGroups(key)
+        fold = self.begin(events, time)
+        weights = sum_matrix(events, fold.weight, np.arange(len(key)), len(key))
+        for layer, vectors in values.items():
+            self.add(layer, events.keys, weights, np.asarray(vectors, np.float32))
 
-    def merge(self, other: DecayedSum) -> None:
+    def merge(self, other: Aggregate) -> None:
         """Adds the events of another state over the same keys."""
-        latest = np.maximum(self.time, other.time)
-        seen = np.flatnonzero(np.isfinite(latest))
-        self._advance(seen, latest[seen])
-        fade = self._fade(latest[seen] - other.time[seen])
-        self.sum[seen] += other.sum[seen] * fade[:, None]  # (K', d)
-        self.weight[seen] += other.weight[seen] * fade
+        own, theirs, mark = self.aggregation.join(self.mark, other.mark)
+        for layer, values in other.sums.items():
+            mine = self.sums.setdefault(layer, np.zeros_like(values))
+            mine *= own[:, None].astype(np.float32)
+            mine += values * theirs[:, None].astype(np.float32)  # (K, d)
+        for layer in self.sums.keys() - other.sums.keys():
+            self.sums[layer] *= own[:, None].astype(np.float32)
+        self.weight = self.weight * own + other.weight * theirs
+        self.mark = mark
 
-    def read(self, keys: np.ndarray, *, layer_norm: bool) -> np.ndarray:
-        """The aggregate S / W of some keys, layer-normalised over its channels on request.
+    def read(self, layer: str, keys: np.ndarray, *, layer_norm: bool) -> np.ndarray:
+        """The aggregate of some keys: S / W, layer-normalised over its channels on request.
 
         Returns:
             (len(keys), d) float32; zeros for a key without events.
         """
-        weight = self.weight[keys]
-        mean = self.sum[keys] / np.where(weight > 0, weight, 1.0)[:, None]  # (K', d)
+        values = self.sums[layer][keys]  # (K', d)
+        if not (layer_norm and self.aggregation.normed_sum):
+            weight = self.weight[keys]
+            values /= np.where(weight > 0, weight, 1.0)[:, None].astype(np.float32)
         if layer_norm:
-            centred = mean - mean.mean(axis=1, keepdims=True)
-            mean = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + _EPSILON)
-        return mean.astype(np.float32)
+            values -= values.mean(axis=1, keepdims=True)
+            variance = np.einsum("kd,kd->k", values, values) / values.shape[1]
+            values /= np.sqrt(variance + _EPSILON)[:, None]
+        return values
 
-    def _advance(self, keys: np.ndarray, to: np.ndarray) -> None:
-        """Decays the state of some keys to a later time."""
-        fade = self._fade(to - self.time[keys])
-        self.sum[keys] *= fade[:, None]
-        self.weight[keys] *= fade
-        self.time[keys] = to
 
-    def _fade(self, age: np.ndarray) -> np.ndarray:
-        """2^(-age / h); a key without events has nothing to fade."""
-        known = np.isfinite(age)
-        return np.where(known, np.exp2(-np.where(known, age, 0.0) / self.half_life), 0.0)
+def sum_matrix(
+    events: EventGroups, weight: np.ndarray, column: np.ndarray, columns: int
+) -> csr_array:
+    """The matrix whose product with vectors is every key's weighted sum.
+
+    Args:
+        events: N events.
+        weight: Their weights, (N,).
+        column: Row of each event's vector, (N,).
+        columns: Number of vectors.
+
+    Returns:
+        (K', columns) float32.
+    """
+    order, data = events.order, weight[events.order].astype(np.float32)
+    ends = np.concatenate([[0], np.cumsum(events.lengths)])
+    kept = data != 0  # of `last`, one event a key
+    if not kept.all():
+        ends = np.concatenate([[0], np.cumsum(kept)])[ends]
+        order, data = order[kept], data[kept]
+    return csr_array((data, column[order], ends), shape=(len(events.keys), columns))

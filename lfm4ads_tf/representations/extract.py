@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
-from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.progress import Progress
-from lfm4ads_tf.representations.aggregate import DecayedSum
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.store import RepresentationWriter, State
+from lfm4ads_tf.representations.extraction import Extraction
+from lfm4ads_tf.representations.part import State
+from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.representations.writer import RepresentationWriter
 
-_BATCH = 8192
-_SECONDS_PER_HOUR = 3600.0
+_STATE_KEYS = ("decay", "half_life", "item_half_life", "cr_events")
 
 
-@dataclass
-class _States:
-    """Aggregates per user and per item, by layer."""
+@dataclass(frozen=True)
+class _Step:
+    """The events of one period.
 
-    user: dict[str, DecayedSum] = field(default_factory=dict)
-    item: dict[str, DecayedSum] = field(default_factory=dict)
+    Attributes:
+        rows: Rows in time order.
+        period: The period.
+        state: What its keys' new vectors are, see `Part`.
+        weights: Period from which the snapshot that scores them is valid, None for the weights at
+            the end of training.
+        earlier: Whether these weights have seen earlier periods alone.
+    """
+
+    rows: np.ndarray
+    period: int
+    state: State
+    weights: int | None
+    earlier: bool
 
 
 def extract(
@@ -43,17 +54,21 @@ def extract(
 ) -> None:
     """Writes every representation of every period.
 
-    After period e, with weights that have seen no later row: UR and IR are the towers' outputs at
-    the key's last event of e; CR is the time-decayed mean over all events up to e, each event's
-    activation taken with the weights of the end of its own period. Both are valid from e + 1.
+    After period e: UR and IR are the towers' outputs at the key's last event of e; CR is the
+    aggregate over all events up to e. Both are valid from e + 1. In the modes `daily` and `static`
+    the activations of e are those of the weights of the end of e. In the mode `event` they are
+    those of the weights before e, and every row of e also gets its key's state just before it.
     Valid and test rows follow under the state `daily`, with the weights of the end of training.
+
+    The states after the training rows and after all rows are kept in `state/train` and
+    `state/latest`, see `resume_states`.
 
     Args:
         model: The upstream; its weights are replaced.
         load_snapshot: Loads the weights valid from a period, None for those at the end of
             training.
         cache: The encoded cache.
-        config: Mode, snapshots, decay, layers.
+        config: Mode, snapshots, aggregations, layers.
         writer: Where the parts go.
         auxiliary: Whether the upstream was trained on the auxiliary rows, so that they are events.
         quiet: Whether to hide the progress bar.
@@ -61,85 +76,102 @@ def extract(
     Raises:
         UserError: A configured layer does not exist.
     """
-    layers = _layers(model, config)
-    extraction = _Extraction(model, cache, config, layers, writer)
-    trained = np.isin(cache.split, (TRAIN, AUXILIARY) if auxiliary else (TRAIN,))
-    train_periods = np.unique(cache.period[trained]).tolist()
-    later = np.isin(cache.split, (VALID, TEST))
-    held_out = np.unique(cache.period[later]).tolist()
-    with Progress("extract", len(train_periods) + len(held_out), quiet=quiet) as progress:
-        for period in train_periods:
-            daily = config.snapshots == "daily" and config.mode == "daily"
-            load_snapshot(period + 1 if daily else None)
-            extraction.advance(np.flatnonzero(trained & (cache.period == period)), period, "train")
+    steps = _steps(cache, config, auxiliary)
+    saved = False
+    with (
+        Extraction(model, cache, config, writer) as extraction,
+        Progress("extract", len(steps), quiet=quiet) as progress,
+    ):
+        for step in steps:
+            if step.state == "daily" and not saved:
+                extraction.save(writer.folder / "state" / "train")
+                saved = True
+            load_snapshot(step.weights)
+            extraction.advance(step.rows, step.period, step.state, by_row=step.earlier)
             progress.advance(1)
-        load_snapshot(None)
-        for period in held_out:
-            extraction.advance(np.flatnonzero(later & (cache.period == period)), period, "daily")
-            progress.advance(1)
+        if not saved:
+            extraction.save(writer.folder / "state" / "train")
+        extraction.save(writer.folder / "state" / "latest")
 
 
-class _Extraction:
-    """State carried from period to period."""
+def extend(
+    model: Upstream,
+    cache: EncodedCache,
+    config: RepresentationsConfig,
+    writer: RepresentationWriter,
+    earlier: RepresentationStore,
+    rows: np.ndarray,
+    period: int,
+    *,
+    state: State = "train",
+    after: State = "daily",
+) -> None:
+    """Makes a new version from an earlier one and the events of one more period.
 
-    def __init__(
-        self,
-        model: Upstream,
-        cache: EncodedCache,
-        config: RepresentationsConfig,
-        layers: list[str],
-        writer: RepresentationWriter,
-    ) -> None:
-        self.cache = cache
-        self.config = config
-        self.layers = layers
-        self.writer = writer
-        self.keys = {"user": cache.keys("user"), "item": cache.keys("item")}
-        self.states = _States()
-        self._model = model
+    The earlier version's parts are taken over, its states are continued with the new events, and
+    the keys with a new event get a part, valid from the next period. No earlier event is read.
 
-    def advance(self, rows: np.ndarray, period: int, state: State) -> None:
-        """Adds a period's events and writes the keys they touch."""
-        values = self._activations(rows)
-        periods = self.cache.manifest["periods"]
-        label = periods[period + 1] if period + 1 < len(periods) else "end"
-        hours = self.cache.time[rows] / _SECONDS_PER_HOUR
-        for side, tower, states in (
-            ("user", "UR", self.states.user),
-            ("item", "IR", self.states.item),
-        ):
-            codes = (self.cache.user if side == "user" else self.cache.item)[rows]
-            touched = np.unique(codes)
-            last = np.zeros(len(self.keys[side]), np.int64)
-            last[codes] = np.arange(len(rows))  # rows are in time order: the last one stays
-            keys = self.keys[side].take(pa.array(touched))
-            where: dict[str, Any] = {"valid_from": period + 1, "period": label, "state": state}
-            self.writer.add(tower, keys, values[tower][last[touched]], **where)
-            for layer in self.layers:
-                if layer not in states:
-                    dim = values[layer].shape[1]
-                    states[layer] = DecayedSum(len(last), dim, self.config.half_life)
-                states[layer].update(codes, values[layer], hours)
-                stored = states[layer].read(touched, layer_norm=self.config.layer_norm)
-                self.writer.add(f"CR_{side}@{layer}", keys, stored, **where)
+    Args:
+        model: The upstream with the weights that score the events.
+        cache: Holds the new rows; its keys include those of the earlier version.
+        config: Aggregations and layers, those of the earlier version.
+        writer: Where the new version goes.
+        earlier: The earlier version.
+        rows: New rows in time order.
+        period: Their period; the index goes on where the earlier version's ended.
+        state: What the new vectors are, see `Part`.
+        after: Whether to continue the states after the training rows (`train`) or after all rows
+            (`daily`).
 
-    def _activations(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Sample-level UR, IR and CR of some rows."""
-        wanted = ["UR", "IR", *self.layers]
-        chunks: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        data = batches(self.cache, rows, _BATCH, refresh="daily")
-        for out in apply(type(self._model).represent, data, self._model):
-            for name in wanted:
-                chunks[name].append(out[name].numpy())
-        return {name: np.concatenate(parts) for name, parts in chunks.items()}
-
-
-def _layers(model: Upstream, config: RepresentationsConfig) -> list[str]:
-    names = model.layer_names
-    for layer in config.layers or []:
-        if layer not in names:
+    Raises:
+        UserError: The states of the earlier version do not fit the data or the configuration.
+    """
+    for key in _STATE_KEYS:
+        ours, theirs = config.model_dump(mode="json")[key], earlier.manifest.get(key)
+        if ours != theirs:
             raise UserError(
-                f"representations.layers names the unknown layer '{layer}'.{nearest(layer, names)}",
-                fix=f"use some of {', '.join(names)}",
+                "The states of the earlier version were aggregated with other settings.",
+                received=f"representations.{key} was {theirs}, is now {ours}",
+                fix="keep the settings, or extract anew",
             )
-    return names if config.layers is None else [n for n in names if n in config.layers]
+    writer.inherit(earlier)
+    with Extraction(model, cache, config, writer) as extraction:
+        resume_states(extraction, earlier.folder, after)
+        extraction.advance(rows, period, state)
+        for name in ("train", "latest"):
+            extraction.save(writer.folder / "state" / name)
+
+
+def resume_states(extraction: Extraction, folder: Path, after: State = "daily") -> None:
+    """Gives an extraction the states that another one has kept in its version folder.
+
+    Raises:
+        UserError: They are not there, or do not fit the data or the configuration.
+    """
+    extraction.restore(folder / "state" / ("latest" if after == "daily" else "train"))
+
+
+def _steps(cache: EncodedCache, config: RepresentationsConfig, auxiliary: bool) -> list[_Step]:
+    """The periods in the order in which their events are added."""
+    trained = np.isin(cache.split, (TRAIN, AUXILIARY) if auxiliary else (TRAIN,))
+    held_out = np.isin(cache.split, (VALID, TEST))
+    single = config.snapshots == "single" or config.mode == "static"
+    steps: list[_Step] = []
+    before: int | None = None  # the latest snapshot that has not seen the period
+    for period in np.unique(cache.period[trained]).tolist():
+        rows = np.flatnonzero(trained & (cache.period == period))
+        after = _valid_from(cache, period)
+        by_event = config.mode == "event" and before is not None
+        weights = None if single else before if by_event else after
+        steps.append(_Step(rows, period, "train", weights, by_event or single))
+        before = after
+    for period in np.unique(cache.period[held_out]).tolist():
+        rows = np.flatnonzero(held_out & (cache.period == period))
+        steps.append(_Step(rows, period, "daily", None, True))
+    return steps
+
+
+def _valid_from(cache: EncodedCache, period: int) -> int:
+    """Period from which the snapshot taken after a period is valid, as the schedule names it."""
+    first = int(cache.period[cache.train_rows].min())
+    return max(period + 1, first)

@@ -1,44 +1,23 @@
-"""Stored representations: Parquet parts with a manifest, joined to rows as of their period."""
+"""Stored representations, joined to rows as of their period or event."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.data.input import RepresentationLookup
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.files import write_json
-
-State = Literal["train", "daily"]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file: the keys with events in one period.
-
-    Attributes:
-        file: Path within the version folder.
-        valid_from: First period whose rows may see it.
-        period: That period's value, such as a date.
-        state: `train`: from training rows. `daily`: from valid and test rows of the period
-            before, seen by later valid and test rows under `refresh: daily` only.
-        rows: Keys in the part.
-    """
-
-    file: str
-    valid_from: int
-    period: str
-    state: State
-    rows: int
+from lfm4ads_tf.representations.names import side_of
+from lfm4ads_tf.representations.part import Part, State
 
 
 class RepresentationStore:
@@ -66,14 +45,16 @@ class RepresentationStore:
         A training row of period d sees the latest `train` part of its key with valid_from <= d.
         Any other row sees the latest `train` part, and under `daily` the latest `daily` part with
         valid_from <= d if there is one. In `static` mode every row sees the latest `train` part.
+        In `event` mode a row sees what is stored for the row itself, but under `frozen` a valid or
+        test row sees the latest `train` part.
 
         Raises:
-            UserError: A representation is not stored in this version.
+            UserError: A representation is not stored in this version, or for other rows.
         """
-        tables = {name: self._as_of(cache, name, refresh) for name in names}
+        tables = {name: self._table(cache, name, refresh) for name in names}
 
         def join(rows: np.ndarray) -> Mapping[str, np.ndarray]:
-            return {name: table.take(rows) for name, table in tables.items()}
+            return {name: table(rows) for name, table in tables.items()}
 
         return join
 
@@ -89,18 +70,60 @@ class RepresentationStore:
         last[codes] = np.arange(len(codes))
         return encoded.dictionary, vectors[last]
 
+    def require(self, version: str | None) -> None:
+        """Refuses to serve a model that was trained with another version.
+
+        Raises:
+            UserError: It was.
+        """
+        if version is not None and version != self.version:
+            raise UserError(
+                "The model was trained with another version of the representations.",
+                received=f"trained with {version}, stored is {self.version}",
+                fix="train the model anew with the stored version, or restore the version it was "
+                "trained with",
+            )
+
+    def _table(
+        self, cache: EncodedCache, name: str, refresh: Refresh
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Rows (B,) -> (B, d + 1) float32, the last column flagging presence."""
+        entry = self._entry(name)
+        if "events" not in entry:
+            return self._as_of(cache, name, refresh).take
+        stored = np.load(self.folder / entry["events"], mmap_mode="r")
+        if len(stored) != cache.rows:
+            raise UserError(
+                "The representations of mode 'event' were stored for the rows of other data.",
+                received=f"{len(stored)} rows, the data has {cache.rows}",
+                fix="extract them anew",
+            )
+        if refresh == "daily":
+            return lambda rows: np.asarray(stored[rows])
+        table = self._as_of(cache, name, refresh)
+        trained = np.isin(cache.split, (TRAIN, AUXILIARY))
+
+        def take(rows: np.ndarray) -> np.ndarray:
+            own = trained[rows]
+            out = np.empty((len(rows), stored.shape[1]), np.float32)
+            out[own] = stored[rows[own]]
+            out[~own] = table.take(rows[~own])
+            return out
+
+        return take
+
     def _as_of(self, cache: EncodedCache, name: str, refresh: Refresh) -> _AsOf:
         everything = self.manifest["mode"] == "static"
         moving = refresh == "daily" and not everything
         states: tuple[State, ...] = ("train", "daily") if moving else ("train",)
         parts = self._read(name, states)
-        side: Literal["user", "item"] = "item" if is_item_side(name) else "user"
+        side = side_of(name)
         known = cache.keys(side)
-        code_of = {key: code for code, key in enumerate(known.to_pylist())}
         horizon = max((p.valid_from for p, _, _ in parts), default=0) + 1
         codes, ranks, vectors = [], [], []
         for part, keys, values in parts:
-            codes.append(np.array([code_of.get(k, -1) for k in keys.to_pylist()], np.int64))
+            places = pc.fill_null(pc.index_in(keys, value_set=known), -1)
+            codes.append(places.to_numpy(zero_copy_only=False).astype(np.int64))
             # Daily parts rank above all train parts, in order of their period.
             rank = part.valid_from + (horizon if part.state == "daily" else 0)
             ranks.append(np.full(len(keys), rank, np.int64))
@@ -119,16 +142,21 @@ class RepresentationStore:
             2 * horizon + int(cache.period.max()) + 2,
         )
 
-    def _read(self, name: str, states: Sequence[State]) -> list[tuple[Part, pa.Array, np.ndarray]]:
-        stored = self.manifest["representations"]
+    def _entry(self, name: str) -> Mapping[str, Any]:
+        stored: dict[str, Any] = self.manifest["representations"]
         if name not in stored:
             raise UserError(
                 f"The representation '{name}' is not stored.{nearest(name, stored)}",
                 received=f"version {self.version} with {', '.join(stored)}",
-                fix="use one of them, or store its layer (representations.layers)",
+                fix="use one of them, or store its layer (representations.layers) and aggregation "
+                "(representations.aggregations)",
             )
+        entry: Mapping[str, Any] = stored[name]
+        return entry
+
+    def _read(self, name: str, states: Sequence[State]) -> list[tuple[Part, pa.Array, np.ndarray]]:
         out = []
-        for entry in stored[name]["parts"]:
+        for entry in self._entry(name)["parts"]:
             part = Part(**entry)
             if part.state in states:
                 table = pq.read_table(self.folder / part.file)
@@ -170,62 +198,3 @@ class _AsOf:
             out[found, :-1] = self._vectors[safe[found]]
             out[found, -1] = 1.0
         return out
-
-
-class RepresentationWriter:
-    """Writes the parts of a version, then its manifest.
-
-    Args:
-        folder: An existing, empty folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._parts: dict[str, list[Part]] = {}
-        self._dims: dict[str, int] = {}
-
-    def add(
-        self,
-        name: str,
-        keys: pa.Array,
-        vectors: np.ndarray,
-        *,
-        valid_from: int,
-        period: str,
-        state: State,
-    ) -> None:
-        """Writes one part.
-
-        Args:
-            name: Representation.
-            keys: Raw keys (M,).
-            vectors: (M, d) float32.
-            valid_from, period, state: See `Part`.
-        """
-        self._dims[name] = vectors.shape[1]
-        file = f"{name}/{state}_{valid_from}.parquet"
-        (self._folder / name).mkdir(exist_ok=True)
-        flat = pa.array(vectors.reshape(-1), pa.float32())  # (M d,)
-        table = pa.table(
-            {
-                "key": keys,
-                "valid_from": pa.array([period] * len(keys), pa.string()),
-                "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
-            }
-        )
-        pq.write_table(table, self._folder / file, use_dictionary=["key", "valid_from"])
-        part = Part(file, valid_from, period, state, len(keys))
-        self._parts.setdefault(name, []).append(part)
-
-    def close(self, manifest: Mapping[str, Any]) -> None:
-        """Writes the manifest."""
-        representations = {
-            name: {"dim": self._dims[name], "parts": [asdict(p) for p in parts]}
-            for name, parts in self._parts.items()
-        }
-        write_json(self._folder / "manifest.json", {**manifest, "representations": representations})
-
-
-def is_item_side(name: str) -> bool:
-    """Whether a representation is stored by item key."""
-    return name == "IR" or name.startswith("CR_item@")

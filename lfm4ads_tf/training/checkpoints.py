@@ -79,7 +79,7 @@ class TrainingCheckpoint:
     ) -> None:
         """Saves the state; `history` first, since a resumed run drops what lies ahead of it."""
         if history is not None:
-            write_json(self._folder / "history.json", history)
+            self.write_history(history)
         for name, value in (("phase", phase), ("batch", batch), ("step", step)):
             self._values[name].assign(value)
         # Counted, not named by step: the end of a phase and its last step are two saves, and the
@@ -115,6 +115,10 @@ class TrainingCheckpoint:
         for folder in (self._folder / "checkpoint").glob("ckpt-*.tables"):
             if latest is None or folder != _tables_of(Path(latest)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def write_history(self, history: list[dict[str, Any]]) -> None:
+        """Writes the validation history that `history` reads."""
+        write_json(self._folder / "history.json", history)
 
     def history(self, finished: Collection[str]) -> list[dict[str, Any]]:
         """Validation history of the finished phases; a killed run may have written one ahead."""

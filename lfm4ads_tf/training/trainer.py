@@ -24,6 +24,8 @@ from lfm4ads_tf.training.schedule import Phase
 from lfm4ads_tf.training.step import LossFunction, make_optimizer, training_step
 
 _LOG = logging.getLogger(__name__)
+START = "start"
+"""Name of the weights before the first step among the validated phases."""
 _SUMMARY_EVERY = 10  # steps between two points of the loss curve
 
 
@@ -63,6 +65,8 @@ class Trainer:
         tensorboard: Where the TensorBoard logs go.
         representations: Lookup of stored representations, None without transfer.
         validate: Returns the value to maximise; needed when a phase validates.
+        validate_start: Whether the weights before the first step are validated too, as the phase
+            `start`: copied weights may be better than what training makes of them.
         quiet: Whether to hide the progress bar.
     """
 
@@ -80,6 +84,7 @@ class Trainer:
         tensorboard: Path,
         representations: RepresentationLookup | None = None,
         validate: Callable[[], float | None] | None = None,
+        validate_start: bool = False,
         quiet: bool = False,
     ) -> None:
         self.model = model
@@ -91,6 +96,7 @@ class Trainer:
         self.folder = folder
         self.representations = representations
         self.validate = validate
+        self.validate_start = validate_start
         self.quiet = quiet
         self.optimizer = make_optimizer(config.optimizer, model, embeddings)
         self.checkpoint = TrainingCheckpoint(folder, model, self.optimizer)
@@ -112,7 +118,7 @@ class Trainer:
                 phases[position.phase].name if position.phase < len(phases) else "end",
                 position.batch,
             )
-        finished = {phase.name for phase in phases[: position.phase]}
+        finished = {START, *(phase.name for phase in phases[: position.phase])}
         result = TrainingResult(history=self.checkpoint.history(finished))
         result.steps = position.step
         seen, busy = 0, 0.0
@@ -120,6 +126,9 @@ class Trainer:
         total = sum(self._steps(p) for p in phases)
         with writer.as_default(), Progress(self.label, total, quiet=self.quiet) as progress:
             progress.advance(position.step)
+            if self.validate_start and not result.history:
+                self._validate(START, result, progress)
+                self.checkpoint.write_history(result.history)
             for index in range(position.phase, len(phases)):
                 phase = phases[index]
                 if self._stopped(result):
@@ -171,23 +180,28 @@ class Trainer:
         """Snapshot, validation and checkpoint at the end of a phase."""
         if phase.snapshot is not None:
             write_weights(self.model, self.folder / "snapshots" / str(phase.snapshot))
-        if phase.validate and self.validate is not None:
-            value = self.validate()
-            if value is not None:
-                entry = {"phase": phase.name, "value": value, "step": result.steps}
-                result.history.append(entry)
-                tf.summary.scalar("valid/objective", value, step=result.steps)
-                progress.note(f"valid {value:.4f}")
-                # The first of equal values is the best one, here and in `fit`.
-                if max(result.history, key=lambda h: h["value"]) is entry:
-                    self.checkpoint.save_best(phase.name)
+        if phase.validate:
+            self._validate(phase.name, result, progress)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
         if phase.validate or phase.snapshot is not None:
             self.checkpoint.save(index + 1, 0, result.steps, result.history)
 
+    def _validate(self, name: str, result: TrainingResult, progress: Progress) -> None:
+        """Validates and keeps the weights if they are the best so far."""
+        value = None if self.validate is None else self.validate()
+        if value is None:
+            return
+        entry = {"phase": name, "value": value, "step": result.steps}
+        result.history.append(entry)
+        tf.summary.scalar("valid/objective", value, step=result.steps)
+        progress.note(f"valid {value:.4f}")
+        # The first of equal values is the best one, here and in `fit`.
+        if max(result.history, key=lambda h: h["value"]) is entry:
+            self.checkpoint.save_best(name)
+
     def _stopped(self, result: TrainingResult) -> bool:
         """Whether validation has not gained for `patience` phases."""
-        values = [h["value"] for h in result.history]
+        values = [h["value"] for h in result.history if h["phase"] != START]
         if len(values) <= self.config.patience:
             return False
         recent = values[-self.config.patience :]

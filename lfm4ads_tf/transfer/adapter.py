@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +17,13 @@ class Adapted:
 
     Attributes:
         extra: Parts joined to the stream x_0, each (B, d).
-        gate: Factor of the stream's own part (B, d), or None.
+        gate: Factor of the stream's own part, or of the field embeddings, (B, d), or None.
+        tokens: Further fields beside the field embeddings, each (B, w).
     """
 
     extra: list[tf.Tensor] = field(default_factory=list)
     gate: tf.Tensor | None = None
+    tokens: list[tf.Tensor] = field(default_factory=list)
 
 
 class Adapter(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
@@ -31,18 +34,27 @@ class Adapter(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     Args:
         sources: Names of the representations it reads, such as `UR` or `CR_user@cross_3`.
         name: Kind of the adapter; the sources become part of the layer's name.
+
+    Attributes:
+        of_fields: Whether its gate is for the field embeddings instead of the stream.
     """
 
+    of_fields = False
+
     def __init__(self, sources: Sequence[str], *, name: str) -> None:
-        # A method may hold several adapters of a kind: their variables need names of their own.
-        super().__init__(name="_".join([name, *sources]).replace("@", "."))
+        # A method may hold several adapters of a kind: their variables need names of their own,
+        # of the characters that TensorFlow allows.
+        super().__init__(name=re.sub(r"[^\w.-]", ".", "_".join([name, *sources])))
         self.sources = list(sources)
 
     @abc.abstractmethod
-    def call(self, representations: Mapping[str, tf.Tensor], width: int) -> Adapted:
+    def call(
+        self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False
+    ) -> Adapted:
         """Adapts.
 
         Args:
             representations: Name -> (B, d + 1), the last column flagging presence.
-            width: Width of the stream's own part.
+            width: Width of what a gate is for: the stream's own part, or all field embeddings.
+            training: Whether dropout applies.
         """

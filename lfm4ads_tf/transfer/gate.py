@@ -26,7 +26,9 @@ class GateAdapter(Adapter):
         self._seed = seed
         self._dense: tf_keras.layers.Dense | None = None
 
-    def call(self, representations: Mapping[str, tf.Tensor], width: int) -> Adapted:
+    def call(
+        self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False
+    ) -> Adapted:
         """See `Adapter.call`; the presence flag is one more input of W."""
         if self._dense is None:
             self._dense = tf_keras.layers.Dense(

@@ -32,7 +32,9 @@ class LinearAdapter(Adapter):
             for k, source in enumerate(self.sources)
         ]
 
-    def call(self, representations: Mapping[str, tf.Tensor], width: int) -> Adapted:
+    def call(
+        self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False
+    ) -> Adapted:
         """See `Adapter.call`; the presence flag is one more input of W."""
         pairs = zip(self.sources, self.projections, strict=True)
         return Adapted(extra=[project(representations[s]) for s, project in pairs])

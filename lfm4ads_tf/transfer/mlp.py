@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
-import tf_keras
 
-from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.transfer.adapter import Adapted, Adapter
+from lfm4ads_tf.transfer.mlp_stack import MlpStack
 
 
 class MlpAdapter(Adapter):
@@ -17,38 +16,43 @@ class MlpAdapter(Adapter):
     Args:
         sources: Representations.
         units: Hidden widths, and the width of a as the last.
+        dropout: Rate applied to each hidden layer in training.
+        zero_init: Whether a starts at zero.
         seed: Seed of the initial weights.
 
     Source: LFM4Ads (arXiv 2508.14948), feature level; the exact form is this project's.
     """
 
-    def __init__(self, sources: Sequence[str], *, units: Sequence[int], seed: int = 0) -> None:
-        super().__init__(sources, name="mlp")
-        self.norms = [
-            tf_keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{k}")
-            for k in range(len(self.sources))
-        ]
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        units: Sequence[int],
+        dropout: float = 0.0,
+        zero_init: bool = False,
+        seed: int = 0,
+        name: str = "mlp",
+    ) -> None:
+        super().__init__(sources, name=name)
         self.stacks = [
-            [
-                tf_keras.layers.Dense(
-                    width,
-                    activation="relu" if j < len(units) - 1 else None,
-                    kernel_initializer=glorot(seed, f"mlp/{source}/{j}"),
-                    name=f"mlp_{k}_{j}",
-                )
-                for j, width in enumerate(units)
-            ]
+            MlpStack(
+                units,
+                label=f"{name}/{source}",
+                dropout=dropout,
+                zero_init=zero_init,
+                seed=seed,
+                name=f"{name}_{k}",
+            )
             for k, source in enumerate(self.sources)
         ]
 
-    def call(self, representations: Mapping[str, tf.Tensor], width: int) -> Adapted:
+    def adapted(self, representations: Mapping[str, tf.Tensor], training: bool) -> list[tf.Tensor]:
+        """a per source, each (B, units[-1])."""
+        pairs = zip(self.sources, self.stacks, strict=True)
+        return [stack(representations[s], training=training) for s, stack in pairs]
+
+    def call(
+        self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False
+    ) -> Adapted:
         """See `Adapter.call`; a missing representation enters as zeros with present = 0."""
-        extra = []
-        for source, norm, stack in zip(self.sources, self.norms, self.stacks, strict=True):
-            stored = representations[source]
-            present = stored[:, -1:]  # (B, 1)
-            value = tf.concat([norm(stored[:, :-1]) * present, present], axis=-1)  # (B, d + 1)
-            for dense in stack:
-                value = dense(value)
-            extra.append(value)
-        return Adapted(extra=extra)
+        return Adapted(extra=self.adapted(representations, training))

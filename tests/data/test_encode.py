@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfm4ads_tf.data.cache import Bag
-from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN
+from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import placeholder_columns
 from lfm4ads_tf.data.statistics import Events, point_in_time
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
 
@@ -31,7 +32,7 @@ def same_bag(one: Bag, other: Bag) -> bool:
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any], *, labels: bool = True) -> None:
-    keys = ["ids", "dense", "scenario"]
+    keys = ["ids", "dense", "scenario", "branch"]
     for key in keys + (["labels"] if labels else []):
         assert np.array_equal(one[key], other[key], equal_nan=key == "labels"), key
     for name, bag in one["bags"].items():
@@ -121,6 +122,39 @@ def test_daily_state_moves_on_test_rows_only(ads: Any) -> None:
     assert same_bag(clicked[0].take(rows), clicked[1].take(rows))
 
 
+@pytest.mark.parametrize("daily", [False, True])
+def test_a_row_ahead_has_the_state_of_its_users_next_rows(ads: Any, daily: bool) -> None:
+    cache = ads.cache
+    start, columns = 0, []
+    for field in cache.layout.dense:
+        if field.name == "user_click":
+            columns = list(range(start, start + field.width))
+        start += field.width
+    compared = 0
+    for period in np.unique(cache.period):
+        # A row of the period whose user has a row ahead with this very period sees its state.
+        held_out = np.isin(cache.split, (VALID, TEST))
+        rows = np.flatnonzero((cache.period == period) & (held_out if daily else ~held_out))
+        places = cache.ahead(int(period), daily=daily)
+        later = cache.take_ahead(places)
+        of_user = {int(u): k for k, u in enumerate(cache.user[cache.ahead_row[places]])}
+        own = cache.take(rows, "daily")
+        for k, row in enumerate(rows):
+            earlier = (cache.user == cache.user[row]) & (cache.period == period - 1)
+            earlier &= held_out if daily else ~held_out
+            if earlier.any():
+                place = of_user[int(cache.user[row])]
+                assert np.array_equal(later["dense"][place, columns], own["dense"][k, columns]), (
+                    row,
+                    place,
+                )
+                lists = [later["bags"]["clicked"].take(np.array([place]))]
+                lists.append(own["bags"]["clicked"].take(np.array([k])))
+                assert same_bag(*lists)
+                compared += 1
+    assert compared
+
+
 def test_samples_encode_to_the_cached_rows(ads: Any) -> None:
     samples = pq.read_table(ads.folder / "samples.parquet")
     rows = samples["row"].to_numpy()
@@ -191,3 +225,61 @@ def test_scenarios_whose_training_overlaps_the_others_test_are_flagged(
         period={"blocks": 4},
     )
     assert world.cache.manifest["point_in_time"] == {"t0": False, "t1": True}
+
+
+def test_ads_and_segments_of_every_row(make_ads: Callable[..., Any]) -> None:
+    ads = make_ads(
+        ads={"by": "brand", "values": ["b1"]},
+        segments={
+            "new": {"by": "level", "values": ["3", 1]},  # read as integers by a feature
+            "noon": {"by": "hour", "values": [12]},  # as numbers
+            "late": {"by": "day", "values": [6, 7]},  # by no feature; the split's column
+        },
+    )
+    raw, cache = ads.raw, ads.cache
+    brands = raw.columns["brand"].to_pylist()
+    assert cache.branch.tolist() == [int(b == "b1") for b in brands]
+    # Side tables tell ads from content on auxiliary rows too.
+    assert {cache.branch[r] for r in cache.auxiliary_rows} == {0, 1}
+    assert cache.layout.segments == ("new", "noon", "late")
+    log = raw.split != AUXILIARY
+    levels = raw.columns["level"].to_pylist()
+    assert cache.segments[:, 0].tolist() == [
+        v is not None and float(v) in (1, 3) and bool(ok) for v, ok in zip(levels, log, strict=True)
+    ]
+    assert cache.segments[:, 0].any()
+    hours = np.array(raw.columns["hour"].to_numpy(zero_copy_only=False), float)
+    np.testing.assert_array_equal(cache.segments[:, 1], (hours == 12) & log)
+    held_out = np.flatnonzero((raw.split != TRAIN) & log)
+    late = np.concatenate([cache.rows_of("valid", "late"), cache.rows_of("test", "late")])
+    np.testing.assert_array_equal(late, held_out)
+    # What a request is encoded to is what the cache holds.
+    samples = pq.read_table(ads.folder / "samples.parquet")
+    encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
+    encoded = encoder.encode_numpy({n: samples[n] for n in samples.column_names})
+    rows = samples["row"].to_numpy()
+    np.testing.assert_array_equal(encoded["branch"], cache.take(rows)["branch"])
+    assert {*encoded["branch"]} == {0, 1}
+
+
+def test_a_segment_named_as_a_scenario_is_refused(make_ads: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="segment 't1' has the name of a scenario"):
+        make_ads(segments={"t1": {"by": "hour", "values": [1]}})
+    with pytest.raises(UserError, match="segment 'past' has the name of a scenario"):
+        make_ads(segments={"past": {"by": "hour", "values": [1]}})
+
+
+@pytest.mark.parametrize("key", ["ads", "segments"])
+def test_a_set_by_an_unknown_column_is_refused(make_ads: Callable[..., Any], key: str) -> None:
+    of = {"by": "brnd", "values": [1]}
+    with pytest.raises(UserError, match="No table has the column 'brnd'.*Did you mean 'brand'"):
+        make_ads(**{key: of if key == "ads" else {"some": of}})
+
+
+def test_a_set_without_a_row_is_reported(
+    make_ads: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    of = {"by": "brand", "values": ["b11"]}
+    ads = make_ads(ads=of, segments={"none": of})
+    assert not ads.cache.branch.any() and not ads.cache.segments.any()
+    assert "no row is an ad" in caplog.text and "segment 'none' has no row" in caplog.text

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.data.block_format import BagFormat, BlockFormat, ColumnFormat
-from lfm4ads_tf.data.cache import Bag, EncodedCache
+from lfm4ads_tf.data.cache import INDEX, Bag, EncodedCache
 from lfm4ads_tf.data.input import batches, read
 from lfm4ads_tf.data.pack import block_format, main, pack
 from lfm4ads_tf.data.packed import PackedCache, open_cache
@@ -100,7 +100,7 @@ def test_everything_else_equals_the_cache(ads: Any, packed_folder: Path) -> None
     assert isinstance(packed, PackedCache)
     assert not isinstance(open_cache(cache.folder), PackedCache)
     assert packed.rows == cache.rows and packed.layout == cache.layout
-    for name in ("labels", "scenario", "user", "item", "time", "split", "period"):
+    for name in INDEX:
         np.testing.assert_array_equal(getattr(packed, name), getattr(cache, name))
     np.testing.assert_array_equal(packed.train_rows, cache.train_rows)
     np.testing.assert_array_equal(packed.auxiliary_rows, cache.auxiliary_rows)

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import OWNERS, DenseField, FeatureLayout, IdField, TableField
 
 NAMES = st.text(min_size=1, max_size=6)
@@ -39,3 +41,41 @@ def test_dense_columns_partition_the_matrix(layout: FeatureLayout) -> None:
 def test_every_field_is_single_or_a_bag(layout: FeatureLayout) -> None:
     assert len(layout.single) + len(layout.bags) == len(layout.fields)
     assert all(f.combiner is None for f in layout.single)
+
+
+SMALL = FeatureLayout(
+    fields=(
+        IdField("user", "user", "user"),
+        IdField("history", "user", "item", "mean"),
+        IdField("city", "user", "city"),
+        IdField("item", "item", "item"),
+        IdField("city_price", "context", "city_price"),
+    ),
+    dense=(DenseField("age", "user"), DenseField("vector", "item", 3), DenseField("hour", "user")),
+    tables=(
+        TableField("user", 9),
+        TableField("city", 4),
+        TableField("item", 7),
+        TableField("city_price", 3),
+    ),
+    scenarios=("a",),
+    tasks=("click",),
+)
+
+
+def test_without_keeps_the_columns_and_tables_of_the_rest() -> None:
+    layout = SMALL.without(["city*", "vec*"])
+    assert layout.features == ["user", "history", "item", "age", "hour"]
+    assert layout.id_columns == (0, 2)  # of user, city, item, city_price
+    assert layout.number_columns == (0, 4)
+    assert [t.name for t in layout.tables] == ["user", "item"]
+    assert layout.dense_columns("user") == [0, 1] and layout.dense_width == 2
+    again = layout.without(["user", "age"])
+    assert (again.id_columns, again.number_columns) == ((2,), (4,))
+    assert SMALL.without(["item"]).tables == SMALL.tables  # `history` reads its table
+    assert SMALL.without([]) is SMALL
+
+
+def test_a_pattern_that_matches_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="'citi' matches no feature. Did you mean 'city'"):
+        SMALL.without(["user", "citi"])

@@ -94,3 +94,102 @@ def test_several_adapters_of_one_kind_have_weights_and_slots_of_their_own(
     dense = [v for v in model.trainable_variables if id(v) not in tables]
     assert len({v.name for v in dense}) == len(dense)
     HybridOptimizer(0.1, 0.1).build([model.backbone.embeddings], dense)
+
+
+def test_omitted_features_change_nothing(
+    layout: FeatureLayout,
+    network: NetworkConfig,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+    randomize: Callable[..., None],
+) -> None:
+    """Replaced values of what is omitted do not matter, those of every other column do."""
+    omitted = layout.without(["city", "tags", "v", "hour"])
+    model = DownstreamModel(omitted, network, embeddings, seed=5)
+    batch = make_batch()
+    model(batch)
+    randomize(model)
+    before = model(batch).numpy()
+    singles = [f.name for f in layout.single]
+    numbers = [d.name for d in layout.dense for _ in range(d.width)]
+    for k, name in enumerate(singles):
+        ids = batch["ids"].numpy()
+        ids[:, k] = (ids[:, k] + 1) % 3
+        assert np.array_equal(model({**batch, "ids": tf.constant(ids)}), before) == (name == "city")
+    for k, name in enumerate(numbers):
+        dense = batch["dense"].numpy()
+        dense[:, k] += 1.0
+        changed = model({**batch, "dense": tf.constant(dense)})
+        assert np.array_equal(changed, before) == (name in ("v", "hour"))
+    bags = {"history": batch["bags"]["history"]}
+    np.testing.assert_array_equal(model({**batch, "bags": bags}), before)
+    assert "tags" not in model.backbone.embeddings.layout.tables
+
+
+def test_tokens_are_fields_of_the_factorisation_machine(
+    layout: FeatureLayout,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+    randomize: Callable[..., None],
+) -> None:
+    raw = {"block": {"layers": [{"type": "fm", "dim": 4}]}}
+    network = parse(NetworkConfig, raw, source="network")
+    config = DownstreamConfig(token_dim=4)
+    adapters = parse_method("feature/token/UR", LAYERS).adapters(config, 5)
+    model = DownstreamModel(layout, network, embeddings, adapters=adapters, seed=5)
+    batch = with_representations(make_batch())
+    model(batch)
+    randomize(model)
+    token = model.adapters[0](batch["representations"], width=1).tokens[0].numpy()
+    towers = model.backbone.towers(batch)
+    fm = next(m for m in model.backbone.block.submodules if m.name == "fm")
+    groups = [g.numpy() for g in towers.fields]
+    projected = [
+        g if g.shape[-1] == 4 else g @ fm.projections[str(g.shape[-1])].kernel.numpy()
+        for g in groups
+    ]
+    fields = np.concatenate([*projected, token[:, None]], axis=1)
+    expected = 0.5 * (fields.sum(1) ** 2 - (fields**2).sum(1))
+    activations, _ = model.activations(batch)
+    np.testing.assert_allclose(activations["fm"], expected, atol=1e-4)
+    np.testing.assert_allclose(activations["towers"][:, -4:], token, atol=1e-6)
+
+
+def test_adapter_penalty_is_half_the_squared_kernels(
+    layout: FeatureLayout,
+    network: NetworkConfig,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+) -> None:
+    model = model_of("feature/mlp/UR & feature/gate/IR", layout, network, embeddings)
+    model(with_representations(make_batch()))
+    kernels = [w.numpy() for a in model.adapters for w in a.weights if w.shape.rank == 2]
+    assert len(kernels) == 3
+    expected = 0.5 * sum((k**2).sum() for k in kernels)
+    np.testing.assert_allclose(model.adapter_penalty(), expected, rtol=1e-5)
+    plain = model_of("none", layout, network, embeddings)
+    assert float(plain.adapter_penalty()) == 0.0
+
+
+def test_a_field_gate_multiplies_every_field_embedding(
+    layout: FeatureLayout,
+    network: NetworkConfig,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+    randomize: Callable[..., None],
+) -> None:
+    model = model_of("feature/gate_fields/UR", layout, network, embeddings)
+    plain = model_of("none", layout, network, embeddings)
+    batch = with_representations(make_batch())
+    np.testing.assert_allclose(model(batch), plain(batch), atol=1e-6)  # it starts at 1
+    randomize(model)
+    gate = model.adapters[0](batch["representations"], width=model.backbone.fields_width).gate
+    gated = model.backbone.towers(batch, gate=gate)
+    fields = model.backbone.towers(batch).fields
+    flat = np.concatenate([np.reshape(f, [12, -1]) for f in fields], axis=1)
+    ours = np.concatenate([np.reshape(f, [12, -1]) for f in gated.fields], axis=1)
+    np.testing.assert_allclose(ours, flat * gate, atol=1e-6)
+    _, stream = model.activations(batch)
+    _, expected = model.backbone.interact(gated)
+    np.testing.assert_allclose(stream, expected, atol=1e-5)
+    assert np.abs(gated.user - model.backbone.towers(batch).user).max() > 1e-2

@@ -45,6 +45,8 @@ def _cache(folder: Path) -> dict[str, np.ndarray]:
         "dense": random.normal(size=(ROWS, 1)).astype(np.float32),
         "labels": random.integers(0, 2, (ROWS, 1)).astype(np.float32),
         "scenario": random.integers(0, 2, ROWS).astype(np.int32),
+        "branch": np.zeros(ROWS, np.int8),
+        "segments": np.zeros((ROWS, 0), bool),
         "user": random.integers(0, 20, ROWS).astype(np.int32),
         "item": random.integers(0, 30, ROWS).astype(np.int32),
         "time": 1.6e9 + 60.0 * np.arange(ROWS),

@@ -1,96 +1,176 @@
+"""Every aggregation against a loop over the events, and against merged partial states."""
+
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm4ads_tf.representations.aggregate import DecayedSum
+from lfm4ads_tf.representations.aggregate import Aggregate
+from lfm4ads_tf.representations.aggregations.aggregation import Aggregation
+from lfm4ads_tf.representations.aggregations.count_decay import CountDecay
+from lfm4ads_tf.representations.aggregations.last import Last
+from lfm4ads_tf.representations.aggregations.mean import Mean
+from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
 
-KEYS, DIM, HALF_LIFE = 5, 3, 7.0
+KEYS, DIM, HALF_LIFE, DECAY = 5, 3, 7.0, 0.9
+ALL = np.arange(KEYS)
+RULES: dict[str, Aggregation] = {
+    "time_decay": TimeDecay(HALF_LIFE),
+    "count_decay": CountDecay(DECAY),
+    "mean": Mean(),
+    "last": Last(),
+}
+Log = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def brute_force(
-    key: np.ndarray, values: np.ndarray, time: np.ndarray, now: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """S and W of every key at one moment, from the definition."""
-    total, weight = np.zeros((KEYS, DIM)), np.zeros(KEYS)
-    for k, v, t in zip(key, values, time, strict=True):
-        fade = 2.0 ** (-(now - t) / HALF_LIFE)
-        total[k] += fade * v
-        weight[k] += fade
-    return total, weight
+def by_loop(kind: str, log: Log) -> np.ndarray:
+    """S / W of every key from the definition, one event after the other."""
+    out = np.zeros((KEYS, DIM))
+    for k in range(KEYS):
+        mine = sorted(
+            ((t, n, v) for n, (key, v, t) in enumerate(zip(*log, strict=True)) if key == k),
+            key=lambda event: event[:2],
+        )
+        total, weight = np.zeros(DIM), 0.0
+        for t, _, v in mine:
+            if kind == "time_decay":
+                fade = 2.0 ** (-(mine[-1][0] - t) / HALF_LIFE)
+                total, weight = total + fade * v, weight + fade
+            elif kind == "count_decay":
+                total, weight = DECAY * total + v, DECAY * weight + 1
+            elif kind == "mean":
+                total, weight = total + v, weight + 1
+            else:
+                total, weight = v, 1.0
+        out[k] = total / weight if mine else 0
+    return out
 
 
-def at(state: DecayedSum, now: float) -> tuple[np.ndarray, np.ndarray]:
-    """A state decayed to one moment."""
-    seen = np.isfinite(state.time)
-    fade = np.zeros(KEYS)
-    fade[seen] = 2.0 ** (-(now - state.time[seen]) / HALF_LIFE)
-    return state.sum * fade[:, None], state.weight * fade
+def read(state: Aggregate, **over: Any) -> np.ndarray:
+    if "x" not in state.sums:
+        return np.zeros((KEYS, DIM), np.float32)
+    return state.read("x", ALL, **{"layer_norm": False, **over})
+
+
+def state_of(kind: str, log: Log, parts: list[np.ndarray]) -> Aggregate:
+    key, values, time = log
+    state = Aggregate(RULES[kind], KEYS)
+    for rows in parts:
+        state.update(key[rows], {"x": values[rows]}, time[rows])
+    return state
 
 
 @st.composite
-def events(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def events(draw: st.DrawFn) -> Log:
+    """Events in time order, with equal times among them."""
     count = draw(st.integers(0, 30))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
-    time = rng.integers(0, 50, count) * draw(st.sampled_from([0.5, 1.0]))
+    time = np.sort(rng.integers(0, 50, count)) * draw(st.sampled_from([0.5, 1.0]))
     return rng.integers(0, KEYS, count), rng.normal(size=(count, DIM)), time
 
 
-def assert_state(state: DecayedSum, log: tuple[np.ndarray, ...]) -> None:
-    now = 60.0
-    found, expected = at(state, now), brute_force(*log, now)
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(found[1], expected[1], rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("kind", RULES)
+@settings(max_examples=40, deadline=None)
+@given(events(), st.integers(1, 5))
+def test_events_in_portions_give_the_definition(kind: str, log: Log, parts: int) -> None:
+    state = state_of(kind, log, np.array_split(np.arange(len(log[0])), parts))
+    np.testing.assert_allclose(read(state), by_loop(kind, log), rtol=2e-5, atol=2e-6)
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("kind", ["time_decay", "mean"])
+@settings(max_examples=40, deadline=None)
 @given(events(), st.data())
-def test_any_order_and_any_partition_give_the_brute_force_state(
-    log: tuple[np.ndarray, np.ndarray, np.ndarray], data: st.DataObject
+def test_where_order_is_free_any_order_gives_the_definition(
+    kind: str, log: Log, data: st.DataObject
 ) -> None:
-    key, values, time = log
-    order = np.array(data.draw(st.permutations(range(len(key)))), np.int64)
-    parts = data.draw(st.integers(1, 5))
-    state = DecayedSum(KEYS, DIM, HALF_LIFE)
-    for rows in np.array_split(order, parts):
-        state.update(key[rows], values[rows], time[rows])
-    assert_state(state, log)
+    order = np.array(data.draw(st.permutations(range(len(log[0])))), np.int64)
+    state = state_of(kind, log, np.array_split(order, data.draw(st.integers(1, 5))))
+    np.testing.assert_allclose(read(state), by_loop(kind, log), rtol=2e-5, atol=2e-6)
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("kind", RULES)
+@settings(max_examples=40, deadline=None)
 @given(events(), st.data())
 def test_merging_partial_states_equals_all_events_together(
-    log: tuple[np.ndarray, np.ndarray, np.ndarray], data: st.DataObject
+    kind: str, log: Log, data: st.DataObject
 ) -> None:
-    key, values, time = log
-    first = np.array(data.draw(st.lists(st.booleans(), min_size=len(key), max_size=len(key))), bool)
-    one, other = (DecayedSum(KEYS, DIM, HALF_LIFE) for _ in range(2))
-    one.update(key[first], values[first], time[first])
-    other.update(key[~first], values[~first], time[~first])
-    untouched = other.sum.copy(), other.weight.copy()
-    one.merge(other)
-    assert_state(one, log)
-    assert np.array_equal(other.sum, untouched[0]) and np.array_equal(other.weight, untouched[1])
+    """Shards of any events, merged in any order; consecutive stretches for the count decay."""
+    count = len(log[0])
+    shards = data.draw(st.integers(1, 4))
+    if kind == "count_decay":
+        cuts = sorted(data.draw(st.lists(st.integers(0, count), min_size=shards, max_size=shards)))
+        parts = np.split(np.arange(count), cuts)
+    else:
+        shard = np.array(
+            data.draw(st.lists(st.integers(0, shards - 1), min_size=count, max_size=count)), int
+        )
+        if kind == "last":  # equal times in different shards: the merge order decides
+            shard = shard[np.searchsorted(log[2], log[2])] if count else shard
+        parts = [np.flatnonzero(shard == k) for k in data.draw(st.permutations(range(shards)))]
+    states = [state_of(kind, log, [rows]) for rows in parts]
+    total = Aggregate(RULES[kind], KEYS)
+    for state in states:
+        before = {n: v.copy() for n, v in state.sums.items()}, state.weight.copy()
+        total.merge(state)
+        assert all(np.array_equal(v, before[0][n]) for n, v in state.sums.items())
+        assert np.array_equal(state.weight, before[1])
+    np.testing.assert_allclose(read(total), by_loop(kind, log), rtol=2e-5, atol=2e-6)
+    whole = state_of(kind, log, [np.arange(count)])
+    np.testing.assert_allclose(total.weight, whole.weight, rtol=1e-9)
+    np.testing.assert_allclose(total.mark, whole.mark, rtol=1e-12)
 
 
-def test_read_is_the_weighted_mean_layer_normalised_on_request() -> None:
-    rng = np.random.default_rng(0)
-    key, values, time = np.array([1, 1, 3]), rng.normal(size=(3, DIM)), np.array([0.0, 7.0, 2.0])
-    state = DecayedSum(KEYS, DIM, HALF_LIFE)
-    state.update(key, values, time)
-    mean = (0.5 * values[0] + values[1]) / 1.5  # one half-life apart
-    plain = state.read(np.array([3, 1, 0]), layer_norm=False)
-    assert plain.dtype == np.float32
-    np.testing.assert_allclose(plain, [values[2], mean, np.zeros(DIM)], rtol=1e-6)
-    normed = state.read(np.array([3, 1, 0]), layer_norm=True)
-    expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
-    np.testing.assert_allclose(normed[1], expected, rtol=1e-5)
-    assert np.array_equal(normed[2], np.zeros(DIM))
+def test_layer_normalisation_of_the_count_decay_is_of_the_sum_itself() -> None:
+    """Values so small that the epsilon tells S from S / W."""
+    values = np.random.default_rng(0).normal(size=(40, DIM)) * 1e-3
+    log = (np.zeros(40, int), values, np.arange(40.0))
+    total = np.zeros(DIM)
+    for v in values:
+        total = DECAY * total + v
+    state = state_of("count_decay", log, [np.arange(40)])
+    normed = (total - total.mean()) / np.sqrt(total.var() + 1e-6)
+    np.testing.assert_allclose(read(state, layer_norm=True)[0], normed, rtol=1e-4)
+    mean = total / ((1 - DECAY**40) / (1 - DECAY))
+    np.testing.assert_allclose(read(state)[0], mean, rtol=1e-4)
+    other = state_of("mean", log, [np.arange(40)])
+    mean = values.mean(axis=0)
+    normed = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
+    np.testing.assert_allclose(read(other, layer_norm=True)[0], normed, rtol=1e-3)
 
 
+def test_float32_sums_of_many_events_stay_accurate() -> None:
+    """20,000 events of one key in 200 portions, against float64 from the definition."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(20_000, DIM)) + 3
+    time = np.arange(20_000) / 100
+    log = (np.zeros(20_000, int), values, time)
+    age = np.arange(20_000)[::-1]
+    expected = {
+        "mean": np.ones(20_000),
+        "count_decay": DECAY**age,
+        "time_decay": 2.0 ** (-(time[-1] - time) / HALF_LIFE),
+    }
+    for kind, weight in expected.items():
+        state = state_of(kind, log, np.array_split(np.arange(20_000), 200))
+        mean = (weight[:, None] * values).sum(axis=0) / weight.sum()
+        np.testing.assert_allclose(read(state)[0], mean, rtol=1e-5)
+        assert state.sums["x"].dtype == np.float32
+
+
+def test_a_key_without_events_reads_as_zeros() -> None:
+    state = state_of("time_decay", (np.array([1]), np.ones((1, DIM)), np.zeros(1)), [np.arange(1)])
+    for norm in (True, False):
+        assert np.array_equal(read(state, layer_norm=norm)[0], np.zeros(DIM))
+
+
+@pytest.mark.filterwarnings("error")
 def test_long_gaps_neither_overflow_nor_warn() -> None:
-    state = DecayedSum(1, 1, 1.0)
-    state.update(np.zeros(2, int), np.array([[1.0], [5.0]]), np.array([0.0, 1e7]))
-    state.update(np.zeros(1, int), np.array([[9.0]]), np.array([-1e7]))
-    np.testing.assert_allclose(state.read(np.zeros(1, int), layer_norm=False), [[5.0]])
+    state = Aggregate(TimeDecay(1.0), 1)
+    state.update(np.zeros(2, int), {"x": np.array([[1.0], [5.0]])}, np.array([0.0, 1e7]))
+    state.update(np.zeros(1, int), {"x": np.array([[9.0]])}, np.array([-1e7]))
+    state.merge(Aggregate(TimeDecay(1.0), 1))
+    np.testing.assert_allclose(state.read("x", np.zeros(1, int), layer_norm=False), [[5.0]])

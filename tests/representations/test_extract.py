@@ -21,8 +21,10 @@ from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.extract import extract
-from lfm4ads_tf.representations.store import RepresentationStore, RepresentationWriter
+from lfm4ads_tf.representations.extract import extend, extract, resume_states
+from lfm4ads_tf.representations.extraction import Extraction
+from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import chain
@@ -222,3 +224,177 @@ def test_an_unknown_layer_is_refused(made: Chain) -> None:
     with pytest.raises(UserError, match="unknown layer 'dnn_2'. Did you mean 'dnn_1'"):
         store_of(made, "wrong", layers=["dnn_2"])
     assert json.loads((made.store.folder / "manifest.json").read_text())["version"] == "1"
+
+
+EVENTS: dict[str, Any] = {
+    "mode": "event",
+    "layers": ["dnn_1"],
+    "aggregations": ["count_decay", "mean-raw", "last"],
+}
+
+
+@pytest.fixture(scope="module")
+def by_event(made: Chain) -> Chain:
+    return store_of(made, "event", **EVENTS)
+
+
+def test_event_mode_is_the_state_just_before_the_row(made: Chain, by_event: Chain) -> None:
+    """A loop over the log; each period's activations are of weights that have not seen it."""
+    cache, store = made.world.cache, by_event.store
+    names = ["UR", "IR"]
+    for side in ("user", "item"):
+        names += [f"CR_{side}@dnn_1{e}" for e in ("", "~count_decay", "~mean-raw", "~last")]
+    assert sorted(store.dims) == sorted(names)
+    everything = np.arange(cache.rows)
+    joined = store.lookup(cache, names, "daily")(everything)
+    codes = {"user": cache.user, "item": cache.item}
+    past: dict[tuple[str, int], list[tuple[float, np.ndarray, np.ndarray]]] = {}
+    for period in [-1, *range(8)]:
+        rows = np.flatnonzero(cache.period == period)
+        train = np.isin(cache.split[rows[0]], (TRAIN, AUXILIARY))
+        made.load(max(period, 0) if train else None)
+        values = activations(made, rows)
+        for k, r in enumerate(rows):
+            for side, tower in (("user", "UR"), ("item", "IR")):
+                log = past.setdefault((side, int(codes[side][r])), [])
+                cr = f"CR_{side}@dnn_1"
+                mine = [joined[n][r] for n in (tower, cr, *[cr + e for e in VARIANTS])]
+                if period < 0 or not log:
+                    assert not np.concatenate(mine).any()
+                else:
+                    assert all(m[-1] == 1 for m in mine)
+                    for one, vector in zip(mine, before(log), strict=True):
+                        np.testing.assert_allclose(one[:-1], vector, atol=5e-4)
+                log.append((cache.time[r] / 3600, values["dnn_1"][k], values[tower][k]))
+    # Under `frozen`, valid and test rows see the end of training.
+    later = np.flatnonzero(~np.isin(cache.split, (TRAIN, AUXILIARY)))
+    keys, vectors = store.frozen("CR_user@dnn_1~mean-raw")
+    place = {key: k for k, key in enumerate(keys.to_pylist())}
+    users = cache.keys("user").to_pylist()
+    frozen = store.lookup(cache, ["CR_user@dnn_1~mean-raw"])(everything)["CR_user@dnn_1~mean-raw"]
+    for r in later:
+        np.testing.assert_array_equal(frozen[r, :-1], vectors[place[users[cache.user[r]]]])
+    trained = np.setdiff1d(everything, later)
+    assert np.array_equal(frozen[trained], joined["CR_user@dnn_1~mean-raw"][trained])
+
+
+VARIANTS = ("~count_decay", "~mean-raw", "~last")
+
+
+def before(log: list[tuple[float, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """Tower output, then time decay, count decay, mean and last of some events."""
+    stacked = np.stack([v for _, v, _ in log]).astype(np.float64)
+    times = np.array([t for t, _, _ in log])
+    fade = 2.0 ** (-(times[-1] - times) / HALF_LIFE)
+    counted = 0.99 ** np.arange(len(log))[::-1]
+
+    def normed(v: np.ndarray) -> np.ndarray:
+        return (v - v.mean()) / np.sqrt(v.var() + 1e-6)
+
+    return [
+        log[-1][2],
+        normed(fade @ stacked / fade.sum()),
+        normed(counted @ stacked),
+        stacked.mean(axis=0),
+        normed(stacked[-1]),
+    ]
+
+
+class Rewritten:
+    """A cache whose rows from n on hold other events; row n keeps its keys."""
+
+    def __init__(self, cache: Any, n: int) -> None:
+        self._cache = cache
+        self._source = np.arange(cache.rows)
+        rng = np.random.default_rng(n)
+        self._source[n:] = rng.integers(n, cache.rows, cache.rows - n)
+        self.user, self.item = cache.user[self._source], cache.item[self._source]
+        self.user[n], self.item[n] = cache.user[n], cache.item[n]
+
+    def take(self, rows: np.ndarray, refresh: Any = "frozen") -> Any:
+        return self._cache.take(self._source[rows], refresh)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.55, 0.7, 0.9])
+def test_no_event_from_a_row_on_touches_what_rows_up_to_it_see(
+    made: Chain, by_event: Chain, tmp_path: Path, place: float
+) -> None:
+    cache = made.world.cache
+    n = int(place * cache.rows)
+
+    def load(valid_from: int | None) -> None:
+        """Weights that have seen the row's period or later are others."""
+        trained = np.isin(cache.split[n], (TRAIN, AUXILIARY))
+        changed = trained and (valid_from is None or valid_from > cache.period[n])
+        made.load(1 if changed else valid_from)
+
+    rewritten: Any = Rewritten(cache, n)
+    options = RepresentationsConfig(half_life=HALF_LIFE, **EVENTS)
+    writer = RepresentationWriter(tmp_path)
+    extract(made.model, load, rewritten, options, writer, quiet=True)
+    writer.close({"version": "1", **options.model_dump(mode="json")})
+    rows, later = np.arange(n + 1), np.arange(n + 1, cache.rows)
+    names = list(by_event.store.dims)
+    ours = by_event.store.lookup(cache, names, "daily")
+    theirs = RepresentationStore(tmp_path).lookup(rewritten, names, "daily")
+    for name in names:
+        assert ours(rows)[name].tobytes() == theirs(rows)[name].tobytes(), name
+        assert ours(rows)[name][:, -1].any()
+        assert not np.array_equal(ours(later)[name], theirs(later)[name])
+
+
+def test_repeated_extraction_gives_the_same_bits(made: Chain) -> None:
+    again = store_of(made, "again")
+    one, two = parts(made.store), parts(again.store)
+    assert list(one) == list(two)
+    for where in one:
+        assert all(v.tobytes() == two[where][k].tobytes() for k, v in one[where].items())
+
+
+def test_a_new_period_continues_an_earlier_version(made: Chain, tmp_path: Path) -> None:
+    """The same parts as from the whole log, though the earlier rows are not read."""
+    cache = made.world.cache
+    options = RepresentationsConfig(half_life=HALF_LIFE, aggregations=["count_decay", "last"])
+    rows = {p: np.flatnonzero(cache.period == p) for p in range(-1, 7)}
+    made.load(None)
+
+    def folder(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    stores = []
+    for name, last in (("earlier", 5), ("whole", 6)):
+        writer = RepresentationWriter(folder(name))
+        with Extraction(made.model, cache, options, writer) as extraction:
+            for period in range(-1, last + 1):
+                extraction.advance(rows[period], period, "train")
+            extraction.save(writer.folder / "state" / "latest")
+        writer.close({"version": name, **options.model_dump(mode="json")})
+        stores.append(RepresentationStore(writer.folder))
+    writer = RepresentationWriter(folder("later"))
+    extend(made.model, cache, options, writer, stores[0], rows[6], 6)
+    writer.close({"version": "later", **options.model_dump(mode="json")})
+    later, whole = parts(RepresentationStore(writer.folder)), parts(stores[1])
+    assert later.keys() == whole.keys()
+    for where, vectors in whole.items():
+        assert vectors.keys() == later[where].keys()
+        assert all(np.array_equal(v, later[where][k]) for k, v in vectors.items()), where
+    other = options.model_copy(update={"decay": 0.5})
+    with pytest.raises(UserError, match="decay was 0.99, is now 0.5"):
+        extend(made.model, cache, other, writer, stores[0], rows[6], 6)
+
+
+def test_a_version_without_states_is_refused(made: Chain, tmp_path: Path) -> None:
+    writer = RepresentationWriter(tmp_path)
+    with pytest.raises(UserError, match="holds no states"):
+        with Extraction(made.model, made.world.cache, RepresentationsConfig(), writer) as begun:
+            resume_states(begun, tmp_path)
+
+
+def test_a_model_of_another_version_is_refused(made: Chain) -> None:
+    made.store.require("1")
+    with pytest.raises(UserError, match="trained with 0, stored is 1"):
+        made.store.require("0")

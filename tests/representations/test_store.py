@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.representations.store import RepresentationStore, RepresentationWriter
+from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.representations.writer import RepresentationWriter
 
 KEYS = ["a", "b", "c", "d"]
 

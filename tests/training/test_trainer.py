@@ -66,6 +66,7 @@ def trainer_of(
     *,
     shards: int = 1,
     validate: Callable[[], float | None] | None = None,
+    validate_start: bool = False,
     loss: Callable[[Any, Any], tf.Tensor] | None = None,
 ) -> Trainer:
     model = model_of(ads, shards)
@@ -84,6 +85,7 @@ def trainer_of(
         folder=folder,
         tensorboard=folder / "tensorboard",
         validate=validate,
+        validate_start=validate_start,
         quiet=True,
     )
 
@@ -225,7 +227,7 @@ def test_a_finished_run_is_not_trained_again(ads: Any, uninterrupted: Any) -> No
 )
 def test_stopping_rule(values: list[float], patience: int, min_gain: float, stops: bool) -> None:
     rule = SimpleNamespace(config=config(patience=patience, min_gain=min_gain))
-    result = TrainingResult(history=[{"value": v} for v in values])
+    result = TrainingResult(history=[{"phase": "epoch", "value": v} for v in values])
     assert Trainer._stopped(rule, result) == stops  # type: ignore[arg-type]
 
 
@@ -297,3 +299,43 @@ def test_chain_snapshots_are_the_weights_after_each_period(ads: Any, tmp_path: P
     last = model_of(ads)
     read_weights(last, tmp_path / "chain" / "snapshots" / "2")
     assert_equal_weights(weights_of(last), weights_of(shorter.model))
+
+
+def test_the_start_is_a_candidate_but_no_epoch_of_the_stopping_rule(
+    ads: Any, tmp_path: Path
+) -> None:
+    """Values fall after the start, then rise again below it: the start's weights come back."""
+    values = iter([0.9, 0.5, 0.6, 0.6])
+    trainer = trainer_of(
+        ads,
+        tmp_path,
+        config(epochs=5, patience=1),
+        validate=lambda: next(values),
+        validate_start=True,
+    )
+    before = weights_of(trainer.model)
+    result = trainer.fit(epochs(trainer.config, ads.cache.train_rows))
+    assert [h["phase"] for h in result.history] == ["start", "epoch_1", "epoch_2", "epoch_3"]
+    assert (result.best, result.history[0]["step"]) == ("start", 0)
+    trained = [v.name for v in trainer.model.trainable_variables]
+    after = weights_of(trainer.model)
+    for name in trained:
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_a_resumed_training_does_not_validate_its_start_again(ads: Any, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def validate() -> float:
+        calls.append(1)
+        return 0.5 + 0.01 * len(calls)
+
+    first = trainer_of(ads, tmp_path, config(), validate=validate, validate_start=True)
+    kill_after(first, STEPS - 2)
+    with pytest.raises(Killed):
+        first.fit(epochs(first.config, ads.cache.train_rows))
+    assert len(calls) == 1
+    second = trainer_of(ads, tmp_path, config(), validate=validate, validate_start=True)
+    result = second.fit(epochs(second.config, ads.cache.train_rows))
+    assert [h["phase"] for h in result.history] == ["start", "epoch_1", "epoch_2", "epoch_3"]
+    assert len(calls) == 4 and result.best == "epoch_3"

@@ -9,6 +9,9 @@ from lfm4ads_tf.transfer.adapter import Adapted, Adapter
 from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.linear import LinearAdapter
 from lfm4ads_tf.transfer.mlp import MlpAdapter
+from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
+from lfm4ads_tf.transfer.mlp_stack import MlpStack
+from lfm4ads_tf.transfer.token import TokenAdapter
 
 ROWS, WIDTH = 9, 7
 
@@ -53,20 +56,64 @@ def test_gate() -> None:
     np.testing.assert_allclose(adapted.gate, 1 / (1 + np.exp(-(joined @ kernel + bias))), atol=1e-6)
 
 
+def stack_in_numpy(stack: MlpStack, value: np.ndarray) -> np.ndarray:
+    gamma, beta = (w.numpy() for w in stack.norm.weights)
+    vector, present = value[:, :-1], value[:, -1:]
+    mean, variance = vector.mean(1, keepdims=True), vector.var(1, keepdims=True)
+    x = ((vector - mean) / np.sqrt(variance + 1e-6) * gamma + beta) * present
+    x = np.concatenate([x, present], axis=1)
+    (w1, b1), (w2, b2) = ([w.numpy() for w in d.weights] for d in stack.denses)
+    return np.maximum(x @ w1 + b1, 0) @ w2 + b2
+
+
 def test_mlp() -> None:
     values = stored()
     adapter = MlpAdapter(list(values), units=[6, 5])
     adapted = run(adapter, values)
-    assert adapted.gate is None and len(adapted.extra) == 2
+    assert adapted.gate is None and len(adapted.extra) == 2 and not adapted.tokens
     for k, value in enumerate(values.values()):
-        gamma, beta = (w.numpy() for w in adapter.norms[k].weights)
-        vector, present = value[:, :-1], value[:, -1:]
-        mean, variance = vector.mean(1, keepdims=True), vector.var(1, keepdims=True)
-        x = ((vector - mean) / np.sqrt(variance + 1e-6) * gamma + beta) * present
-        x = np.concatenate([x, present], axis=1)
-        (w1, b1), (w2, b2) = ([w.numpy() for w in d.weights] for d in adapter.stacks[k])
-        expected = np.maximum(x @ w1 + b1, 0) @ w2 + b2
+        expected = stack_in_numpy(adapter.stacks[k], value)
         np.testing.assert_allclose(adapted.extra[k], expected, atol=1e-4)
+
+
+def test_tokens_are_fields_and_part_of_the_stream() -> None:
+    values = stored()
+    adapter = TokenAdapter(list(values), units=[6, 4])
+    adapted = run(adapter, values)
+    assert adapted.gate is None and len(adapted.tokens) == 2
+    for k, value in enumerate(values.values()):
+        expected = stack_in_numpy(adapter.stacks[k], value)
+        np.testing.assert_allclose(adapted.tokens[k], expected, atol=1e-4)
+        np.testing.assert_array_equal(adapted.extra[k], adapted.tokens[k])
+
+
+def test_mlp_gate_starts_open_and_follows_its_formula() -> None:
+    values = stored()
+    adapter = MlpGateAdapter(list(values), units=[6])
+    tensors = {n: tf.constant(v) for n, v in values.items()}
+    np.testing.assert_array_equal(adapter(tensors, width=WIDTH).gate, np.ones((ROWS, WIDTH)))
+    gate = run(adapter, values).gate
+    scores = sum(
+        stack_in_numpy(stack, value)
+        for stack, value in zip(adapter.stacks, values.values(), strict=True)
+    )
+    np.testing.assert_allclose(gate, 2 / (1 + np.exp(-scores)), atol=1e-4)
+
+
+def test_zero_init_gives_zeros_and_dropout_acts_in_training_alone() -> None:
+    tensors = {n: tf.constant(v) for n, v in stored().items()}
+    zero = MlpAdapter(list(tensors), units=[6, 5], zero_init=True)
+    for part in zero(tensors, width=WIDTH).extra:
+        np.testing.assert_array_equal(part, np.zeros((ROWS, 5)))
+    plain = MlpAdapter(list(tensors), units=[6, 5])
+    dropped = MlpAdapter(list(tensors), units=[6, 5], dropout=0.5)
+    for adapter in (plain, dropped):
+        adapter(tensors, width=WIDTH)
+    same = zip(plain(tensors, width=WIDTH).extra, dropped(tensors, width=WIDTH).extra, strict=True)
+    for a, b in same:
+        np.testing.assert_array_equal(a, b)
+    trained = dropped(tensors, width=WIDTH, training=True).extra[0]
+    assert np.abs(trained - plain(tensors, width=WIDTH).extra[0]).max() > 1e-3
 
 
 def test_rows_without_a_representation_are_treated_alike() -> None:

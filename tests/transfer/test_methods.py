@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 
 from lfm4ads_tf.config import DownstreamConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.linear import LinearAdapter
-from lfm4ads_tf.transfer.methods import parse_method
+from lfm4ads_tf.transfer.methods import Isomorphic, WarmStart, parse_method, warm_start_levels
 from lfm4ads_tf.transfer.mlp import MlpAdapter
 
 LAYERS = ["towers", "cross_1", "dnn_1"]
@@ -33,6 +34,54 @@ def test_parts_and_sources() -> None:
     assert [a.sources for a in adapters] == [list(s) for _, s in method.parts]
 
 
+def test_module_level_and_combinations() -> None:
+    name = "module/warm_start/cross_1+frozen & feature/token/CR_user@dnn_1 & module/isomorphic"
+    method = parse_method(name, LAYERS)
+    assert method.warm_start == WarmStart("cross_1", frozen=True)
+    assert method.isomorphic == Isomorphic()
+    assert method.sources == ["CR_user@dnn_1", "UR", "IR"]
+    assert method.copies
+    fresh = parse_method("module/isomorphic+fresh", LAYERS)
+    assert fresh.isomorphic == Isomorphic(fresh=True) and not fresh.copies
+    assert parse_method("module/isomorphic+frozen", LAYERS).isomorphic == Isomorphic(frozen=True)
+
+
+def test_full_is_the_combination_it_stands_for() -> None:
+    combination = "module/warm_start/output & feature/gate/UR"
+    method = parse_method("full", LAYERS, full=combination)
+    plain = parse_method(combination, LAYERS)
+    assert (method.name, method.resolved) == ("full", combination)
+    assert plain.resolved == plain.name == combination
+    assert (method.parts, method.warm_start) == (plain.parts, plain.warm_start)
+    with pytest.raises(UserError, match="unknown"):
+        parse_method("full", LAYERS, full="feature/gat/UR")
+
+
+def test_levels_are_those_of_the_ad_branch_without_mixtures() -> None:
+    layers = ["towers", "content.cross_1", "content.mix_click", "ad.cross_1", "ad.mix_click"]
+    assert warm_start_levels(layers) == ["embeddings", "towers", "cross_1", "output"]
+    method = parse_method("module/warm_start/cross_1 & feature/gate/CR_user@ad.cross_1", layers)
+    assert method.warm_start == WarmStart("cross_1")
+
+
+def test_known_representations_decide() -> None:
+    known = ["UR", "CR_user@towers~mean-raw"]
+    name = "feature/gate/CR_user@towers~mean-raw"
+    assert parse_method(name, LAYERS, representations=known).sources == known[1:]
+    with pytest.raises(UserError, match="'IR' is unknown"):
+        parse_method("feature/gate/IR", LAYERS, representations=known)
+
+
+def test_adapters_beside_a_warm_start_do_not_start_at_zero() -> None:
+    config = DownstreamConfig(adapter_zero_init=True)
+    starts = {}
+    for name in ("feature/mlp/UR", "feature/mlp/UR & module/warm_start/output"):
+        adapter = parse_method(name, LAYERS).adapters(config, 0)[0]
+        starts[name] = adapter({"UR": tf.ones([2, 4])}, width=3).extra[0].numpy()
+    values = list(starts.values())
+    assert not values[0].any() and values[1].any()
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -46,6 +95,14 @@ def test_parts_and_sources() -> None:
         ("feature/linear/UR+", "The representation '' is unknown"),
         ("feature/linear/UR & feature/linear/UR", "names 'feature/linear/UR' twice"),
         ("", "The method '' is unknown"),
+        ("full", "The method 'full' stands for no combination"),
+        ("module/warm_start", "The method 'module/warm_start' is unknown"),
+        ("module/warm_start/cros_1", "Did you mean 'cross_1'?"),
+        ("module/warm_start/output+fresh", "The option '+fresh' of a warm start is unknown"),
+        ("module/warm_start/towers & module/warm_start/output", "can have one warm start"),
+        ("module/isomorphic+fresh+frozen", "options of the isomorphic module cannot be read"),
+        ("module/isomorphic & module/isomorphic+fresh", "can have one isomorphic module"),
+        ("module/isomorphic/UR", "The method 'module/isomorphic/UR' is unknown"),
     ],
 )
 def test_what_cannot_be_read_is_refused(name: str, message: str) -> None:

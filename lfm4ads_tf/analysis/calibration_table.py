@@ -1,0 +1,26 @@
+"""The upstream's calibration per scenario and task."""
+
+from __future__ import annotations
+
+from lfm4ads_tf.analysis.markup import breakable, count, escape, row, spread, table
+from lfm4ads_tf.analysis.results import UPSTREAM, Results
+
+OWN_TABLE = ("mean_prediction", "mean_label", "calibration_error")
+"""Metrics that are shown here and not among the results."""
+
+
+def calibration_table(results: Results, split: str = "test") -> str:
+    """Mean prediction, mean label, their ratio and the calibration error; empty without results."""
+    rows = []
+    for scenario in results.names("scenario", stage="upstream", split=split):
+        for task in results.names("task", stage="upstream", scenario=scenario):
+            identity = ("upstream", scenario, task, UPSTREAM)
+            cells = ["all scenarios" if scenario == "all" else breakable(scenario), escape(task)]
+            cells.append(count(results.rows(*identity, split=split) or 0))
+            for metric in ("mean_prediction", "mean_label", "calibration", "calibration_error"):
+                cells.append(spread(results.values(metric, *identity, split=split)))
+            rows.append(row(cells, text_columns=2))
+    if not rows:
+        return ""
+    heads = ["scenario", "task", "rows", "mean prediction", "mean label", "ratio", "error"]
+    return table(heads, rows, text_columns=2)

@@ -1,0 +1,1 @@
+"""Published experiments, run again: `python -m lfm4ads_tf.experiments.<name>`."""

@@ -1,0 +1,160 @@
+"""Sets of rows by the values of a raw column: which samples are ads, and named segments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+from pydantic import Field
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.strict import StrictModel
+
+if TYPE_CHECKING:
+    from lfm4ads_tf.features.spec import FeatureSpec
+
+SegmentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+_RESERVED = "all"
+
+
+class RowSet(StrictModel):
+    """The rows whose raw column holds one of some values.
+
+    A value is compared as a text, and where it is a number as a number too: `1` and `"1"` are the
+    same, and both equal a `1.0` of the data. A missing value is in no set.
+
+    Attributes:
+        by: Raw column of the log or of a side table.
+        values: The values.
+    """
+
+    by: str = Field(min_length=1)
+    values: list[bool | int | float | str] = Field(min_length=1)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text that one of the values is written as."""
+        return list(dict.fromkeys(text for value in self.values for text in _forms(value)))
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values that are numbers."""
+        found = [_number(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
+        return list(dict.fromkeys(n for n in found if n is not None))
+
+    def rows(self, column: pa.Array) -> np.ndarray:
+        """Whether each row of a raw column is in the set, (N,) bool.
+
+        Raises:
+            UserError: The column holds lists.
+        """
+        if pa.types.is_nested(column.type):
+            raise UserError(
+                f"Rows cannot be chosen by '{self.by}', which holds lists.",
+                fix="name a column with one text or number per row",
+            )
+        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+            values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            return np.isin(values, np.array(self.numbers, np.float64))
+        texts = pc.fill_null(column.cast(pa.string()), "")
+        found = pc.is_in(texts, value_set=pa.array(self.texts, pa.string()))
+        return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+
+    def holds_number(self, column: tf.Tensor) -> tf.Tensor:
+        """Whether each number of a batch is in the set.
+
+        Args:
+            column: (B,) float32, or int64 with a negative number where the value is missing.
+
+        Returns:
+            (B,) bool.
+        """
+        known: list[float] = self.numbers
+        if column.dtype.is_integer:
+            known = [int(n) for n in known if n >= 0 and n == int(n)]
+        return tf.reduce_any(
+            tf.equal(column[:, tf.newaxis], tf.constant(known, column.dtype)),  # (B, V)
+            axis=1,
+        )
+
+
+def check_row_sets(spec: FeatureSpec) -> None:
+    """Refuses sets that cannot be: by a label, by a moving feature, or of a name that is taken.
+
+    Raises:
+        UserError: See above.
+    """
+    labels = {task.label for task in spec.feedback.values()} | set(spec.best_possible.values())
+    moving = {
+        column
+        for name, feature in spec.features.items()
+        if feature.kind in ("statistic", "sequence")
+        for column in _made_columns(feature, name)
+    }
+    sets = {f"segments.{name}": of for name, of in spec.segments.items()}
+    if spec.ads is not None:
+        sets["ads"] = spec.ads
+    for path, of in sets.items():
+        if of.by in labels:
+            raise UserError(
+                f"`{path}` goes by the label column '{of.by}'.",
+                fix="name a column that is known before the impression",
+            )
+        if of.by in moving:
+            raise UserError(
+                f"`{path}` goes by '{of.by}', which a feature makes from past events.",
+                fix="name a column of the log or of a side table",
+            )
+        empty = [value for value in of.values if value == "" or value != value]
+        if empty:
+            raise UserError(
+                f"`{path}.values` holds an empty value; a missing value is in no set.",
+                received=repr(empty[0]),
+                fix="remove it",
+            )
+    taken = [_RESERVED, *([spec.auxiliary.scenario] if spec.auxiliary else [])]
+    for name in spec.segments:
+        if name in taken:
+            raise refused_name(name)
+
+
+def refused_name(name: str) -> UserError:
+    """The error of a segment that is called like a scenario."""
+    return UserError(
+        f"The segment '{name}' has the name of a scenario.",
+        received=f"segments.{name}",
+        fix="rename the segment: results, folders and exports go by these names",
+    )
+
+
+def _made_columns(feature: object, name: str) -> tuple[str, ...]:
+    """Raw columns that are assembled for a feature rather than read."""
+    if getattr(feature, "kind", None) == "sequence":
+        return (name,) if getattr(feature, "events_of", None) is not None else ()
+    return tuple(getattr(feature, "raw_columns")(name))  # noqa: B009 - every kind has it
+
+
+def _forms(value: bool | int | float | str) -> list[str]:
+    """The texts of one value."""
+    if isinstance(value, bool):
+        return [str(value).lower(), str(value), str(value).upper(), *_forms(int(value))]
+    number = _number(str(value))
+    if number is None:
+        return [str(value)]
+    whole = [str(int(number))] if number == int(number) else []
+    # a code such as 007 is no number: it equals itself alone
+    written = [*whole, repr(number)]
+    return [str(value), *written] if str(value) in written else [str(value)]
+
+
+def _number(text: str) -> float | None:
+    """A finite number, None if the text is something else."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None

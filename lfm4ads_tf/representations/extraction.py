@@ -1,0 +1,189 @@
+"""Scores events with an upstream and adds their activations to the aggregates."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.input import apply, batches
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.representations.config import RepresentationsConfig
+from lfm4ads_tf.representations.part import State
+from lfm4ads_tf.representations.side_states import Events, SideStates
+from lfm4ads_tf.representations.writer import RepresentationWriter
+
+_BATCH = 8192
+_SECONDS_PER_HOUR = 3600.0
+_AHEAD = 6  # pieces of work that may wait: bounds the activations held at a time
+
+
+class Extraction:
+    """States carried from period to period.
+
+    Each side has a thread of its own, which adds and writes while the upstream scores the next
+    batch. What a side does is done in one order, so that repeated runs give the same bits.
+
+    Args:
+        model: The upstream.
+        cache: The encoded cache.
+        config: Mode, aggregations, layers.
+        writer: Where the parts go.
+
+    Raises:
+        UserError: A configured layer does not exist.
+    """
+
+    def __init__(
+        self,
+        model: Upstream,
+        cache: EncodedCache,
+        config: RepresentationsConfig,
+        writer: RepresentationWriter,
+    ) -> None:
+        self.cache = cache
+        self.config = config
+        self.layers = chosen_layers(model.layer_names, config)
+        self._model = model
+        self._writer = writer
+        self._sides = {
+            "user": SideStates("user", cache.keys("user"), config, self.layers),
+            "item": SideStates("item", cache.keys("item"), config, self.layers),
+        }
+        self._workers = {side: ThreadPoolExecutor(1, f"extract-{side}") for side in self._sides}
+        self._waiting: deque[Future[None]] = deque()
+
+    def advance(self, rows: np.ndarray, period: int, state: State, *, by_row: bool = True) -> None:
+        """Adds a period's events and writes the keys they touch.
+
+        Args:
+            rows: Rows in time order.
+            period: Their period.
+            state: See `Part`.
+            by_row: In the mode `event`: whether the rows get what they see.
+        """
+        scanned = self.config.mode == "event" and by_row
+        events = {side: self._events(side, rows) for side in self._sides}
+        order = np.arange(len(rows))
+        if not scanned:
+            for side, states in self._sides.items():
+                self._submit(side, states.begin, events[side])
+            # With a user's events side by side, few keys are touched by a batch.
+            order = np.argsort(events["user"].key, kind="stable")
+        data = batches(self.cache, rows[order], _BATCH, refresh="daily")
+        start = 0
+        wanted = ("UR", "IR", *self.layers)
+        for out in apply(_represent, data, self._model):
+            values = {name: out[name].numpy() for name in wanted}
+            places = order[start : start + len(values["UR"])]
+            for side, states in self._sides.items():
+                if scanned:
+                    self._submit(side, self._scan, states, events[side], rows, places, values)
+                else:
+                    self._submit(side, states.add, places, values)
+            start += len(places)
+        periods = self.cache.manifest["periods"]
+        label = periods[period + 1] if period + 1 < len(periods) else "end"
+        where = {"valid_from": period + 1, "period": label, "state": state}
+        for side, states in self._sides.items():
+            self._submit(side, self._write, states, events[side], where)
+
+    def save(self, folder: Path) -> None:
+        """Writes the states, see `SideStates.save`."""
+        for side, states in self._sides.items():
+            self._submit(side, states.save, folder)
+
+    def restore(self, folder: Path) -> None:
+        """Takes the states that `save` wrote.
+
+        Raises:
+            UserError: They are not there, or do not fit the data or the configuration.
+        """
+        if not folder.exists():
+            raise UserError(
+                "The version of the representations holds no states.",
+                received=str(folder),
+                fix="extract it anew",
+            )
+        for side, states in self._sides.items():
+            self._submit(side, states.restore, folder)
+        self._wait(0)
+
+    def __enter__(self) -> Extraction:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for what is left to do; after an error it is dropped."""
+        try:
+            if error is None:
+                self._wait(0)
+        finally:
+            for worker in self._workers.values():
+                worker.shutdown(cancel_futures=True)
+
+    def _submit(self, side: str, work: Callable[..., None], *arguments: Any) -> None:
+        self._waiting.append(self._workers[side].submit(work, *arguments))
+        self._wait(_AHEAD)
+
+    def _wait(self, most: int) -> None:
+        """Waits until no more than some pieces of work are left."""
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+    def _events(self, side: str, rows: np.ndarray) -> Events:
+        codes = self.cache.user if side == "user" else self.cache.item
+        return Events(
+            codes[rows], self.cache.time[rows] / _SECONDS_PER_HOUR, self.cache.branch[rows]
+        )
+
+    def _scan(
+        self,
+        states: SideStates,
+        events: Events,
+        rows: np.ndarray,
+        places: np.ndarray,
+        values: Mapping[str, np.ndarray],
+    ) -> None:
+        own = Events(events.key[places], events.time[places], events.branch[places])
+        for name, vectors, known in states.scan(own, values):
+            self._writer.add_rows(name, rows[places], vectors, known, self.cache.rows)
+
+    def _write(self, states: SideStates, events: Events, where: Mapping[str, Any]) -> None:
+        raw: dict[int, pa.Array] = {}  # by identity: layers of one feed share their codes
+        for name, codes, vectors in states.read(events):
+            if id(codes) not in raw:
+                raw[id(codes)] = states.keys.take(pa.array(codes))
+            self._writer.add(name, raw[id(codes)], vectors, **where)
+
+
+def chosen_layers(names: list[str], config: RepresentationsConfig) -> list[str]:
+    """The layers whose CR is stored, in the upstream's order.
+
+    Raises:
+        UserError: A configured layer does not exist.
+    """
+    for layer in config.layers or []:
+        if layer not in names:
+            raise UserError(
+                f"representations.layers names the unknown layer '{layer}'.{nearest(layer, names)}",
+                fix=f"use some of {', '.join(names)}",
+            )
+    return names if config.layers is None else [n for n in names if n in config.layers]
+
+
+def _represent(model: Upstream, batch: Any) -> dict[str, tf.Tensor]:
+    return model.represent(batch)

@@ -1,0 +1,28 @@
+"""One stored file of a representation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["train", "daily"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file: the keys with events in one period.
+
+    Attributes:
+        file: Path within the version folder.
+        valid_from: First period whose rows may see it.
+        period: That period's value, such as a date.
+        state: `train`: from training rows. `daily`: from valid and test rows of the period
+            before, seen by later valid and test rows under `refresh: daily` only.
+        rows: Keys in the part.
+    """
+
+    file: str
+    valid_from: int
+    period: str
+    state: State
+    rows: int

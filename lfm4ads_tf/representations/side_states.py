@@ -1,0 +1,297 @@
+"""All aggregates of one side, updated batch by batch and kept on disk between versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import write_json
+from lfm4ads_tf.representations.aggregate import Aggregate, sum_matrix
+from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
+from lfm4ads_tf.representations.aggregations.count_decay import CountDecay
+from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
+from lfm4ads_tf.representations.aggregations.last import Last
+from lfm4ads_tf.representations.aggregations.mean import Mean
+from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
+from lfm4ads_tf.representations.config import AggregationKind, RepresentationsConfig
+from lfm4ads_tf.representations.names import Side, cross_name
+
+BRANCHES = ("content", "ad")
+_ALL = "all"
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of one side in one period.
+
+    Attributes:
+        key: Code of each event's key, (N,).
+        time: In hours, (N,) float64.
+        branch: 0 content, 1 ad, (N,).
+    """
+
+    key: np.ndarray
+    time: np.ndarray
+    branch: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One aggregate.
+
+    Attributes:
+        name: Folder of its state.
+        aggregate: The state.
+        feed: The events that it takes: `content`, `ad` or `all`.
+        layers: Layers whose vectors it sums.
+        reads: What is stored of it: representation, layer, layer normalisation.
+        ordinal: Whether its times are the events' places in the log instead of their times.
+    """
+
+    name: str
+    aggregate: Aggregate
+    feed: str
+    layers: Sequence[str]
+    reads: Sequence[tuple[str, str, bool]]
+    ordinal: bool = False
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Events of a batch that are of one feed.
+
+    Attributes:
+        events: Places among the feed's events of the period, (M,).
+        column: Rows of the batch, (M,).
+        groups: The events by the place of their key among the period's keys.
+    """
+
+    events: np.ndarray
+    column: np.ndarray
+    groups: EventGroups
+
+
+class _Fed:
+    """The events of a period that are of one feed.
+
+    Attributes:
+        rows: Their places in the period, ascending (N',).
+        groups: The events by key.
+    """
+
+    def __init__(self, fed: np.ndarray, key: np.ndarray) -> None:
+        self.rows = np.flatnonzero(fed)
+        self.groups = EventGroups(key[self.rows])
+        self._event = np.cumsum(fed) - 1  # place among the feed's events
+        self._fed = fed
+
+    def part(self, places: np.ndarray) -> _Part:
+        """The events among some rows of the period."""
+        column = np.flatnonzero(self._fed[places])
+        events = self._event[places[column]]
+        return _Part(events, column, EventGroups(self.groups.index[events]))
+
+
+class SideStates:
+    """The aggregates of one side: its tower's latest output, and every layer's CR.
+
+    A period is `begin`, `add` for each batch of its rows in order, then `read`; or `scan` for
+    each batch, then `read`.
+
+    Args:
+        side: `user` or `item`.
+        keys: Raw keys by code (K,).
+        config: Aggregations and what feeds them.
+        layers: Layers that are aggregated.
+    """
+
+    def __init__(
+        self, side: Side, keys: pa.Array, config: RepresentationsConfig, layers: Sequence[str]
+    ) -> None:
+        self.side = side
+        self.keys = keys
+        tower = "IR" if side == "item" else "UR"
+        last = Aggregate(Last(), len(keys))
+        self._entries = [_Entry("tower", last, _ALL, [tower], [(tower, tower, False)], True)]
+        variants = config.variants()
+        for feed in (_ALL, *BRANCHES):
+            own = [n for n in layers if feed_of(n, config) == feed]
+            for kind in dict.fromkeys(kind for _, kind, _ in variants if own):
+                reads = [
+                    (cross_name(side, layer) + ending, layer, norm)
+                    for layer in own
+                    for ending, other, norm in variants
+                    if other == kind
+                ]
+                aggregate = Aggregate(_aggregation(kind, config, side), len(keys))
+                self._entries.append(_Entry(f"{feed}-{kind}", aggregate, feed, own, reads))
+        self._events: Events | None = None
+        self._feeds: dict[str, _Fed] = {}
+        self._folds: list[Fold] = []
+
+    def begin(self, events: Events) -> None:
+        """Makes the aggregates ready for a period's events."""
+        feeds = self._by_feed(events)
+        self._folds = []
+        for entry in self._entries:
+            fed = feeds[entry.feed]
+            time = _times(entry, events)[fed.rows]
+            self._folds.append(entry.aggregate.begin(fed.groups, time))
+
+    def add(self, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        """Adds the activations of some rows of the period.
+
+        Args:
+            places: Their places in the period, in any order (B,).
+            values: Layer, or `UR` or `IR` -> (B, d) float32.
+        """
+        parts = {feed: fed.part(places) for feed, fed in self._feeds.items()}
+        for entry, fold in zip(self._entries, self._folds, strict=True):
+            part = parts[entry.feed]
+            if len(part.events):
+                keys = self._feeds[entry.feed].groups.keys[part.groups.keys]
+                weight = fold.weight[part.events]
+                weights = sum_matrix(part.groups, weight, part.column, len(places))
+                for layer in entry.layers:
+                    entry.aggregate.add(layer, keys, weights, values[layer])
+
+    def scan(
+        self, events: Events, values: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Adds events one after the other, each key's state being read just before its event.
+
+        Args:
+            events: In time order.
+            values: As for `add`, (N, d) each.
+
+        Yields:
+            Per representation its name, the vectors (N, d) and whether there was a state (N,).
+        """
+        groups = EventGroups(events.key)
+        rounds = np.argsort(groups.rank, kind="stable")
+        turns = np.split(rounds, np.cumsum(np.bincount(groups.rank))[:-1])
+        for entry in self._entries:
+            aggregate, fed = entry.aggregate, _fed(entry.feed, events.branch)
+            time = _times(entry, events)
+            before = {name: np.zeros_like(values[layer]) for name, layer, _ in entry.reads}
+            known = np.zeros(len(events.key), bool)
+            for turn in turns:  # no key occurs twice in it
+                seen = turn[aggregate.weight[events.key[turn]] > 0]
+                known[seen] = True
+                if len(seen):
+                    for name, layer, norm in entry.reads:
+                        found = aggregate.read(layer, events.key[seen], layer_norm=norm)
+                        before[name][seen] = found
+                new = turn[fed[turn]]
+                taken = {layer: values[layer][new] for layer in entry.layers}
+                aggregate.update(events.key[new], taken, time[new])
+            for name, vectors in before.items():
+                yield name, vectors, known
+
+    def read(self, events: Events) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """The aggregates of the keys with events in a period, as they are now.
+
+        Yields:
+            Per representation its name, the codes of its keys (K',) and the vectors (K', d).
+        """
+        fed = self._by_feed(events)
+        for entry in self._entries:
+            keys = fed[entry.feed].groups.keys
+            for name, layer, norm in entry.reads:
+                if layer in entry.aggregate.sums:
+                    yield name, keys, entry.aggregate.read(layer, keys, layer_norm=norm)
+
+    def save(self, folder: Path) -> None:
+        """Writes all states into `folder/<side>`."""
+        own = folder / self.side
+        own.mkdir(parents=True)
+        pq.write_table(pa.table({"key": self.keys}), own / "keys.parquet")
+        write_json(own / "layers.json", {e.name: list(e.layers) for e in self._entries})
+        for entry in self._entries:
+            place = own / entry.name
+            place.mkdir()
+            np.save(place / "weight.npy", entry.aggregate.weight)
+            np.save(place / "mark.npy", entry.aggregate.mark)
+            for layer, values in entry.aggregate.sums.items():
+                np.save(place / f"sum@{layer}.npy", values)
+
+    def restore(self, folder: Path) -> None:
+        """Takes the states that `save` wrote; keys that are new begin empty.
+
+        Raises:
+            UserError: An aggregate, a layer or a key of the states is not there.
+        """
+        own = folder / self.side
+        stored = pq.read_table(own / "keys.parquet")["key"].combine_chunks()
+        place = pc.fill_null(pc.index_in(self.keys, value_set=stored), -1)
+        place = place.to_numpy(zero_copy_only=False)
+        known = place >= 0
+        if known.sum() < len(stored):
+            raise UserError(
+                f"The data lacks {self.side} keys of the stored states.",
+                received=f"{len(stored)} stored keys, {int(known.sum())} of them in the data",
+                fix="continue with data whose keys include those of the earlier version",
+            )
+        layers = json.loads((own / "layers.json").read_text("utf-8"))
+        for entry in self._entries:
+            source, aggregate = own / entry.name, entry.aggregate
+            missing = set(entry.layers) - set(layers.get(entry.name, []))
+            if missing:
+                raise UserError(
+                    f"The earlier version holds no state '{entry.name}' of the layer "
+                    f"'{min(missing)}'.",
+                    received=str(own),
+                    fix="keep the aggregations and layers of that version, or extract anew",
+                )
+            aggregate.weight[known] = np.load(source / "weight.npy")[place[known]]
+            aggregate.mark[known] = np.load(source / "mark.npy")[place[known]]
+            for layer in entry.layers:
+                path = source / f"sum@{layer}.npy"
+                if path.exists():  # else no event has fed it
+                    values = np.load(path, mmap_mode="r")
+                    sums = np.zeros((len(self.keys), values.shape[1]), np.float32)
+                    sums[known] = values[place[known]]
+                    aggregate.sums[layer] = sums
+
+    def _by_feed(self, events: Events) -> dict[str, _Fed]:
+        if self._events is not events:
+            feeds = dict.fromkeys(entry.feed for entry in self._entries)
+            self._feeds = {feed: _Fed(_fed(feed, events.branch), events.key) for feed in feeds}
+            self._events = events
+        return self._feeds
+
+
+def feed_of(layer: str, config: RepresentationsConfig) -> str:
+    """Which events feed a layer: `content`, `ad`, or `all`."""
+    branch = layer.partition(".")[0] if "." in layer else _ALL
+    return branch if branch in BRANCHES and config.cr_events == "branch" else _ALL
+
+
+def _times(entry: _Entry, events: Events) -> np.ndarray:
+    """The events' times as an aggregate takes them, (N,)."""
+    if not entry.ordinal:
+        return events.time
+    done = entry.aggregate.mark.max(initial=-1.0)
+    return max(done, -1.0) + 1.0 + np.arange(len(events.key))
+
+
+def _fed(feed: str, branch: np.ndarray) -> np.ndarray:
+    """Which events are of a feed, (N,) bool."""
+    return np.ones(len(branch), bool) if feed == _ALL else branch == BRANCHES.index(feed)
+
+
+def _aggregation(kind: AggregationKind, config: RepresentationsConfig, side: Side) -> Aggregation:
+    if kind == "time_decay":
+        own = config.item_half_life if side == "item" else None
+        return TimeDecay(own or config.half_life)
+    if kind == "count_decay":
+        return CountDecay(config.decay)
+    return Mean() if kind == "mean" else Last()

@@ -1,0 +1,145 @@
+"""Exports of retrieval models: what is asked, what is found, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from export.exporter import export_model
+from export.golden import encoded_batch
+from export.retrieval_serving import EXCLUDE, RetrievalServing
+from export.verify import verify_export
+from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
+from lfm4ads_tf.models.retriever import Retriever
+from lfm4ads_tf.retrieval.exact import ExactIndex
+from lfm4ads_tf.retrieval.index import Index
+from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
+from lfm4ads_tf.retrieval.partition import Partition
+
+ITEMS, K = 60, 8
+KEYS = np.array([f"ï{k}" for k in range(ITEMS)])
+VECTORS = np.random.default_rng(1).normal(size=(ITEMS, 5)).astype(np.float32)
+COUNTS = np.ones(20, np.int64)
+
+
+def retriever(world: Any) -> Retriever:
+    model = Retriever(world.encoder.layout, [6], 5, world.embeddings(2), item_counts=COUNTS, seed=3)
+    model(world.batch)
+    return model
+
+
+def projection(world: Any) -> ProjectedRetriever:
+    model = ProjectedRetriever("UR", 5, item_counts=COUNTS, seed=3)
+    stored = world.batch["representations"]
+    model({"representations": {"UR": stored["UR"], "IR": tf.zeros([len(stored["UR"]), 6])}})
+    model.projection.bias.assign(tf.random.stateless_normal([5], [1, 2]))
+    return model
+
+
+def exact() -> Index:
+    index = ExactIndex(KEYS, VECTORS, k=K)
+    index.set_ineligible(KEYS[:20])
+    return index
+
+
+def approximate() -> Index:
+    partition = Partition.fit(VECTORS, lists=6)
+    return InvertedIndex(KEYS, VECTORS, partition, k=K).probing(4, VECTORS, recall=1)
+
+
+MODELS: dict[str, Callable[[Any], Any]] = {"own": retriever, "projected": projection}
+INDEXES: dict[str, Callable[[], Index]] = {"exact": exact, "ann": approximate}
+
+
+def export(world: Any, model: Any, index: Index, out: Path, name: str) -> Path:
+    return export_model(
+        name,
+        model,
+        world.encoder,
+        out=out,
+        name=name,
+        samples=world.samples,
+        representations={"UR": world.representations["UR"]},
+        warmup_rows=3,
+        serving=lambda batch: RetrievalServing(model, index, world.encoder, batch),
+        sources=["UR"],
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(world: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
+    out = tmp_path_factory.mktemp("run")
+    found = {}
+    for kind, which in (("own", "exact"), ("projected", "exact"), ("projected", "ann")):
+        model, index = MODELS[kind](world), INDEXES[which]()
+        folder = export(world, model, index, out, f"{kind}_{which}")
+        found[f"{kind}_{which}"] = (model, index, folder)
+    return found
+
+
+@pytest.mark.parametrize("name", ["own_exact", "projected_exact", "projected_ann"])
+def test_both_signatures_equal_the_keras_model(world: Any, exported: Any, name: str) -> None:
+    model, index, folder = exported[name]
+    rows = world.new_rows(11)
+    columns = {c: rows[c] for c in rows.column_names}
+    vectors = np.random.default_rng(4).normal(size=(11, 3)).astype(np.float32)
+    stored = np.concatenate([vectors, np.ones((11, 1), np.float32)], axis=1)
+    batch = encoded_batch(world.encoder, columns, {"UR": stored})
+    serving = RetrievalServing(model, index, world.encoder, batch)
+    expected_columns = serving.golden_columns(columns, batch)
+    expected = {k: v.numpy() for k, v in serving.expected(batch).items()}
+    examples = serving.schema.examples(expected_columns, {"UR": vectors})
+    tensors = serving.schema.tensors(expected_columns, {"UR": vectors})
+    signatures = tf.saved_model.load(str(folder)).signatures
+    specs = serving.schema.tensor_specs()
+    asked = {n: tf.constant(v, specs[n].dtype) for n, v in tensors.items()}
+    for outputs in (
+        signatures["serving_default"](examples=tf.constant(examples)),
+        signatures["predict"](**asked),
+    ):
+        assert outputs["ids"].shape == outputs["scores"].shape == (11, K)
+        assert np.array_equal(outputs["ids"].numpy(), expected["ids"])
+        np.testing.assert_allclose(outputs["scores"], expected["scores"], rtol=1e-5, atol=1e-6)
+    for row, gone in enumerate(expected_columns[EXCLUDE].to_pylist()):
+        assert len(gone) == 2 * (row % 2)
+        found = [key.decode() for key in expected["ids"][row]]
+        assert not {*gone} & {*found}
+        if isinstance(index, ExactIndex):
+            assert not {*KEYS[:20]} & {*found}
+
+
+def test_a_projection_asks_for_its_representation_alone(exported: Any) -> None:
+    blessing = json.loads((exported["projected_ann"][2] / "blessing.json").read_text())
+    assert blessing["signatures"]["predict"]["inputs"].keys() == {"UR", EXCLUDE}
+    assert blessing["signatures"]["predict"]["outputs"] == {
+        "ids": f"string (None, {K})", "scores": f"float32 (None, {K})"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["ids", "scores"])
+def test_other_answers_are_refused(exported: Any, what: str, tmp_path: Path) -> None:
+    golden = exported["projected_exact"][2] / "assets.extra" / "golden.npz"
+    before = golden.read_bytes()
+    with np.load(golden) as stored:
+        arrays = dict(stored)
+    key = f"scores/{what}"
+    # two items change places; or a score is off
+    arrays[key] = arrays[key].copy()
+    if what == "ids":
+        arrays[key][0, :2] = arrays[key][0, 1::-1]
+    else:
+        arrays[key][0, 0] += 1e-4
+    try:
+        with golden.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        with pytest.raises(ExportRefused, match=what):
+            verify_export(golden.parent.parent)
+    finally:
+        golden.write_bytes(before)

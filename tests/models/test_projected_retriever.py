@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
+from lfm4ads_tf.models.retriever import Retriever
+from lfm4ads_tf.training.config import OptimizerConfig
+from lfm4ads_tf.training.step import make_optimizer, training_step
+
+COUNTS = np.array([5, 0, 1, 7, 2, 5])
+
+
+def with_representations(batch: dict[str, Any], rows: int, seed: int = 3) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    stored = {}
+    for name, width in (("UR", 4), ("IR", 3)):
+        values = rng.normal(size=(rows, width + 1)).astype(np.float32)
+        values[:, -1] = 1.0
+        stored[name] = tf.constant(values)
+    return {**batch, "representations": stored}
+
+
+def test_softmax_loss_of_the_projection_against_numpy(
+    make_batch: Callable[..., dict[str, Any]],
+) -> None:
+    model = ProjectedRetriever("UR", 3, item_counts=COUNTS, seed=1)
+    batch = with_representations(make_batch(), 12)
+    user, item = (v.numpy().astype(float) for v in model(batch))
+    kernel, bias = (v.numpy().astype(float) for v in model.projection.weights)
+    source = batch["representations"]["UR"].numpy()[:, :-1].astype(float)
+    np.testing.assert_allclose(user, source @ kernel + bias, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(item, batch["representations"]["IR"].numpy()[:, :-1])
+    codes, q = batch["item"].numpy(), np.maximum(COUNTS, 1) / COUNTS.sum()
+    losses = []
+    for b in range(12):
+        logits = [
+            user[b] @ item[c] - np.log(q[codes[c]])
+            for c in range(12)
+            if c == b or codes[c] != codes[b]
+        ]
+        own = user[b] @ item[b] - np.log(q[codes[b]])
+        losses.append(np.log(np.sum(np.exp(logits))) - own)
+    assert float(model.loss(batch)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("projected", [True, False])
+def test_bce_loss_reads_one_task_and_skips_unknown_labels(
+    projected: bool,
+    layout: FeatureLayout,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+) -> None:
+    batch = with_representations(make_batch(), 12)
+    labels = batch["labels"].numpy()
+    labels[:4, 1] = np.nan
+    batch["labels"] = tf.constant(labels)
+    if projected:
+        model: Any = ProjectedRetriever("UR", 3, item_counts=COUNTS, loss="bce", task=1)
+    else:
+        model = Retriever(layout, [6], 3, embeddings, item_counts=COUNTS, loss="bce", task=1)
+    user, item = (v.numpy().astype(float) for v in model(batch))
+    p = 1 / (1 + np.exp(-(user * item).sum(axis=1)))
+    y = labels[4:, 1]
+    expected = -(y * np.log(p[4:]) + (1 - y) * np.log(1 - p[4:])).sum() / 12
+    assert float(model.loss(batch)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_w_and_b_are_trained(make_batch: Callable[..., dict[str, Any]]) -> None:
+    model = ProjectedRetriever("UR", 3, item_counts=COUNTS, seed=1)
+    batch = with_representations(make_batch(), 12)
+    model(batch)
+    assert [v.shape for v in model.trainable_variables] == [(4, 3), (3,)]
+    before = {n: v.numpy() for n, v in batch["representations"].items()}
+    spec = tf.nest.map_structure(tf.type_spec_from_value, batch)
+    optimizer = make_optimizer(OptimizerConfig(dense_learning_rate=0.05), model, [])
+    step = training_step(model, model.loss, optimizer, spec)
+    losses = [float(step(batch)) for _ in range(40)]
+    assert losses[-1] < losses[0] - 0.1
+    for name, values in before.items():
+        assert np.array_equal(batch["representations"][name], values)

@@ -1,0 +1,55 @@
+"""The upstream's entries of `metrics.json`: one per scenario, segment, task and slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.pretrain import _score
+from lfm4ads_tf.strict import parse
+
+NETWORK = {"block": {"layers": [{"type": "cross", "depth": 1}]}}
+
+
+def test_a_segment_has_entries_like_a_scenario(
+    make_ads: Callable[..., Any], ads_features: Callable[..., Any], tmp_path: Path
+) -> None:
+    ads = make_ads(
+        features=ads_features("user_id", "item_id", "brand", "tab"),
+        ads={"by": "brand", "values": ["b1"]},
+        segments={"b2": {"by": "brand", "values": ["b2"]}},
+    )
+    raw = {"upstream": {"network": NETWORK, "branches": True}}
+    model = build.foundation(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
+    run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
+    found = [e for e in _score(run, model, 0, 1.0) if e["slice"] == "all"]
+    assert {e["scenario"] for e in found} == {"all", "t0", "t1", "b2"}
+    stored = np.load(tmp_path / "predictions.npz")
+    brand = np.array(ads.raw.columns["brand"].to_pylist(), object)
+    for split in ("valid", "test"):
+        (entry,) = [
+            e
+            for e in found
+            if (e["scenario"], e["task"], e["split"], e["refresh"])
+            == ("b2", "click", split, "frozen")
+        ]
+        rows = stored[f"{split}_rows"]
+        labels = ads.cache.labels[rows, 0]
+        chosen = (brand[rows] == "b2") & np.isfinite(labels)
+        scores = stored[f"{split}_frozen"][chosen, 0].astype(np.float64)
+        values = entry["metrics"]
+        assert entry["rows"] == chosen.sum() > 5
+        assert values["auc"] == pytest.approx(roc_auc_score(labels[chosen], scores), abs=1e-9)
+        assert values["mean_prediction"] == pytest.approx(scores.mean())
+        assert values["mean_label"] == pytest.approx(labels[chosen].mean())
+        ratio = values["mean_prediction"] / values["mean_label"]
+        assert values["calibration"] == pytest.approx(ratio)
+        assert values["calibration_error"] >= abs(scores.mean() - labels[chosen].mean()) - 1e-9

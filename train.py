@@ -47,6 +47,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="key.path=value: overrides a configuration or spec key."),
 ]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file of configuration keys, above the spec's own."),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="First seed.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", help="Number of seeds.")]
 ScenariosOption = Annotated[
@@ -81,6 +85,7 @@ def _command(name: str) -> Callable[..., None]:
         spec: SpecOption = DEFAULT_SPEC,
         data_dir: DataOption = None,
         out: OutOption = None,
+        config: ConfigOption = None,
         assignments: SetOption = None,
         seed: SeedOption = None,
         seeds: SeedsOption = None,
@@ -101,6 +106,7 @@ def _command(name: str) -> Callable[..., None]:
             out=out,
             assignments=assignments or [],
             selection=selection,
+            config=config,
             overwrite=overwrite,
             quiet=quiet,
             console=_console(),
@@ -113,6 +119,57 @@ def _command(name: str) -> Callable[..., None]:
 
 for _name in _HELP:
     app.command(_name)(_command(_name))
+
+
+@app.command()
+def sweep(
+    spec: SpecOption = DEFAULT_SPEC,
+    data_dir: DataOption = None,
+    out: OutOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    seed: SeedOption = None,
+    seeds: SeedsOption = None,
+    scenarios: ScenariosOption = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Further methods to compare, comma-separated.")
+    ] = None,
+    levels: Annotated[
+        str, typer.Option("--levels", help="Granularities: feature, module.")
+    ] = "feature,module",
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="Upstream layers, comma-separated [all].")
+    ] = None,
+    adapters: Annotated[
+        str, typer.Option("--adapters", help="Adapters of the feature level.")
+    ] = "linear,gate,mlp",
+    sides: Annotated[
+        str, typer.Option("--sides", help="Whose CR is read: user, item, both.")
+    ] = "user",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task that ranks [the mean over tasks].")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Rank layers, granularities and adapters on validation and write the chosen one."""
+    with native_stderr_hidden():
+        from lfm4ads_tf.pipeline.stages import Selection
+        from lfm4ads_tf.pipeline.sweep import run_sweep
+        from lfm4ads_tf.pipeline.sweep_options import SweepOptions
+
+    run_sweep(
+        SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
+        spec=spec,
+        data_dir=data_dir,
+        out=out,
+        assignments=assignments or [],
+        selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
+        config=config,
+        overwrite=overwrite,
+        quiet=quiet,
+        console=_console(),
+    )
 
 
 @app.command()

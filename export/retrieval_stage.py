@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 from export.exporter import export_model
 from export.retrieval_serving import RetrievalServing
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_data import ALL
-from lfm4ads_tf.pipeline.retrieval_model import RetrievalModel, load_retrieval_model
+from lfm4ads_tf.pipeline.retrieval_model import REFRESHED, RetrievalModel, load_retrieval_model
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
@@ -81,7 +82,7 @@ def export_retrieval(
             name,
             part.model,
             encoder,
-            out=run.out / "exports",
+            out=run.exports,
             name=name,
             samples=mine,
             representations=joined,
@@ -102,7 +103,7 @@ class _Items:
         texts = pc.fill_null(keys.cast(pa.string()), "").to_numpy(zero_copy_only=False)
         named = texts != ""
         self.keys = np.char.encode(texts[named].astype(str), "utf-8")
-        self.vectors = part.items()[named]
+        self.vectors = part.items(newest=True)[named]
         self.k = min(part.run.config.retrieval.k, len(self.keys))
 
     @property
@@ -114,12 +115,18 @@ class _Items:
     def approximate(self) -> InvertedIndex:
         """The inverted lists; their centroids and probes are kept beside the model."""
         config = self._part.run.config.retrieval.index
+        kept = self._part.folder / "partition.npz"
+        if kept.exists() and REFRESHED in stored_results(self._part.folder / "results.json"):
+            refreshed = InvertedIndex(self.keys, self.vectors, Partition.load(kept), k=self.k)
+            if not refreshed.stale:
+                return refreshed
+            _LOG.warning("the items have moved away from the index's centroids; they are trained")
         partition = Partition.fit(
             self.vectors, self._queries, lists=config.lists, seed=self._part.seed
         )
         index = InvertedIndex(self.keys, self.vectors, partition, k=self.k)
         index = index.probing(config.probes, self._queries, recall=config.recall)
-        index.partition.save(self._part.folder / "partition.npz")
+        index.partition.save(kept)
         return index
 
     @cached_property

@@ -50,12 +50,23 @@ def export_run(run: Run) -> None:
     export_retrieval(run, exports.encoder, exports.samples, exports.is_due)
 
 
+def export_index(run: Run) -> None:
+    """Exports the retrieval index of a refreshed version where earlier ones have been exported.
+
+    Raises:
+        ExportRefused: An export failed its verification; it is not published.
+    """
+    if any((run.exports / name).exists() for name in ("retrieval_exact", "retrieval_ann")):
+        exports = _Exports(run)
+        export_retrieval(run, exports.encoder, exports.samples, exports.is_due)
+
+
 class _Exports:
     """What all exports of a run share."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.out = run.out / "exports"
+        self.out = run.exports
         self.encoder = load_encoder(run)
         self.samples = pq.read_table(run.out / "data" / "samples.parquet")
 

@@ -114,11 +114,12 @@ def resolve(
     spec_path: Path,
     assignments: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    config_path: Path | None = None,
 ) -> Resolved:
-    """Merges defaults, the spec's `run` section, options and `--set` assignments, in this order.
+    """Merges defaults, the spec's `run` section, a file, `--set` assignments and options.
 
-    A preset is merged just before the document that names it: one given with `--set` replaces
-    what the spec's `run` section says.
+    Later ones win. A preset is merged just before the document that names it: one given with
+    `--set` replaces what the spec's `run` section says.
 
     `embeddings.<key>` is short for the same key of the upstream's, the downstream's and the
     retriever's tables.
@@ -128,10 +129,11 @@ def resolve(
         assignments: `key.path=value` strings; the value is read as YAML. The first step of the
             path decides whether it belongs to the spec or to the run configuration.
         options: Top-level run configuration keys given as command-line options.
+        config_path: YAML file of run configuration keys.
 
     Raises:
-        UserError: An assignment cannot be read, a key is unknown, or the chosen upstream does not
-            read it.
+        UserError: An assignment or the file cannot be read, a key is unknown, or the chosen
+            upstream does not read it.
     """
     raw_spec = read_yaml(spec_path)
     over_spec: dict[str, Any] = {}
@@ -151,16 +153,36 @@ def resolve(
             )
     spec = parse_spec(merge(raw_spec, over_spec), source=str(spec_path))
     over_run = merge(over_run, options or {})
+    of_file = {} if config_path is None else _read_config(config_path)
     # A preset stands just below the document that names it.
-    layers = [_preset(spec.run.get("preset")), spec.run, _preset(over_run.get("preset")), over_run]
+    documents = (spec.run, of_file, over_run)
+    layers = [part for d in documents for part in (_preset(d.get("preset")), d)]
     # Over the full defaults: a part given by halves must keep the other half's own defaults.
     run = RunConfig().model_dump(mode="json")
     for layer in layers:
         run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
-    _refuse_unread(over_run, config.upstream.model)
+    _refuse_unread(merge(of_file, over_run), config.upstream.model)
     _check_branches(config.upstream, spec)
     return Resolved(spec=spec, config=config)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The run configuration keys of a file; only their first steps are checked here."""
+    if not path.is_file():
+        raise UserError(
+            f"The file {path} cannot be read.",
+            fix="give --config the path of a YAML file of run configuration keys",
+        )
+    found = read_yaml(path)
+    for key in found:
+        if key not in RunConfig.model_fields:
+            raise UserError(
+                f"{path} names the unknown key '{key}'."
+                + nearest(str(key), RunConfig.model_fields),
+                fix=f"use some of {', '.join(RunConfig.model_fields)}",
+            )
+    return found
 
 
 def _refuse_unread(given: Mapping[str, Any], model: str) -> None:

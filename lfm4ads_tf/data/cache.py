@@ -233,8 +233,12 @@ class EncodedCache:
         batch = self.take(self.ahead_row[places])
         batch["dense"][:, self.manifest["ahead_columns"]] = self.column("ahead_dense")[places]
         for name in self.manifest["ahead_bags"]:
-            batch["bags"][name] = self._open_bag(f"{name}@ahead").take(places)
+            batch["bags"][name] = self.ahead_bag(name).take(places)
         return batch
+
+    def ahead_bag(self, name: str) -> Bag:
+        """A moving bag of the rows ahead, as of their periods."""
+        return self._open_bag(f"{name}@ahead")
 
     def stored(self, rows: slice) -> tuple[dict[str, np.ndarray], dict[str, Bag]]:
         """What is stored of consecutive rows [start, stop), without a copy.

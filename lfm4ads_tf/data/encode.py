@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lfm4ads_tf.data.events import event_sequences
 from lfm4ads_tf.data.raw import RawData
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import (
+    NEWEST,
     placeholder_columns,
     statistic_key,
     write_sequence,
@@ -43,7 +44,8 @@ def encode_to(folder: Path, spec: FeatureSpec, raw: RawData, manifest: dict[str,
     """Encodes a data set into a folder.
 
     Beside the cache: `encoding/` (what was fitted), `state/` (moving features at the end of
-    training), `tables/` (side tables, for new rows) and `samples.parquet` (raw test rows).
+    training, in `state/newest` after all rows), `tables/` (side tables, for new rows) and
+    `samples.parquet` (raw test rows).
 
     Args:
         folder: An existing, empty folder.
@@ -52,7 +54,7 @@ def encode_to(folder: Path, spec: FeatureSpec, raw: RawData, manifest: dict[str,
         manifest: Further entries of the cache's manifest.
     """
     encoding = _Encoding(spec, raw)
-    (folder / "state").mkdir()
+    (folder / "state" / NEWEST).mkdir(parents=True)
     encoding.fitted.save(folder / "encoding")
     encoding.add_statistics(folder / "state")
     encoding.add_sequences(folder / "state")
@@ -169,12 +171,14 @@ class _Encoding:
                 if feature.owner != "context":
                     self.moving.ahead_columns.append(position)
                     self.moving.ahead_dense.append(later[:, which])
-            keys, n, s, prior = frozen_totals(events)
-            key_texts = [
-                dictionary.take(pa.array(parts[keys, j]))
-                for j, (_, dictionary) in enumerate(factorized)
-            ]
-            write_statistic(folder, name, key_texts, n, s, prior)
+            everything = replace(events, train=np.ones(self.raw.rows, bool))
+            for place, of in ((folder, events), (folder / NEWEST, everything)):
+                keys, n, s, prior = frozen_totals(of)
+                key_texts = [
+                    dictionary.take(pa.array(parts[keys, j]))
+                    for j, (_, dictionary) in enumerate(factorized)
+                ]
+                write_statistic(place, name, key_texts, n, s, prior)
 
     def _with_ahead(self, events: Events) -> Events:
         """The events, and behind them the rows ahead, which are no events."""
@@ -235,10 +239,17 @@ class _Encoding:
             self.request[name] = pa.LargeListArray.from_arrays(frozen.splits, items)
             # Any non-training row of a user holds the state at the end of training; a user
             # without one is read from a row of its own appended for the purpose.
-            self._write_sequence_state(folder, name, feature, positive)
+            self._write_sequence_state(folder, name, feature, positive, self.train)
+            everything = np.ones(self.raw.rows, bool)
+            self._write_sequence_state(folder / NEWEST, name, feature, positive, everything)
 
     def _write_sequence_state(
-        self, folder: Path, name: str, feature: SequenceFeature, positive: np.ndarray
+        self,
+        folder: Path,
+        name: str,
+        feature: SequenceFeature,
+        positive: np.ndarray,
+        train: np.ndarray,
     ) -> None:
         users = len(self.user_keys)
         ask = np.arange(users)
@@ -247,7 +258,7 @@ class _Encoding:
             np.concatenate([self.item, np.zeros(users, self.item.dtype)]),
             np.concatenate([positive, np.zeros(users, bool)]),
             np.concatenate([self.raw.period, np.full(users, self.raw.period.max() + 1)]),
-            np.concatenate([self.train, np.zeros(users, bool)]),
+            np.concatenate([train, np.zeros(users, bool)]),
             feature.max_length,
         )
         kept = state.take(np.arange(self.raw.rows, self.raw.rows + users))

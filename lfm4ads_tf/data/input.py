@@ -26,6 +26,7 @@ def batches(
     refresh: Refresh = "frozen",
     representations: RepresentationLookup | None = None,
     window: int | None = None,
+    ahead: bool = False,
 ) -> tf.data.Dataset:
     """Batches of rows in a given order.
 
@@ -40,12 +41,13 @@ def batches(
         representations: Lookup of stored representations, None without transfer.
         window: The order stays inside stretches of this many rows (`Phase.order`): the next
             stretch is then read while this one is used. None reads what each batch needs.
+        ahead: Whether `order` holds places of rows ahead, see `EncodedCache.take_ahead`.
 
     Returns:
         A dataset of `EncodedBatch` dictionaries.
     """
     count = -(-len(order) // batch_size)
-    example = _flatten(_load(cache, order[:1], refresh, representations))
+    example = _flatten(_load(cache, order[:1], refresh, representations, ahead))
     signature = [tf.as_dtype(value.dtype) for value in example.values()]
     names = list(example)
 
@@ -69,7 +71,7 @@ def batches(
         rows = order[int(index) * batch_size : (int(index) + 1) * batch_size]
         try:
             announce(int(index))
-            return list(_flatten(_load(cache, rows, refresh, representations)).values())
+            return list(_flatten(_load(cache, rows, refresh, representations, ahead)).values())
         except UserError as error:
             failures.append(error)
             raise
@@ -130,8 +132,9 @@ def _load(
     rows: np.ndarray,
     refresh: Refresh,
     representations: RepresentationLookup | None,
+    ahead: bool,
 ) -> dict[str, Any]:
-    batch = cache.take(rows, refresh)
+    batch = cache.take_ahead(rows) if ahead else cache.take(rows, refresh)
     batch["representations"] = {} if representations is None else representations(rows)
     return batch
 

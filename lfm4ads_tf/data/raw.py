@@ -106,25 +106,25 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             binary, or a split is empty.
     """
     columns = read_columns(spec, folder)
-    log = _read_log(spec, folder, columns)
+    log = read_log(spec, folder, columns)
     time = pc.cast(log[spec.keys.time], pa.float64()).to_numpy(zero_copy_only=False)
-    _refuse_missing(time, spec.keys.time)
+    refuse_missing(time, spec.keys.time)
     if spec.keys.time_unit == "ms":
         time = time / 1000.0
     order = np.argsort(time, kind="stable")
     if spec.period.by is not None:
-        days = _floats(log[spec.period.by])
-        _refuse_missing(days, spec.period.by)
+        days = floats(log[spec.period.by])
+        refuse_missing(days, spec.period.by)
         # A clock that disagrees with the period's column must not reorder the periods.
         order = order[np.argsort(days[order], kind="stable")]
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
     time = time[order]
     scenario = log[spec.keys.scenario] if spec.keys.scenario else None
     split = assign_split(spec, _number(log, spec), time, scenario)
-    period_column = None if spec.period.by is None else _floats(log[spec.period.by])
+    period_column = None if spec.period.by is None else floats(log[spec.period.by])
     period, period_values = assign_periods(period_column, spec.period.blocks, time, scenario)
-    feedback = np.stack([_label(log[t.label], t, n) for n, t in spec.feedback.items()], axis=1)
-    best = _best_possible(spec, log)
+    feedback = feedback_values(spec, log)
+    best = best_possible_values(spec, log)
 
     auxiliary = _read_auxiliary(spec, folder)
     if auxiliary is not None:
@@ -139,7 +139,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
         period = np.concatenate([np.full(extra, -1, np.int32), period])
         if best is not None:
             best = np.concatenate([np.full((extra, best.shape[1]), np.nan, np.float32), best])
-    tables = _side_tables(spec, folder, columns)
+    tables = side_tables(spec, folder, columns)
     log = _join(spec, tables, log)
     labels, signals = np.split(feedback, [len(spec.tasks)], axis=1)
     return RawData(log, labels, signals, time, split, period, period_values, best, tables)
@@ -222,7 +222,7 @@ def feature_columns(spec: FeatureSpec) -> dict[str, ColumnType]:
     return {column: _TYPES[kind] for column, kind in types.items()}
 
 
-def _read_log(
+def read_log(
     spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
 ) -> dict[str, pa.Array]:
     table = read_table(
@@ -233,11 +233,12 @@ def _read_log(
         list_separator=spec.log.list_separator,
     )
     log = arrays(table)
-    _refuse_missing_keys(spec, log, "the log")
+    refuse_missing_keys(spec, log, "the log")
     return log
 
 
-def _refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table: str) -> None:
+def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table: str) -> None:
+    """Every row needs a user and an item."""
     for key in (spec.keys.user, spec.keys.item):
         if rows[key].null_count:
             row = pc.index(pc.is_null(rows[key]), True).as_py() + 1
@@ -247,7 +248,7 @@ def _refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table:
             )
 
 
-def _side_tables(
+def side_tables(
     spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
 ) -> dict[str, pa.Table]:
     """The side tables, one row per key."""
@@ -301,8 +302,8 @@ def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | No
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= {table.order: "float", **dict.fromkeys(table.labels.values(), "float")}
     raw = arrays(read_table(files, wanted, format=table.format, delimiter=table.delimiter))
-    _refuse_missing_keys(spec, raw, "the auxiliary table")
-    order = np.argsort(_floats(raw[table.order]), kind="stable")
+    refuse_missing_keys(spec, raw, "the auxiliary table")
+    order = np.argsort(floats(raw[table.order]), kind="stable")
     sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
     columns = {
         spec.keys.user: sorted_rows[spec.keys.user],
@@ -332,8 +333,14 @@ def _auxiliary_labels(spec: FeatureSpec, rows: Mapping[str, pa.Array], count: in
     return labels
 
 
+def feedback_values(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarray:
+    """Labels of the tasks, then the signals, (N, T + S) float32, NaN where unknown."""
+    found = [_label(log[task.label], task, name) for name, task in spec.feedback.items()]
+    return np.stack(found, axis=1)
+
+
 def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
-    values = _floats(column)
+    values = floats(column)
     if task.positive_at_least is not None:
         binary = (values >= task.positive_at_least).astype(np.float32)
         return np.where(np.isnan(values), np.nan, binary).astype(np.float32)
@@ -347,13 +354,14 @@ def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _best_possible(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarray | None:
+def best_possible_values(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarray | None:
+    """True probabilities (N, T), None where the spec names none."""
     if not spec.best_possible:
         return None
     rows = len(log[spec.keys.user])
     nothing = np.full(rows, np.nan, np.float32)
     columns = [
-        _floats(log[spec.best_possible[t]]).astype(np.float32)
+        floats(log[spec.best_possible[t]]).astype(np.float32)
         if t in spec.best_possible
         else nothing
         for t in spec.tasks
@@ -365,12 +373,13 @@ def _number(log: Mapping[str, pa.Array], spec: FeatureSpec) -> np.ndarray | None
     """Values of the split column, None for a split by fractions."""
     if not isinstance(spec.split, SplitByColumn):
         return None
-    values = _floats(log[spec.split.by])
-    _refuse_missing(values, spec.split.by)
+    values = floats(log[spec.split.by])
+    refuse_missing(values, spec.split.by)
     return values
 
 
-def _refuse_missing(values: np.ndarray, column: str) -> None:
+def refuse_missing(values: np.ndarray, column: str) -> None:
+    """Refuses numbers of which one is missing."""
     if np.isnan(values).any():
         raise UserError(
             f"The column '{column}' orders the log and must have a value in every row.",
@@ -378,7 +387,8 @@ def _refuse_missing(values: np.ndarray, column: str) -> None:
         )
 
 
-def _floats(array: pa.Array) -> np.ndarray:
+def floats(array: pa.Array) -> np.ndarray:
+    """(N,) float64, NaN where missing."""
     return np.asarray(pc.cast(array, pa.float64()).to_numpy(zero_copy_only=False))
 
 

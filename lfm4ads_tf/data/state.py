@@ -17,6 +17,8 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.spec import FeatureSpec
 
+NEWEST = "newest"
+"""Folder, within that of the state at the end of training, of the state after all rows."""
 _SEPARATOR = "\x1f"
 
 

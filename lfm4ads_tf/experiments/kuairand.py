@@ -22,7 +22,7 @@ TABS = "1,0,4,6,2"
 # Chosen on validation; the same for all methods.
 CONFIGURATION = (
     "downstream.linear_dim=10",
-    "downstream.training.batch_size=512",
+    "downstream.training.batch_size=256",
     "downstream.training.optimizer.table_learning_rate=0.1",
     "upstream.training.replay=5",
     "upstream.training.batch_size=512",

@@ -127,16 +127,22 @@ def fit_encoding(
 def _vocabulary(
     spec: FeatureSpec, name: str, columns: raw_values.Columns, train_rows: np.ndarray
 ) -> Vocabulary:
+    texts, ordinals = occurrences(spec, name, columns, train_rows)
+    return Vocabulary.fit(texts, ordinals, getattr(spec.features[name], "min_count", 1))
+
+
+def occurrences(
+    spec: FeatureSpec, name: str, columns: raw_values.Columns, rows: np.ndarray
+) -> tuple[pa.Array, np.ndarray]:
+    """Values of a feature in some rows, (M,) string, and the place of each one's row, (M,)."""
     feature = spec.features[name]
     column = raw_values.column_of(columns, feature.raw_columns(name)[0])
-    ordinals = np.arange(len(train_rows), dtype=np.int64)
+    ordinals = np.arange(len(rows), dtype=np.int64)
     if is_bag(feature):
         flat, splits = raw_values.lists(column)
-        texts, lengths = _take_lists(raw_values.texts(flat), splits, train_rows)
-        ordinals = np.repeat(ordinals, lengths)
-    else:
-        texts = raw_values.texts(column).take(pa.array(train_rows))
-    return Vocabulary.fit(texts, ordinals, getattr(feature, "min_count", 1))
+        texts, lengths = _take_lists(raw_values.texts(flat), splits, rows)
+        return texts, np.repeat(ordinals, lengths)
+    return raw_values.texts(column).take(pa.array(rows)), ordinals
 
 
 def _take_lists(

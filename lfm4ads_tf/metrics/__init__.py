@@ -7,6 +7,7 @@ from lfm4ads_tf.metrics.calibration_curve import calibration_curve
 from lfm4ads_tf.metrics.calibration_error import calibration_error
 from lfm4ads_tf.metrics.comparisons import PairedComparison, paired_comparison
 from lfm4ads_tf.metrics.gauc import gauc
+from lfm4ads_tf.metrics.holm import holm
 from lfm4ads_tf.metrics.logloss import logloss
 from lfm4ads_tf.metrics.recall import recall_at_k
 
@@ -18,6 +19,7 @@ __all__ = [
     "calibration_curve",
     "calibration_error",
     "gauc",
+    "holm",
     "logloss",
     "paired_comparison",
     "recall_at_k",

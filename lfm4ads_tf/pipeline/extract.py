@@ -40,7 +40,7 @@ def extract(run: Run, seed: int) -> None:
         )
         writer.close(
             {
-                "version": f"seed_{seed}-{upstream_fingerprint(run, seed)}",
+                "version": representations_version(run, seed),
                 "seed": seed,
                 "data": run.cache.manifest["fingerprint"],
                 **config.model_dump(mode="json"),
@@ -77,15 +77,23 @@ def open_store(run: Run, seed: int, trained_with: str | None = None) -> Represen
             fix="run the stage `extract` first, or `run` for all stages",
         )
     store = RepresentationStore(folder)
-    expected = f"seed_{seed}-{upstream_fingerprint(run, seed)}"
+    expected = representations_version(run, seed)
     if store.version != expected:
         raise UserError(
             "The stored representations come from another upstream.",
             received=f"version {store.version}, expected {expected}",
-            fix=f"remove '{folder}' and run the stage `extract` again",
+            fix=f"remove '{folder}' and run the stage `extract` again"
+            if run.version == 1
+            else f"put back what `refresh` made in '{folder}', or refresh the run anew",
         )
     store.require(trained_with)
     return store
+
+
+def representations_version(run: Run, seed: int) -> str:
+    """Name of the representations that a run's upstream gives."""
+    number = "" if run.version == 1 else f"v{run.version}-"
+    return f"{number}seed_{seed}-{upstream_fingerprint(run, seed)}"
 
 
 def upstream_fingerprint(run: Run, seed: int) -> str:

@@ -78,6 +78,9 @@ def snapshot(run: Run, seed: int) -> Upstream:
     wanted = run.config.downstream.warm_start_snapshot
     folder = run.upstream(seed)
     source = folder / "weights"
+    if wanted == "final" and run.version > 1:
+        # A refreshed upstream has seen the held-out rows; what it was before them has not.
+        wanted = run.held_out_from
     if wanted != "final":
         kept = sorted(int(p.name) for p in (folder / "snapshots").glob("*") if p.name.isdigit())
         period = kept[0] if kept and wanted == "first" else wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,23 @@ def _phases(run: Run) -> list[Phase]:
 
 
 def _score(run: Run, model: Upstream, seed: int, wall: float) -> list[dict[str, Any]]:
-    """Entries for all rows, each scenario and each segment, on valid and test, both refreshes."""
+    def score(rows: np.ndarray, refresh: Refresh) -> np.ndarray:
+        return predict(model, run.cache, rows, refresh=refresh)
+
+    return upstream_entries(run, score, seed, wall)
+
+
+def upstream_entries(
+    run: Run, score: Callable[[np.ndarray, Refresh], np.ndarray], seed: int, wall: float
+) -> list[dict[str, Any]]:
+    """Entries for all rows, each scenario and each segment, on valid and test, both refreshes.
+
+    Args:
+        run: The run; the predictions are kept in its folder.
+        score: Rows (M,) and a refresh -> probabilities (M, T).
+        seed: The upstream's seed.
+        wall: Seconds of training.
+    """
     cache = run.cache
     slices = Slices(cache, run.spec)
     found: list[dict[str, Any]] = []
@@ -129,7 +146,7 @@ def _score(run: Run, model: Upstream, seed: int, wall: float) -> list[dict[str, 
     for split in ("valid", "test"):
         rows = cache.rows_of(split)
         for refresh in refreshes:
-            scores = predict(model, cache, rows, refresh=refresh)
+            scores = score(rows, refresh)
             stored[f"{split}_{refresh}"] = scores
             identity: dict[str, Any] = {"method": "upstream", "refresh": refresh, "seed": seed}
             identity |= {"split": split, "wall_s": round(wall, 2)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.pretrain import load_upstream
+from lfm4ads_tf.pipeline.pretrain import load_upstream, stored_results
 from lfm4ads_tf.pipeline.retrieval_data import ALL, Candidates, rows_of
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios
@@ -24,6 +23,8 @@ from lfm4ads_tf.retrieval.method import RetrievalMethod, parse_retrieval_method
 from lfm4ads_tf.training.checkpoints import read_weights
 
 _BATCH = 8192
+REFRESHED = "refreshed_from"
+"""Entry of the results of a model that an earlier version trained: that version's number."""
 
 
 class RetrievalModel:
@@ -49,6 +50,7 @@ class RetrievalModel:
         self.task = retrieval_task(run)
         self.column = cache.layout.tasks.index(self.task)
         self.candidates = Candidates.of(cache)
+        self._ir: dict[int | None, np.ndarray] = {}
         self._store = open_store(run, seed) if method.sources else None
         self.representations: RepresentationLookup | None = None
         if self._store is not None:
@@ -88,20 +90,27 @@ class RetrievalModel:
         data = batches(self.run.cache, rows, _BATCH, representations=self.representations)
         return np.concatenate([v.numpy() for v in apply(_user_side, data, self.model)])
 
-    def items(self) -> np.ndarray:
-        """Vectors of the candidates, (I, d): own tower's output, or IR at the end of training."""
+    def items(self, *, newest: bool = False) -> np.ndarray:
+        """Vectors of the candidates, (I, d): own tower's output, or IR at the end of training.
+
+        Args:
+            newest: Of a refreshed version, whether the IR of all rows are wanted instead of those
+                before the validation rows.
+        """
         if self._store is not None:
-            return self._frozen_ir
+            before = self.run.version > 1 and not newest
+            return self._stored_ir(self.run.held_out_from if before else None)
         data = batches(self.run.cache, self.candidates.rows, _BATCH)
         return np.concatenate([v.numpy() for v in apply(_item_side, data, self.model)])
 
-    @cached_property
-    def _frozen_ir(self) -> np.ndarray:
+    def _stored_ir(self, until: int | None) -> np.ndarray:
         """Stored IR; of items without an event, what the upstream's item tower gives."""
+        if until in self._ir:
+            return self._ir[until]
         if self._store is None:
             raise ValueError("Own towers read no stored representation.")
         cache, codes = self.run.cache, self.candidates.codes
-        keys, stored = self._store.frozen("IR")
+        keys, stored = self._store.frozen("IR", until)
         code_of = {key: code for code, key in enumerate(cache.keys("item").to_pylist())}
         found = np.array([code_of.get(key, -1) for key in keys.to_pylist()], np.int64)
         vectors = np.zeros((len(codes), stored.shape[1]), np.float32)
@@ -111,9 +120,13 @@ class RetrievalModel:
         cold = np.setdiff1d(np.arange(len(codes)), place)
         if len(cold):
             upstream = load_upstream(self.run, self.seed)
+            if until is not None:
+                folder = self.run.upstream(self.seed) / "snapshots"
+                read_weights(upstream, folder / str(until))
             data = batches(cache, self.candidates.rows[cold], _BATCH)
             found_ir = [v.numpy() for v in apply(_item_representation, data, upstream)]
             vectors[cold] = np.concatenate(found_ir)
+        self._ir[until] = vectors
         return vectors
 
     def _with_ir(self, rows: np.ndarray) -> np.ndarray:
@@ -170,6 +183,9 @@ def load_retrieval_model(
             f"'{run.out}'.",
             fix="run the stage `retrieve` with this method and scenario first",
         )
+    trained_with = stored_results(loaded.folder / "results.json")["representations"]
+    if method.sources:
+        open_store(run, seed, trained_with)
     read_weights(loaded.model, loaded.folder / "weights")
     return loaded
 

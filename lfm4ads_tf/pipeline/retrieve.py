@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import auc
+from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.retrieval_data import ALL, Queries, SeenItems, recall, rows_of
 from lfm4ads_tf.pipeline.retrieval_model import (
+    REFRESHED,
     RetrievalModel,
     retrieval_methods,
     retrieval_scenarios,
@@ -54,7 +57,9 @@ def train_retrieval(
     """
     folder = run.retrieval(scenario, method.name, seed)
     if (folder / "results.json").exists():
-        return
+        if REFRESHED not in stored_results(folder / "results.json"):
+            return
+        shutil.rmtree(folder)  # an earlier version's model, which `refresh` carried over
     cache, config = run.cache, run.config.retrieval
     began = time.perf_counter()
     part = RetrievalModel(run, scenario, method, seed)

@@ -89,6 +89,21 @@ class Run:
             )
         return packed
 
+    @property
+    def version(self) -> int:
+        """Number of the version in this folder: 1, or what `refresh` counted."""
+        return int(self.cache.manifest.get("version", 1))
+
+    @property
+    def held_out_from(self) -> int:
+        """First period of the validation rows."""
+        return int(self.cache.period[self.cache.rows_of("valid")].min())
+
+    @property
+    def exports(self) -> Path:
+        """Folder of the exports; those of all versions are numbered in one place."""
+        return (self.out if self.version == 1 else self.out.parent.parent) / "exports"
+
     def upstream(self, seed: int) -> Path:
         """Folder of one upstream."""
         return self.out / "upstream" / f"seed_{seed}"

@@ -54,6 +54,34 @@ class Selection:
         return chosen
 
 
+def open_run(
+    *,
+    spec: Path,
+    out: Path | None,
+    assignments: Sequence[str],
+    selection: Selection,
+    config: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> Run:
+    """A run whose configuration is resolved and checked; nothing is written yet.
+
+    Raises:
+        UserError: Anything that the user can mend.
+    """
+    resolved = resolve(spec, assignments, selection.options(), config)
+    run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
+    # Kernels that sum in the order in which threads finish would make two runs differ.
+    tf.config.experimental.enable_op_determinism()
+    tf.random.set_seed(resolved.config.seed)
+    run_methods(run)  # a wrong method name is refused before anything is written
+    if run.config.retrieval.enabled:
+        retrieval_methods(run)
+    for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
+        table_rule(part.training.optimizer)  # so is a wrong option of an update rule
+    return run
+
+
 def run_stages(
     stages: Sequence[str],
     *,
@@ -62,6 +90,7 @@ def run_stages(
     out: Path | None,
     assignments: Sequence[str],
     selection: Selection,
+    config: Path | None = None,
     overwrite: bool,
     quiet: bool,
     console: Console,
@@ -73,17 +102,15 @@ def run_stages(
         UserError: Anything that the user can mend.
         ExportRefused: An export failed its verification.
     """
-    resolved = resolve(spec, assignments, selection.options())
-    run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
-    # Kernels that sum in the order in which threads finish would make two runs differ.
-    tf.config.experimental.enable_op_determinism()
-    tf.random.set_seed(resolved.config.seed)
-    seeds = resolved.config.all_seeds
-    run_methods(run)  # a wrong method name is refused before anything is written
-    if run.config.retrieval.enabled:
-        retrieval_methods(run)
-    for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
-        table_rule(part.training.optimizer)  # so is a wrong option of an update rule
+    run = open_run(
+        spec=spec,
+        out=out,
+        assignments=assignments,
+        selection=selection,
+        config=config,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
     run.begin()
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)
@@ -93,7 +120,7 @@ def run_stages(
         if stage == "transfer":
             warn_skipped(run)
         if stage in _PER_SEED:
-            for seed in seeds:
+            for seed in run.config.all_seeds:
                 _PER_SEED[stage](run, seed)
         elif stage == "evaluate":
             print_tables(evaluate(run), console)

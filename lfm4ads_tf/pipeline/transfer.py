@@ -105,6 +105,8 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
     """Trains one model and scores valid and test rows; see the folder's `results.json`."""
     folder = run.downstream(scenario, method.name, seed)
     if _is_made(folder, method):
+        if method.sources:  # not one that another version's representations made
+            open_store(run, seed, stored_results(folder / "results.json")["representations"])
         return
     if (folder / "results.json").exists():
         shutil.rmtree(folder)  # `full` stood for something else

@@ -32,6 +32,7 @@ class _Step:
         state: What its keys' new vectors are, see `Part`.
         weights: Period from which the snapshot that scores them is valid, None for the weights at
             the end of training.
+        towers: The same of the snapshot that gives UR and IR.
         earlier: Whether these weights have seen earlier periods alone.
     """
 
@@ -39,6 +40,7 @@ class _Step:
     period: int
     state: State
     weights: int | None
+    towers: int | None
     earlier: bool
 
 
@@ -54,10 +56,13 @@ def extract(
 ) -> None:
     """Writes every representation of every period.
 
-    After period e: UR and IR are the towers' outputs at the key's last event of e; CR is the
-    aggregate over all events up to e. Both are valid from e + 1. In the modes `daily` and `static`
-    the activations of e are those of the weights of the end of e. In the mode `event` they are
-    those of the weights before e, and every row of e also gets its key's state just before it.
+    After period e: UR and IR are the towers' outputs for the keys with events in e, on the
+    features of the key's last event with what moves as of e + 1, by the weights of the end of e;
+    CR is the aggregate over all events up to e. Both are valid from e + 1. After the last training
+    period UR and IR of all keys are made, so that they are of one set of weights. In the modes
+    `daily` and `static` the activations of e are those of the weights of the end of e. In the mode
+    `event` they are those of the weights before e, and every row of e also gets its key's CR just
+    before it.
     Valid and test rows follow under the state `daily`, with the weights of the end of training.
 
     The states after the training rows and after all rows are kept in `state/train` and
@@ -88,6 +93,9 @@ def extract(
                 saved = True
             load_snapshot(step.weights)
             extraction.advance(step.rows, step.period, step.state, by_row=step.earlier)
+            if step.towers != step.weights:
+                load_snapshot(step.towers)
+            extraction.write_towers(step.period, step.state)
             progress.advance(1)
         if not saved:
             extraction.save(writer.folder / "state" / "train")
@@ -138,6 +146,7 @@ def extend(
     with Extraction(model, cache, config, writer) as extraction:
         resume_states(extraction, earlier.folder, after)
         extraction.advance(rows, period, state)
+        extraction.write_towers(period, state)
         for name in ("train", "latest"):
             extraction.save(writer.folder / "state" / name)
 
@@ -163,11 +172,12 @@ def _steps(cache: EncodedCache, config: RepresentationsConfig, auxiliary: bool) 
         after = _valid_from(cache, period)
         by_event = config.mode == "event" and before is not None
         weights = None if single else before if by_event else after
-        steps.append(_Step(rows, period, "train", weights, by_event or single))
+        towers = None if single else after
+        steps.append(_Step(rows, period, "train", weights, towers, by_event or single))
         before = after
     for period in np.unique(cache.period[held_out]).tolist():
         rows = np.flatnonzero(held_out & (cache.period == period))
-        steps.append(_Step(rows, period, "daily", None, True))
+        steps.append(_Step(rows, period, "daily", None, None, True))
     return steps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -63,7 +64,7 @@ class Extraction:
         self._waiting: deque[Future[None]] = deque()
 
     def advance(self, rows: np.ndarray, period: int, state: State, *, by_row: bool = True) -> None:
-        """Adds a period's events and writes the keys they touch.
+        """Adds a period's events and writes the CR of the keys they touch.
 
         Args:
             rows: Rows in time order.
@@ -81,21 +82,51 @@ class Extraction:
             order = np.argsort(events["user"].key, kind="stable")
         data = batches(self.cache, rows[order], _BATCH, refresh="daily")
         start = 0
-        wanted = ("UR", "IR", *self.layers)
         for out in apply(_represent, data, self._model):
-            values = {name: out[name].numpy() for name in wanted}
-            places = order[start : start + len(values["UR"])]
+            values = {name: out[name].numpy() for name in self.layers}
+            places = order[start : start + _BATCH]
             for side, states in self._sides.items():
                 if scanned:
                     self._submit(side, self._scan, states, events[side], rows, places, values)
                 else:
                     self._submit(side, states.add, places, values)
             start += len(places)
-        periods = self.cache.manifest["periods"]
-        label = periods[period + 1] if period + 1 < len(periods) else "end"
-        where = {"valid_from": period + 1, "period": label, "state": state}
+        where = self._where(period, state)
         for side, states in self._sides.items():
             self._submit(side, self._write, states, events[side], where)
+
+    def write_towers(self, period: int, state: State) -> None:
+        """Writes UR and IR of the keys with an event in a period, as of the next period.
+
+        After the last training period, those of all other keys too.
+
+        Args:
+            period: The period; the model has the weights that are valid from the next one.
+            state: See `Part`.
+        """
+        cache, trained = self.cache, state == "train"
+        first = int(cache.period[cache.train_rows].min()) if trained else 0
+        places = cache.ahead(max(period + 1, first), daily=not trained)
+        data = batches(cache, places, _BATCH, ahead=True)
+        found = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
+        where = self._where(period, state)
+        active = cache.period[cache.ahead_row[places]] == period
+        for k, (side, name) in enumerate((("user", "UR"), ("item", "IR"))):
+            codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
+            keys, reverse = np.unique(codes[::-1], return_index=True)
+            last = len(codes) - 1 - reverse  # places are in the rows' order
+            vectors = np.concatenate([pair[k] for pair in found])[last]
+            of_period = active[last]
+            for chosen, kind in ((of_period, state), (~of_period, "refresh")):
+                if chosen.any():
+                    raw = self._sides[side].keys.take(pa.array(keys[chosen]))
+                    add = partial(self._writer.add, valid_from=period + 1, period=where["period"])
+                    self._submit(side, partial(add, state=kind), name, raw, vectors[chosen])
+
+    def _where(self, period: int, state: State) -> dict[str, Any]:
+        periods = self.cache.manifest["periods"]
+        label = periods[period + 1] if period + 1 < len(periods) else "end"
+        return {"valid_from": period + 1, "period": label, "state": state}
 
     def save(self, folder: Path) -> None:
         """Writes the states, see `SideStates.save`."""
@@ -187,3 +218,8 @@ def chosen_layers(names: list[str], config: RepresentationsConfig) -> list[str]:
 
 def _represent(model: Upstream, batch: Any) -> dict[str, tf.Tensor]:
     return model.represent(batch)
+
+
+def _towers(model: Upstream, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    towers = model.backbone.towers(batch)
+    return towers.user, towers.item

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["train", "daily"]
+State = Literal["train", "daily", "refresh"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One Parquet file: the keys with events in one period.
+    """One Parquet file: the keys with events in one period, or those that were only refreshed.
 
     Attributes:
         file: Path within the version folder.
         valid_from: First period whose rows may see it.
         period: That period's value, such as a date.
         state: `train`: from training rows. `daily`: from valid and test rows of the period
-            before, seen by later valid and test rows under `refresh: daily` only.
+            before, seen by later valid and test rows under `refresh: daily` only. `refresh`: UR or
+            IR of the keys without a row in the last training period, by the weights and features
+            of the end of training; seen like `train`.
         rows: Keys in the part.
     """
 

@@ -53,7 +53,6 @@ class _Entry:
         feed: The events that it takes: `content`, `ad` or `all`.
         layers: Layers whose vectors it sums.
         reads: What is stored of it: representation, layer, layer normalisation.
-        ordinal: Whether its times are the events' places in the log instead of their times.
     """
 
     name: str
@@ -61,7 +60,6 @@ class _Entry:
     feed: str
     layers: Sequence[str]
     reads: Sequence[tuple[str, str, bool]]
-    ordinal: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class _Fed:
 
 
 class SideStates:
-    """The aggregates of one side: its tower's latest output, and every layer's CR.
+    """The aggregates of one side: every layer's CR.
 
     A period is `begin`, `add` for each batch of its rows in order, then `read`; or `scan` for
     each batch, then `read`.
@@ -118,9 +116,7 @@ class SideStates:
     ) -> None:
         self.side = side
         self.keys = keys
-        tower = "IR" if side == "item" else "UR"
-        last = Aggregate(Last(), len(keys))
-        self._entries = [_Entry("tower", last, _ALL, [tower], [(tower, tower, False)], True)]
+        self._entries: list[_Entry] = []
         variants = config.variants()
         for feed in (_ALL, *BRANCHES):
             own = [n for n in layers if feed_of(n, config) == feed]
@@ -143,7 +139,7 @@ class SideStates:
         self._folds = []
         for entry in self._entries:
             fed = feeds[entry.feed]
-            time = _times(entry, events)[fed.rows]
+            time = events.time[fed.rows]
             self._folds.append(entry.aggregate.begin(fed.groups, time))
 
     def add(self, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
@@ -151,7 +147,7 @@ class SideStates:
 
         Args:
             places: Their places in the period, in any order (B,).
-            values: Layer, or `UR` or `IR` -> (B, d) float32.
+            values: Layer -> (B, d) float32.
         """
         parts = {feed: fed.part(places) for feed, fed in self._feeds.items()}
         for entry, fold in zip(self._entries, self._folds, strict=True):
@@ -180,7 +176,7 @@ class SideStates:
         turns = np.split(rounds, np.cumsum(np.bincount(groups.rank))[:-1])
         for entry in self._entries:
             aggregate, fed = entry.aggregate, _fed(entry.feed, events.branch)
-            time = _times(entry, events)
+            time = events.time
             before = {name: np.zeros_like(values[layer]) for name, layer, _ in entry.reads}
             known = np.zeros(len(events.key), bool)
             for turn in turns:  # no key occurs twice in it
@@ -273,14 +269,6 @@ def feed_of(layer: str, config: RepresentationsConfig) -> str:
     """Which events feed a layer: `content`, `ad`, or `all`."""
     branch = layer.partition(".")[0] if "." in layer else _ALL
     return branch if branch in BRANCHES and config.cr_events == "branch" else _ALL
-
-
-def _times(entry: _Entry, events: Events) -> np.ndarray:
-    """The events' times as an aggregate takes them, (N,)."""
-    if not entry.ordinal:
-        return events.time
-    done = entry.aggregate.mark.max(initial=-1.0)
-    return max(done, -1.0) + 1.0 + np.arange(len(events.key))
 
 
 def _fed(feed: str, branch: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ class RepresentationStore:
         A training row of period d sees the latest `train` part of its key with valid_from <= d.
         Any other row sees the latest `train` part, and under `daily` the latest `daily` part with
         valid_from <= d if there is one. In `static` mode every row sees the latest `train` part.
+        In a refreshed version every row of period d sees the latest part with valid_from <= d.
         In `event` mode a row sees what is stored for the row itself, but under `frozen` a valid or
         test row sees the latest `train` part.
 
@@ -58,9 +59,23 @@ class RepresentationStore:
 
         return join
 
-    def frozen(self, name: str) -> tuple[pa.Array, np.ndarray]:
-        """The state at the end of training: keys (M,) and vectors (M, d)."""
-        parts = self._read(name, ("train",))
+    @property
+    def refreshed(self) -> bool:
+        """Whether a refresh made this version, so that there is no `frozen` state of its own."""
+        return bool(self.manifest.get("refreshed"))
+
+    def frozen(self, name: str, until: int | None = None) -> tuple[pa.Array, np.ndarray]:
+        """The state at the end of training, of a refreshed version the newest one.
+
+        Args:
+            name: The representation.
+            until: Parts valid from a later period are left out.
+
+        Returns:
+            Keys (M,) and vectors (M, d).
+        """
+        parts = self._read(name, ("train", "daily") if self.refreshed else ("train",))
+        parts = [p for p in parts if until is None or p[0].valid_from <= until]
         keys = pa.concat_arrays([k for _, k, _ in parts])
         vectors = np.concatenate([v for _, _, v in parts])
         # Parts are in the order of valid_from: the last occurrence of a key is its latest.
@@ -115,7 +130,7 @@ class RepresentationStore:
     def _as_of(self, cache: EncodedCache, name: str, refresh: Refresh) -> _AsOf:
         everything = self.manifest["mode"] == "static"
         moving = refresh == "daily" and not everything
-        states: tuple[State, ...] = ("train", "daily") if moving else ("train",)
+        states: tuple[State, ...] = ("train", "daily") if moving or self.refreshed else ("train",)
         parts = self._read(name, states)
         side = side_of(name)
         known = cache.keys(side)
@@ -125,12 +140,15 @@ class RepresentationStore:
             places = pc.fill_null(pc.index_in(keys, value_set=known), -1)
             codes.append(places.to_numpy(zero_copy_only=False).astype(np.int64))
             # Daily parts rank above all train parts, in order of their period.
-            rank = part.valid_from + (horizon if part.state == "daily" else 0)
+            above = part.state == "daily" and not self.refreshed
+            rank = part.valid_from + (horizon if above else 0)
             ranks.append(np.full(len(keys), rank, np.int64))
             vectors.append(values)
         trained = np.isin(cache.split, (TRAIN, AUXILIARY))
         latest = np.where(trained & (not everything), cache.period, horizon - 1)
-        if moving:
+        if self.refreshed and not everything:
+            latest = np.asarray(cache.period)
+        elif moving:
             latest = np.where(trained, latest, horizon + cache.period)
         width = self.dims[name]
         return _AsOf(
@@ -158,7 +176,7 @@ class RepresentationStore:
         out = []
         for entry in self._entry(name)["parts"]:
             part = Part(**entry)
-            if part.state in states:
+            if part.state in states or (part.state == "refresh" and "train" in states):
                 table = pq.read_table(self.folder / part.file)
                 keys = table["key"].combine_chunks()
                 flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -12,7 +12,7 @@ _CHOICES = 16  # nearest lists that an item tries before it goes wherever there 
 
 
 def kmeans(
-    vectors: np.ndarray, lists: int, *, seed: int = 0, iterations: int = 12, per_list: int = 96
+    vectors: np.ndarray, lists: int, *, seed: int = 0, iterations: int = 10, per_list: int = 64
 ) -> np.ndarray:
     """Lloyd's algorithm on a sample.
 

@@ -149,6 +149,11 @@ class InvertedIndex(Index):
         rows = tf.reshape(tf.gather(self.rows, lists), [batch, -1])  # (B, P M)
         return tf.gather(self.ids, tf.gather(rows, place, batch_dims=1)), best
 
+    @property
+    def stale(self) -> bool:
+        """Whether the items have moved so far that new centroids should be trained."""
+        return self.displaced > _MOST_DISPLACED or self.distortion > _MOST_DISTORTION
+
     def refreshed(
         self, ids: np.ndarray, vectors: np.ndarray
     ) -> tuple[InvertedIndex, RefreshReport]:
@@ -172,5 +177,5 @@ class InvertedIndex(Index):
             moved=int((self.list_of[old] != fresh.list_of[new]).sum()),
             displaced=fresh.displaced,
             distortion=fresh.distortion,
-            rebuild=fresh.displaced > _MOST_DISPLACED or fresh.distortion > _MOST_DISTORTION,
+            rebuild=fresh.stale,
         )

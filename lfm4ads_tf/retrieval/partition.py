@@ -12,7 +12,7 @@ from lfm4ads_tf.files import write_arrays
 from lfm4ads_tf.retrieval.coarse import kmeans, nearest_centroids
 
 _FLOOR = 1e-4  # of the largest eigenvalue: directions in which no query points still count a bit
-_LISTS_PER_ROOT = 2.0
+_LISTS_PER_ROOT = 4.0
 _TUNING = 512  # queries at most that the number of probes is tuned on
 _SAMPLE = 65536  # items whose distance to the centroids is averaged
 _BLOCK = 32  # queries whose scores over all items are held at once
@@ -53,7 +53,7 @@ class Partition:
         Args:
             vectors: Items, (N, d) float32.
             queries: A sample of queries, (Q, d); None treats all directions alike.
-            lists: Number of lists; twice the root of N when absent.
+            lists: Number of lists; four times the root of N when absent.
             seed: Seed of k-means.
 
         Raises:

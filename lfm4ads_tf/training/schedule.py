@@ -76,6 +76,22 @@ def chain(config: TrainingConfig, cache: EncodedCache) -> list[Phase]:
     return phases
 
 
+def continuation(config: TrainingConfig, cache: EncodedCache, first: int) -> list[Phase]:
+    """The chain's steps over the periods from one on, held-out rows included.
+
+    Rows of scenarios that the model has no head for are left out.
+    """
+    rows = np.flatnonzero((cache.period >= 0) & (cache.scenario >= 0))
+    period = cache.period[rows]
+    values = np.unique(period)
+    phases: list[Phase] = []
+    for k in np.flatnonzero(values >= first):
+        window = values[max(0, k - config.replay) : k + 1]
+        own = rows[np.isin(period, window)]
+        phases += _passes(f"period_{values[k]}", own, config.passes, snapshot=int(values[k]) + 1)
+    return phases
+
+
 def _passes(name: str, rows: np.ndarray, count: int, *, snapshot: int) -> list[Phase]:
     last = count - 1
     return [

@@ -127,6 +127,44 @@ def activations(made: Chain, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {n: v.numpy() for n, v in found[0].items()}
 
 
+def ahead(made: Chain, side: str, period: int, state: str) -> dict[str, np.ndarray]:
+    """Key -> tower output on its row ahead, by the weights that are loaded."""
+    cache = made.world.cache
+    places = cache.ahead(period, daily=state == "daily")
+    data = batches(cache, places, 1000, ahead=True)
+    out = np.concatenate(
+        [v["UR" if side == "user" else "IR"].numpy() for v in apply(made.model.represent, data)]
+    )
+    codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
+    raw = cache.keys(side).to_pylist()
+    return {raw[code]: out[k] for k, code in enumerate(codes)}  # the last row of a key stays
+
+
+def test_after_training_every_key_has_its_vector_by_the_final_weights(made: Chain) -> None:
+    cache, stored = made.world.cache, parts(made.store)
+    end = int(cache.period[cache.train_rows].max()) + 1
+    made.load(None)
+    trained = np.isin(cache.split, (TRAIN, AUXILIARY))
+    for side, tower in (("user", "UR"), ("item", "IR")):
+        codes = cache.user if side == "user" else cache.item
+        raw = cache.keys(side).to_pylist()
+        found = stored[tower, "train", end] | stored.get((tower, "refresh", end), {})
+        assert found.keys() == {raw[c] for c in codes[trained]}
+        for key, vector in ahead(made, side, end, "train").items():
+            np.testing.assert_allclose(found[key], vector, atol=1e-6)
+        keys, vectors = made.store.frozen(tower)
+        assert found.keys() == set(keys.to_pylist())
+        for key, vector in zip(keys.to_pylist(), vectors, strict=True):
+            np.testing.assert_array_equal(found[key], vector)
+
+
+def same_ids(made: Chain, first: int, second: int) -> bool:
+    cache = made.world.cache
+    one, other = (cache.take(np.array([r])) for r in (first, second))
+    bags = [[*b["bags"]["clicked"].values.tolist()] for b in (one, other)]
+    return np.array_equal(one["ids"], other["ids"]) and 0 not in (*bags[0], *bags[1])
+
+
 def test_stored_values_are_the_definition(made: Chain) -> None:
     cache, stored = made.world.cache, parts(made.store)
     layers = ["towers", "cross_1", "dnn_1"]
@@ -137,18 +175,29 @@ def test_stored_values_are_the_definition(made: Chain) -> None:
     codes = {"user": cache.user, "item": cache.item}
     events: dict[tuple[str, str, str], list[tuple[float, np.ndarray]]] = {}
     seen = set()
+    compared = 0
     for period in [-1, *range(8)]:
         rows = np.flatnonzero(cache.period == period)
         train = bool(trained[rows[0]])
         made.load(period + 1 if train else None)
         values = activations(made, rows)
         state = "train" if train else "daily"
+        # Rows of the next period have the features that UR and IR are made of.
+        following = np.flatnonzero((cache.period == period + 1) & (trained == train))
+        live = activations(made, following) if len(following) else None
         for side, tower in (("user", "UR"), ("item", "IR")):
             last = {keys[side][codes[side][r]]: k for k, r in enumerate(rows)}
             found = stored[tower, state, period + 1]
             assert found.keys() == last.keys()
-            for key, k in last.items():
-                np.testing.assert_allclose(found[key], values[tower][k], atol=1e-6)
+            for key, vector in ahead(made, side, period + 1, state).items():
+                if key in last:
+                    np.testing.assert_allclose(found[key], vector, atol=1e-6)
+            for k, r in enumerate(following):
+                key = keys[side][codes[side][r]]
+                # An id is admitted with a later event: the earlier one still has another.
+                if live is not None and key in found and same_ids(made, r, rows[last[key]]):
+                    np.testing.assert_allclose(found[key], live[tower][k], atol=1e-6)
+                    compared += 1
             for layer in layers:
                 for k, r in enumerate(rows):
                     key = keys[side][codes[side][r]]
@@ -165,6 +214,7 @@ def test_stored_values_are_the_definition(made: Chain) -> None:
                     np.testing.assert_allclose(found[key], normed, atol=2e-4)
         seen |= {(n, state, period + 1) for n in names}
     assert seen == set(stored)
+    assert compared
 
 
 @pytest.mark.parametrize("day", [2, 5])
@@ -209,14 +259,11 @@ def test_no_event_from_a_day_on_touches_what_is_valid_that_day(
 def test_one_snapshot_uses_the_final_weights(made: Chain) -> None:
     single = store_of(made, "single", snapshots="single", layers=["dnn_1"])
     assert sorted(single.store.dims) == ["CR_item@dnn_1", "CR_user@dnn_1", "IR", "UR"]
-    cache = made.world.cache
-    rows = np.flatnonzero(cache.period == 0)
     made.load(None)
-    values = activations(made, rows)
     stored = parts(single.store)["UR", "train", 1]
-    keys = cache.keys("user").to_pylist()
-    for key, k in {keys[cache.user[r]]: k for k, r in enumerate(rows)}.items():
-        np.testing.assert_allclose(stored[key], values["UR"][k], atol=1e-6)
+    expected = ahead(made, "user", 1, "train")
+    for key in stored:
+        np.testing.assert_allclose(stored[key], expected[key], atol=1e-6)
     assert not np.allclose(stored[key], parts(made.store)["UR", "train", 1][key])
 
 
@@ -241,31 +288,38 @@ def by_event(made: Chain) -> Chain:
 def test_event_mode_is_the_state_just_before_the_row(made: Chain, by_event: Chain) -> None:
     """A loop over the log; each period's activations are of weights that have not seen it."""
     cache, store = made.world.cache, by_event.store
-    names = ["UR", "IR"]
+    names = []
     for side in ("user", "item"):
         names += [f"CR_{side}@dnn_1{e}" for e in ("", "~count_decay", "~mean-raw", "~last")]
-    assert sorted(store.dims) == sorted(names)
+    assert sorted(store.dims) == sorted([*names, "UR", "IR"])
     everything = np.arange(cache.rows)
     joined = store.lookup(cache, names, "daily")(everything)
     codes = {"user": cache.user, "item": cache.item}
-    past: dict[tuple[str, int], list[tuple[float, np.ndarray, np.ndarray]]] = {}
+    past: dict[tuple[str, int], list[tuple[float, np.ndarray]]] = {}
     for period in [-1, *range(8)]:
         rows = np.flatnonzero(cache.period == period)
         train = np.isin(cache.split[rows[0]], (TRAIN, AUXILIARY))
         made.load(max(period, 0) if train else None)
         values = activations(made, rows)
         for k, r in enumerate(rows):
-            for side, tower in (("user", "UR"), ("item", "IR")):
+            for side in ("user", "item"):
                 log = past.setdefault((side, int(codes[side][r])), [])
                 cr = f"CR_{side}@dnn_1"
-                mine = [joined[n][r] for n in (tower, cr, *[cr + e for e in VARIANTS])]
+                mine = [joined[n][r] for n in (cr, *[cr + e for e in VARIANTS])]
                 if period < 0 or not log:
                     assert not np.concatenate(mine).any()
                 else:
                     assert all(m[-1] == 1 for m in mine)
                     for one, vector in zip(mine, before(log), strict=True):
                         np.testing.assert_allclose(one[:-1], vector, atol=5e-4)
-                log.append((cache.time[r] / 3600, values["dnn_1"][k], values[tower][k]))
+                log.append((cache.time[r] / 3600, values["dnn_1"][k]))
+    # UR and IR are functions of features, not of events: they are those of the mode `daily`.
+    own = parts(store)
+    assert own.keys() >= {k for k in parts(made.store) if k[0] in ("UR", "IR")}
+    for where, vectors_of in parts(made.store).items():
+        if where[0] in ("UR", "IR"):
+            for key, vector in vectors_of.items():
+                np.testing.assert_array_equal(own[where][key], vector)
     # Under `frozen`, valid and test rows see the end of training.
     later = np.flatnonzero(~np.isin(cache.split, (TRAIN, AUXILIARY)))
     keys, vectors = store.frozen("CR_user@dnn_1~mean-raw")
@@ -281,10 +335,10 @@ def test_event_mode_is_the_state_just_before_the_row(made: Chain, by_event: Chai
 VARIANTS = ("~count_decay", "~mean-raw", "~last")
 
 
-def before(log: list[tuple[float, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """Tower output, then time decay, count decay, mean and last of some events."""
-    stacked = np.stack([v for _, v, _ in log]).astype(np.float64)
-    times = np.array([t for t, _, _ in log])
+def before(log: list[tuple[float, np.ndarray]]) -> list[np.ndarray]:
+    """Time decay, count decay, mean and last of some events."""
+    stacked = np.stack([v for _, v in log]).astype(np.float64)
+    times = np.array([t for t, _ in log])
     fade = 2.0 ** (-(times[-1] - times) / HALF_LIFE)
     counted = 0.99 ** np.arange(len(log))[::-1]
 
@@ -292,7 +346,6 @@ def before(log: list[tuple[float, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         return (v - v.mean()) / np.sqrt(v.var() + 1e-6)
 
     return [
-        log[-1][2],
         normed(fade @ stacked / fade.sum()),
         normed(counted @ stacked),
         stacked.mean(axis=0),
@@ -358,7 +411,7 @@ def test_a_new_period_continues_an_earlier_version(made: Chain, tmp_path: Path) 
     """The same parts as from the whole log, though the earlier rows are not read."""
     cache = made.world.cache
     options = RepresentationsConfig(half_life=HALF_LIFE, aggregations=["count_decay", "last"])
-    rows = {p: np.flatnonzero(cache.period == p) for p in range(-1, 7)}
+    rows = {p: np.flatnonzero(cache.period == p) for p in range(-1, 6)}
     made.load(None)
 
     def folder(name: str) -> Path:
@@ -366,16 +419,17 @@ def test_a_new_period_continues_an_earlier_version(made: Chain, tmp_path: Path) 
         return tmp_path / name
 
     stores = []
-    for name, last in (("earlier", 5), ("whole", 6)):
+    for name, last in (("earlier", 4), ("whole", 5)):
         writer = RepresentationWriter(folder(name))
         with Extraction(made.model, cache, options, writer) as extraction:
             for period in range(-1, last + 1):
                 extraction.advance(rows[period], period, "train")
+                extraction.write_towers(period, "train")
             extraction.save(writer.folder / "state" / "latest")
         writer.close({"version": name, **options.model_dump(mode="json")})
         stores.append(RepresentationStore(writer.folder))
     writer = RepresentationWriter(folder("later"))
-    extend(made.model, cache, options, writer, stores[0], rows[6], 6)
+    extend(made.model, cache, options, writer, stores[0], rows[5], 5)
     writer.close({"version": "later", **options.model_dump(mode="json")})
     later, whole = parts(RepresentationStore(writer.folder)), parts(stores[1])
     assert later.keys() == whole.keys()
@@ -384,7 +438,7 @@ def test_a_new_period_continues_an_earlier_version(made: Chain, tmp_path: Path) 
         assert all(np.array_equal(v, later[where][k]) for k, v in vectors.items()), where
     other = options.model_copy(update={"decay": 0.5})
     with pytest.raises(UserError, match="decay was 0.99, is now 0.5"):
-        extend(made.model, cache, other, writer, stores[0], rows[6], 6)
+        extend(made.model, cache, other, writer, stores[0], rows[5], 5)
 
 
 def test_a_version_without_states_is_refused(made: Chain, tmp_path: Path) -> None:

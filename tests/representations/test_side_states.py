@@ -27,8 +27,7 @@ def a_period(seed: int) -> tuple[Events, dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     time = np.sort(rng.random(COUNT) * 20) + 20 * seed
     branch = rng.integers(0, 2, COUNT).astype(np.int8)
-    names = ["UR", *LAYERS]
-    values = {n: rng.normal(size=(COUNT, 3)).astype(np.float32) for n in names}
+    values = {n: rng.normal(size=(COUNT, 3)).astype(np.float32) for n in LAYERS}
     return Events(rng.integers(0, len(KEYS) - 1, COUNT), time, branch), values
 
 
@@ -55,7 +54,7 @@ def test_each_branch_takes_its_own_events(cr_events: str) -> None:
     for period in periods:
         add(side, period)
     read = found(side, periods[1][0])
-    assert len(read) == 1 + 3 * 4
+    assert len(read) == 3 * 4
     for layer, branch in (("towers", None), ("content.fm", 0), ("ad.fm", 1)):
         feeds = branch is None or cr_events == "all"
         oracle = {"": TimeDecay(5.0), "~mean-raw": Mean(), "~last": Last()}
@@ -70,11 +69,6 @@ def test_each_branch_takes_its_own_events(cr_events: str) -> None:
             assert codes == np.unique(last.key[own]).tolist()
             wanted = expected.read("x", np.array(codes), layer_norm=ending != "~mean-raw")
             np.testing.assert_allclose(vectors, wanted, atol=1e-5)
-    events, values = periods[1]
-    latest = {int(k): values["UR"][n] for n, k in enumerate(events.key)}
-    codes, vectors = read["UR"]
-    assert codes == sorted(latest)
-    np.testing.assert_array_equal(vectors, np.stack([latest[k] for k in codes]))
 
 
 def test_scanning_reads_the_state_before_each_event() -> None:
@@ -83,7 +77,7 @@ def test_scanning_reads_the_state_before_each_event() -> None:
     side = states()
     add(side, first)
     read = {name: (vectors, known) for name, vectors, known in side.scan(events, values)}
-    assert len(read) == 1 + 3 * 4
+    assert len(read) == 3 * 4
     for n in (0, 1, 7, 30, COUNT - 1):
         fresh = states()
         add(fresh, first)
@@ -110,7 +104,7 @@ def test_a_row_of_a_key_without_events_sees_nothing() -> None:
     seen: set[int] = set()
     fresh = np.array([not (k in seen or seen.add(k)) for k in events.key.tolist()])  # type: ignore[func-returns-value]
     for name, vectors, known in states().scan(events, values):
-        if name in ("UR", "CR_user@towers"):
+        if name == "CR_user@towers":
             assert np.array_equal(known, ~fresh)
         assert not vectors[~known].any() and known.any()
 

@@ -114,7 +114,7 @@ def test_all_lists_probed_and_filters_equal_numpy(
 def test_few_probes_find_most_and_tuning_meets_its_target() -> None:
     vectors, queries = world(6000, 16, 3, queries=400)
     keys = keys_of(6000)
-    partition = Partition.fit(vectors, queries[200:], seed=1)
+    partition = Partition.fit(vectors, queries[200:], lists=155, seed=1)
     index = InvertedIndex(keys, vectors, partition, k=50)
     index = index.probing(None, queries[200:], recall=0.98)
     assert index.partition.probes < index.lists / 3

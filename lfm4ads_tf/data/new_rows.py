@@ -1,0 +1,224 @@
+"""Raw rows of later periods than a run's, read and joined as the run's own log was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.raw import (
+    arrays,
+    best_possible_values,
+    feature_columns,
+    feedback_values,
+    floats,
+    read_columns,
+    read_log,
+    refuse_missing,
+    refuse_missing_keys,
+    side_tables,
+)
+from lfm4ads_tf.data.sources.convert import ColumnType
+from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.spec import FeatureSpec
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """New rows in the order of their periods and times.
+
+    Attributes:
+        columns: Raw column -> Arrow array (N,).
+        feedback: Labels, then signals, (N, T + S) float32, NaN where unknown.
+        time: In seconds, (N,) float64.
+        period: (N,) int32, going on from the earlier rows' periods.
+        period_values: Names of the new periods.
+        best_possible: (N, T) float32, None where the spec names none.
+        tables: The side tables, with the keys of the earlier ones.
+    """
+
+    columns: Mapping[str, pa.Array]
+    feedback: np.ndarray
+    time: np.ndarray
+    period: np.ndarray
+    period_values: list[str]
+    best_possible: np.ndarray | None
+    tables: Mapping[str, pa.Table]
+
+
+def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> NewRows:
+    """Reads files of new rows in the format of the spec's log.
+
+    Columns of side tables come from the earlier run's tables; for a key that these lack, from the
+    file where it has the column, else they are missing.
+
+    Raises:
+        UserError: A file cannot be read or lacks a column, or a row is not later than the earlier
+            ones.
+    """
+    tables = _stored_tables(spec, earlier.folder)
+    for path in paths:
+        if not path.exists():
+            raise UserError("There is no such file.", received=str(path), fix="correct --input")
+    shape = {"format": spec.log.format, "delimiter": spec.log.delimiter}
+    present = column_names(paths[0], **shape)
+    wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
+    wanted[spec.keys.time] = "float"
+    if spec.keys.scenario is not None:
+        wanted[spec.keys.scenario] = "string"
+    if spec.period.by is not None:
+        wanted[spec.period.by] = "float"
+    wanted |= {task.label: "float" for task in spec.feedback.values()}
+    segments: dict[str, ColumnType] = {of.by: "string" for of in spec.segments.values()}
+    elsewhere = {c for table in tables.values() for c in table.column_names}
+    for column, kind in {**segments, **feature_columns(spec)}.items():
+        if column in wanted:
+            continue
+        if column in elsewhere:
+            kind = _type_of(next(t for t in tables.values() if column in t.column_names), column)
+        if column in present or column not in elsewhere:
+            wanted[column] = kind
+    optional = [c for c in spec.best_possible.values() if c in present]
+    wanted |= dict.fromkeys(optional, "float")
+    missing = [c for c in wanted if c not in present]
+    if missing:
+        raise UserError(
+            f"The new rows lack the column '{missing[0]}', which the feature spec reads."
+            + nearest(missing[0], present),
+            received=f"columns {', '.join(present)}",
+            fix="give rows in the format of the spec's log",
+        )
+    log = arrays(read_table(paths, wanted, list_separator=spec.log.list_separator, **shape))
+    rows = len(log[spec.keys.user])
+    for column in spec.best_possible.values():
+        log.setdefault(column, pa.nulls(rows, pa.float64()))
+    refuse_missing_keys(spec, log, "the new rows")
+    return _rows(spec, earlier, log, tables, whole_log=False)
+
+
+def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRows:
+    """Reads the rows of later periods from a folder with the files that the spec names.
+
+    The log may hold the earlier periods too; their rows are passed over. A side table's rows
+    replace the earlier ones of the same key.
+
+    Raises:
+        UserError: A file or column is missing, or no row is later than the earlier ones.
+    """
+    columns = read_columns(spec, folder)
+    tables = dict(_stored_tables(spec, earlier.folder))
+    for name, table in side_tables(spec, folder, columns).items():
+        key, old = spec.tables[name].key, tables[name]
+        gone = pc.is_in(old[key], value_set=table[key].combine_chunks())
+        kept = old.filter(pc.invert(gone)).select(table.column_names)
+        tables[name] = pa.concat_tables([kept, table]).combine_chunks()
+    log = read_log(spec, folder, columns)
+    return _rows(spec, earlier, log, tables, whole_log=True)
+
+
+def _rows(
+    spec: FeatureSpec,
+    earlier: EncodedCache,
+    log: Mapping[str, pa.Array],
+    tables: Mapping[str, pa.Table],
+    *,
+    whole_log: bool,
+) -> NewRows:
+    """Orders, joins and labels the rows of later periods."""
+    time = floats(log[spec.keys.time])
+    refuse_missing(time, spec.keys.time)
+    time = time / 1000.0 if spec.keys.time_unit == "ms" else time
+    names: list[str] = earlier.manifest["periods"]
+    if spec.period.by is None:
+        clock, last = time, float(earlier.time.max())
+    else:
+        clock, last = floats(log[spec.period.by]), float(names[-1])
+        refuse_missing(clock, spec.period.by)
+    late = clock > last
+    if not late.all() and (not whole_log or not late.any()):
+        place = spec.period.by or spec.keys.time
+        raise UserError(
+            "There is no new row: all are of periods that the run has."
+            if not late.any()
+            else "Some new rows are not later than the run's.",
+            received=f"{int((~late).sum())} of {len(late)} rows, '{place}' from "
+            f"{clock.min():.15g}; the run's last is {last:.15g}",
+            fix="give rows of later periods alone"
+            if not whole_log
+            else "give a folder whose log goes on after the run's",
+        )
+    if not late.all():
+        _LOG.info("%d rows of periods that the run has are passed over", int((~late).sum()))
+    order = np.flatnonzero(late)
+    order = order[np.argsort(time[order], kind="stable")]
+    order = order[np.argsort(clock[order], kind="stable")]
+    taken = {name: array.take(pa.array(order)) for name, array in log.items()}
+    if spec.period.by is None:
+        values, period = clock[order][:1], np.zeros(len(order), np.int64)
+    else:
+        values, period = np.unique(clock[order], return_inverse=True)
+    feedback = feedback_values(spec, taken)
+    best = best_possible_values(spec, taken)
+    return NewRows(
+        _joined(spec, taken, tables),
+        feedback,
+        time[order],
+        (len(names) + period).astype(np.int32),
+        [f"{value:.15g}" for value in values],
+        best,
+        tables,
+    )
+
+
+def _joined(
+    spec: FeatureSpec, log: dict[str, pa.Array], tables: Mapping[str, pa.Table]
+) -> dict[str, pa.Array]:
+    """The side tables' columns by key; a key without a row there keeps what the log says."""
+    joined = dict(log)
+    for name, table in tables.items():
+        config = spec.tables[name]
+        side = arrays(table)
+        own = log[spec.keys.user if config.owner == "user" else spec.keys.item]
+        place = pc.index_in(own, value_set=side[config.key])
+        known = pc.is_valid(place).to_numpy(zero_copy_only=False)
+        for column, array in side.items():
+            if column not in log:
+                joined[column] = array.take(place)
+            elif column not in _log_columns(spec):
+                at = pc.fill_null(place, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+                at = np.where(known, at, len(array) + np.arange(len(own)))
+                both = [array, pc.cast(log[column], array.type)]
+                joined[column] = pa.concat_arrays(both).take(pa.array(at))
+    return joined
+
+
+def _log_columns(spec: FeatureSpec) -> set[str]:
+    """Columns that are the log's own wherever else they occur."""
+    keys = {spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.scenario, spec.period.by}
+    labels = {task.label for task in spec.feedback.values()}
+    return {c for c in keys if c} | labels | {*spec.log.user_columns, *spec.log.item_columns}
+
+
+def _stored_tables(spec: FeatureSpec, data: Path) -> dict[str, pa.Table]:
+    """The side tables as the earlier rows were joined with them."""
+    return {n: pq.read_table(data / "tables" / f"{n}.parquet") for n in spec.tables}
+
+
+def _type_of(table: pa.Table, column: str) -> ColumnType:
+    """How a column of the log is read that a side table has too."""
+    of = table.schema.field(column).type
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        return "strings" if pa.types.is_string(of.value_type) else "floats"
+    if pa.types.is_string(of):
+        return "string"
+    return "int" if pa.types.is_integer(of) else "float"

@@ -47,6 +47,9 @@ class DownstreamConfig(AdapterConfig):
     Attributes:
         methods: Method names as in results, such as `feature/gate/CR_user@cross_3`.
         omit: Names or patterns of features that the downstream models do not read.
+        module_inputs: What a module taken from the upstream reads: `own`, what the downstream
+            reads; `upstream`, all that the upstream does, so that a warm-started network has all
+            of its inputs and an isomorphic module the whole context, whatever `omit` says.
         min_rows: Training rows below which a scenario is skipped unless asked for by name.
     """
 
@@ -55,6 +58,7 @@ class DownstreamConfig(AdapterConfig):
     training: TrainingConfig = TrainingConfig()
     methods: list[str] = ["none", "feature/linear/UR"]
     omit: list[str] = []
+    module_inputs: Literal["own", "upstream"] = "own"
     min_rows: int = Field(default=2000, ge=1)
 
 

@@ -72,7 +72,9 @@ def downstream(
     own = derive(seed, "downstream")
     read = layout.without(part.omit)
     network, embeddings = part.network, part.embeddings
+    of_module = layout if part.module_inputs == "upstream" else read
     if method.warm_start is not None:
+        read = of_module
         network, embeddings = _upstream_network(config), upstream.embeddings
         embeddings = _copied(read, embeddings, method.warm_start.frozen)
     if shards is not None:
@@ -87,7 +89,7 @@ def downstream(
         network,
         embeddings,
         adapters=method.adapters(options, own),
-        module=_module(layout, read, config, method, own, shards),
+        module=_module(layout, of_module, config, method, own, shards),
         seed=own,
     )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))

@@ -187,6 +187,36 @@ def predict(
     _console().print(f"{rows:,} scores in {output}")
 
 
+@app.command()
+def refresh(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    input: Annotated[
+        list[Path] | None,
+        typer.Option("--input", help="Files of new log rows, in the log's format."),
+    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Instead, a folder with the files that the spec names."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed to refresh [all].")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Update upstream, representations and retrieval index with new rows, as a new version."""
+    with native_stderr_hidden():
+        from lfm4ads_tf.pipeline.refresh import refresh as refresh_run
+
+    run = refresh_run(
+        out,
+        files=[*(input or []), *(more or [])],
+        data_dir=data_dir,
+        seed=seed,
+        quiet=quiet,
+        export=_export_index,
+    )
+    _console().print(f"version {run.version} in {run.out}")
+
+
 @app.callback()
 def default(context: typer.Context) -> None:
     """Runs the whole pipeline on MovieLens when no command is given."""
@@ -205,6 +235,13 @@ def _export(run: Run) -> None:
     from export.stage import export_run
 
     export_run(run)
+
+
+def _export_index(run: Run) -> None:
+    """The retrieval index of a refreshed version."""
+    from export.stage import export_index
+
+    export_index(run)
 
 
 def main() -> None:

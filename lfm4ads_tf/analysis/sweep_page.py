@@ -34,10 +34,9 @@ def sweep_page(document: Mapping[str, Any]) -> str:
     if len(scenarios) == 2:  # one scenario is also all
         scenarios = scenarios[1:]
     ranked_by = document["ranked_by"]
-    task = "mean over tasks" if ranked_by == "all" else f"task {ranked_by}"
     seeds = ", ".join(map(str, document["seeds"]))
     lines = [
-        f"{document['configurations']} configurations, {task}, seeds {seeds}, validation split.",
+        f"{document['configurations']} configurations, {_task(ranked_by)}, seeds {seeds}, validation split.",
         f"Chosen for all scenarios: {document['chosen']['all']['method']}",
     ]
     head = "".join(f"<p>{breakable(line)}</p>" for line in lines)
@@ -72,7 +71,7 @@ def _section(document: Mapping[str, Any], scenario: str) -> str:
     best = None if chosen is None else chosen["method"]
     figure = _figure(document["layers"], of_task[ranked_by], best, title)
     tables = "".join(
-        details("Mean over tasks" if t == "all" else f"Task {t}", _table(found, best))
+        details(f"All configurations, {_task(t)}", _table(found, best))
         for t, found in sorted(of_task.items(), key=lambda item: item[0] != ranked_by)
     )
     rows = count(document["rows"][scenario])
@@ -137,6 +136,10 @@ def _table(entries: Sequence[Mapping[str, Any]], best: str | None) -> str:
         ]
         rows.append(row(cells))
     return table(heads, rows)
+
+
+def _task(name: str) -> str:
+    return "mean over tasks" if name == "all" else f"task {name}"
 
 
 def _name(entry: Mapping[str, Any], best: str | None) -> str:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lfm4ads_tf.pipeline.overall import BASELINES
+
 _METRICS = ("gauc", "logloss", "calibration")
 
 
@@ -29,6 +31,7 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
     for (scenario,), entries in _grouped(downstream, "scenario").items():
         title = f"Downstream, scenario {scenario}"
         console.print(_ranking(document, entries, title, ("method", "task"), differences=True))
+    _print_overall(document["overall"], console)
     _print_retrieval(document, console)
     _print_point_in_time(document["point_in_time"], console)
 
@@ -101,6 +104,25 @@ def _ranking(
         cells += [_mean(e["metrics"][m] for e in frozen) for m in _METRICS]
         table.add_row(*cells)
     return table
+
+
+def _print_overall(overall: list[dict[str, Any]], console: Console) -> None:
+    """Means over scenarios, where there are several."""
+    test = [e for e in overall if e["split"] == "test" and len(e["scenarios"]) > 1]
+    for (task, refresh), entries in _grouped(test, "task", "refresh").items():
+        title = (
+            f"Mean AUC over {len(entries[0]['scenarios'])} scenarios weighted by rows, {task}, "
+            f"{refresh}, test split"
+        )
+        table = Table(title=title, title_justify="left")
+        table.add_column("method", overflow="fold", min_width=24)
+        for head in ("AUC", *(f"to {b}, points" for b in BASELINES)):
+            table.add_column(head, justify="right")
+        for entry in entries:
+            spread = "" if entry["sd"] is None else f" ± {entry['sd']:.4f}"
+            differences = [_difference(entry["to"].get(b)) for b in BASELINES]
+            table.add_row(escape(entry["method"]), f"{entry['mean']:.4f}{spread}", *differences)
+        console.print(table)
 
 
 def _print_retrieval(document: dict[str, Any], console: Console) -> None:

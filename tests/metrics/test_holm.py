@@ -21,9 +21,7 @@ def test_missing_tests_do_not_count() -> None:
     assert holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
 
 
-@given(
-    st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.1, 0.3])
-)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.1, 0.3]))
 def test_rejects_what_the_step_down_procedure_rejects(p_values: list[float], level: float) -> None:
     """Go up the sorted values and reject while p_(k) < level / (m - k + 1); stop at the first."""
     rejected = np.zeros(len(p_values), bool)

@@ -138,7 +138,8 @@ def sweep(
         str, typer.Option("--levels", help="Granularities: feature, module.")
     ] = "feature,module",
     layers: Annotated[
-        str | None, typer.Option("--layers", help="Upstream layers, comma-separated [all].")
+        str | None,
+        typer.Option("--layers", help="Upstream layers, comma-separated; all when left out."),
     ] = None,
     adapters: Annotated[
         str, typer.Option("--adapters", help="Adapters of the feature level.")
@@ -147,7 +148,8 @@ def sweep(
         str, typer.Option("--sides", help="Whose CR is read: user, item, both.")
     ] = "user",
     task: Annotated[
-        str | None, typer.Option("--task", help="Task that ranks [the mean over tasks].")
+        str | None,
+        typer.Option("--task", help="Task that ranks; the mean over tasks when left out."),
     ] = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,

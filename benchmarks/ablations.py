@@ -1,7 +1,7 @@
 """Ablation tables of transfer on KuaiRand, from finished runs.
 
     python -m benchmarks.ablations methods GROUP [GROUP ...]
-    python -m benchmarks.ablations table OUT [OUT ...] [--task click] [--refresh frozen]
+    python -m benchmarks.ablations table OUT [OUT ...] [--slice all] [--refresh frozen]
 
 `methods` prints the method names of some groups, comma-separated, for
 `train.py transfer --methods`. `table` prints one Markdown table of the runs' `metrics.json`: test
@@ -22,6 +22,7 @@ import numpy as np
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.metrics import paired_comparison
+from lfm4ads_tf.pipeline.overall import BASELINES
 
 _UR_IR = "UR+IR"
 _CR = "CR_user@ad.cross_2"
@@ -77,21 +78,31 @@ class AblationTable:
         task: The task.
         refresh: `frozen` or `daily`.
         split: `test` or `valid`.
+        slice_name: Slice of the rows.
     """
 
     def __init__(
-        self, documents: dict[str, dict[str, Any]], *, task: str, refresh: str, split: str = "test"
+        self,
+        documents: dict[str, dict[str, Any]],
+        *,
+        task: str,
+        refresh: str,
+        split: str = "test",
+        slice_name: str = "all",
     ) -> None:
+        wanted = (task, refresh, split, slice_name)
         self._auc: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
         self._rows: dict[str, int] = {}
         for position, (name, document) in enumerate(documents.items()):
             means = {s for e in document["overall"] for s in e["scenarios"]}
             for entry in document["results"]:
+                identity = tuple(entry[k] for k in ("task", "refresh", "split", "slice"))
+                known = entry["metrics"]["auc"] is not None
                 if (
                     entry["stage"] == "downstream"
-                    and entry["slice"] == "all"
-                    and (entry["task"], entry["refresh"], entry["split"]) == (task, refresh, split)
+                    and identity == wanted
                     and entry["scenario"] in means
+                    and known
                 ):
                     method = entry["method"] + (f" [{name}]" if position else "")
                     by_seed = self._auc[method][entry["scenario"]]
@@ -113,7 +124,7 @@ class AblationTable:
             for seed in sorted(seeds)
         }
 
-    def markdown(self, baselines: tuple[str, ...] = ("none", "feature/linear/UR")) -> str:
+    def markdown(self, baselines: tuple[str, ...] = BASELINES) -> str:
         """The table; differences in AUC points, with the p value of the paired t-test."""
         heads = ["method", "seeds", "mean AUC", *(f"to `{b}`" for b in baselines)]
         heads += [f"tab {s}" for s in self.scenarios]
@@ -162,6 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     table.add_argument("--task", default="click")
     table.add_argument("--refresh", default="frozen", choices=["frozen", "daily"])
     table.add_argument("--split", default="test", choices=["valid", "test"])
+    table.add_argument("--slice", default="all")
     options = parser.parse_args(arguments)
     try:
         if options.command == "methods":
@@ -174,7 +186,11 @@ def main(arguments: list[str] | None = None) -> int:
                 raise UserError(f"'{run}' holds no metrics.json.", fix="run `train.py evaluate`")
             documents[run.name] = json.loads(path.read_text("utf-8"))
         made = AblationTable(
-            documents, task=options.task, refresh=options.refresh, split=options.split
+            documents,
+            task=options.task,
+            refresh=options.refresh,
+            split=options.split,
+            slice_name=options.slice,
         )
         print(made.markdown())
     except UserError as error:

@@ -214,6 +214,19 @@ def make_ads(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AdsWorld
 
 
 @pytest.fixture(scope="session")
+def ads_files() -> Callable[[Path, Callable[[Tables], None]], Path]:
+    """`ads_files(folder, change)`: the changed tables as files, without encoding them."""
+
+    def write(folder: Path, change: Callable[[Tables], None]) -> Path:
+        tables = ads_tables()
+        change(tables)
+        write_tables(folder, tables)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def ads_features() -> Callable[..., dict[str, Any]]:
     """`ads_features(*names)`: some of the features, for models that are traced fast."""
     return lambda *names: {n: ADS_SPEC["features"][n] for n in names}

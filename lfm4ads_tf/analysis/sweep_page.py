@@ -33,10 +33,10 @@ def sweep_page(document: Mapping[str, Any]) -> str:
     scenarios = list(document["chosen"])
     if len(scenarios) == 2:  # one scenario is also all
         scenarios = scenarios[1:]
-    ranked_by = document["ranked_by"]
     seeds = ", ".join(map(str, document["seeds"]))
     lines = [
-        f"{document['configurations']} configurations, {_task(ranked_by)}, seeds {seeds}, validation split.",
+        f"{document['configurations']} configurations, {_task(document['ranked_by'])}, seeds "
+        f"{seeds}, validation split.",
         f"Chosen for all scenarios: {document['chosen']['all']['method']}",
     ]
     head = "".join(f"<p>{breakable(line)}</p>" for line in lines)
@@ -67,7 +67,7 @@ def _section(document: Mapping[str, Any], scenario: str) -> str:
     ranked_by, chosen = document["ranked_by"], document["chosen"][scenario]
     entries = [e for e in document["results"] if e["scenario"] == scenario]
     of_task = {t: [e for e in entries if e["task"] == t] for t in _names(entries, "task")}
-    title = "All scenarios, weighted by rows" if scenario == "all" else scenario
+    title = "All scenarios, weighted by rows" if scenario == "all" else f"Scenario {scenario}"
     best = None if chosen is None else chosen["method"]
     figure = _figure(document["layers"], of_task[ranked_by], best, title)
     tables = "".join(

@@ -74,6 +74,12 @@ class _Appended:
         self.ahead: list[tuple[np.ndarray, dict[str, Any]]] = []
         for period in np.unique(new.period).tolist():
             self._add(period)
+            if (self.encoded[-1]["scenario"] < 0).all():
+                raise UserError(
+                    "No new row of a period is of a scenario that the model knows.",
+                    received=f"period {new.period_values[period - int(new.period[0])]}",
+                    fix=f"give rows of {', '.join(self.layout.scenarios)}, or train a run anew",
+                )
 
     def _add(self, period: int) -> None:
         """Encodes a period as of its beginning, adds its events, and its keys as of its end."""

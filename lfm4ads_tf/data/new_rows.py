@@ -70,8 +70,8 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
     for path in paths:
         if not path.exists():
             raise UserError("There is no such file.", received=str(path), fix="correct --input")
-    shape = {"format": spec.log.format, "delimiter": spec.log.delimiter}
-    present = column_names(paths[0], **shape)
+    of = spec.log
+    present = column_names(paths[0], format=of.format, delimiter=of.delimiter)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted[spec.keys.time] = "float"
     if spec.keys.scenario is not None:
@@ -79,7 +79,7 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
     if spec.period.by is not None:
         wanted[spec.period.by] = "float"
     wanted |= {task.label: "float" for task in spec.feedback.values()}
-    segments: dict[str, ColumnType] = {of.by: "string" for of in spec.segments.values()}
+    segments: dict[str, ColumnType] = {rows.by: "string" for rows in spec.segments.values()}
     elsewhere = {c for table in tables.values() for c in table.column_names}
     for column, kind in {**segments, **feature_columns(spec)}.items():
         if column in wanted:
@@ -98,7 +98,14 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
             received=f"columns {', '.join(present)}",
             fix="give rows in the format of the spec's log",
         )
-    log = arrays(read_table(paths, wanted, list_separator=spec.log.list_separator, **shape))
+    table = read_table(
+        paths,
+        wanted,
+        format=of.format,
+        delimiter=of.delimiter,
+        list_separator=of.list_separator,
+    )
+    log = arrays(table)
     rows = len(log[spec.keys.user])
     for column in spec.best_possible.values():
         log.setdefault(column, pa.nulls(rows, pa.float64()))

@@ -335,8 +335,7 @@ def _auxiliary_labels(spec: FeatureSpec, rows: Mapping[str, pa.Array], count: in
 
 def feedback_values(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarray:
     """Labels of the tasks, then the signals, (N, T + S) float32, NaN where unknown."""
-    found = [_label(log[task.label], task, name) for name, task in spec.feedback.items()]
-    return np.stack(found, axis=1)
+    return np.stack([_label(log[t.label], t, n) for n, t in spec.feedback.items()], axis=1)
 
 
 def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:

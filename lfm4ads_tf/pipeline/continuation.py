@@ -142,8 +142,8 @@ def carry_retrieval(parent: Run, child: Run, seed: int) -> None:
         if (source / "partition.npz").exists():
             shutil.copyfile(source / "partition.npz", staging / "partition.npz")
         version = representations_version(child, seed) if method.sources else None
-        carried = {"entries": [], "representations": version, REFRESHED: parent.version}
-        write_json(staging / "results.json", {**results, **carried})
+        results |= {"entries": [], "representations": version, REFRESHED: parent.version}
+        write_json(staging / "results.json", results)
 
 
 def _first_unseen(parent: Run) -> int:

@@ -31,7 +31,13 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
     target = run.out / "data"
     if (target / "manifest.json").exists() and data_dir is None:
         return run.cache
-    folder = _source(run, data_dir)
+    if (target / "manifest.json").exists() and run.version > 1:
+        raise UserError(
+            "The data of a refreshed version come from its refreshes.",
+            received=f"--data-dir {data_dir}",
+            fix="leave out --data-dir; `train.py refresh` on the run's own folder adds rows",
+        )
+    folder = source_folder(run, data_dir)
     print_ = source_fingerprint(run.spec, folder)
     if (target / "manifest.json").exists():
         if run.cache.manifest["fingerprint"] == print_:
@@ -66,7 +72,7 @@ def download_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lfm4ads_tf"
 
 
-def _source(run: Run, data_dir: Path | None) -> Path:
+def source_folder(run: Run, data_dir: Path | None) -> Path:
     """Folder of the raw tables."""
     if run.spec.dataset is not None:
         return prepare_dataset(

@@ -20,6 +20,7 @@ from lfm4ads_tf.files import is_running, staged_folder, write_json
 from lfm4ads_tf.pipeline.continuation import carry_retrieval, continue_upstream, extend_stored
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.prepare import source_folder
 from lfm4ads_tf.pipeline.run import Run, fingerprint
 from lfm4ads_tf.pipeline.versions import (
     listed_versions,
@@ -73,8 +74,10 @@ def refresh(
     tf.random.set_seed(first.config.seed)
     newest = listed_versions(first)[-1]["version"]
     parent = first if newest == 1 else open_run(version_folder(out, newest))
-    if not files and data_dir is None or files and data_dir is not None:
+    if bool(files) == (data_dir is not None):
         raise UserError("Give the new rows by either --input or --data-dir.")
+    if data_dir is not None:
+        data_dir = source_folder(first, data_dir)
     source = _source(first, files, data_dir)
     made = parent.cache.manifest.get("refresh", {}).get("input")
     if made == source:
@@ -83,8 +86,8 @@ def refresh(
         write_versions(first)
         export(parent)
         return parent
-    seeds = _seeds(parent, seed)
     _refuse_what_cannot_continue(parent)
+    seeds = _seeds(parent, seed)
     rows = _rows(parent, files, data_dir)
     number = newest + 1
     first.begin()

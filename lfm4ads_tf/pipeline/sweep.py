@@ -103,10 +103,8 @@ def sweep(
         for scenario in scenarios
         for candidate in candidates
     ]
-    _LOG.info(
-        "sweep: %d configurations x %d scenarios x %d seeds",
-        len(candidates), len(scenarios), run.config.seeds,
-    )  # fmt: skip
+    shape = (len(candidates), len(scenarios), run.config.seeds)
+    _LOG.info("sweep: %d models: methods %d, scenarios %d, seeds %d", len(trainings), *shape)
     for done, (scenario, candidate, seed) in enumerate(trainings):
         if done and done % 25 == 0:
             _LOG.info("sweep: %d of %d models", done, len(trainings))

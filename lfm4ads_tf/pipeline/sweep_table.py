@@ -32,7 +32,11 @@ def print_sweep(document: Mapping[str, Any], console: Console) -> None:
             console.print(_table(document, scenario))
     chosen = document["chosen"]["all"]
     near = chosen["not_told_apart"]
-    text = "" if near is None else f" (not told apart from it, p >= 0.05: {len(near)} others)"
+    text = (
+        ""
+        if near is None
+        else f" (not told apart from it, p >= 0.05: {len(near)} of {count} others)"
+    )
     console.print(f"chosen for all scenarios: [bold]{escape(chosen['method'])}[/bold]{text}")
     entry = next(
         e

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
 from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
+from lfm4ads_tf.representations.products import add_product
 
 _EPSILON = 1e-6
 
@@ -55,18 +56,32 @@ class Aggregate:
                 layer[keys] *= fold.fade[:, None].astype(np.float32)  # (K', d)
         return fold
 
-    def add(self, layer: str, keys: np.ndarray, weights: csr_array, values: np.ndarray) -> None:
+    def matrix(self, key: np.ndarray, weight: np.ndarray) -> csc_array:
+        """The matrix whose product with vectors is every key's weighted sum, for `add`.
+
+        Args:
+            key: Key of each vector, (N,) integer.
+            weight: Weights, (N,).
+
+        Returns:
+            (K, N) float32, with one entry per vector whose weight is not 0.
+        """
+        kept = weight != 0  # of `last`, one event a key
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        entries = (weight[kept].astype(np.float32), key[kept], ends)
+        return csc_array(entries, shape=(len(self.weight), len(key)))
+
+    def add(self, layer: str, weights: csc_array, values: np.ndarray) -> None:
         """Adds weighted vectors.
 
         Args:
             layer: Name of the layer.
-            keys: Distinct keys (K',).
-            weights: Weight of every vector in every key's sum, (K', N) float32.
+            weights: See `matrix`, (K, N).
             values: Vectors, (N, d) float32.
         """
         if layer not in self.sums:
             self.sums[layer] = np.zeros((len(self.weight), values.shape[1]), np.float32)
-        self.sums[layer][keys] += weights @ values  # (K', d)
+        add_product(weights, values, self.sums[layer])  # (K, d)
 
     def update(self, key: np.ndarray, values: Mapping[str, np.ndarray], time: np.ndarray) -> None:
         """Adds events at once.
@@ -78,9 +93,9 @@ class Aggregate:
         """
         events = EventGroups(key)
         fold = self.begin(events, time)
-        weights = sum_matrix(events, fold.weight, np.arange(len(key)), len(key))
+        weights = self.matrix(key, fold.weight)
         for layer, vectors in values.items():
-            self.add(layer, events.keys, weights, np.asarray(vectors, np.float32))
+            self.add(layer, weights, np.asarray(vectors, np.float32))
 
     def merge(self, other: Aggregate) -> None:
         """Adds the events of another state over the same keys."""
@@ -109,26 +124,3 @@ class Aggregate:
             variance = np.einsum("kd,kd->k", values, values) / values.shape[1]
             values /= np.sqrt(variance + _EPSILON)[:, None]
         return values
-
-
-def sum_matrix(
-    events: EventGroups, weight: np.ndarray, column: np.ndarray, columns: int
-) -> csr_array:
-    """The matrix whose product with vectors is every key's weighted sum.
-
-    Args:
-        events: N events.
-        weight: Their weights, (N,).
-        column: Row of each event's vector, (N,).
-        columns: Number of vectors.
-
-    Returns:
-        (K', columns) float32.
-    """
-    order, data = events.order, weight[events.order].astype(np.float32)
-    ends = np.concatenate([[0], np.cumsum(events.lengths)])
-    kept = data != 0  # of `last`, one event a key
-    if not kept.all():
-        ends = np.concatenate([[0], np.cumsum(kept)])[ends]
-        order, data = order[kept], data[kept]
-    return csr_array((data, column[order], ends), shape=(len(events.keys), columns))

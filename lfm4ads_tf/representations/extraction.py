@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,11 +16,12 @@ import tensorflow as tf
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.input import apply, batches
+from lfm4ads_tf.data.splits import TEST, VALID
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.part import State
-from lfm4ads_tf.representations.side_states import Events, SideStates
+from lfm4ads_tf.representations.side_states import BRANCHES, Events, SideStates, feed_of
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
 _BATCH = 8192
@@ -80,17 +81,16 @@ class Extraction:
                 self._submit(side, states.begin, events[side])
             # With a user's events side by side, few keys are touched by a batch.
             order = np.argsort(events["user"].key, kind="stable")
-        data = batches(self.cache, rows[order], _BATCH, refresh="daily")
-        start = 0
-        for out in apply(_represent, data, self._model):
-            values = {name: out[name].numpy() for name in self.layers}
-            places = order[start : start + _BATCH]
-            for side, states in self._sides.items():
-                if scanned:
-                    self._submit(side, self._scan, states, events[side], rows, places, values)
-                else:
-                    self._submit(side, states.add, places, values)
-            start += len(places)
+        for chosen, layers in self._portions(events["user"].branch, order, scanned):
+            start = 0
+            for values in self._activations(rows[chosen], layers):
+                places = chosen[start : start + _BATCH]
+                for side, states in self._sides.items():
+                    if scanned:
+                        self._submit(side, self._scan, states, events[side], rows, places, values)
+                    else:
+                        self._submit(side, states.add, places, values)
+                start += len(places)
         where = self._where(period, state)
         for side, states in self._sides.items():
             self._submit(side, self._write, states, events[side], where)
@@ -107,21 +107,49 @@ class Extraction:
         cache, trained = self.cache, state == "train"
         first = int(cache.period[cache.train_rows].min()) if trained else 0
         places = cache.ahead(max(period + 1, first), daily=not trained)
-        data = batches(cache, places, _BATCH, ahead=True)
-        found = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
+        if not len(places):
+            return
         where = self._where(period, state)
         active = cache.period[cache.ahead_row[places]] == period
-        for k, (side, name) in enumerate((("user", "UR"), ("item", "IR"))):
+        for side, name, tower in (("user", "UR", _user_tower), ("item", "IR", _item_tower)):
             codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
             keys, reverse = np.unique(codes[::-1], return_index=True)
             last = len(codes) - 1 - reverse  # places are in the rows' order
-            vectors = np.concatenate([pair[k] for pair in found])[last]
+            data = batches(cache, places[last], _BATCH, ahead=True)
+            vectors = np.concatenate([v.numpy() for v in apply(tower, data, self._model)])
             of_period = active[last]
             for chosen, kind in ((of_period, state), (~of_period, "refresh")):
                 if chosen.any():
                     raw = self._sides[side].keys.take(pa.array(keys[chosen]))
                     add = partial(self._writer.add, valid_from=period + 1, period=where["period"])
                     self._submit(side, partial(add, state=kind), name, raw, vectors[chosen])
+
+    def _portions(
+        self, branch: np.ndarray, order: np.ndarray, scanned: bool
+    ) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+        """Places of a period in the order of scoring, and the layers that are needed of them.
+
+        Where branches feed layers of their own, a row passes through its own branch alone.
+        """
+        feeds = {layer: feed_of(layer, self.config) for layer in self.layers}
+        if scanned or not set(BRANCHES) & set(feeds.values()):
+            yield order, tuple(self.layers)
+            return
+        for index, name in enumerate(BRANCHES):
+            chosen = order[branch[order] == index]
+            layers = tuple(n for n, feed in feeds.items() if feed not in BRANCHES or feed == name)
+            if len(chosen) and layers:
+                yield chosen, layers
+
+    def _activations(
+        self, rows: np.ndarray, layers: tuple[str, ...]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Layer -> (B, d) float32 of each batch."""
+        # On other rows both states are the same, and the frozen one is read faster.
+        held_out = np.isin(self.cache.split[rows], (VALID, TEST)).any()
+        data = batches(self.cache, rows, _BATCH, refresh="daily" if held_out else "frozen")
+        for out in apply(_of_layers(layers), data, self._model):
+            yield {name: value.numpy() for name, value in out.items()}
 
     def _where(self, period: int, state: State) -> dict[str, Any]:
         periods = self.cache.manifest["periods"]
@@ -216,10 +244,21 @@ def chosen_layers(names: list[str], config: RepresentationsConfig) -> list[str]:
     return names if config.layers is None else [n for n in names if n in config.layers]
 
 
-def _represent(model: Upstream, batch: Any) -> dict[str, tf.Tensor]:
-    return model.represent(batch)
+@lru_cache
+def _of_layers(layers: tuple[str, ...]) -> Callable[[Upstream, Any], dict[str, tf.Tensor]]:
+    """The function that gives some layers; one object per choice, so that it is traced once."""
+
+    def represent(model: Upstream, batch: Any) -> dict[str, tf.Tensor]:
+        found = model.represent(batch)
+        # TensorFlow leaves out what these do not depend on.
+        return {name: found[name] for name in layers}
+
+    return represent
 
 
-def _towers(model: Upstream, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    towers = model.backbone.towers(batch)
-    return towers.user, towers.item
+def _user_tower(model: Upstream, batch: Any) -> tf.Tensor:
+    return model.backbone.towers(batch).user
+
+
+def _item_tower(model: Upstream, batch: Any) -> tf.Tensor:
+    return model.backbone.towers(batch).item

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
-from lfm4ads_tf.representations.aggregate import Aggregate, sum_matrix
-from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
+from lfm4ads_tf.representations.aggregate import Aggregate
+from lfm4ads_tf.representations.aggregations.aggregation import Aggregation
 from lfm4ads_tf.representations.aggregations.count_decay import CountDecay
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
 from lfm4ads_tf.representations.aggregations.last import Last
@@ -62,21 +62,6 @@ class _Entry:
     reads: Sequence[tuple[str, str, bool]]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Events of a batch that are of one feed.
-
-    Attributes:
-        events: Places among the feed's events of the period, (M,).
-        column: Rows of the batch, (M,).
-        groups: The events by the place of their key among the period's keys.
-    """
-
-    events: np.ndarray
-    column: np.ndarray
-    groups: EventGroups
-
-
 class _Fed:
     """The events of a period that are of one feed.
 
@@ -88,14 +73,6 @@ class _Fed:
     def __init__(self, fed: np.ndarray, key: np.ndarray) -> None:
         self.rows = np.flatnonzero(fed)
         self.groups = EventGroups(key[self.rows])
-        self._event = np.cumsum(fed) - 1  # place among the feed's events
-        self._fed = fed
-
-    def part(self, places: np.ndarray) -> _Part:
-        """The events among some rows of the period."""
-        column = np.flatnonzero(self._fed[places])
-        events = self._event[places[column]]
-        return _Part(events, column, EventGroups(self.groups.index[events]))
 
 
 class SideStates:
@@ -131,33 +108,33 @@ class SideStates:
                 self._entries.append(_Entry(f"{feed}-{kind}", aggregate, feed, own, reads))
         self._events: Events | None = None
         self._feeds: dict[str, _Fed] = {}
-        self._folds: list[Fold] = []
+        self._weights: list[np.ndarray] = []  # of the period's events, per aggregate
 
     def begin(self, events: Events) -> None:
         """Makes the aggregates ready for a period's events."""
         feeds = self._by_feed(events)
-        self._folds = []
+        self._weights = []
         for entry in self._entries:
             fed = feeds[entry.feed]
-            time = events.time[fed.rows]
-            self._folds.append(entry.aggregate.begin(fed.groups, time))
+            weight = np.zeros(len(events.key))
+            weight[fed.rows] = entry.aggregate.begin(fed.groups, events.time[fed.rows]).weight
+            self._weights.append(weight)
 
     def add(self, places: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Adds the activations of some rows of the period.
 
         Args:
             places: Their places in the period, in any order (B,).
-            values: Layer -> (B, d) float32.
+            values: Layer -> (B, d) float32; layers that none of the rows feed may be left out.
         """
-        parts = {feed: fed.part(places) for feed, fed in self._feeds.items()}
-        for entry, fold in zip(self._entries, self._folds, strict=True):
-            part = parts[entry.feed]
-            if len(part.events):
-                keys = self._feeds[entry.feed].groups.keys[part.groups.keys]
-                weight = fold.weight[part.events]
-                weights = sum_matrix(part.groups, weight, part.column, len(places))
+        if self._events is None:
+            raise RuntimeError("`add` follows `begin`")
+        key = self._events.key[places]
+        for entry, weight in zip(self._entries, self._weights, strict=True):
+            weights = entry.aggregate.matrix(key, weight[places])
+            if weights.nnz:
                 for layer in entry.layers:
-                    entry.aggregate.add(layer, keys, weights, values[layer])
+                    entry.aggregate.add(layer, weights, values[layer])
 
     def scan(
         self, events: Events, values: Mapping[str, np.ndarray]

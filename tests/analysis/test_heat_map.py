@@ -100,7 +100,7 @@ def _document() -> dict[str, Any]:
     untested = {"diff": None, "diff_sd": None, "p": None, "p_holm": None}
     entries = [
         _entry("none", level="none", rank=4, **untested),
-        _entry("feature/linear/UR", level="feature", adapter="linear", diff=0.001, rank=3, **tested),
+        _entry("feature/linear/UR", level="feature", diff=0.001, rank=3, **tested),
         _entry("feature/gate/CR_user@dnn_1", layer="dnn_1", diff=0.013, rank=1, **gate, **tested),
         _entry(
             "module/warm_start/output", level="module", layer="output", diff=0.002, rank=2,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import hashlib
 import io
 import json
 import logging
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -243,3 +246,80 @@ def tensors() -> Callable[[Path], dict[str, Any]]:
         return found
 
     return read
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """A run of five days with its second version.
+
+    Attributes:
+        out: The run folder.
+        days: Day -> folder with the day's `shop.csv`.
+        options: Options of the run's stages, without `--out`.
+        before: Digest of every file of the first version before the refresh.
+        data: Folder of the first days.
+    """
+
+    out: Path
+    days: dict[int, Path]
+    options: list[str]
+    before: dict[str, str]
+    data: Path
+
+    @staticmethod
+    def digests(out: Path) -> dict[str, str]:
+        """Digest of every file of a first version."""
+        return _digests(out)
+
+
+def _digests(out: Path) -> dict[str, str]:
+    """Digest of every file of a first version."""
+    skipped = ("versions", "versions.json", "log.txt", "config.yaml", "tensorboard")
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out)
+        if path.is_file() and name.parts[0] not in skipped:
+            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.fixture(scope="session")
+def refreshed(
+    tmp_path_factory: pytest.TempPathFactory,
+    shop_module: dict[str, Any],
+    shop_yaml: str,
+    small: list[str],
+) -> Refreshed:
+    folder = tmp_path_factory.mktemp("refresh")
+    columns = shop_module["COLUMNS"].split(",")
+    rows = shop_module["shop_rows"](2000)
+    day = [int(row[columns.index("day")]) % 100 for row in rows]
+    days = {}
+    for name, wanted in {0: range(1, 6), 6: [6], 7: [7]}.items():
+        (folder / f"day{name}").mkdir()
+        days[name] = folder / f"day{name}"
+        with (days[name] / "shop.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows(
+                [columns, *[r for r, d in zip(rows, day, strict=True) if d in wanted]]
+            )
+    spec = shop_yaml.replace("20260106", "20260104").replace("20260107", "20260105")
+    (folder / "shop.yaml").write_text(spec, "utf-8")
+    options = ["--spec", str(folder / "shop.yaml"), *small, "--scenarios", "home"]
+    options += ["--set", "downstream.min_rows=50", "--set", "retrieval.methods=[model/IR*UR]"]
+    options += ["--set", "upstream.training.checkpoint_every=3"]
+    out = folder / "run"
+    data = ["--data-dir", str(days.pop(0))]
+    for stage in ("prepare", "pretrain", "extract", "transfer", "retrieve"):
+        done = _run_cli(stage, *options, *(data if stage == "prepare" else []), "--out", out)
+        assert done.code == 0, done.text
+    before = _digests(out)
+    done = _run_cli("refresh", "--out", out, "--input", days[6] / "shop.csv", "--quiet")
+    assert done.code == 0, done.text
+    assert "version 2" in done.out
+    return Refreshed(out, days, options, before, Path(data[1]))
+
+
+@pytest.fixture()
+def refreshed_copy(refreshed: Refreshed, tmp_path: Path) -> Path:
+    """The run with both versions, to be changed."""
+    return Path(shutil.copytree(refreshed.out, tmp_path / "run"))

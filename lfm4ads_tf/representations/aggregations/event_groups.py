@@ -17,21 +17,20 @@ class EventGroups:
         keys: Distinct codes, ascending, (K',).
         index: Place of each event's key in `keys`, (N,).
         lengths: Events of each key, (K',).
+        order: Events by key, those of a key in their order, (N,).
+        starts: Where each key's events begin in `order`, (K',).
     """
 
     def __init__(self, key: np.ndarray) -> None:
-        self.keys, self.index = np.unique(key, return_inverse=True)
-        self.lengths = np.bincount(self.index, minlength=len(self.keys))
-
-    @cached_property
-    def order(self) -> np.ndarray:
-        """Events by key, those of a key in their order, (N,)."""
-        return np.argsort(self.index, kind="stable")
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """Where each key's events begin in `order`, (K',)."""
-        return np.cumsum(self.lengths) - self.lengths
+        self.order = np.argsort(key, kind="stable")
+        ordered = key[self.order]
+        self.starts = np.flatnonzero(
+            np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(key)]
+        )
+        self.keys = ordered[self.starts]
+        self.lengths = np.diff(self.starts, append=len(key))
+        self.index = np.empty(len(key), np.int64)
+        self.index[self.order] = np.repeat(np.arange(len(self.keys)), self.lengths)
 
     @cached_property
     def rank(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Ablation tables of transfer on KuaiRand, from finished runs.
 
     python -m benchmarks.ablations methods GROUP [GROUP ...]
-    python -m benchmarks.ablations table OUT [OUT ...] [--slice all] [--refresh frozen]
+    python -m benchmarks.ablations table OUT [OUT ...] [--group GROUP] [--slice all]
 
 `methods` prints the method names of some groups, comma-separated, for
 `train.py transfer --methods`. `table` prints one Markdown table of the runs' `metrics.json`: test
@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ _ALL = f"{_UR_IR}+{_CR}+CR_item@ad.cross_2"
 _LAYERS = ("towers", "ad.fm", "ad.cross_1", "ad.cross_2", "ad.dnn_1", "ad.dnn_2", "content.cross_2")
 
 GROUPS: dict[str, list[str]] = {
-    "baselines": ["none", "feature/linear/UR", "full"],
+    "baselines": ["none", "feature/linear/UR", "upstream", "full"],
     "representations": [
         f"feature/mlp/{r}" for r in ("UR", "IR", _CR, "CR_item@ad.cross_2", _UR_IR, _ALL)
     ],
@@ -67,6 +68,11 @@ def methods_of(groups: list[str]) -> list[str]:
                 f"The group '{group}' is unknown.", fix=f"use some of {', '.join(GROUPS)}"
             )
     return list(dict.fromkeys(m for group in groups for m in GROUPS[group]))
+
+
+def trained_methods(groups: list[str]) -> list[str]:
+    """Those of them that are trained; `upstream` is always scored."""
+    return [m for m in methods_of(groups) if m != "upstream"]
 
 
 class AblationTable:
@@ -124,12 +130,21 @@ class AblationTable:
             for seed in sorted(seeds)
         }
 
-    def markdown(self, baselines: tuple[str, ...] = BASELINES) -> str:
-        """The table; differences in AUC points, with the p value of the paired t-test."""
+    def markdown(
+        self, methods: Collection[str] | None = None, baselines: tuple[str, ...] = BASELINES
+    ) -> str:
+        """The table; differences in AUC points, `*` where the paired t-test has p < 0.05.
+
+        Args:
+            methods: Methods that get a line, those of further runs included; all when absent.
+            baselines: Methods that the means are compared with.
+        """
         heads = ["method", "seeds", "mean AUC", *(f"to `{b}`" for b in baselines)]
         heads += [f"tab {s}" for s in self.scenarios]
         lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
         for method in self._auc:
+            if methods is not None and method.partition(" [")[0] not in methods:
+                continue
             mean = self.mean(method)
             values = [v for v in mean.values() if v is not None]
             if not values:
@@ -174,10 +189,11 @@ def main(arguments: list[str] | None = None) -> int:
     table.add_argument("--refresh", default="frozen", choices=["frozen", "daily"])
     table.add_argument("--split", default="test", choices=["valid", "test"])
     table.add_argument("--slice", default="all")
+    table.add_argument("--group", action="append", help="lines of this group alone; repeatable")
     options = parser.parse_args(arguments)
     try:
         if options.command == "methods":
-            print(",".join(methods_of(options.groups)))
+            print(",".join(trained_methods(options.groups)))
             return 0
         documents = {}
         for run in options.runs:
@@ -192,7 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
             split=options.split,
             slice_name=options.slice,
         )
-        print(made.markdown())
+        chosen = methods_of(options.group) if options.group else None
+        print(made.markdown(chosen))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

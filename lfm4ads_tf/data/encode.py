@@ -172,8 +172,8 @@ class _Encoding:
                     self.moving.ahead_columns.append(position)
                     self.moving.ahead_dense.append(later[:, which])
             everything = replace(events, train=np.ones(self.raw.rows, bool))
-            for place, of in ((folder, events), (folder / NEWEST, everything)):
-                keys, n, s, prior = frozen_totals(of)
+            for place, counted in ((folder, events), (folder / NEWEST, everything)):
+                keys, n, s, prior = frozen_totals(counted)
                 key_texts = [
                     dictionary.take(pa.array(parts[keys, j]))
                     for j, (_, dictionary) in enumerate(factorized)

@@ -107,8 +107,6 @@ class Extraction:
         cache, trained = self.cache, state == "train"
         first = int(cache.period[cache.train_rows].min()) if trained else 0
         places = cache.ahead(max(period + 1, first), daily=not trained)
-        if not len(places):
-            return
         where = self._where(period, state)
         active = cache.period[cache.ahead_row[places]] == period
         for side, name, tower in (("user", "UR", _user_tower), ("item", "IR", _item_tower)):

@@ -226,3 +226,41 @@ def test_an_interrupted_refresh_leaves_the_run_as_it_was_and_goes_on(
         np.testing.assert_array_equal(one[1], other[1])
     assert cli(*command).code == 0  # the same files again: nothing is left to do
     assert {p.name for p in (out / "versions").iterdir()} == {"2"}
+
+
+@pytest.mark.slow
+def test_an_exported_index_gets_a_new_version(
+    refreshed: Any,
+    refreshed_copy: Path,
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import tensorflow as tf
+
+    from export import stage
+
+    due = stage._Exports.is_due
+
+    def approximate_alone(self: Any, name: str, source: Any) -> bool:
+        return name == "retrieval_ann" and due(self, name, source)
+
+    monkeypatch.setattr(stage._Exports, "is_due", approximate_alone)
+    index = refreshed_copy / "exports" / "retrieval_ann"
+    index.mkdir(parents=True)
+    stage.export_index(open_run(refreshed_copy))
+    path = refreshed.days[7] / "shop.csv"
+    done = cli("refresh", "--out", refreshed_copy, "--input", path, "--quiet")
+    assert done.code == 0, done.text
+    assert sorted(p.name for p in index.iterdir()) == ["1", "2"]
+    again = cli("refresh", "--out", refreshed_copy, "--input", path, "--quiet")
+    assert again.code == 0 and sorted(p.name for p in index.iterdir()) == ["1", "2"]
+    newest = open_run(refreshed_copy / "versions" / "3")
+    blessing = json.loads((index / "2" / "blessing.json").read_text("utf-8"))
+    assert blessing["source"]["method"] == "model/IR*UR"
+    served = tf.saved_model.load(str(index / "2"))
+    assert served.signatures
+    # the centroids are the first version's, unless the items moved too far from them
+    kept = "the items have moved away" not in done.text
+    files = [v / "retrieval" for v in (refreshed_copy, newest.out)]
+    one, other = (np.load(next(f.rglob("partition.npz")))["centroids"] for f in files)
+    assert np.array_equal(one, other) == kept

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,27 @@ from lfm4ads_tf.errors import UserError
 
 RepresentationLookup = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Rows (B,) -> representation name -> (B, d + 1) float32, the last column flagging presence."""
+
+
+@dataclass
+class _Source:
+    """What batches are read from."""
+
+    cache: EncodedCache
+    order: np.ndarray
+    representations: RepresentationLookup | None
+
+
+def _alive(held: weakref.ref[_Source]) -> _Source:
+    """The source of a data set.
+
+    Raises:
+        RuntimeError: The data set is gone while one of its iterators still runs.
+    """
+    source = held()
+    if source is None:
+        raise RuntimeError("A data set must be kept while it is iterated.")
+    return source
 
 
 def batches(
@@ -47,6 +70,10 @@ def batches(
         A dataset of `EncodedBatch` dictionaries.
     """
     count = -(-len(order) // batch_size)
+    # TensorFlow keeps every function given to numpy_function for the life of the process, so ours
+    # must not hold the data: the data set does.
+    source = _Source(cache, order, representations)
+    held = weakref.ref(source)
     example = _flatten(_load(cache, order[:1], refresh, representations, ahead))
     signature = [tf.as_dtype(value.dtype) for value in example.values()]
     names = list(example)
@@ -54,7 +81,7 @@ def batches(
     failures: list[UserError] = []
     announced = 0  # windows that were asked for
 
-    def announce(index: int) -> None:
+    def announce(index: int, own: _Source) -> None:
         """Asks for the windows that this batch reads and for the one behind them."""
         nonlocal announced
         if window is None:
@@ -62,16 +89,18 @@ def batches(
         if index == start:
             announced = start * batch_size // window
         last = (index + 1) * batch_size // window + 1
-        for k in range(announced, min(last + 1, -(-len(order) // window))):
-            rows = order[k * window : (k + 1) * window]
-            cache.read_ahead(slice(int(rows.min()), int(rows.max()) + 1))
+        for k in range(announced, min(last + 1, -(-len(own.order) // window))):
+            rows = own.order[k * window : (k + 1) * window]
+            own.cache.read_ahead(slice(int(rows.min()), int(rows.max()) + 1))
             announced = k + 1
 
     def load(index: np.ndarray) -> list[np.ndarray]:
-        rows = order[int(index) * batch_size : (int(index) + 1) * batch_size]
+        own = _alive(held)
+        rows = own.order[int(index) * batch_size : (int(index) + 1) * batch_size]
         try:
-            announce(int(index))
-            return list(_flatten(_load(cache, rows, refresh, representations, ahead)).values())
+            announce(int(index), own)
+            batch = _load(own.cache, rows, refresh, own.representations, ahead)
+            return list(_flatten(batch).values())
         except UserError as error:
             failures.append(error)
             raise
@@ -85,6 +114,7 @@ def batches(
     dataset = tf.data.Dataset.range(start, count)
     dataset = dataset.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
     vars(dataset)["failures"] = failures
+    vars(dataset)["source"] = source
     return dataset
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.sparse import csc_array
 
 from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
-from lfm4ads_tf.representations.products import add_product
+from lfm4ads_tf.representations.key_sums import KeySums
 
 _EPSILON = 1e-6
 
@@ -56,32 +55,17 @@ class Aggregate:
                 layer[keys] *= fold.fade[:, None].astype(np.float32)  # (K', d)
         return fold
 
-    def matrix(self, key: np.ndarray, weight: np.ndarray) -> csc_array:
-        """The matrix whose product with vectors is every key's weighted sum, for `add`.
-
-        Args:
-            key: Key of each vector, (N,) integer.
-            weight: Weights, (N,).
-
-        Returns:
-            (K, N) float32, with one entry per vector whose weight is not 0.
-        """
-        kept = weight != 0  # of `last`, one event a key
-        ends = np.concatenate([[0], np.cumsum(kept)])
-        entries = (weight[kept].astype(np.float32), key[kept], ends)
-        return csc_array(entries, shape=(len(self.weight), len(key)))
-
-    def add(self, layer: str, weights: csc_array, values: np.ndarray) -> None:
+    def add(self, layer: str, events: KeySums, values: np.ndarray) -> None:
         """Adds weighted vectors.
 
         Args:
             layer: Name of the layer.
-            weights: See `matrix`, (K, N).
+            events: The vectors' keys and weights.
             values: Vectors, (N, d) float32.
         """
         if layer not in self.sums:
             self.sums[layer] = np.zeros((len(self.weight), values.shape[1]), np.float32)
-        add_product(weights, values, self.sums[layer])  # (K, d)
+        events.add_to(self.sums[layer], values)  # (K, d)
 
     def update(self, key: np.ndarray, values: Mapping[str, np.ndarray], time: np.ndarray) -> None:
         """Adds events at once.
@@ -93,9 +77,9 @@ class Aggregate:
         """
         events = EventGroups(key)
         fold = self.begin(events, time)
-        weights = self.matrix(key, fold.weight)
+        summed = KeySums(key, fold.weight)
         for layer, vectors in values.items():
-            self.add(layer, weights, np.asarray(vectors, np.float32))
+            self.add(layer, summed, np.asarray(vectors, np.float32))
 
     def merge(self, other: Aggregate) -> None:
         """Adds the events of another state over the same keys."""

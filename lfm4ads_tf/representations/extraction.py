@@ -19,12 +19,13 @@ from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import TEST, VALID
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.representations.aggregations.event_groups import by_key
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.part import State
 from lfm4ads_tf.representations.side_states import BRANCHES, Events, SideStates, feed_of
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
-_BATCH = 8192
+_BATCH = 4096
 _SECONDS_PER_HOUR = 3600.0
 _AHEAD = 6  # pieces of work that may wait: bounds the activations held at a time
 
@@ -80,7 +81,7 @@ class Extraction:
             for side, states in self._sides.items():
                 self._submit(side, states.begin, events[side])
             # With a user's events side by side, few keys are touched by a batch.
-            order = np.argsort(events["user"].key, kind="stable")
+            order = by_key(events["user"].key)
         for chosen, layers in self._portions(events["user"].branch, order, scanned):
             start = 0
             for values in self._activations(rows[chosen], layers):
@@ -107,14 +108,15 @@ class Extraction:
         cache, trained = self.cache, state == "train"
         first = int(cache.period[cache.train_rows].min()) if trained else 0
         places = cache.ahead(max(period + 1, first), daily=not trained)
+        data = batches(cache, places, _BATCH, ahead=True)
+        found = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
         where = self._where(period, state)
         active = cache.period[cache.ahead_row[places]] == period
-        for side, name, tower in (("user", "UR", _user_tower), ("item", "IR", _item_tower)):
+        for k, (side, name) in enumerate((("user", "UR"), ("item", "IR"))):
             codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
             keys, reverse = np.unique(codes[::-1], return_index=True)
             last = len(codes) - 1 - reverse  # places are in the rows' order
-            data = batches(cache, places[last], _BATCH, ahead=True)
-            vectors = np.concatenate([v.numpy() for v in apply(tower, data, self._model)])
+            vectors = np.concatenate([pair[k] for pair in found])[last]
             of_period = active[last]
             for chosen, kind in ((of_period, state), (~of_period, "refresh")):
                 if chosen.any():
@@ -254,9 +256,6 @@ def _of_layers(layers: tuple[str, ...]) -> Callable[[Upstream, Any], dict[str, t
     return represent
 
 
-def _user_tower(model: Upstream, batch: Any) -> tf.Tensor:
-    return model.backbone.towers(batch).user
-
-
-def _item_tower(model: Upstream, batch: Any) -> tf.Tensor:
-    return model.backbone.towers(batch).item
+def _towers(model: Upstream, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    towers = model.backbone.towers(batch)
+    return towers.user, towers.item

@@ -22,6 +22,7 @@ from lfm4ads_tf.representations.aggregations.last import Last
 from lfm4ads_tf.representations.aggregations.mean import Mean
 from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
 from lfm4ads_tf.representations.config import AggregationKind, RepresentationsConfig
+from lfm4ads_tf.representations.key_sums import KeySums
 from lfm4ads_tf.representations.names import Side, cross_name
 
 BRANCHES = ("content", "ad")
@@ -131,10 +132,10 @@ class SideStates:
             raise RuntimeError("`add` follows `begin`")
         key = self._events.key[places]
         for entry, weight in zip(self._entries, self._weights, strict=True):
-            weights = entry.aggregate.matrix(key, weight[places])
-            if weights.nnz:
+            summed = KeySums(key, weight[places])
+            if len(summed.keys):
                 for layer in entry.layers:
-                    entry.aggregate.add(layer, weights, values[layer])
+                    entry.aggregate.add(layer, summed, values[layer])
 
     def scan(
         self, events: Events, values: Mapping[str, np.ndarray]

@@ -20,6 +20,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.training.gradient_registry import released_gradients
 from lfm4ads_tf.training.schedule import Phase
 from lfm4ads_tf.training.step import LossFunction, make_optimizer, training_step
 
@@ -109,6 +110,10 @@ class Trainer:
         Raises:
             UserError: The loss is not finite.
         """
+        with released_gradients():
+            return self._fit(phases)
+
+    def _fit(self, phases: Sequence[Phase]) -> TrainingResult:
         position = self.checkpoint.restore()
         if position.step:
             _LOG.info(

@@ -33,6 +33,8 @@ PERIODS = (2, 5)
 class FakeRun:
     """What `initialise` reads of a run."""
 
+    version = 1
+
     def __init__(self, cache: Any, folder: Path, **downstream: Any) -> None:
         raw = {
             "upstream": {"network": NETWORK, "embeddings": {"dim": 4, "shards": 2}},

@@ -247,7 +247,8 @@ def test_an_exported_index_gets_a_new_version(
     monkeypatch.setattr(stage._Exports, "is_due", approximate_alone)
     index = refreshed_copy / "exports" / "retrieval_ann"
     index.mkdir(parents=True)
-    stage.export_index(open_run(refreshed_copy))
+    second = open_run(refreshed_copy / "versions" / "2")
+    stage.export_index(second)
     path = refreshed.days[7] / "shop.csv"
     done = cli("refresh", "--out", refreshed_copy, "--input", path, "--quiet")
     assert done.code == 0, done.text
@@ -259,8 +260,8 @@ def test_an_exported_index_gets_a_new_version(
     assert blessing["source"]["method"] == "model/IR*UR"
     served = tf.saved_model.load(str(index / "2"))
     assert served.signatures
-    # the centroids are the first version's, unless the items moved too far from them
+    # the centroids are the second version's, unless the items moved too far from them
     kept = "the items have moved away" not in done.text
-    files = [v / "retrieval" for v in (refreshed_copy, newest.out)]
+    files = [v.out / "retrieval" for v in (second, newest)]
     one, other = (np.load(next(f.rglob("partition.npz")))["centroids"] for f in files)
     assert np.array_equal(one, other) == kept

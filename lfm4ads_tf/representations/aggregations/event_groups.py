@@ -22,7 +22,7 @@ class EventGroups:
     """
 
     def __init__(self, key: np.ndarray) -> None:
-        self.order = np.argsort(key, kind="stable")
+        self.order = by_key(key)
         ordered = key[self.order]
         self.starts = np.flatnonzero(
             np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(key)]
@@ -44,3 +44,14 @@ class EventGroups:
         if not len(time):
             return np.zeros(0)
         return np.maximum.reduceat(time[self.order], self.starts)
+
+
+def by_key(key: np.ndarray) -> np.ndarray:
+    """Events by key, those of a key in their order.
+
+    Args:
+        key: Code of each event's key, (N,) integer, not negative.
+    """
+    if len(key) and int(key.max()) <= np.iinfo(np.uint16).max:
+        key = key.astype(np.uint16)  # NumPy sorts it by radix, ten times as fast
+    return np.argsort(key, kind="stable")

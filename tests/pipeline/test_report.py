@@ -52,6 +52,10 @@ def _cache(folder: Path) -> dict[str, np.ndarray]:
         "time": 1.6e9 + 60.0 * np.arange(ROWS),
         "split": np.repeat([0, 1, 2], ROWS // 3).astype(np.int8),
         "period": np.repeat([0, 1, 2], ROWS // 3).astype(np.int32),
+        "ahead_row": np.zeros(0, np.int64),
+        "ahead_period": np.zeros(0, np.int32),
+        "ahead_daily": np.zeros(0, bool),
+        "ahead_dense": np.zeros((0, 0), np.float32),
     }
     layout = FeatureLayout(
         fields=(IdField("user_id", "user", "user_id"),),
@@ -70,7 +74,9 @@ def _cache(folder: Path) -> dict[str, np.ndarray]:
     }
     folder.mkdir(parents=True)
     keys = {side: pa.array([str(k) for k in range(30)]) for side in ("user", "item")}
-    write_cache(folder, CacheContent(layout, columns, {}, [], None, {}, None, keys, manifest))
+    write_cache(
+        folder, CacheContent(layout, columns, {}, [], None, {}, [], {}, None, keys, manifest)
+    )
     return columns
 
 

@@ -61,6 +61,10 @@ def write_random_cache(folder: Path, rows: int, bags: int = 0) -> EncodedCache:
         "time": np.arange(rows, dtype=np.float64),
         "split": zeros.astype(np.int8),
         "period": zeros,
+        "ahead_row": np.zeros(0, np.int64),
+        "ahead_period": np.zeros(0, np.int32),
+        "ahead_daily": np.zeros(0, bool),
+        "ahead_dense": np.zeros((0, 0), np.float32),
     }
     ragged = {}
     for name in bag_names:
@@ -73,6 +77,8 @@ def write_random_cache(folder: Path, rows: int, bags: int = 0) -> EncodedCache:
         moving_columns=[],
         moving_dense=None,
         moving_bags={},
+        ahead_columns=[],
+        ahead_bags={},
         best_possible=None,
         keys={"user": pa.array(["u"]), "item": pa.array(["i"])},
         manifest={},

@@ -6,15 +6,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 # Creates the environment, installs exact tested versions, runs the whole pipeline on MovieLens.
 demo: $(VENV)/.installed
 	$(BIN)/python train.py
 
-# Creates the environment, installs exact tested versions, runs the tests.
+# Creates the environment, installs exact tested versions, runs the tests but the slow ones.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

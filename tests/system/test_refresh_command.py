@@ -24,6 +24,8 @@ from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import read_weights
 
+pytestmark = pytest.mark.slow
+
 METHOD = "feature_linear_UR"
 
 

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
+pytestmark = pytest.mark.slow
+
 GATE = "feature/gate/CR_user@dnn_1"
 START = "module/warm_start/dnn_1"
 GRID = ["none", "feature/linear/UR", "module/isomorphic", GATE, START]

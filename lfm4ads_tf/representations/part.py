@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 State = Literal["train", "daily", "refresh"]
 
@@ -28,3 +29,9 @@ class Part:
     period: str
     state: State
     rows: int
+
+
+def all_parts(entry: Mapping[str, Any]) -> list[Part]:
+    """Parts of a representation in a manifest, by the period from which they are valid."""
+    found = [Part(**part) for part in (*entry["parts"], *entry.get("refreshed", []))]
+    return sorted(found, key=lambda part: part.valid_from)

@@ -17,7 +17,7 @@ from lfm4ads_tf.data.input import RepresentationLookup
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.representations.names import side_of
-from lfm4ads_tf.representations.part import Part, State
+from lfm4ads_tf.representations.part import Part, State, all_parts
 
 
 class RepresentationStore:
@@ -174,8 +174,7 @@ class RepresentationStore:
 
     def _read(self, name: str, states: Sequence[State]) -> list[tuple[Part, pa.Array, np.ndarray]]:
         out = []
-        for entry in self._entry(name)["parts"]:
-            part = Part(**entry)
+        for part in all_parts(self._entry(name)):
             if part.state in states or (part.state == "refresh" and "train" in states):
                 table = pq.read_table(self.folder / part.file)
                 keys = table["key"].combine_chunks()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.representations.names import is_item_side
-from lfm4ads_tf.representations.part import Part, State
+from lfm4ads_tf.representations.part import Part, State, all_parts
 from lfm4ads_tf.representations.store import RepresentationStore
 
 
@@ -38,7 +38,7 @@ class RepresentationWriter:
         """Takes over the parts of an earlier version; the files are linked where possible."""
         for name, entry in earlier.manifest["representations"].items():
             self._dims[name] = entry["dim"]
-            self._parts[name] = [Part(**part) for part in entry["parts"]]
+            self._parts[name] = all_parts(entry)
             (self.folder / name).mkdir()
             for part in self._parts[name]:
                 try:
@@ -113,8 +113,11 @@ class RepresentationWriter:
         names = sorted(dict.fromkeys([*self._parts, *self._events]), key=is_item_side)
         found: dict[str, Any] = {}
         for name in names:
-            parts = [asdict(p) for p in self._parts.get(name, [])]
+            made = self._parts.get(name, [])
+            parts = [asdict(p) for p in made if p.state != "refresh"]
             found[name] = {"dim": self._dims[name], "parts": parts}
+            if len(parts) < len(made):
+                found[name]["refreshed"] = [asdict(p) for p in made if p.state == "refresh"]
             if name in self._events:
                 self._events[name].flush()  # type: ignore[attr-defined]
                 found[name]["events"] = f"{name}/events.npy"

@@ -109,7 +109,7 @@ def parts(store: RepresentationStore) -> dict[tuple[str, str, int], dict[str, np
     """(name, state, valid_from) -> key -> vector."""
     out = {}
     for name, entry in store.manifest["representations"].items():
-        for part in entry["parts"]:
+        for part in [*entry["parts"], *entry.get("refreshed", [])]:
             table = pq.read_table(store.folder / part["file"])
             vectors = np.array(table["vector"].to_pylist(), np.float32)
             keys = table["key"].to_pylist()

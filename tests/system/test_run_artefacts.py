@@ -16,7 +16,7 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.splits import TRAIN
+from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 
 TASKS = ["click", "order"]
 
@@ -78,6 +78,16 @@ def test_only_keys_with_events_in_the_period_are_stored(shop_run: Any, cache: En
         assert set(table["valid_from"].to_pylist()) == {part["period"]}
         seen = keys[np.unique(cache.user[cache.period == part["valid_from"] - 1])]
         assert sorted(table["key"].to_pylist()) == sorted(seen)
+    # After training the other keys' UR are made anew by the final weights, beside the parts.
+    (again,) = manifest["representations"]["UR"]["refreshed"]
+    last = max(
+        p["valid_from"] for p in manifest["representations"]["UR"]["parts"] if p["state"] == "train"
+    )
+    assert again["valid_from"] == last
+    trained = np.isin(cache.split, (TRAIN, AUXILIARY))
+    late = trained & (cache.period == last - 1)
+    others = set(keys[np.unique(cache.user[trained])]) - set(keys[np.unique(cache.user[late])])
+    assert set(pq.read_table(folder / again["file"])["key"].to_pylist()) == others
 
 
 def test_metrics_json_has_the_documented_form(shop_metrics: dict[str, Any]) -> None:

@@ -142,9 +142,9 @@ class AblationTable:
         heads = ["method", "seeds", "mean AUC", *(f"to `{b}`" for b in baselines)]
         heads += [f"tab {s}" for s in self.scenarios]
         lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
-        for method in self._auc:
-            if methods is not None and method.partition(" [")[0] not in methods:
-                continue
+        order = list(methods) if methods is not None else [m.partition(" [")[0] for m in self._auc]
+        chosen = [m for m in self._auc if m.partition(" [")[0] in order]
+        for method in sorted(chosen, key=lambda m: order.index(m.partition(" [")[0])):
             mean = self.mean(method)
             values = [v for v in mean.values() if v is not None]
             if not values:

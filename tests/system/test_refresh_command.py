@@ -111,9 +111,10 @@ def test_every_row_sees_the_latest_earlier_part(refreshed: Any) -> None:
         item = name.startswith("CR_item")
         codes = cache.item if item else cache.user
         keys = cache.keys("item" if item else "user").take(codes).to_pylist()
+        entry = store.manifest["representations"][name]
         parts = [
             (part["valid_from"], pq.read_table(store.folder / part["file"]).to_pydict())
-            for part in store.manifest["representations"][name]["parts"]
+            for part in [*entry["parts"], *entry.get("refreshed", [])]
         ]
         held = [(v, dict(zip(t["key"], t["vector"], strict=True))) for v, t in parts]
         for refresh in ("frozen", "daily"):

@@ -95,23 +95,19 @@ def _command(name: str) -> Callable[..., None]:
         quiet: QuietOption = False,
     ) -> None:
         with native_stderr_hidden():  # TensorFlow's start-up banner
-            from lfm4ads_tf.pipeline.stages import Selection, run_stages
+            from lfm4ads_tf.pipeline.stages import Selection, resolve_run, run_stages
 
-        selection = Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods)
-        stages = STAGES if name == "run" else (name,)
-        run_stages(
-            stages,
+        run = resolve_run(
             spec=spec,
-            data_dir=data_dir,
             out=out,
             assignments=assignments or [],
-            selection=selection,
+            selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
             config=config,
             overwrite=overwrite,
             quiet=quiet,
-            console=_console(),
-            export=_export,
         )
+        stages = STAGES if name == "run" else (name,)
+        run_stages(stages, run, data_dir=data_dir, console=_console(), export=_export)
 
     command.__doc__ = _HELP[name]
     return command
@@ -156,20 +152,24 @@ def sweep(
 ) -> None:
     """Rank layers, granularities and adapters on validation and write the chosen one."""
     with native_stderr_hidden():
-        from lfm4ads_tf.pipeline.stages import Selection
+        from lfm4ads_tf.pipeline.stages import Selection, resolve_run
         from lfm4ads_tf.pipeline.sweep import run_sweep
         from lfm4ads_tf.pipeline.sweep_options import SweepOptions
 
-    run_sweep(
-        SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
+    run = resolve_run(
         spec=spec,
-        data_dir=data_dir,
         out=out,
         assignments=assignments or [],
         selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
         config=config,
         overwrite=overwrite,
         quiet=quiet,
+    )
+    run_sweep(
+        SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
+        run,
+        further=methods is not None,
+        data_dir=data_dir,
         console=_console(),
     )
 

@@ -161,6 +161,11 @@ class EncodedCache:
         return np.flatnonzero(self.split == SPLITS["train"])
 
     @cached_property
+    def first_period(self) -> int:
+        """First period with training rows, auxiliary ones excluded."""
+        return int(self.period[self.train_rows].min())
+
+    @cached_property
     def auxiliary_rows(self) -> np.ndarray:
         """Auxiliary rows in order."""
         return np.flatnonzero(self.split == AUXILIARY)

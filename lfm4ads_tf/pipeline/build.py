@@ -11,6 +11,7 @@ import tf_keras
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.downstream import DownstreamModel
@@ -29,18 +30,24 @@ COPIED_TABLES = "copied_tables"
 
 
 def foundation(
-    layout: FeatureLayout, config: RunConfig, seed: int, *, shards: int | None = None
+    layout: FeatureLayout,
+    config: RunConfig,
+    seed: int,
+    *,
+    shards: int | None = None,
+    storage: ServedStorage = "float32",
 ) -> Upstream:
     """The configured upstream of a seed, at its initial weights.
 
     Args:
         shards: Number of shards of tables for inference, see `EmbeddingsConfig.served`; the
             tables as they are trained when absent.
+        storage: Type of the tables for inference.
     """
     part = config.upstream
     embeddings = part.embeddings
     if shards is not None:
-        embeddings = embeddings.served(shards)
+        embeddings = embeddings.served(shards, storage)
     own = derive(seed, "upstream")
     model: Upstream
     if part.model == "mmoe":
@@ -59,6 +66,7 @@ def downstream(
     seed: int,
     *,
     shards: int | None = None,
+    storage: ServedStorage = "float32",
 ) -> DownstreamModel:
     """The downstream of a seed and method, at its initial weights.
 
@@ -66,7 +74,7 @@ def downstream(
 
     Args:
         dims: Widths of the stored representations.
-        shards: As for `foundation`.
+        shards, storage: As for `foundation`.
     """
     part, upstream = config.downstream, config.upstream
     own = derive(seed, "downstream")
@@ -78,7 +86,7 @@ def downstream(
         network, embeddings = _upstream_network(config), upstream.embeddings
         embeddings = _copied(read, embeddings, method.warm_start.frozen)
     if shards is not None:
-        embeddings = embeddings.served(shards)
+        embeddings = embeddings.served(shards, storage)
     options = (
         part
         if part.token_dim
@@ -89,7 +97,7 @@ def downstream(
         network,
         embeddings,
         adapters=method.adapters(options, own),
-        module=_module(layout, of_module, config, method, own, shards),
+        module=_module(layout, of_module, config, method, own, shards, storage),
         seed=own,
     )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))
@@ -103,6 +111,7 @@ def _module(
     method: Method,
     seed: int,
     shards: int | None,
+    storage: ServedStorage,
 ) -> IsomorphicModule | None:
     """The isomorphic module of a method, None if it has none."""
     if method.isomorphic is None:
@@ -112,7 +121,7 @@ def _module(
     if not fresh:
         embeddings = _copied(read, embeddings, frozen)
     if shards is not None:
-        embeddings = embeddings.served(shards)
+        embeddings = embeddings.served(shards, storage)
     return IsomorphicModule(
         read,
         layout,

@@ -12,15 +12,13 @@ import numpy as np
 
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.files import staged_folder, write_json
-from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.extract import open_store, representations_version
 from lfm4ads_tf.pipeline.pretrain import (
     load_upstream,
     stored_results,
-    task_loss,
     upstream_entries,
+    upstream_trainer,
 )
-from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED
 from lfm4ads_tf.pipeline.run import Run
@@ -30,7 +28,6 @@ from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, read_weights, write_weights
 from lfm4ads_tf.training.schedule import continuation
-from lfm4ads_tf.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
 _SNAPSHOTS = "snapshots"
@@ -47,22 +44,8 @@ def continue_upstream(parent: Run, child: Run, seed: int) -> None:
         return
     cache, training = child.cache, child.config.upstream.training
     began = time.perf_counter()
-    model = build.foundation(cache.layout, child.config, seed)
-    embeddings = model.backbone.embeddings
-    load_pretrained_tables(child, embeddings, child.config.upstream.embeddings)
-    write_json(folder / "manifest.json", embeddings.manifest())
-    trainer = Trainer(
-        model,
-        [embeddings],
-        task_loss(model, cache, training.task_weights),
-        cache,
-        training,
-        seed=seed,
-        label=f"upstream seed {seed}, version {child.version}",
-        folder=folder,
-        tensorboard=child.tensorboard(folder),
-        quiet=child.quiet,
-    )
+    trainer = upstream_trainer(child, seed, label=f"upstream seed {seed}, version {child.version}")
+    model = trainer.model
     TrainingCheckpoint(earlier, model, trainer.optimizer).restore()  # the optimizer's state
     read_weights(model, earlier / "weights")
     for snapshot in (earlier / _SNAPSHOTS).glob("*"):

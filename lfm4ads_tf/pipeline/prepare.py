@@ -61,7 +61,8 @@ def source_fingerprint(spec: FeatureSpec, folder: Path) -> str:
         (str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns)
         for p in all_source_files(spec, folder)
     ]
-    return fingerprint([spec.model_dump(mode="json", exclude={"run", "thresholds"}), files])
+    data = spec.model_dump(mode="json", exclude={"run", "thresholds", "skew"})
+    return fingerprint([data, files])
 
 
 def download_folder() -> Path:

@@ -46,23 +46,14 @@ def pretrain(run: Run, seed: int) -> None:
             "comparison",
         )
     began = time.perf_counter()
-    model = build.foundation(cache.layout, run.config, seed)
-    load_pretrained_tables(run, model.backbone.embeddings, run.config.upstream.embeddings)
-    write_json(folder / "manifest.json", model.backbone.embeddings.manifest())
     valid = cache.rows_of("valid")
-    trainer = Trainer(
-        model,
-        [model.backbone.embeddings],
-        task_loss(model, cache, training.task_weights),
-        cache,
-        training,
-        seed=seed,
+    trainer = upstream_trainer(
+        run,
+        seed,
         label=f"upstream seed {seed}",
-        folder=folder,
-        tensorboard=run.tensorboard(folder),
-        validate=lambda: mean_auc(cache, valid, predict(model, cache, valid)),
-        quiet=run.quiet,
+        validate=lambda model: mean_auc(cache, valid, predict(model, cache, valid)),
     )
+    model = trainer.model
     result = trainer.fit(_phases(run))
     write_weights(model, folder / "weights")
     wall = time.perf_counter() - began
@@ -74,6 +65,41 @@ def pretrain(run: Run, seed: int) -> None:
     }
     write_json(folder / "results.json", report)
     _LOG.info("upstream seed %d: %d steps in %.0f s", seed, result.steps, wall)
+
+
+def upstream_trainer(
+    run: Run,
+    seed: int,
+    *,
+    label: str,
+    validate: Callable[[Upstream], float | None] | None = None,
+) -> Trainer:
+    """The trainer of an upstream at its initial weights; writes `manifest.json` of its tables.
+
+    Args:
+        run: The run.
+        seed: The upstream's seed.
+        label: Name of the training in messages.
+        validate: Model -> the value to maximise; None where no phase validates.
+    """
+    cache, training, folder = run.cache, run.config.upstream.training, run.upstream(seed)
+    model = build.foundation(cache.layout, run.config, seed)
+    embeddings = model.backbone.embeddings
+    load_pretrained_tables(run, embeddings, run.config.upstream.embeddings)
+    write_json(folder / "manifest.json", embeddings.manifest())
+    return Trainer(
+        model,
+        [embeddings],
+        task_loss(model, cache, training.task_weights),
+        cache,
+        training,
+        seed=seed,
+        label=label,
+        folder=folder,
+        tensorboard=run.tensorboard(folder),
+        validate=None if validate is None else lambda: validate(model),
+        quiet=run.quiet,
+    )
 
 
 def load_upstream(run: Run, seed: int) -> Upstream:

@@ -33,6 +33,7 @@ _SELECTION = (
     ("config", "downstream", "full"),
     ("config", "export"),
     ("config", "packed_cache"),
+    ("spec", "skew"),
 )
 
 

@@ -54,7 +54,7 @@ class Selection:
         return chosen
 
 
-def open_run(
+def resolve_run(
     *,
     spec: Path,
     out: Path | None,
@@ -84,33 +84,25 @@ def open_run(
 
 def run_stages(
     stages: Sequence[str],
+    run: Run,
     *,
-    spec: Path,
     data_dir: Path | None,
-    out: Path | None,
-    assignments: Sequence[str],
-    selection: Selection,
-    config: Path | None = None,
-    overwrite: bool,
-    quiet: bool,
     console: Console,
     export: Callable[[Run], None],
 ) -> None:
     """Runs some stages of a run; each goes on from what the run folder holds.
 
+    Args:
+        stages: Their names, in order.
+        run: What `resolve_run` gave.
+        data_dir: Folder of the data files, None where they are fetched or encoded already.
+        console: Where tables are printed.
+        export: Exports a run; `export` is no part of this package.
+
     Raises:
         UserError: Anything that the user can mend.
         ExportRefused: An export failed its verification.
     """
-    run = open_run(
-        spec=spec,
-        out=out,
-        assignments=assignments,
-        selection=selection,
-        config=config,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
     run.begin()
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)

@@ -17,7 +17,6 @@ from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain, stored_results
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.stages import Selection, open_run
 from lfm4ads_tf.pipeline.sweep_candidate import BASELINE, SUM, SweepCandidate, sweep_candidates
 from lfm4ads_tf.pipeline.sweep_options import SweepOptions
 from lfm4ads_tf.pipeline.sweep_ranking import choice, mean_values, ranking, require_choice
@@ -37,33 +36,21 @@ _Table = dict[str, dict[int, float | None]]  # method -> seed -> AUC
 
 
 def run_sweep(
-    options: SweepOptions,
-    *,
-    spec: Path,
-    data_dir: Path | None,
-    out: Path | None,
-    assignments: Sequence[str],
-    selection: Selection,
-    config: Path | None,
-    overwrite: bool,
-    quiet: bool,
-    console: Console,
+    options: SweepOptions, run: Run, *, further: bool, data_dir: Path | None, console: Console
 ) -> None:
     """Runs the stages before the downstream where they are missing, then the sweep.
+
+    Args:
+        options: The grid.
+        run: What `resolve_run` gave.
+        further: Whether the run's methods are compared beside the grid.
+        data_dir: Folder of the data files, None where they are fetched.
+        console: Where the ranking is printed.
 
     Raises:
         UserError: Anything that the user can mend.
     """
-    run = open_run(
-        spec=spec,
-        out=out,
-        assignments=assignments,
-        selection=selection,
-        config=config,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
-    others = [m.name for m in run_methods(run)] if selection.methods is not None else []
+    others = [m.name for m in run_methods(run)] if further else []
     candidates = sweep_candidates(run, options, others)  # wrong names are refused before writing
     run.begin()
     prepare(run, data_dir)

@@ -183,5 +183,4 @@ def _steps(cache: EncodedCache, config: RepresentationsConfig, auxiliary: bool) 
 
 def _valid_from(cache: EncodedCache, period: int) -> int:
     """Period from which the snapshot taken after a period is valid, as the schedule names it."""
-    first = int(cache.period[cache.train_rows].min())
-    return max(period + 1, first)
+    return max(period + 1, cache.first_period)

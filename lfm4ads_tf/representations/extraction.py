@@ -106,8 +106,8 @@ class Extraction:
             state: See `Part`.
         """
         cache, trained = self.cache, state == "train"
-        first = int(cache.period[cache.train_rows].min()) if trained else 0
-        places = cache.ahead(max(period + 1, first), daily=not trained)
+        wanted = max(period + 1, cache.first_period) if trained else period + 1
+        places = cache.ahead(wanted, daily=not trained)
         data = batches(cache, places, _BATCH, ahead=True)
         found = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
         where = self._where(period, state)

@@ -63,9 +63,8 @@ def chain(config: TrainingConfig, cache: EncodedCache) -> list[Phase]:
     """
     phases: list[Phase] = []
     if len(cache.auxiliary_rows) and config.auxiliary_passes:
-        first = int(cache.period[cache.train_rows].min())
         phases += _passes(
-            "auxiliary", cache.auxiliary_rows, config.auxiliary_passes, snapshot=first
+            "auxiliary", cache.auxiliary_rows, config.auxiliary_passes, snapshot=cache.first_period
         )
     period = cache.period[cache.train_rows]
     values = np.unique(period)

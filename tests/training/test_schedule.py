@@ -15,7 +15,12 @@ from lfm4ads_tf.training.schedule import Phase, chain, epochs
 def cache(auxiliary: int = 3) -> Any:
     period = np.array([-1] * auxiliary + [0, 0, 2, 2, 2, 3, 4], np.int32)
     rows = np.arange(auxiliary, auxiliary + 6)  # the last row is held out
-    return SimpleNamespace(period=period, train_rows=rows, auxiliary_rows=np.arange(auxiliary))
+    return SimpleNamespace(
+        period=period,
+        train_rows=rows,
+        auxiliary_rows=np.arange(auxiliary),
+        first_period=int(period[rows].min()),
+    )
 
 
 def test_order_is_a_permutation_settled_by_seed_and_name() -> None:

@@ -189,6 +189,40 @@ def predict(
     _console().print(f"{rows:,} scores in {output}")
 
 
+@app.command("check-skew")
+def check_skew(
+    out: Annotated[Path, typer.Option("--out", help="Run folder.")],
+    model: Annotated[str, typer.Option("--model", help="foundation, or ranker_<scenario>.")],
+    input: Annotated[Path, typer.Option("--input", help="Log: CSV, Parquet or TFRecord.")],
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            help="grpc://host:port or http://host:port; the newest export when left out.",
+        ),
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option("--max-rows", help="Rows, spread over the log [all].")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option("--spec", help="Feature spec whose `skew` holds the limits [the run's]."),
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Replay logged rows through the served model; compare features, scores, distributions."""
+    with native_stderr_hidden():
+        from export.skew import check_skew as check
+        from lfm4ads_tf.files import write_json
+
+    report = check(out, model, input, server=server, max_rows=max_rows, spec=spec, quiet=quiet)
+    if json is not None:
+        write_json(json, report.to_json())
+    report.print(_console())
+    report.raise_if_skewed()
+
+
 @app.command()
 def refresh(
     out: Annotated[Path, typer.Option("--out", help="Run folder.")],

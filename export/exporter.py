@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,26 @@ import pyarrow as pa
 import tensorflow as tf
 import tf_keras
 
-from export.golden import encoded_batch, with_missing_row, write_golden
-from export.merging import Rebuild
-from export.serving_model import ServingModel, representation_sources
+from export.blessing import bless
+from export.contract import write_contract
+from export.golden import write_golden
+from export.golden_rows import GoldenRows
+from export.merging import TOLERANCES, Rebuild
+from export.prediction_serving import PredictionServing, representation_sources
+from export.publishing import new_staging, publish
+from export.representation_lookup import RepresentationLookup
+from export.serving_model import ServingModel
+from export.tower_serving import TowerServing
 from export.verify import verify_export
 from export.warmup import write_warmup
+from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.files import is_running, unwritable, write_json
-from lfm4ads_tf.models.batch import EncodedBatch
+from lfm4ads_tf.files import unwritable
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.models.upstream import Upstream
+
+MakeServing = Callable[[GoldenRows], ServingModel]
 
 
 def export_model(
@@ -35,18 +44,21 @@ def export_model(
     name: str,
     samples: pa.Table,
     representations: Mapping[str, np.ndarray] | None = None,
+    evaluated: Mapping[str, np.ndarray] | None = None,
+    lookups: Mapping[str, RepresentationLookup] | None = None,
     version: int | None = None,
-    warmup_rows: int = 64,
+    config: ExportConfig | None = None,
     rebuild: Rebuild | None = None,
     source: Mapping[str, Any] | None = None,
-    serving: Callable[[EncodedBatch], ServingModel] | None = None,
+    serving: MakeServing | None = None,
     sources: Sequence[str] | None = None,
 ) -> Path:
     """Exports a model as `out/<name>/<version>/`, or publishes nothing.
 
-    The version appears by one rename, after a separate process has loaded it and found the Keras
-    model's scores on the samples and on a row without any value. Those scores are computed
-    offline: encoded as for training, then scored by the Keras model, not by the exported graph.
+    The version appears by one rename, after a separate process has loaded it and found the
+    evaluation's scores on the samples, and the Keras model's on a row without any value. These
+    are computed offline: encoded as for training, then scored by the Keras model, not by the
+    exported graph.
 
     Args:
         kind: `foundation`, `ranker_<scenario>`, `user_tower` or `item_tower`.
@@ -57,12 +69,15 @@ def export_model(
         samples: B >= 1 raw rows with every column of the encoder, statistics and lists included.
         representations: Name -> (B, d + 1) float32 of the samples, the last column flagging
             presence; those that the model's adapters read must be there.
-        version: A positive integer not in use; the next one when absent.
-        warmup_rows: Samples written as warm-up requests, at most 1000.
-        rebuild: Makes the model with another number of shards; needed when its tables are
-            sharded, because an export holds merged tables.
+        evaluated: Task -> the samples' scores (B,) in the run's evaluation, NaN where a sample
+            was not evaluated.
+        lookups: Representations that the export looks up by key; the samples hold the keys then.
+        version: A positive integer above those in use; the next one when absent.
+        config: Type of the tables, number of warm-up requests and of versions that are kept.
+        rebuild: Makes the model with another number of shards or type of tables; needed when its
+            tables are not whole float32 ones, or other ones are wanted.
         source: What the model is, recorded in `blessing.json`.
-        serving: Makes the graph from any encoded batch; that of `kind` when absent.
+        serving: Makes the graph from real rows; that of `kind` when absent.
         sources: Stored representations that a request holds; those of the model's adapters when
             absent.
 
@@ -70,11 +85,13 @@ def export_model(
         The version folder.
 
     Raises:
-        ExportRefused: The verification failed; the message says why.
+        ExportRefused: The model scores otherwise than its evaluation did, or the verification
+            failed; the message says why.
         UserError: The name or version cannot be used, a column is missing, or the folder cannot
             be written.
         ValueError: `kind`, `model`, `samples`, `representations` and `rebuild` do not fit together.
     """
+    config = config or ExportConfig()
     folder = out / name
     if not re.fullmatch(r"[^./\\\s][^/\\]*", name):
         raise UserError("An export's name must be a plain folder name.", received=repr(name))
@@ -84,78 +101,87 @@ def export_model(
         raise UserError("An export's version is a positive integer.", received=version)
     if version is not None and (folder / str(version)).exists():
         raise UserError(
-            f"Version {version} of '{name}' exists already.", fix="leave the version out"
+            f"Version {version} of '{folder.name}' exists already.", fix="leave the version out"
         )
     names = representation_sources(model) if sources is None else sources
     stored = _stored(names, representations or {}, samples.num_rows)
-    columns = with_missing_row(samples, encoder)
-    batch = encoded_batch(encoder, columns, stored)
-    staging = folder / f".staging-{version or _next_version(folder)}-{os.getpid()}"
+    keys = [encoder.spec.keys.user, encoder.spec.keys.item] if lookups else []
+    rows = GoldenRows.of(samples, encoder, stored, keys)
+    staging: Path | None = None
     try:
-        _clear_leftovers(folder)
-        staging.mkdir(parents=True)
         if serving is None:
-            model(batch, training=False)  # creates what is created by the first call
-            graph = ServingModel(kind, model, encoder, batch, rebuild)
+            model(rows.batch, training=False)  # creates what is created by the first call
+            graph = _serving(kind, model, rows, rebuild, config, lookups)
         else:
-            graph = serving(batch)
-        columns = graph.golden_columns(columns, batch)
-        scores = {k: v.numpy() for k, v in graph.expected(batch).items()}
+            graph = serving(rows)
+        scores = graph.expected(rows)
+        if evaluated is not None:
+            scores = _as_evaluated(scores, evaluated)
+        staging = new_staging(folder, version)
         graph.write(staging)
-        vectors = {k: stored[k][:, :-1] for k in graph.schema.representations}
-        write_golden(staging, graph.schema, columns, vectors, scores)
-        examples = graph.schema.examples(columns, vectors)[:-1]  # real rows alone
-        write_warmup(staging, name, examples[:warmup_rows])
-        report = verify_export(staging)
-        blessing = {"blessed_at": datetime.now(UTC).isoformat(timespec="seconds"), **report}
-        write_json(
-            staging / "blessing.json",
-            {"model": name, "kind": kind, "source": dict(source or {}), **blessing},
-        )
-        return _publish(staging, folder, version)
+        requests = graph.golden(rows, scores)
+        write_golden(staging, requests)
+        write_warmup(staging, name, requests, config.warmup_rows)
+        write_contract(staging, kind, graph, encoder, config.tables)
+        about = {"model": name, "kind": kind, "source": dict(source or {})}
+        bless(staging, verify_export(staging), **about)
+        return publish(staging, folder, version, config.keep)
     except ExportRefused as refused:
         raise ExportRefused(f"The export '{name}' is refused: {refused}") from refused
     except (OSError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError) as error:
         raise unwritable(folder, error) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _serving(
+    kind: str,
+    model: tf_keras.Model,
+    rows: GoldenRows,
+    rebuild: Rebuild | None,
+    config: ExportConfig,
+    lookups: Mapping[str, RepresentationLookup] | None,
+) -> ServingModel:
+    """The graph of a kind."""
+    ranker = kind.startswith("ranker_")
+    if not ranker and kind not in ("foundation", "user_tower", "item_tower"):
+        raise ValueError(f"Unknown kind of export: {kind!r}.")
+    if not isinstance(model, DownstreamModel if ranker else Upstream):
+        raise ValueError(f"A {type(model).__name__} cannot be exported as {kind!r}.")
+    if kind == "user_tower":
+        return TowerServing(model, "user", rows, config.tables)
+    if kind == "item_tower":
+        return TowerServing(model, "item", rows, config.tables)
+    return PredictionServing(model, rows, rebuild=rebuild, storage=config.tables, lookups=lookups)
 
 
 def _stored(
     names: Sequence[str], representations: Mapping[str, np.ndarray], rows: int
 ) -> dict[str, np.ndarray]:
-    """The representations that are read, with zeros for the row without any value."""
-    stored = {}
+    """The representations that are read."""
     for name in names:
         if name not in representations or len(representations[name]) != rows:
             raise ValueError(f"The model reads {name!r}: its values for {rows} rows are needed.")
-        values = np.asarray(representations[name], np.float32)
-        stored[name] = np.concatenate([values, np.zeros_like(values[:1])])  # (B + 1, d + 1)
-    return stored
+    return {name: np.asarray(representations[name], np.float32) for name in names}
 
 
-def _publish(staging: Path, folder: Path, version: int | None) -> Path:
-    """Renames to the version; when another process took the next free one, to the one after."""
-    while True:
-        target = folder / str(version or _next_version(folder))
-        try:
-            os.rename(staging, target)
-        except OSError:
-            if version is not None or not target.exists():
-                raise
-        else:
-            return target
-
-
-def _next_version(folder: Path) -> int:
-    """One above the highest version."""
-    taken = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
-    return max(taken, default=0) + 1
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Removes what killed exports have left behind; running ones keep theirs."""
-    for leftover in folder.glob(".staging-*"):
-        owner = leftover.name.rpartition("-")[2]
-        if not owner.isdigit() or not is_running(int(owner)):
-            shutil.rmtree(leftover, ignore_errors=True)
+def _as_evaluated(
+    scores: Mapping[str, np.ndarray], evaluated: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The evaluation's scores where there are any, after the model has been held against them."""
+    found = dict(scores)
+    for task, values in evaluated.items():
+        own = found[task].copy()  # (B + 1,), the last row without values
+        known = np.flatnonzero(np.isfinite(values))
+        difference = np.abs(own[known] - values[known])
+        if len(known) and not difference.max() <= TOLERANCES["float32"]:
+            worst = known[int(np.argmax(difference))]
+            raise ExportRefused(
+                f"the model does not give the scores that it was evaluated by: '{task}' of sample "
+                f"{worst} is {own[worst]:.7g}, in the evaluation {values[worst]:.7g}; its weights "
+                f"or the encoding have changed since"
+            )
+        own[known] = values[known]
+        found[task] = own
+    return found

@@ -1,97 +1,58 @@
-"""Golden requests: real rows with the scores that the Keras model gives them."""
+"""Golden requests: real rows with the scores that the evaluation gave them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import tensorflow as tf
 
-from export.request_schema import RequestSchema
-from lfm4ads_tf.features import raw_values
-from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.models.batch import EncodedBatch
-
 GOLDEN_FILE = Path("assets.extra") / "golden.npz"
-"""Inside a version folder. Keys: `<signature>/<input>` holds a serialized TensorProto as bytes,
-`scores/<output>` the expected output."""
+"""Inside a version folder. Keys: `requests/<signature>/<input>` holds a serialized TensorProto as
+bytes, `expected/<signature>/<output>` the expected output."""
 
 
-def with_missing_row(samples: pa.Table, encoder: Encoder) -> dict[str, pa.Array]:
-    """The encoder's columns of some rows, and one more row in which every value is missing.
+@dataclass(frozen=True)
+class GoldenRequest:
+    """One request to a signature.
 
-    Raises:
-        UserError: A column is not there.
+    Attributes:
+        signature: The signature.
+        inputs: Input -> array; texts are objects of type bytes.
+        expected: Output -> array of float32, int64, or texts.
     """
-    held = {name: samples[name] for name in samples.column_names}
-    columns = {}
-    for name in encoder.raw_types:
-        array = raw_values.column_of(held, name)
-        if array.type == pa.null():
-            array = array.cast(pa.string())
-        columns[name] = pa.concat_arrays([array, pa.nulls(1, array.type)])
-    return columns
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    expected: Mapping[str, np.ndarray]
 
 
-def encoded_batch(
-    encoder: Encoder, columns: raw_values.Columns, representations: Mapping[str, np.ndarray]
-) -> EncodedBatch:
-    """Rows encoded as for training.
-
-    Args:
-        encoder: The encoder.
-        columns: Raw column -> values (B,).
-        representations: Name -> (B, d + 1).
-    """
-    encoded = encoder.encode_numpy(columns)
-    bags: dict[str, Any] = {}
-    for name, (values, splits, weights) in encoded["bags"].items():
-        ids = tf.RaggedTensor.from_row_splits(tf.cast(values, tf.int64), splits)
-        of = None if weights is None else tf.RaggedTensor.from_row_splits(weights, splits)
-        bags[name] = (ids, of)
-    return {
-        "ids": tf.constant(encoded["ids"], tf.int64),
-        "bags": bags,
-        "dense": tf.constant(encoded["dense"], tf.float32),
-        "scenario": tf.constant(encoded["scenario"], tf.int64),
-        "branch": tf.constant(encoded["branch"], tf.int64),
-        "representations": {n: tf.constant(v, tf.float32) for n, v in representations.items()},
-    }
-
-
-def write_golden(
-    folder: Path,
-    schema: RequestSchema,
-    columns: raw_values.Columns,
-    representations: Mapping[str, np.ndarray],
-    scores: Mapping[str, np.ndarray],
-) -> None:
-    """Writes the golden requests of both signatures and the expected scores.
+def write_golden(folder: Path, requests: Sequence[GoldenRequest]) -> None:
+    """Writes golden requests, one per signature.
 
     Args:
         folder: The version folder.
-        schema: How rows become requests.
-        columns: Raw column -> values (B,).
-        representations: Name -> (B, d).
-        scores: Output -> (B,) or (B, D) float32, or text as bytes.
+        requests: The requests.
     """
-    requests: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
-    examples = schema.examples(columns, representations)
-    requests["serving_default/examples"] = tf.make_tensor_proto(examples, tf.string)
-    specs = schema.tensor_specs()
-    for name, values in schema.tensors(columns, representations).items():
-        requests[f"predict/{name}"] = tf.make_tensor_proto(values, specs[name].dtype)
-    for key, proto in requests.items():
-        arrays[key] = np.frombuffer(proto.SerializeToString(), np.uint8)
-    for name, values in scores.items():
-        held = np.asarray(values)
-        # texts as fixed-length bytes: objects would have to be pickled
-        arrays[f"scores/{name}"] = held.astype("S") if held.dtype == object else held
+    for request in requests:
+        for name, values in request.inputs.items():
+            proto = tf.make_tensor_proto(values, tf.string if values.dtype == object else None)
+            key = f"requests/{request.signature}/{name}"
+            arrays[key] = np.frombuffer(proto.SerializeToString(), np.uint8)
+        for name, values in request.expected.items():
+            held = np.asarray(values)
+            if held.dtype == object:  # texts as fixed-length bytes: objects would be pickled
+                held = np.array([_bytes(t) for t in held.ravel()], "S").reshape(held.shape)
+            arrays[f"expected/{request.signature}/{name}"] = held
     path = folder / GOLDEN_FILE
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text

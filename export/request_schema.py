@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,13 @@ class RequestSchema:
             name = self.names[representation]
             specs[name] = tf.TensorSpec([None, width], tf.float32, name=name)
         return specs
+
+    def part(self, names: Collection[str]) -> RequestSchema:
+        """Some of the columns and representations."""
+        return RequestSchema(
+            {column: of for column, of in self.columns.items() if column in names},
+            {name: width for name, width in self.representations.items() if name in names},
+        )
 
     def tensors(
         self, columns: raw_values.Columns, representations: Mapping[str, np.ndarray]

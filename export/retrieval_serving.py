@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from export.golden_rows import GoldenRows
 from export.request_schema import RequestSchema
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
@@ -36,10 +38,11 @@ class RetrievalServing(ServingModel):
     Args:
         model: A trained Retriever or ProjectedRetriever.
         index: The items.
-        encoder: The encoder of the feature spec.
-        batch: Any encoded batch of the model.
+        rows: Real rows.
+        storage: Type of the tables.
 
     Raises:
+        ExportRefused: A value of a table cannot be kept in this type.
         UserError: A raw column has the name of `exclude`.
     """
 
@@ -47,26 +50,22 @@ class RetrievalServing(ServingModel):
         self,
         model: Retriever | ProjectedRetriever,
         index: Index,
-        encoder: Encoder,
-        batch: EncodedBatch,
+        rows: GoldenRows,
+        storage: ServedStorage = "float32",
     ) -> None:
-        self._encoder = encoder
         self._original = model
         self._index = index
-        self._tower = None
-        self._example_spec = {}
+        self._tower: TowerModel | None = None
+        encoder: Encoder | None = None
         columns: dict[str, RawType] = {}
         widths: dict[str, int] = {}
         if isinstance(model, ProjectedRetriever):
-            widths[model.source] = int(batch["representations"][model.source].shape[1]) - 1
-            self._projection = model.projection
-            for name, width in widths.items():
-                self._example_spec[name] = tf.io.FixedLenFeature([width], tf.float32, [0.0] * width)
+            stored = rows.batch["representations"][model.source]
+            widths[model.source] = int(stored.shape[1]) - 1
         else:
-            self._tower = TowerModel(model.two_towers, "user")
-            read = {c for name in self._tower.features for c in encoder.raw_columns_of(name)}
-            columns = {c: of for c, of in encoder.raw_types.items() if c in read}
-            self._example_spec = {c: p for c, p in encoder.example_spec().items() if c in read}
+            self._tower = TowerModel(model.two_towers, "user", storage)
+            encoder = rows.encoder.only(self._tower.features)
+            columns = dict(encoder.raw_types)
         if EXCLUDE in columns:
             raise UserError(
                 f"A retrieval export asks for a column '{EXCLUDE}' of its own.",
@@ -74,36 +73,34 @@ class RetrievalServing(ServingModel):
                 fix="rename that raw column",
             )
         columns[EXCLUDE] = RawType("texts")
-        self._example_spec[EXCLUDE] = tf.io.RaggedFeature(tf.string, row_splits_dtype=tf.int64)
-        self.schema = RequestSchema(columns, widths)
-        self._golden: np.ndarray | None = None  # (B, E) bytes
+        super().__init__(encoder, RequestSchema(columns, widths))
 
-    def golden_columns(self, columns: dict[str, pa.Array], batch: EncodedBatch) -> dict[str, Any]:
+    def golden_columns(self, rows: GoldenRows) -> Mapping[str, Any]:
         """Adds `exclude`: for every second row the best items, where enough others are left."""
-        queries = self._queries(batch)
-        ids = self._index(queries)[0].numpy()[:, :_GOLDEN_EXCLUDED]  # (B, E)
-        rows = len(ids)
-        every_second = (np.arange(rows) % 2 == 1)[:, None]
-        if len(self._index.keys) < self._index.k + _GOLDEN_EXCLUDED:
-            every_second[:] = False
-        self._golden = np.where(every_second, ids, b"")
-        lists = [[key.decode() for key in row if key] for row in self._golden.tolist()]
-        return {**columns, EXCLUDE: pa.array(lists, pa.list_(pa.string()))}
+        lists = [[key.decode() for key in row if key] for row in self._excluded(rows).tolist()]
+        return {**rows.columns, EXCLUDE: pa.array(lists, pa.list_(pa.string()))}
 
-    def expected(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
-        """Outputs for an encoded batch and the excluded items of `golden_columns`.
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """Outputs for some rows and the excluded items of `golden_columns`.
 
         Those of an exact index are computed by NumPy.
         """
-        queries = self._queries(batch)
-        excluded = self._golden
-        if excluded is None:
-            excluded = np.zeros((len(queries), 0), "S1")
+        queries, excluded = self._queries(rows.batch), self._excluded(rows)
         if isinstance(self._index, ExactIndex):
             ids, scores = _exact(self._index, queries.numpy(), excluded)
+            return {"ids": ids, "scores": scores}
+        found = self._index(queries, tf.constant(excluded.astype(object), tf.string))
+        return {"ids": found[0].numpy(), "scores": found[1].numpy()}
+
+    def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """See `ServingModel`."""
+        excluded = raw[EXCLUDE].to_tensor("")  # (B, E)
+        if self._tower is None:
+            queries = self._original.projection(raw[self._original.source])  # (B, d)
         else:
-            ids, scores = self._index(queries, tf.constant(excluded.astype(object), tf.string))
-        return {"ids": tf.convert_to_tensor(ids), "scores": tf.convert_to_tensor(scores)}
+            queries = self._tower(self.encoded(raw))  # (B, d)
+        ids, scores = self._index(tf.cast(queries, tf.float32), excluded)
+        return {"ids": ids, "scores": scores}
 
     def _queries(self, batch: EncodedBatch) -> tf.Tensor:
         """The Keras model's user side."""
@@ -112,18 +109,13 @@ class RetrievalServing(ServingModel):
             return self._original.projection(stored[:, :-1])
         return self._original.two_towers.towers(batch).user
 
-    def _resources(self) -> list[Any]:
-        return [] if self._tower is None else [self._encoder]
-
-    def _run(self, raw: Mapping[str, Any], size: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The k best items of `size` rows."""
-        excluded = raw[EXCLUDE].to_tensor("")  # (B, E)
-        if self._tower is None:
-            queries = self._projection(raw[self._original.source])  # (B, d)
-        else:
-            queries = self._tower(self._encoded(raw, size))  # (B, d)
-        ids, scores = self._index(tf.cast(queries, tf.float32), excluded)
-        return {"ids": ids, "scores": scores}
+    def _excluded(self, rows: GoldenRows) -> np.ndarray:
+        """Keys that the golden requests exclude, (B, E) bytes."""
+        ids = self._index(self._queries(rows.batch))[0].numpy()[:, :_GOLDEN_EXCLUDED]  # (B, E)
+        every_second = (np.arange(len(ids)) % 2 == 1)[:, None]
+        if len(self._index.keys) < self._index.k + _GOLDEN_EXCLUDED:
+            every_second[:] = False
+        return np.where(every_second, ids, b"")
 
 
 def _exact(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from export.exporter import export_model
+from export.golden_rows import GoldenRows
 from export.retrieval_serving import RetrievalServing
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.pipeline.pretrain import stored_results
@@ -56,6 +57,7 @@ def export_retrieval(
         "seed": run.config.seed,
         "training": hashlib.sha256(results).hexdigest()[:16],
         "warmup_rows": run.config.export.warmup_rows,
+        "tables": run.config.export.tables,
         "k": config.k,
     }
     sources: dict[str, dict[str, Any]] = {
@@ -75,8 +77,8 @@ def export_retrieval(
     for name in due:
         index: Index = items.exact if name == "retrieval_exact" else items.approximate
 
-        def graph(batch: Any, index: Index = index) -> RetrievalServing:
-            return RetrievalServing(part.model, index, encoder, batch)
+        def graph(rows: GoldenRows, index: Index = index) -> RetrievalServing:
+            return RetrievalServing(part.model, index, rows, run.config.export.tables)
 
         version = export_model(
             name,
@@ -86,7 +88,7 @@ def export_retrieval(
             name=name,
             samples=mine,
             representations=joined,
-            warmup_rows=run.config.export.warmup_rows,
+            config=run.config.export,
             source=sources[name],
             serving=graph,
             sources=read,

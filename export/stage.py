@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import tf_keras
 
 from export.exporter import export_model
-from export.merging import Rebuild
+from export.publishing import newest_version
+from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import export_retrieval
-from export.verify import find_exports
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
@@ -44,7 +45,13 @@ def export_run(run: Run) -> None:
         source = exports.source(upstream, "upstream")
         if exports.is_due(kind, source):
             model = load_upstream(run, run.config.seed)
-            exports.write(kind, model, source, rebuild=exports.rebuild_upstream)
+            exports.write(
+                kind,
+                model,
+                source,
+                rebuild=exports.rebuild_upstream,
+                evaluated=exports.evaluated(upstream) if kind == "foundation" else None,
+            )
     for scenario in trained_scenarios(run):
         exports.ranker(scenario)
     export_retrieval(run, exports.encoder, exports.samples, exports.is_due)
@@ -78,44 +85,76 @@ class _Exports:
             "seed": self.run.config.seed,
             "training": hashlib.sha256(results).hexdigest()[:16],
             "warmup_rows": self.run.config.export.warmup_rows,
+            "tables": self.run.config.export.tables,
         }
 
     def is_due(self, name: str, source: Mapping[str, Any]) -> bool:
-        """Whether the newest version of a model was made from something else."""
-        folder = self.out / name
-        versions = find_exports(folder) if folder.exists() else []
-        if not versions:
+        """Whether the newest version of a model, rolled back or not, was made from another one."""
+        newest = newest_version(self.out / name)
+        if newest is None:
             return True
-        newest = max(versions, key=lambda v: int(v.name))
         blessing = json.loads((newest / "blessing.json").read_text("utf-8"))
+        if blessing["source"] == source and not newest.name.isdigit():
+            _LOG.warning(
+                "%s is not exported again: this model was rolled back (%s); put it back with "
+                "python -m export.rollback --restore",
+                name,
+                newest.name,
+            )
         return bool(blessing["source"] != source)
 
-    def rebuild_upstream(self, shards: int) -> tf_keras.Model:
-        """The upstream with another number of shards, untrained."""
-        run = self.run
-        return build.foundation(run.cache.layout, run.config, run.config.seed, shards=shards)
+    def evaluated(self, training: Path) -> dict[str, np.ndarray]:
+        """The samples' scores in the evaluation of a training."""
+        return _evaluated(training, self.samples, self.run.spec.task_names)
+
+    def rebuild_upstream(self, shards: int, storage: ServedStorage) -> tf_keras.Model:
+        """The upstream with other tables, untrained."""
+        config, layout = self.run.config, self.run.cache.layout
+        return build.foundation(layout, config, config.seed, shards=shards, storage=storage)
 
     def ranker(self, scenario: str) -> None:
         """Exports one scenario's ranker with the representations as request features."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
         name = f"ranker_{file_name(scenario)}"
-        source = self.source(run.downstream(scenario, method.name, seed), method.name)
+        folder = run.downstream(scenario, method.name, seed)
+        source = self.source(folder, method.name)
+        if method.sources:
+            source["representations"] = run.config.export.representations
         if not self.is_due(name, source):
             return
         model = load_downstream(run, scenario, method, seed)
         store = open_store(run, seed) if method.sources else None
         dims = {} if store is None else store.dims
 
-        def rebuild(shards: int) -> tf_keras.Model:
-            return build.downstream(run.cache.layout, run.config, method, dims, seed, shards=shards)
+        def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:
+            layout = run.cache.layout
+            return build.downstream(
+                layout, run.config, method, dims, seed, shards=shards, storage=storage
+            )
 
         samples = self._samples_of(scenario)
         joined: Mapping[str, np.ndarray] = {}
+        lookups: dict[str, RepresentationLookup] = {}
         if store is not None:
             join = store.lookup(run.cache, method.sources)
             joined = join(samples["row"].to_numpy())
-        self.write(name, model, source, samples, joined, rebuild)
+            if run.config.export.representations == "lookup":
+                for each in method.sources:
+                    keys, vectors = store.frozen(each)
+                    lookups[each] = RepresentationLookup(
+                        each, keys, vectors, run.config.export.tables
+                    )
+        self.write(
+            name,
+            model,
+            source,
+            samples,
+            evaluated=_evaluated(folder, samples, run.spec.task_names),
+            representations=joined,
+            lookups=lookups,
+            rebuild=rebuild,
+        )
 
     def write(
         self,
@@ -123,10 +162,9 @@ class _Exports:
         model: tf_keras.Model,
         source: Mapping[str, Any],
         samples: pa.Table | None = None,
-        representations: Mapping[str, np.ndarray] | None = None,
-        rebuild: Rebuild | None = None,
+        **options: Any,
     ) -> None:
-        """Exports one model under its name, which is also its kind."""
+        """Exports one model under its name, which is also its kind; options of `export_model`."""
         folder = export_model(
             name,
             model,
@@ -134,10 +172,9 @@ class _Exports:
             out=self.out,
             name=name,
             samples=self.samples if samples is None else samples,
-            representations=representations,
-            warmup_rows=self.run.config.export.warmup_rows,
-            rebuild=rebuild,
+            config=self.run.config.export,
             source=source,
+            **options,
         )
         _LOG.info("exported %s version %s, verified", name, folder.name)
 
@@ -147,3 +184,27 @@ class _Exports:
             return self.samples
         mine = self.samples.filter(pc.equal(self.samples[key], scenario))
         return mine if len(mine) else self.samples
+
+
+def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+    """The scores of samples in the evaluation of a training, NaN where it did not score them.
+
+    Args:
+        training: Folder of the training.
+        samples: Rows with their `row` in the cache; their moving features are `frozen`.
+        tasks: The tasks.
+
+    Returns:
+        Task -> (B,) float32.
+    """
+    with np.load(training / "predictions.npz") as stored:
+        rows, scores = stored["test_rows"], stored["test_frozen"]  # (M,), (M, T)
+    order = np.argsort(rows)
+    wanted = samples["row"].to_numpy()
+    place = np.minimum(np.searchsorted(rows, wanted, sorter=order), len(rows) - 1)
+    found = order[place]  # (B,)
+    known = rows[found] == wanted
+    return {
+        task: np.where(known, scores[found, t], np.nan).astype(np.float32)
+        for t, task in enumerate(tasks)
+    }

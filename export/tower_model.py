@@ -7,8 +7,9 @@ from typing import Literal
 
 import tensorflow as tf
 
+from export.merging import copy_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding
-from lfm4ads_tf.embeddings.transplant import transplant
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.two_towers import TwoTowers
 
@@ -16,16 +17,25 @@ from lfm4ads_tf.models.two_towers import TwoTowers
 class TowerModel(tf.Module):
     """UR = UserTower(user fields) or IR = ItemTower(item fields), cut out of a backbone.
 
-    The tables that the side's features read are copied row by row into float32 tables of their
-    own, in one shard; the tower's dense layers are the backbone's. Nothing of the other side,
+    The tables that the side's features read are copied row by row into tables of their own,
+    in one shard; the tower's dense layers are the backbone's. Nothing of the other side,
     the context or the interaction block is carried along.
 
     Args:
         backbone: The trained backbone, already called once.
         side: `user` or `item`.
+        storage: Type of the tables.
+
+    Raises:
+        ExportRefused: A value of a table cannot be kept in this type.
     """
 
-    def __init__(self, backbone: TwoTowers, side: Literal["user", "item"]) -> None:
+    def __init__(
+        self,
+        backbone: TwoTowers,
+        side: Literal["user", "item"],
+        storage: ServedStorage = "float32",
+    ) -> None:
         super().__init__(name=f"{side}_tower")
         layout, source = backbone.layout, backbone.embeddings
         fields = [f for f in layout.fields if f.owner == side]
@@ -42,7 +52,7 @@ class TowerModel(tf.Module):
             read = {f.table for f in fields}
             self.embeddings = ShardedEmbedding(
                 [
-                    replace(table, storage="float32", trainable=True, group="")
+                    replace(table, storage=storage, trainable=True, group="")
                     for name, table in source.layout.tables.items()
                     if name in read
                 ],
@@ -51,7 +61,7 @@ class TowerModel(tf.Module):
                 sets=source.sets,
                 name=f"{side}_embeddings",
             )
-            transplant(source, self.embeddings)
+            copy_tables(source, self.embeddings)
 
     def __call__(self, batch: EncodedBatch) -> tf.Tensor:
         """The representation (B, d) of each row's user or item."""

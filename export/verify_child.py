@@ -9,10 +9,12 @@ it can load and run, a server without our code can load and run.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,24 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.core.framework import tensor_pb2  # noqa: E402
-from tensorflow.core.protobuf import saved_model_pb2  # noqa: E402
+from tensorflow.core.protobuf import (  # noqa: E402
+    meta_graph_pb2,
+    saved_model_pb2,
+    trackable_object_graph_pb2,
+)
 from tensorflow.python.framework import op_def_registry  # noqa: E402
 
-SIGNATURES = ("serving_default", "predict")
-TOLERANCE = 1e-6
+# What scores may differ from the Keras model's by the storage of the tables, relative where a score
+# is above 1. A contract may ask for less, never for more.
+TOLERANCE_CAPS = {"float32": 1e-6, "float16": 5e-4, "int8": 2e-2}
 # Registered in every build, but their kernels call back into the Python process that made them.
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+METHODS = {
+    "classify": "tensorflow/serving/classify",
+    "regress": "tensorflow/serving/regress",
+}  # the others are predict
+PREDICT = "tensorflow/serving/predict"
+INITIALIZER = "__saved_model_init_op"  # a signature of TensorFlow's own
 LATENCY_CALLS = 20
 
 
@@ -39,39 +52,79 @@ class Refused(Exception):
     """The export must not be published; the message says why."""
 
 
-Tensors = dict[str, tf.Tensor]
+Tensors = dict[str, np.ndarray]
 
 
-def read_golden(folder: Path) -> tuple[dict[str, Tensors], dict[str, np.ndarray]]:
-    """Requests per signature, and the Keras model's scores per output."""
+def vocabulary_sha256(keys: Iterable[bytes], ids: Iterable[int]) -> str:
+    """Digest of a lookup table's entries, whatever their order.
+
+    Args:
+        keys: The keys, UTF-8.
+        ids: The id of each key.
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted(zip(keys, ids, strict=True)):
+        digest.update(len(key).to_bytes(8, "little") + key)
+        digest.update(int(value).to_bytes(8, "little", signed=True))
+    return digest.hexdigest()
+
+
+def read_contract(folder: Path) -> dict[str, Any]:
+    """What the exporter says the SavedModel is."""
+    path = folder / "assets.extra" / "contract.json"
+    if not path.exists():
+        raise Refused("there is no contract (assets.extra/contract.json) to check against")
+    try:
+        contract = json.loads(path.read_text("utf-8"))
+        known = contract["schema"] == 1
+        _ = (contract["kind"], contract["tasks"], contract["tables"], float(contract["tolerance"]))
+        _ = [(s["method"], s["inputs"], s["outputs"]) for s in contract["signatures"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(f"the contract cannot be read ({_first_line(error)})") from error
+    if not known:
+        raise Refused(f"the contract has schema {contract['schema']!r}; 1 is what is known here")
+    cap = TOLERANCE_CAPS.get(contract["tables"])
+    if cap is None:
+        raise Refused(f"the contract names tables of '{contract['tables']}'")
+    if not 0 <= contract["tolerance"] <= cap:
+        raise Refused(
+            f"the contract allows scores to differ by {contract['tolerance']:g}; tables of "
+            f"{contract['tables']} get at most {cap:g}"
+        )
+    return dict(contract)
+
+
+def read_golden(folder: Path) -> tuple[dict[str, Tensors], dict[str, Tensors]]:
+    """Requests per signature, and the outputs expected of some of them."""
     path = folder / "assets.extra" / "golden.npz"
     if not path.exists():
         raise Refused("there is no golden file (assets.extra/golden.npz) to compare with")
-    requests: dict[str, Tensors] = {name: {} for name in SIGNATURES}
-    scores: dict[str, np.ndarray] = {}
+    requests: dict[str, Tensors] = {}
+    expected: dict[str, Tensors] = {}
     try:
         with np.load(path) as arrays:
             for key in arrays.files:
-                kind, _, name = key.partition("/")
-                if kind == "scores":
-                    scores[name] = arrays[key]
+                part, signature, name = key.split("/", 2)
+                if part == "requests":
+                    requests.setdefault(signature, {})[name] = array_of(arrays[key].tobytes())
+                elif part == "expected":
+                    expected.setdefault(signature, {})[name] = arrays[key]
                 else:
-                    requests[kind][name] = tensor_of(arrays[key].tobytes())
+                    raise ValueError(f"unknown entry {key!r}")
     except Exception as error:
         raise Refused(f"the golden file cannot be read ({_first_line(error)})") from error
-    if not scores or not all(requests.values()) or not all(len(s) for s in scores.values()):
-        raise Refused("the golden file holds no requests or no scores")
-    return requests, scores
+    if not requests or not all(len(v) for o in expected.values() for v in o.values()):
+        raise Refused("the golden file holds no requests or no rows")
+    return requests, expected
 
 
-def tensor_of(serialized: bytes) -> tf.Tensor:
-    """A serialized TensorProto as a tensor."""
-    proto = tensor_pb2.TensorProto.FromString(serialized)
-    return tf.constant(tf.make_ndarray(proto), tf.as_dtype(proto.dtype))
+def array_of(serialized: bytes) -> np.ndarray:
+    """A serialized TensorProto as an array; texts are objects."""
+    return np.asarray(tf.make_ndarray(tensor_pb2.TensorProto.FromString(serialized)))
 
 
-def check_graph(folder: Path) -> None:
-    """Both signatures are there, and every op is one of TensorFlow's own."""
+def read_graph(folder: Path) -> meta_graph_pb2.MetaGraphDef:
+    """The graph that a server loads."""
     path = folder / "saved_model.pb"
     if not path.exists():
         raise Refused("cannot be loaded: there is no saved_model.pb")
@@ -84,32 +137,234 @@ def check_graph(folder: Path) -> None:
     serving = [g for g in graphs if "serve" in g.meta_info_def.tags]
     if not serving:
         raise Refused("cannot be loaded: saved_model.pb has no graph tagged `serve`")
-    for name in SIGNATURES:
-        if name not in serving[0].signature_def:
-            raise Refused(f"the signature '{name}' is missing")
-    library = serving[0].graph_def.library.function
+    return serving[0]
+
+
+def check_ops(graph: meta_graph_pb2.MetaGraphDef) -> int:
+    """Every op is one of TensorFlow's own; returns how many kinds there are."""
+    library = graph.graph_def.library.function
     functions = {function.signature.name for function in library}
-    nodes = [*serving[0].graph_def.node, *(n for f in library for n in f.node_def)]
+    nodes = [*graph.graph_def.node, *(n for f in library for n in f.node_def)]
     ops = {node.op for node in nodes} - functions
     foreign = sorted(op for op in ops if op in PYTHON_OPS or op_def_registry.get(op) is None)
     if foreign:
         raise Refused(f"ops that a stock server does not have: {', '.join(foreign)}")
+    return len(ops)
 
 
-def load(folder: Path) -> Any:
-    """Loads the SavedModel."""
+def check_signatures(
+    graph: meta_graph_pb2.MetaGraphDef, contract: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The signatures are those of the contract, which has those of its kind; describes them."""
+    found = {n: s for n, s in graph.signature_def.items() if n != INITIALIZER}
+    named = contract["signatures"]
+    for name in (*required_signatures(contract), *named):
+        if name not in found:
+            raise Refused(f"the signature '{name}' is missing")
+        if name not in named:
+            raise Refused(f"the signature '{name}' is not in the contract")
+    for name in sorted(found.keys() - named.keys()):
+        raise Refused(f"the signature '{name}' is not in the contract")
+    for name, signature in found.items():
+        wanted = named[name]
+        method = METHODS.get(name.partition("_")[0], PREDICT)
+        for source in (method, wanted["method"]):
+            if signature.method_name != source:
+                raise Refused(
+                    f"the signature '{name}' has the method name '{signature.method_name}' instead "
+                    f"of '{source}': a server would refuse its requests"
+                )
+        for end, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+            own = {key: spec_of(info) for key, info in tensors.items()}
+            if own.keys() != wanted[end].keys():
+                raise Refused(
+                    f"'{name}' has the {end} {sorted(own)}, not {sorted(wanted[end])} as the "
+                    "contract says"
+                )
+            for key, spec in own.items():
+                if spec != wanted[end][key]:
+                    raise Refused(
+                        f"'{key}' of the {end} of '{name}' is {_plain(spec)}, not "
+                        f"{_plain(wanted[end][key])} as the contract says"
+                    )
+    check_shared_input(found)
+    return {name: describe(signature) for name, signature in sorted(found.items())}
+
+
+def required_signatures(contract: Mapping[str, Any]) -> list[str]:
+    """Signatures that an export of the contract's kind has at least."""
+    names = ["serving_default", "predict"]
+    kind = contract["kind"]
+    if kind == "foundation" or kind.startswith("ranker_"):
+        names += ["classify", "regress", *(f"regress_{task}" for task in contract["tasks"])]
+        names += ["encode"]
+    if kind.startswith("ranker_"):
+        names += ["rank"]
+    return names
+
+
+def check_shared_input(signatures: Mapping[str, Any]) -> None:
+    """Classify and regress read the same tensor: the server's MultiInference runs them as one."""
+    of = {
+        name: signature.inputs["inputs"].name
+        for name, signature in signatures.items()
+        if signature.method_name != PREDICT and "inputs" in signature.inputs
+    }
+    if len(set(of.values())) > 1:
+        tensors = ", ".join(f"'{name}' reads {tensor}" for name, tensor in sorted(of.items()))
+        raise Refused(f"classify and regress do not share one input: {tensors}")
+
+
+def spec_of(info: meta_graph_pb2.TensorInfo) -> dict[str, Any]:
+    """Type and shape of an end of a signature, as a contract writes them."""
+    shape = info.tensor_shape
+    sizes = None if shape.unknown_rank else [None if d.size < 0 else d.size for d in shape.dim]
+    return {"dtype": tf.as_dtype(info.dtype).name, "shape": sizes}
+
+
+def describe(signature: meta_graph_pb2.SignatureDef) -> dict[str, Any]:
+    """Method, and inputs and outputs of a signature, name -> type and shape."""
+    ends = {"inputs": signature.inputs, "outputs": signature.outputs}
+    told: dict[str, Any] = {"method": signature.method_name}
+    for end, tensors in ends.items():
+        told[end] = {name: _plain(spec_of(info)) for name, info in sorted(tensors.items())}
+    return told
+
+
+def lookup_tables(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[tuple[list[bytes], list[int]]]:
+    """Keys and ids of the tables from texts to integers that the graph fills from constants."""
+    nodes = {node.name: node for node in graph.graph_def.node}
+    # the import lies in a function; its arguments are the inputs of the node that calls it
+    for function in graph.graph_def.library.function:
+        arguments = [argument.name for argument in function.signature.input_arg]
+        inside = {node.name: node for node in function.node_def}
+        imports = [n for n in function.node_def if n.op.startswith("LookupTableImport")]
+        callers = [n for n in nodes.values() if n.attr["f"].func.name == function.signature.name]
+        for node in imports:
+            for caller in callers:
+                ends = []
+                for name in node.input[1:3]:
+                    held = inside.get(name.split(":")[0])
+                    if held is None and name in arguments:
+                        held = nodes.get(caller.input[arguments.index(name)].split(":")[0])
+                    if held is not None and held.op == "Const":
+                        ends.append(tf.make_ndarray(held.attr["value"].tensor).ravel())
+                if len(ends) == 2 and ends[0].dtype == object and ends[1].dtype.kind == "i":
+                    yield ends[0].tolist(), ends[1].tolist()
+
+
+def check_vocabulary(graph: meta_graph_pb2.MetaGraphDef, wanted: str | None) -> None:
+    """One of the graph's lookup tables is the training's, entry by entry."""
+    if wanted is None:
+        return
+    found = {vocabulary_sha256(keys, ids): len(keys) for keys, ids in lookup_tables(graph)}
+    if wanted not in found:
+        tables = ", ".join(f"{digest[:12]} ({n} entries)" for digest, n in found.items())
+        raise Refused(
+            f"the vocabulary changed since training: no lookup table of the graph has the digest "
+            f"{wanted[:12]}; there is {tables or 'none'}"
+        )
+
+
+def check_variables(folder: Path) -> int:
+    """No variable holds NaN or infinity; returns how many there are.
+
+    A variable of zeros and minus infinities alone masks items and is sound.
+    """
+    prefix = folder / "variables" / "variables"
     try:
-        return tf.saved_model.load(str(folder))
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        names = variable_names(reader)
     except Exception as error:
-        raise Refused(f"cannot be loaded: {_first_line(error)}") from error
+        raise Refused(
+            f"cannot be loaded: the variables are damaged ({_first_line(error)})"
+        ) from error
+    for key in sorted(shapes):
+        if dtypes[key] == tf.string:
+            continue
+        try:
+            values = np.asarray(reader.get_tensor(key))  # its checksum is compared as well
+        except Exception as error:
+            raise Refused(
+                f"cannot be loaded: the variables are damaged: '{names.get(key, key)}' cannot be "
+                f"read ({_first_line(error)})"
+            ) from error
+        if not dtypes[key].is_floating or np.isfinite(values).all():
+            continue
+        if np.all((values == 0) | np.isneginf(values)):
+            continue
+        bad = np.argwhere(~np.isfinite(values))[0]
+        raise Refused(
+            f"the variable '{names.get(key, key)}' holds {_kind_of(values)}, first at "
+            f"{bad.tolist()} of {list(values.shape)}"
+        )
+    return sum(1 for key in shapes if dtypes[key] != tf.string)
 
 
-def run(model: Any, signature: str, inputs: Tensors, what: str) -> dict[str, np.ndarray]:
+def variable_names(reader: Any) -> dict[str, str]:
+    """Key in the checkpoint -> name of the variable."""
+    key = "_CHECKPOINTABLE_OBJECT_GRAPH"
+    if not reader.has_tensor(key):
+        return {}
+    objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(key))
+    attributes = [a for node in objects.nodes for a in node.attributes]
+    return {a.checkpoint_key: a.full_name or a.checkpoint_key for a in attributes}
+
+
+class SessionModel:
+    """A SavedModel as a server sees it: tensors fed and fetched by the names in SignatureDefs."""
+
+    def __init__(self, folder: Path) -> None:
+        began = time.perf_counter()
+        with tf.Graph().as_default():
+            self._session = tf.compat.v1.Session()
+            try:
+                loader = tf.compat.v1.saved_model.loader
+                self._graph = loader.load(self._session, ["serve"], str(folder))
+            except Exception as error:
+                raise Refused(f"cannot be loaded: {_first_line(error)}") from error
+        self.load_s = time.perf_counter() - began
+
+    def __call__(self, signature: str, inputs: Tensors) -> Tensors:
+        definition = self._graph.signature_def[signature]
+        names = {key: info.name for key, info in definition.outputs.items()}
+        feed = {definition.inputs[key].name: value for key, value in inputs.items()}
+        return dict(self._session.run(names, feed))
+
+
+class LoadedModel:
+    """A SavedModel as Python loads it, through `tf.saved_model.load`."""
+
+    def __init__(self, folder: Path) -> None:
+        began = time.perf_counter()
+        try:
+            model = tf.saved_model.load(str(folder))
+        except Exception as error:
+            raise Refused(f"cannot be loaded: {_first_line(error)}") from error
+        self.signatures = model.signatures
+        self._model = model  # its variables live as long as it does
+        self.load_s = time.perf_counter() - began
+
+    def __call__(self, signature: str, inputs: Tensors) -> Tensors:
+        run = self.signatures[signature]
+        specs = run.structured_input_signature[1]
+        fed = {key: tf.constant(value, specs[key].dtype) for key, value in inputs.items()}
+        return {key: value.numpy() for key, value in run(**fed).items()}
+
+
+def run(model: Any, signature: str, inputs: Tensors, what: str) -> Tensors:
     """Runs a request; its outputs must be finite."""
     try:
-        outputs = {k: v.numpy() for k, v in model.signatures[signature](**inputs).items()}
+        outputs: Tensors = model(signature, inputs)
     except Exception as error:
         raise Refused(f"{what} fails on '{signature}': {_first_line(error)}") from error
+    check_finite(signature, outputs, what)
+    return outputs
+
+
+def check_finite(signature: str, outputs: Tensors, what: str) -> None:
+    """No output is NaN or infinite."""
     for name, values in outputs.items():
         if values.dtype == object:  # text
             continue
@@ -120,10 +375,9 @@ def run(model: Any, signature: str, inputs: Tensors, what: str) -> dict[str, np.
                 f"{what} gives {_kind_of(values[bad[0]])} as '{name}' on '{signature}', first in "
                 f"row {bad[0]} of {len(values)}"
             )
-    return outputs
 
 
-def is_padding(values: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray:
+def is_padding(values: np.ndarray, outputs: Tensors) -> np.ndarray:
     """Where a retrieval has no more items: -inf beside an empty key in `ids`."""
     keys = outputs.get("ids")
     if keys is None or keys.shape != values.shape:
@@ -131,62 +385,95 @@ def is_padding(values: np.ndarray, outputs: dict[str, np.ndarray]) -> np.ndarray
     return np.isneginf(values) & (keys.astype("S") == b"")
 
 
-def compare(signature: str, outputs: dict[str, np.ndarray], scores: dict[str, np.ndarray]) -> float:
-    """Largest difference to the Keras model, relative to the score where that is above 1."""
-    if outputs.keys() != scores.keys():
+def compare(signature: str, outputs: Tensors, expected: Tensors, tolerance: float) -> float:
+    """Compares the outputs of a request with those of the Keras model.
+
+    Args:
+        signature: The signature.
+        outputs: What it gave: output -> values.
+        expected: What it must give; numbers up to the tolerance, ids and texts exactly.
+        tolerance: Largest difference that is allowed, relative where the expected value is above 1.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        Refused: They differ.
+    """
+    if outputs.keys() != expected.keys():
         raise Refused(
-            f"'{signature}' has the outputs {sorted(outputs)}, not {sorted(scores)} as expected"
+            f"'{signature}' has the outputs {sorted(outputs)}, not {sorted(expected)} as expected"
         )
     largest = 0.0
     for name, values in outputs.items():
-        expected = scores[name]
-        if expected.dtype.kind == "S":
-            compare_texts(name, signature, values, expected, outputs, scores)
+        wanted = expected[name]
+        if wanted.dtype.kind == "S":
+            compare_texts(name, signature, values, expected, outputs, tolerance)
             continue
-        if values.shape != expected.shape or values.dtype != np.float32:
+        if values.shape != wanted.shape or values.dtype != wanted.dtype:
             raise Refused(
-                f"'{name}' of '{signature}' is {values.dtype} {values.shape}, expected float32 "
-                f"{expected.shape}"
+                f"'{name}' of '{signature}' is {values.dtype} {values.shape}, expected "
+                f"{wanted.dtype} {wanted.shape}"
             )
-        padded = is_padding(values, outputs) & np.isneginf(expected)
-        expected = np.where(padded, 0.0, expected)
-        difference = np.abs(np.where(padded, 0.0, values.astype(np.float64)) - expected)
-        difference /= np.maximum(1.0, np.abs(expected))
-        largest = max(largest, float(difference.max()))
-        if not largest <= TOLERANCE:
+        if wanted.dtype.kind == "i":
+            compare_ids(name, signature, values, wanted)
+            continue
+        padded = is_padding(values, outputs) & np.isneginf(wanted)
+        wanted = np.where(padded, 0.0, wanted)
+        difference = np.abs(np.where(padded, 0.0, values.astype(np.float64)) - wanted)
+        difference /= np.maximum(1.0, np.abs(wanted))
+        largest = max(largest, float(difference.max(initial=0.0)))
+        if not largest <= tolerance:
             row = int(np.argmax(difference.reshape(len(difference), -1).max(axis=1)))
+            what = "encoding differs" if signature == "encode" else "scores differ"
             raise Refused(
-                f"the scores differ from the Keras model's: '{name}' on '{signature}' by "
-                f"{difference.max():.3g} in row {row} (allowed {TOLERANCE:g})"
+                f"the {what} from the Keras model's: '{name}' on '{signature}' by "
+                f"{difference.max():.3g} in row {row} (allowed {tolerance:g})"
             )
     return largest
+
+
+def compare_ids(name: str, signature: str, values: np.ndarray, expected: np.ndarray) -> None:
+    """Ids must be the training's."""
+    differing = np.argwhere(values != expected)
+    if len(differing):
+        place = tuple(differing[0].tolist())
+        raise Refused(
+            f"'{signature}' gives feature '{name}' another id in row {place[0]}: expected "
+            f"{expected[place]}, found {values[place]}; the vocabulary or the encoding changed "
+            "since training"
+        )
 
 
 def compare_texts(
     name: str,
     signature: str,
     values: np.ndarray,
-    expected: np.ndarray,
-    outputs: dict[str, np.ndarray],
-    scores: dict[str, np.ndarray],
+    expected: Tensors,
+    outputs: Tensors,
+    tolerance: float,
 ) -> None:
-    """Keys must be the expected ones, but for the order of those with equal `scores`."""
-    if values.shape != expected.shape:
+    """Texts must be the expected ones; keys with equal `scores` beside them may change places."""
+    wanted = expected[name]
+    if values.shape != wanted.shape:
         raise Refused(
-            f"'{name}' of '{signature}' has the shape {values.shape}, expected {expected.shape}"
+            f"'{name}' of '{signature}' has the shape {values.shape}, expected {wanted.shape}"
         )
-    if "scores" not in scores or scores["scores"].shape != expected.shape:
-        raise Refused(f"'{name}' of '{signature}' has no `scores` of its shape beside it")
     found = values.astype("S")
-    for row, column in np.argwhere(found != expected):
-        key, own = found[row, column], outputs["scores"][row, column]
-        place = np.flatnonzero(expected[row] == key)
-        # a key that is not expected at all may stand only where the list could end either way
-        other = scores["scores"][row, place[0] if len(place) else -1]
-        if not abs(float(own) - float(other)) <= 2 * TOLERANCE * max(1.0, abs(float(other))):
+    ranked = name == "ids" and "scores" in expected
+    for row, column in np.argwhere(found != wanted):
+        key = found[row, column]
+        same = False
+        if ranked:
+            own = float(outputs["scores"][row, column])
+            place = np.flatnonzero(wanted[row] == key)
+            # a key that is not expected at all may stand only where the list could end either way
+            other = float(expected["scores"][row, place[0] if len(place) else -1])
+            same = abs(own - other) <= 2 * tolerance * max(1.0, abs(other))
+        if not same:
             raise Refused(
-                f"'{name}' on '{signature}' differs in row {row}, place {column}: {key!r} instead "
-                f"of {expected[row, column]!r}"
+                f"'{name}' on '{signature}' differs in row {row}, place {column}: {bytes(key)!r} "
+                f"instead of {bytes(wanted[row, column])!r}"
             )
 
 
@@ -195,54 +482,86 @@ def latency(model: Any, signature: str, inputs: Tensors) -> float:
     times = []
     for _ in range(LATENCY_CALLS):
         began = time.perf_counter()
-        model.signatures[signature](**inputs)
+        model(signature, inputs)
         times.append(time.perf_counter() - began)
     return 1000 * statistics.median(times)
 
 
+def check_golden(
+    contract: Mapping[str, Any],
+    requests: Mapping[str, Tensors],
+    expected: Mapping[str, Tensors],
+) -> None:
+    """There is a golden request for each signature, and what is served is compared."""
+    for name, ends in contract["signatures"].items():
+        if name not in requests:
+            raise Refused(f"the golden file holds no request for the signature '{name}'")
+        if requests[name].keys() != ends["inputs"].keys():
+            raise Refused(
+                f"the golden request for '{name}' has the inputs {sorted(requests[name])}, not "
+                f"{sorted(ends['inputs'])} as the contract says"
+            )
+    for name in required_signatures(contract):
+        if not expected.get(name):
+            raise Refused(f"the golden file holds nothing to compare '{name}' with")
+
+
 def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that is checked; returns the report."""
-    requests, scores = read_golden(folder)
-    check_graph(folder)
-    began = time.perf_counter()
-    model = load(folder)
-    load_s = time.perf_counter() - began
+    contract = read_contract(folder)
+    requests, expected = read_golden(folder)
+    graph = read_graph(folder)
+    signatures = check_signatures(graph, contract)
+    ops = check_ops(graph)
+    check_golden(contract, requests, expected)
+    check_vocabulary(graph, contract.get("vocabulary_sha256"))
+    variables = check_variables(folder)
+    server = SessionModel(folder)
     for number, record in enumerate(warmup):
-        inputs = {k: tensor_of(base64.b64decode(v)) for k, v in record["inputs"].items()}
-        if record["signature"] not in model.signatures:
+        inputs = {k: array_of(base64.b64decode(v)) for k, v in record["inputs"].items()}
+        if record["signature"] not in signatures:
             raise Refused(f"warm-up record {number} asks for '{record['signature']}'")
-        run(model, record["signature"], inputs, f"warm-up record {number}")
+        run(server, record["signature"], inputs, f"warm-up record {number}")
+    # ids are compared first: a score that differs because of its ids is told by them
+    order = sorted(contract["signatures"], key=lambda name: (name != "encode", name))
+    tolerance = float(contract["tolerance"])
     largest = 0.0
     timings: dict[str, float] = {}
-    rows = len(next(iter(scores.values())))
-    for signature, inputs in requests.items():
-        outputs = run(model, signature, inputs, "the golden request")
-        largest = max(largest, compare(signature, outputs, scores))
-        one = {name: value[:1] for name, value in inputs.items()}
-        timings[f"{signature}, 1 row"] = latency(model, signature, one)
-        timings[f"{signature}, {rows} rows"] = latency(model, signature, inputs)
+    for name in order:
+        outputs = run(server, name, requests[name], "the golden request")
+        if name in expected:
+            largest = max(largest, compare(name, outputs, expected[name], tolerance))
+        rows = max(len(values) for values in requests[name].values())
+        one = {key: value[:1] for key, value in requests[name].items()}
+        timings[f"{name}, 1 row"] = latency(server, name, one)
+        timings[f"{name}, {rows} rows"] = latency(server, name, requests[name])
+    python = LoadedModel(folder)
+    for name in ("serving_default", "predict"):  # what is called from Python too
+        if name not in python.signatures:
+            raise Refused(f"`tf.saved_model.load` finds no signature '{name}'")
+        outputs = run(python, name, requests[name], "in Python, the golden request")
+        largest = max(largest, compare(name, outputs, expected[name], tolerance))
     return {
         "tensorflow": tf.__version__,
-        "signatures": {name: describe(model.signatures[name]) for name in SIGNATURES},
-        "rows_compared": rows,
+        "signatures": signatures,
+        "ops": ops,
+        "variables": variables,
+        "rows_compared": len(next(iter(expected["serving_default"].values()))),
         "warmup_records": len(warmup),
         "largest_difference": largest,
-        "tolerance": TOLERANCE,
-        "load_s": load_s,
+        "tolerance": tolerance,
+        "load_s": server.load_s,
+        "load_python_s": python.load_s,
         "latency_ms": timings,
     }
 
 
-def describe(signature: Any) -> dict[str, dict[str, str]]:
-    """Inputs and outputs of a signature, name -> type and shape."""
-    ends = {
-        "inputs": signature.structured_input_signature[1],
-        "outputs": signature.structured_outputs,
-    }
-    return {
-        end: {name: f"{t.dtype.name} {t.shape}" for name, t in tensors.items()}
-        for end, tensors in ends.items()
-    }
+def _plain(spec: Mapping[str, Any]) -> str:
+    shape = spec["shape"]
+    if shape is None:
+        return f"{spec['dtype']} of any rank"
+    sizes = ["None" if size is None else str(size) for size in shape]
+    return f"{spec['dtype']} ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
 def _kind_of(values: np.ndarray) -> str:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec, merge, parse_spec, read_yaml
 from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
@@ -67,11 +68,19 @@ class ExportConfig(StrictModel):
 
     Attributes:
         method: Transfer method of the exported rankers; the best on validation when absent.
-        warmup_rows: Warm-up records per model, at most 1000 as TensorFlow Serving replays.
+        warmup_rows: Warm-up requests of one row per model, beside one for every other signature;
+            TensorFlow Serving replays at most 1000 in all.
+        tables: Type of the embedding tables; `float16` and `int8` are smaller and less exact.
+        representations: How a ranker gets stored representations: with the `request`, or from a
+            `lookup` of its own by the keys of user and item.
+        keep: Versions of a model that stay published; older ones are deleted.
     """
 
     method: str | None = None
     warmup_rows: int = Field(default=64, ge=1, le=1000)
+    tables: ServedStorage = "float32"
+    representations: Literal["request", "lookup"] = "request"
+    keep: int = Field(default=3, ge=1)
 
 
 class RunConfig(StrictModel):

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from lfm4ads_tf.embeddings.table_config import Storage
+from lfm4ads_tf.embeddings.table_config import ServedStorage, Storage
 from lfm4ads_tf.strict import StrictModel
+
+
+def _trained(storage: Any) -> Any:
+    if storage == "int8":
+        raise ValueError(
+            "int8 tables cannot be trained; use float32, bfloat16 or float16 here, and "
+            "export.tables=int8 for smaller exports"
+        )
+    return storage
+
+
+TrainedStorage = Annotated[Storage, BeforeValidator(_trained)]
 
 
 class TableHashing(StrictModel):
@@ -49,7 +61,7 @@ class TableOptions(StrictModel):
 
     dim: int | None = Field(default=None, ge=1)
     init_scale: float | None = Field(default=None, gt=0)
-    storage: Storage | None = None
+    storage: TrainedStorage | None = None
     trainable: bool = True
     group: str = Field(default="", pattern=r"^[\w.-]*$")
     hashing: TableHashing | None = None
@@ -81,16 +93,16 @@ class EmbeddingsConfig(StrictModel):
     sets: int = Field(default=1, ge=1)
     init: Literal["normal", "uniform"] = "normal"
     init_scale: float = Field(default=0.01, gt=0)
-    storage: Storage = "float32"
+    storage: TrainedStorage = "float32"
     tables_per_width: int = Field(default=1, ge=1)
     tables: dict[str, TableOptions] = {}
 
-    def served(self, shards: int) -> EmbeddingsConfig:
-        """The same tables for inference: float32, one physical table per width."""
+    def served(self, shards: int, storage: ServedStorage = "float32") -> EmbeddingsConfig:
+        """The same tables for inference: of one storage, one physical table per width."""
         plain = {"storage": None, "trainable": True, "group": "", "pretrained": None}
         tables = {name: options.model_copy(update=plain) for name, options in self.tables.items()}
         return self.model_copy(
             update={
-                "shards": shards, "storage": "float32", "tables_per_width": 1, "tables": tables,
+                "shards": shards, "storage": storage, "tables_per_width": 1, "tables": tables,
             }
         )  # fmt: skip

@@ -38,7 +38,7 @@ class FusedTable:
         self.name = name
         self.dim = tables[0].dim
         self.storage = tables[0].storage
-        self.trainable = tables[0].trainable
+        self.trainable = tables[0].trainable and self.storage != "int8"
         self.group = tables[0].group
         self.features = tuple(features)
         self.single = [f for f in features if f.combiner is None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,6 +34,7 @@ class EmbeddingLayout:
     ) -> None:
         self.tables = {table.name: table for table in tables}
         self.features = tuple(features)
+        self._tables_per_width = tables_per_width
         self._check(tables)
         self.single_features = tuple(f.name for f in features if f.combiner is None)
         self.bag_features = tuple(f.name for f in features if f.combiner is not None)
@@ -41,6 +42,11 @@ class EmbeddingLayout:
         self.fused = fuse(tables, features, columns, tables_per_width)
         self.dims = tuple(dict.fromkeys(table.dim for table in tables))
         self._home = {t: f for f in self.fused.values() for t in f.tables}
+
+    def only(self, features: Collection[str]) -> EmbeddingLayout:
+        """The same tables, read by some of the features."""
+        kept = [f for f in self.features if f.name in features]
+        return EmbeddingLayout(list(self.tables.values()), kept, self._tables_per_width)
 
     def table(self, name: str) -> TableConfig:
         """The logical table `name`.

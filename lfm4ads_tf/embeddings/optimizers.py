@@ -116,10 +116,16 @@ class HybridOptimizer(tf.Module):
                 process made before, and its slots would not be found again.
 
         Raises:
-            UserError: Two different variables have one path.
+            UserError: Two different variables have one path, or a table is kept as int8.
         """
         for layer in embeddings:
             for fused in layer.layout.fused.values():
+                if fused.storage == "int8":
+                    raise UserError(
+                        "Embedding tables of int8 cannot be trained.",
+                        received=f"{layer.name}: tables {', '.join(fused.tables)}",
+                        fix="train them as float32, bfloat16 or float16, and serve them as int8",
+                    )
                 if fused.trainable:
                     self._build_table(layer, fused)
         if not isinstance(dense_variables, Mapping):

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.memory import filled
 
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+_FLOAT16_OVERFLOW = 65520.0  # from here on the nearest value is infinity
 MAX_ROWS = 2**31  # the product of two row numbers must fit in an int64
 
 
@@ -97,12 +99,15 @@ def read(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
     """Reads rows of a table that is cut as `shard_bounds` says.
 
     Args:
-        parts: The shards in order, each (rows of the shard, width), of any storage.
+        parts: The shards in order, each (rows of the shard, width), of any storage; a
+            `QuantizedTable` is the only one.
         rows: Physical rows, (N,) int64 within [0, sum of the shards' rows).
 
     Returns:
         (N, width) float32. Its gradient is one float32 `tf.IndexedSlices` per shard.
     """
+    if isinstance(parts[0], QuantizedTable):
+        return parts[0].gather(rows)
     if len(parts) == 1:
         return _gather(parts[0], rows)
     bounds = shard_bounds(sum(p.shape[0] for p in parts), len(parts))
@@ -188,10 +193,19 @@ def scatter_rows(parts: Sequence[tf.Variable], rows: np.ndarray, values: np.ndar
     """Overwrites rows of a sharded table.
 
     Args:
-        parts: The shards in order.
+        parts: The shards in order, or a `QuantizedTable` alone.
         rows: Distinct global rows, (N,) int64.
         values: Their new values, (N, width) float32; rounded to the table's storage.
+
+    Raises:
+        UserError: The storage cannot hold a value: a finite one is too large for float16, or one
+            that is not finite is to be kept as int8. Nothing is written then.
     """
+    if isinstance(parts[0], QuantizedTable):
+        parts[0].write_rows(rows, values)
+        return
+    if parts[0].dtype == tf.float16:
+        _require_float16(values)
     bounds = shard_bounds(sum(part.shape[0] for part in parts), len(parts))
     for part, (start, stop) in zip(parts, bounds, strict=True):
         mine = (rows >= start) & (rows < stop)
@@ -199,3 +213,14 @@ def scatter_rows(parts: Sequence[tf.Variable], rows: np.ndarray, values: np.ndar
             local = tf.constant(rows[mine] - start, tf.int64)
             new = tf.cast(tf.constant(values[mine], tf.float32), part.dtype)
             part.scatter_update(tf.IndexedSlices(new, local))
+
+
+def _require_float16(values: np.ndarray) -> None:
+    """Refuses finite values that float16 would make infinite."""
+    too_large = np.isfinite(values) & (np.abs(values) >= _FLOAT16_OVERFLOW)
+    if too_large.any():
+        raise UserError(
+            "A value is too large for a table that is kept as float16.",
+            received=f"{values[too_large][0]:g}",
+            fix=f"use another storage; float16 ends at {tf.float16.max:,.0f}",
+        )

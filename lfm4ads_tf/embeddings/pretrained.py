@@ -60,7 +60,8 @@ def load_pretrained(
             f"not None and {len(id_of)} distinct."
         )
     widths = (config.dim, layer.sets * config.dim)
-    largest = float(tf.as_dtype(config.storage).max)
+    kept = tf.float32 if config.storage == "int8" else tf.as_dtype(config.storage)
+    largest = float(kept.max)
     loaded = np.zeros(config.rows, bool)
     for texts, vectors in read_vectors(source):
         names = texts.to_pylist()

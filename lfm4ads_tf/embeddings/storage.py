@@ -235,7 +235,9 @@ def _write(
     """Writes one file; plain writes, since the pages of a memory map would count as memory."""
     rows = config.stored_rows + 1
     width = layer.read_rows(config.name, 0, 1, variable).shape[1]
-    storage = config.storage if variable is None else "float32"
+    # int8 rows are written as the numbers that they stand for
+    plain = variable is not None or config.storage == "int8"
+    storage = "float32" if plain else config.storage
     stored = _Stored(file, storage, rows, width, 0)
     crc = 0
     with (folder / file).open("wb") as stream:

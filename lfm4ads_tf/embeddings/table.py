@@ -16,6 +16,7 @@ from lfm4ads_tf.embeddings.fused_table import FusedTable
 from lfm4ads_tf.embeddings.initial import initial_blocks
 from lfm4ads_tf.embeddings.layout import EmbeddingLayout
 from lfm4ads_tf.embeddings.lookup import Bags
+from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.embeddings.table_config import TableConfig
 from lfm4ads_tf.errors import UserError
 
@@ -40,7 +41,8 @@ class ShardedEmbedding(tf_keras.layers.Layer):
     shards, nor on how many rows its own or any other table has.
     Variables exist from construction on: one `tf.Variable` per physical table, or with `shards` >
     1 a `ShardedVariable`, which a checkpoint sees as one tensor. `ExportArchive` needs a layer with
-    `shards=1`: restore the checkpoint into one, or use `transplant`.
+    `shards=1`: restore the checkpoint into one, or use `transplant`. A table of storage "int8" is
+    a `QuantizedTable`: it is for inference, and whole.
 
     Args:
         tables: The logical tables.
@@ -56,7 +58,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         name: Layer name; it also names the variables and the optimizer's slots.
 
     Raises:
-        UserError: Duplicate or unknown names, or sizes below 1.
+        UserError: Duplicate or unknown names, sizes below 1, or int8 tables in several shards.
     """
 
     def __init__(
@@ -87,20 +89,32 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         self.tables_per_width = tables_per_width
         self.layout = EmbeddingLayout(tables, features, tables_per_width)
         for fused in self.layout.fused.values():
-            table = partition.partitioned_variable(
-                f"{name}/table_{fused.name}",
-                fused.rows,
-                sets * fused.dim,
-                shards,
-                0.0,
-                trainable=fused.trainable,
-                storage=fused.storage,
-            )
-            setattr(self, f"table_{fused.name}", table)
+            setattr(self, f"table_{fused.name}", self._new_table(fused))
         for config in self.layout.tables.values():
             rows, width, scale = config.stored_rows, sets * config.dim, config.init_scale
             for start, block in initial_blocks(config.name, rows, width, init, scale, seed):
                 self.write_rows(config.name, start, block)
+
+    def _new_table(self, fused: FusedTable) -> Any:
+        """A physical table of zeros."""
+        path = f"{self.name}/table_{fused.name}"
+        if fused.storage != "int8":
+            return partition.partitioned_variable(
+                path,
+                fused.rows,
+                self.sets * fused.dim,
+                self.shards,
+                0.0,
+                trainable=fused.trainable,
+                storage=fused.storage,
+            )
+        if self.shards > 1:
+            raise UserError(
+                "Embedding tables of int8 are for inference and have one shard.",
+                received=f"shards={self.shards}",
+                fix="use one shard, or another storage",
+            )
+        return QuantizedTable(path, fused.rows, self.sets, fused.dim)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -127,7 +141,10 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         return self.layout.fields(dim)
 
     def parts(self, physical: str) -> list[tf.Variable]:
-        """The shards of a physical table in order, each (rows of the shard, K * dim)."""
+        """The shards of a physical table in order, each (rows of the shard, K * dim).
+
+        An int8 table is one `QuantizedTable`, which reads and writes rows but is no variable.
+        """
         return partition.parts_of(getattr(self, f"table_{physical}"))
 
     def all_parts(self) -> list[tf.Variable]:
@@ -157,17 +174,35 @@ class ShardedEmbedding(tf_keras.layers.Layer):
             tf.errors.InvalidArgumentError: An id lies outside [-1, rows) of its table. The check
                 costs two reductions over the ids, so it always runs.
         """
+        return self.lookup(self.layout, ids, bags, training)
+
+    def lookup(
+        self,
+        layout: EmbeddingLayout,
+        ids: tf.Tensor,
+        bags: Bags | None = None,
+        training: bool = False,
+    ) -> dict[int, tf.Tensor]:
+        """Looks up some of the features, as `call` does all of them.
+
+        Args:
+            layout: `self.layout.only(...)`; its features are the columns of `ids` and the bags.
+            ids, bags, training: See `call`.
+
+        Returns:
+            Width -> (B, F of that width among the layout's, K, width).
+        """
         bags = bags or {}
-        lacking = [name for name in self.bag_features if name not in bags]
+        lacking = [name for name in layout.bag_features if name not in bags]
         if lacking:
             raise ValueError(f"The bags of features {lacking} were not given, only {list(bags)}.")
-        if ids.shape[1] != len(self.single_features):
+        if ids.shape[1] != len(layout.single_features):
             raise ValueError(
-                f"ids must have {len(self.single_features)} columns {self.single_features}, "
+                f"ids must have {len(layout.single_features)} columns {layout.single_features}, "
                 f"not shape {ids.shape}."
             )
         ids = tf.cast(ids, tf.int64)
-        return {dim: self._lookup(dim, ids, bags, training) for dim in self.dims}
+        return {dim: self._lookup(layout, dim, ids, bags, training) for dim in self.dims}
 
     def sequence(
         self, feature: str, ids: tf.RaggedTensor, length: int
@@ -196,12 +231,14 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         values = tf.where(mask[:, :, tf.newaxis, tf.newaxis], values, 0.0)
         return tf.cast(values, self.compute_dtype), mask
 
-    def _lookup(self, dim: int, ids: tf.Tensor, bags: Bags, training: bool) -> tf.Tensor:
+    def _lookup(
+        self, layout: EmbeddingLayout, dim: int, ids: tf.Tensor, bags: Bags, training: bool
+    ) -> tf.Tensor:
         """(B, F of the width, K, D), the features in declared order."""
         names: list[str] = []
         pieces: list[tf.Tensor] = []
         batch = tf.shape(ids, out_type=tf.int64)[0]
-        for fused in self.layout.fused.values():
+        for fused in layout.fused.values():
             parts = self.parts(fused.name) if fused.dim == dim else []
             if parts and fused.single:
                 names += [f.name for f in fused.single]
@@ -215,7 +252,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         if not pieces:  # tables that no feature reads yet
             shape = tf.stack([tf.shape(ids)[0], 0, self.sets, dim])
             return tf.zeros(shape, self.compute_dtype)
-        return tf.cast(_in_order(pieces, names, self.fields(dim)), self.compute_dtype)
+        return tf.cast(_in_order(pieces, names, layout.fields(dim)), self.compute_dtype)
 
     # -- rows -----------------------------------------------------------------------------------
 

@@ -8,7 +8,10 @@ from typing import Any, Literal
 from lfm4ads_tf.embeddings.hashing import Hashing
 
 Storage = Literal["float32", "bfloat16", "float16"]
-STORAGES = ("float32", "bfloat16", "float16")
+"""Types in which tables are trained."""
+ServedStorage = Literal["float32", "float16", "int8"]
+"""Types in which tables are served."""
+STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class TableConfig:
         dim: Width D of one embedding.
         init_scale: Standard deviation ("normal") or bound ("uniform") of the initial values.
         storage: Type in which the weights are kept; every computation is float32, and an updated
-            row is rounded to the nearest value of the type.
+            row is rounded to the nearest value of the type. "int8" is for inference alone, see
+            `QuantizedTable`.
         trainable: Whether an optimizer may change it.
         group: Name of its learning-rate group, see `HybridOptimizer`; "" is the default group.
         hashing: Several hashes per id instead of one row per id.
@@ -31,7 +35,7 @@ class TableConfig:
     rows: int
     dim: int
     init_scale: float = 0.01
-    storage: Storage = "float32"
+    storage: Storage | ServedStorage = "float32"
     trainable: bool = True
     group: str = ""
     hashing: Hashing | None = None

@@ -23,13 +23,18 @@ class DenseEncoder(tf.Module):
         spec: The feature spec.
         fitted: Means and deviations.
         layout: The order of the columns.
+        read: The part of the layout to encode; the other columns are 0.
     """
 
-    def __init__(self, spec: FeatureSpec, fitted: FittedEncoding, layout: FeatureLayout) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        fitted: FittedEncoding,
+        layout: FeatureLayout,
+        read: FeatureLayout,
+    ) -> None:
         super().__init__(name="dense_encoder")
-        numeric = [
-            d.name for d in layout.dense if isinstance(spec.features[d.name], NumericFeature)
-        ]
+        numeric = [d.name for d in read.dense if isinstance(spec.features[d.name], NumericFeature)]
         self._numeric = tuple(spec.features[n].raw_columns(n)[0] for n in numeric)
         log = [getattr(spec.features[n], "transform", "raw") == "log" for n in numeric]
         moments = [fitted.standardize.get(n, (0.0, 1.0)) for n in numeric]
@@ -40,7 +45,7 @@ class DenseEncoder(tf.Module):
         scalars: list[str] = []
         starts: dict[str, int] = {n: i for i, n in enumerate(numeric)}
         width = len(numeric)
-        for field in layout.dense:
+        for field in read.dense:
             if field.name in starts:
                 continue
             feature = spec.features[field.name]
@@ -49,13 +54,19 @@ class DenseEncoder(tf.Module):
                 starts[field.name] = width
                 scalars += columns
                 width += len(columns)
-        for field in layout.dense:
+        for field in read.dense:
             if field.name not in starts:  # pretrained
                 starts[field.name] = width
                 vectors += spec.features[field.name].raw_columns(field.name)
                 width += field.width
         self._scalars, self._vectors = tuple(scalars), tuple(vectors)
-        self._order = [starts[d.name] + i for d in layout.dense for i in range(d.width)]
+        # one past the last is a column of zeros
+        self._order = [
+            starts[d.name] + i if d.name in starts else width
+            for d in layout.dense
+            for i in range(d.width)
+        ]
+        self._partial = width < layout.dense_width
 
     def __call__(self, raw: Mapping[str, tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
         """Encodes a batch of B rows.
@@ -73,6 +84,8 @@ class DenseEncoder(tf.Module):
             values = finite(tf.stack([raw[c] for c in self._scalars]))  # (N, B)
             parts.append(tf.transpose(values))  # (B, N)
         parts += [finite(raw[c]) for c in self._vectors]
+        if self._partial:
+            parts.append(tf.zeros([batch, 1]))
         if not parts:
             return tf.zeros([batch, 0], tf.float32)
         return tf.gather(tf.concat(parts, axis=1), self._order, axis=1)  # (B, N)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.single_encoder import SingleEncoder
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import build_layout
-from lfm4ads_tf.features.vocabulary_lookup import VocabularyLookup
+from lfm4ads_tf.features.vocabulary_lookup import VocabularyLookup, lookup_entries
 
 _SCENARIOS = "scenarios of the spec"
 _ADS = "ads of the spec"
@@ -31,42 +31,87 @@ class Encoder(tf_keras.layers.Layer):
     Args:
         spec: The feature spec.
         fitted: What the training rows settled.
+        only: Features to encode, see `only`; all of them when absent.
+        keys: Whether scenario and branch are encoded too.
+        lookup: A table that holds the vocabularies; one of its own when absent.
 
     Attributes:
         layout: Order and meaning of the encoded columns.
+        read: The part of the layout that is encoded.
         raw_types: Raw column -> type.
     """
 
-    def __init__(self, spec: FeatureSpec, fitted: FittedEncoding, name: str = "encoder") -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        fitted: FittedEncoding,
+        *,
+        only: Collection[str] | None = None,
+        keys: bool = True,
+        lookup: VocabularyLookup | None = None,
+        name: str = "encoder",
+    ) -> None:
         # Raw numbers must reach the encoder in float32 under a bfloat16 policy too.
         super().__init__(name=name, trainable=False, dtype="float32", autocast=False)
         self.layout = build_layout(spec, fitted)
-        self.raw_types = raw_types.raw_types(spec)
-        self._columns_of = {n: raw_types.raw_columns_of(spec, n) for n in spec.features}
+        self.read = read = self.layout if only is None else self.layout.only(only)
+        self._spec, self._fitted = spec, fitted
+        self._columns_of = {n: raw_types.raw_columns_of(spec, n) for n in read.features}
+        self._scenario_key = spec.keys.scenario if keys else None
+        self._ads = spec.ads if keys else None
+        columns = {c for of in self._columns_of.values() for c in of}
+        if self._scenario_key is not None:
+            columns.add(self._scenario_key)
+        if self._ads is not None:
+            columns.add(self._ads.by)
+        self.raw_types = {c: t for c, t in raw_types.raw_types(spec).items() if c in columns}
         self._signature = raw_types.raw_signature(spec)
         self._example_spec = raw_types.example_spec(spec)
-        self._scenario_key = spec.keys.scenario
-        vocabularies: dict[str, list[str]] = {
-            table: vocabulary.values for table, vocabulary in fitted.vocabularies.items()
-        }
-        if self._scenario_key is not None:
-            vocabularies[_SCENARIOS] = fitted.scenarios
-        self._ads = spec.ads
-        if self._ads is not None:
-            vocabularies[_ADS] = self._ads.texts
-        self._lookup = VocabularyLookup(vocabularies)
-        self._single = SingleEncoder(spec, fitted, self.layout, self._lookup)
-        self._bags = BagEncoder(spec, fitted, self.layout, self._lookup)
-        self._dense = DenseEncoder(spec, fitted, self.layout)
+        self._lookup = VocabularyLookup(self._vocabularies()) if lookup is None else lookup
+        self._single = SingleEncoder(spec, fitted, self.layout, self._lookup, read)
+        self._bags = BagEncoder(spec, fitted, read, self._lookup)
+        self._dense = DenseEncoder(spec, fitted, self.layout, read)
         self.built = True  # there are no weights; an export refuses what is not built
+
+    def only(
+        self, features: Collection[str], *, keys: bool = False, share: bool = False
+    ) -> Encoder:
+        """An encoder of some features, which reads their raw columns alone.
+
+        What it returns has the same layout; the ids of other features are -1, their numbers 0,
+        and their bags are not there.
+
+        Args:
+            features: Names of the features.
+            keys: Whether it reads the columns of scenario and branch; they are -1 and 0 if not.
+            share: Whether it looks up in this encoder's table, instead of one of its own that
+                holds no more than it needs.
+        """
+        lookup = self._lookup if share else None
+        return Encoder(self._spec, self._fitted, only=features, keys=keys, lookup=lookup)
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The feature spec."""
+        return self._spec
+
+    @property
+    def vocabulary(self) -> tuple[list[str], list[int]]:
+        """Keys and ids of the table that this encoder makes, see `VocabularyLookup`."""
+        return lookup_entries(self._vocabularies())
+
+    @property
+    def digest(self) -> str:
+        """See `FittedEncoding.digest`."""
+        return self._fitted.digest
 
     def raw_signature(self) -> dict[str, tf.TypeSpec]:
         """Raw column -> type of its batched tensor, see `raw_types.raw_signature`."""
-        return dict(self._signature)
+        return {column: self._signature[column] for column in self.raw_types}
 
     def example_spec(self) -> dict[str, Any]:
         """Raw column -> parser for `tf.io.parse_example`, see `raw_types.example_spec`."""
-        return dict(self._example_spec)
+        return {column: self._example_spec[column] for column in self.raw_types}
 
     def raw_columns_of(self, name: str) -> tuple[str, ...]:
         """Raw columns that a feature is fed with, in order."""
@@ -82,7 +127,7 @@ class Encoder(tf_keras.layers.Layer):
             `ids`: (B, F) int64 in the order of `layout.single`, -1 is missing.
             `bags`: feature -> (ids, ragged (B, None) int64; weights, ragged float32 or None).
             `dense`: (B, N) float32 in the order of `layout.dense`.
-            `scenario`: (B,) int64, index into `layout.scenarios`, -1 is unknown.
+            `scenario`: (B,) int64, index into `layout.scenarios`, -1 is unknown or not read.
             `branch`: (B,) int64, 1 for an ad, 0 for content.
 
         Raises:
@@ -125,6 +170,16 @@ class Encoder(tf_keras.layers.Layer):
         """
         return encode_columns(self, columns, rows, chunk_rows)
 
+    def _vocabularies(self) -> dict[str, list[str]]:
+        """The vocabularies of the features that are read."""
+        fitted = self._fitted.vocabularies
+        found = {t.name: list(fitted[t.name].values) for t in self.read.tables if t.name in fitted}
+        if self._scenario_key is not None:
+            found[_SCENARIOS] = self._fitted.scenarios
+        if self._ads is not None:
+            found[_ADS] = self._ads.texts
+        return found
+
     def _batch_size(self, raw: Mapping[str, Any]) -> tf.Tensor:
         column, of = next(iter(self.raw_types.items()))
         if of.kind in ("texts", "numbers"):
@@ -133,7 +188,8 @@ class Encoder(tf_keras.layers.Layer):
 
     def _scenario(self, raw: Mapping[str, Any], batch: tf.Tensor) -> tf.Tensor:
         if self._scenario_key is None:
-            return tf.zeros([batch], tf.int64)
+            unread = self._spec.keys.scenario is not None
+            return tf.fill([batch], tf.constant(-1 if unread else 0, tf.int64))
         return self._lookup(self._lookup.prefix(_SCENARIOS), raw[self._scenario_key]) - 1
 
     def _branch(self, raw: Mapping[str, Any], batch: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,6 +49,18 @@ class FittedEncoding:
     boundaries: Mapping[str, list[float]] = field(default_factory=dict)
     standardize: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     scenarios: list[str] = field(default_factory=lambda: [ALL])
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal digest of everything that decides what a raw value becomes."""
+        plain = {
+            "vocabularies": {t: list(v.values) for t, v in self.vocabularies.items()},
+            "boundaries": dict(self.boundaries),
+            "standardize": {k: list(v) for k, v in self.standardize.items()},
+            "scenarios": self.scenarios,
+        }
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Writes `encoding.json` and one Parquet file per vocabulary."""

@@ -33,7 +33,7 @@ def encode_columns(
     dense = np.empty((total, layout.dense_width), np.float32)
     scenario = np.empty(total, np.int32)
     branch = np.empty(total, np.int8)
-    bags: dict[str, list[_Bag]] = {field.name: [] for field in layout.bags}
+    bags: dict[str, list[_Bag]] = {field.name: [] for field in encoder.read.bags}
     for start in range(0, total, chunk_rows):
         at = slice(start, min(start + chunk_rows, total))
         encoded = encoder(
@@ -92,7 +92,7 @@ def _strings(texts: pa.Array) -> tf.Tensor:
 
 
 def _check_weights(encoder: Encoder, held: raw_values.Columns) -> None:
-    for field in encoder.layout.bags:
+    for field in encoder.read.bags:
         columns = encoder.raw_columns_of(field.name)
         if len(columns) == 1:
             continue

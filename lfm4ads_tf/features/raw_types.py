@@ -16,7 +16,7 @@ from lfm4ads_tf.features.kinds import (
     SequenceFeature,
     StatisticFeature,
 )
-from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec import FeatureSpec, Owner
 from lfm4ads_tf.features.tables import encoding_of
 
 ColumnKind = Literal["text", "integer", "number", "texts", "numbers", "vector"]
@@ -109,6 +109,23 @@ def _reads(spec: FeatureSpec, name: str) -> list[tuple[str, RawType]]:
     return [(c, RawType("text")) for c in columns]
 
 
+def raw_sides(spec: FeatureSpec) -> dict[str, Owner]:
+    """Raw column -> the side that it describes.
+
+    A column that a user or item feature reads is that side's. One that only context features read
+    is the side's that the spec's keys and the log's column lists name, else the context's.
+    """
+    sides: dict[str, Owner] = {}
+    for name, feature in spec.features.items():
+        for column in raw_columns_of(spec, name):
+            if feature.owner != "context":
+                sides[column] = feature.owner
+    return {
+        column: sides.get(column) or spec.column_side(column) or "context"
+        for column in raw_types(spec)
+    }
+
+
 def raw_signature(spec: FeatureSpec) -> dict[str, tf.TypeSpec]:
     """Raw column -> type of its batched tensor.
 
@@ -138,16 +155,21 @@ def example_spec(spec: FeatureSpec) -> dict[str, Any]:
         for column in feature.raw_columns(name)
     }
 
-    def parser(column: str, of: RawType) -> Any:
-        if of.kind in ("texts", "numbers"):
-            dtype = tf.string if of.kind == "texts" else tf.float32
-            return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
-        if of.kind == "vector":
-            return tf.io.FixedLenFeature([of.size], tf.float32, [0.0] * of.size)
-        if of.kind == "text":
-            return tf.io.FixedLenFeature([], tf.string, "")
-        if of.kind == "integer":
-            return tf.io.FixedLenFeature([], tf.int64, -1)
-        return tf.io.FixedLenFeature([], tf.float32, 0.0 if column in statistics else float("nan"))
+    return {
+        column: example_parser(of, 0.0 if column in statistics else float("nan"))
+        for column, of in raw_types(spec).items()
+    }
 
-    return {column: parser(column, of) for column, of in raw_types(spec).items()}
+
+def example_parser(of: RawType, missing: float = float("nan")) -> Any:
+    """How `tf.io.parse_example` reads a column; `missing` stands for a number that is absent."""
+    if of.kind in ("texts", "numbers"):
+        dtype = tf.string if of.kind == "texts" else tf.float32
+        return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+    if of.kind == "vector":
+        return tf.io.FixedLenFeature([of.size], tf.float32, [0.0] * of.size)
+    if of.kind == "text":
+        return tf.io.FixedLenFeature([], tf.string, "")
+    if of.kind == "integer":
+        return tf.io.FixedLenFeature([], tf.int64, -1)
+    return tf.io.FixedLenFeature([], tf.float32, missing)

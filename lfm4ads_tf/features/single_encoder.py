@@ -24,6 +24,7 @@ class SingleEncoder(tf.Module):
         fitted: What the training rows settled.
         layout: The order of the ids.
         lookup: The table of all vocabularies.
+        read: The part of the layout to encode; the ids of the other features are missing.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class SingleEncoder(tf.Module):
         fitted: FittedEncoding,
         layout: FeatureLayout,
         lookup: VocabularyLookup,
+        read: FeatureLayout,
     ) -> None:
         super().__init__(name="single_encoder")
         self._lookup = lookup
@@ -42,10 +44,13 @@ class SingleEncoder(tf.Module):
             "identity": [],
             "bucketized": [],
         }
-        for field in layout.single:
+        for field in read.single:
             groups[encoding_of(spec, field.name)].append(field.name)
         made = [name for names in groups.values() for name in names]
-        self._order = [made.index(field.name) for field in layout.single]
+        # one past the last is a column of missing ids
+        places = {name: i for i, name in enumerate(made)}
+        self._order = [places.get(field.name, len(made)) for field in layout.single]
+        self._partial = len(made) < len(layout.single)
         self._hashed = tuple(groups["hashed"])
         self._crossed = tuple(groups["crossed"])
         self._vocabulary = tuple(groups["vocabulary"])
@@ -77,6 +82,8 @@ class SingleEncoder(tf.Module):
             parts.append(self._identity_ids(raw))
         if self._bucketized:
             parts.append(self._bucket_ids(raw))
+        if self._partial:
+            parts.append(tf.fill([1, batch], tf.constant(-1, tf.int64)))
         if not parts:
             return tf.zeros([batch, 0], tf.int64)
         # Columns first until the end: a column is then copied as a whole, not number by number.

@@ -25,6 +25,7 @@ from lfm4ads_tf.features.kinds import (
     VocabularyFeature,
 )
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
+from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import Period, Split
 from lfm4ads_tf.strict import StrictModel, parse
 
@@ -106,6 +107,7 @@ class FeatureSpec(StrictModel):
         features: Name -> declaration; the order of the mapping is the order of the fields.
         thresholds: Rows that make a slice: an item with at most `cold_item` training rows is
             cold, a user with at most `light_user` training rows is light.
+        skew: How far logged rows may drift from training; read by `check-skew` alone.
         best_possible: Task -> log column with the true probability of the label (synthetic data
             only); read by the evaluation, never an input.
         run: Overrides of the run configuration that suit this data set.
@@ -126,6 +128,7 @@ class FeatureSpec(StrictModel):
     period: Period = Period(blocks=8)
     features: dict[str, Annotated[FeatureConfig, Field(discriminator="kind")]] = Field(min_length=1)
     thresholds: dict[Literal["cold_item", "light_user"], int] = {"cold_item": 5, "light_user": 5}
+    skew: SkewConfig = SkewConfig()
     best_possible: dict[str, str] = {}
     run: dict[str, Any] = {}
 
@@ -182,6 +185,7 @@ def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> F
     _check_references(spec)
     _check_owners(spec)
     check_row_sets(spec)
+    check_skew(spec)
     return spec
 
 

@@ -21,16 +21,8 @@ class VocabularyLookup(tf.Module):
     def __init__(self, vocabularies: Mapping[str, Sequence[str]]) -> None:
         super().__init__(name="vocabulary_lookup")
         self._numbers = {name: i for i, name in enumerate(vocabularies)}
-        keys = [
-            f"{i}{_SEPARATOR}{value}"
-            for i, values in enumerate(vocabularies.values())
-            for value in values
-        ]
-        ids = [k for values in vocabularies.values() for k in range(1, len(values) + 1)]
-        # Without any value the table still needs an entry; no text can have this key.
-        initializer = tf.lookup.KeyValueTensorInitializer(
-            keys or [_SEPARATOR], ids or [0], tf.string, tf.int64
-        )
+        keys, ids = lookup_entries(vocabularies)
+        initializer = tf.lookup.KeyValueTensorInitializer(keys, ids, tf.string, tf.int64)
         self._table = tf.lookup.StaticHashTable(initializer, default_value=0)
 
     def prefix(self, name: str) -> str:
@@ -50,3 +42,15 @@ class VocabularyLookup(tf.Module):
         """
         prefixes = tf.broadcast_to(prefixes, tf.shape(texts))
         return self._table.lookup(tf.strings.join([prefixes, texts]))
+
+
+def lookup_entries(vocabularies: Mapping[str, Sequence[str]]) -> tuple[list[str], list[int]]:
+    """Keys and ids of the table over some vocabularies, see `VocabularyLookup`."""
+    keys = [
+        f"{i}{_SEPARATOR}{value}"
+        for i, values in enumerate(vocabularies.values())
+        for value in values
+    ]
+    ids = [k for values in vocabularies.values() for k in range(1, len(values) + 1)]
+    # Without any value the table still needs an entry; no text can have this key.
+    return keys or [_SEPARATOR], ids or [0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,8 +16,11 @@ from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.isomorphic import IsomorphicModule
-from lfm4ads_tf.models.two_towers import Label, TowerOutputs
+from lfm4ads_tf.models.two_towers import Label, TowerOutputs, repeated
 from lfm4ads_tf.transfer.adapter import Adapter
+
+TowersOf = Callable[[tf.Tensor | None], TowerOutputs]
+"""Gate of the field embeddings (B, `fields_width`), or None -> outputs of B rows."""
 
 
 class DownstreamModel(tf_keras.Model):
@@ -78,7 +81,21 @@ class DownstreamModel(tf_keras.Model):
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T)."""
-        _, stream = self.activations(batch, training=training)
+        return self.logits(batch, training=training)
+
+    def logits(
+        self, batch: EncodedBatch, training: bool = False, *, towers: TowersOf | None = None
+    ) -> tf.Tensor:
+        """Logits (B, T), from the own towers or from others.
+
+        Args:
+            batch: The batch. Where `towers` is given, a stored representation may have one row, of
+                static size 1, for all B rows.
+            training: Whether dropout applies.
+            towers: Gate of the field embeddings, or None -> the towers' outputs; the backbone's
+                when absent.
+        """
+        _, stream = self.activations(batch, training=training, towers=towers)
         prior: tf.Tensor | None = None
         if self.module is not None:
             joined, prior = self.module(batch, training=training)
@@ -87,18 +104,22 @@ class DownstreamModel(tf_keras.Model):
         return logits if prior is None else logits + prior
 
     def activations(
-        self, batch: EncodedBatch, training: bool = False
+        self, batch: EncodedBatch, training: bool = False, *, towers: TowersOf | None = None
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """The own block's activations by name and its output (B, d)."""
+        """The own block's activations by name and its output (B, d); arguments as in `logits`."""
         stored = batch.get("representations", {})
         field_gate: tf.Tensor | None = None
         for adapter in self.adapters:
             if adapter.of_fields:
-                found = adapter(stored, width=self.backbone.fields_width, training=training).gate
-                field_gate = found if field_gate is None else field_gate * found
-        towers = self.backbone.towers(batch, training=training, gate=field_gate)
-        parts = [towers.user, towers.item]
-        width = sum(int(p.shape[-1]) for p in [*parts, towers.context] if p is not None)
+                own = adapter(stored, width=self.backbone.fields_width, training=training).gate
+                field_gate = own if field_gate is None else field_gate * own
+        if towers is None:
+            found = self.backbone.towers(batch, training=training, gate=field_gate)
+        else:
+            found = towers(field_gate)
+        rows = tf.shape(found.item)[0]
+        parts = [found.user, found.item]
+        width = sum(int(p.shape[-1]) for p in [*parts, found.context] if p is not None)
         extra: list[tf.Tensor] = []
         tokens: list[tf.Tensor] = []
         gate: tf.Tensor | None = None
@@ -106,13 +127,13 @@ class DownstreamModel(tf_keras.Model):
             if adapter.of_fields:
                 continue
             adapted = adapter(stored, width=width, training=training)
-            extra += adapted.extra
-            tokens += adapted.tokens
+            extra += [repeated(part, rows) for part in adapted.extra]
+            tokens += [repeated(token, rows) for token in adapted.tokens]
             if adapted.gate is not None:
                 gate = adapted.gate if gate is None else gate * adapted.gate
         self.extra_width = sum(int(e.shape[-1]) for e in extra)
         return self.backbone.interact(
-            _with_tokens(towers, tokens), extra=tuple(extra), gate=gate, training=training
+            _with_tokens(found, tokens), extra=tuple(extra), gate=gate, training=training
         )
 
     def _join(self, stream: tf.Tensor, joined: tf.Tensor) -> tf.Tensor:

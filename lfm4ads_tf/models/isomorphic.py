@@ -13,7 +13,13 @@ from lfm4ads_tf.interactions.config import FmConfig
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
-from lfm4ads_tf.models.two_towers import Label, build_embeddings, embedding_width, own_columns
+from lfm4ads_tf.models.two_towers import (
+    Label,
+    build_embeddings,
+    embedding_width,
+    own_columns,
+    repeated,
+)
 from lfm4ads_tf.seeding import derive, glorot
 
 OUTPUT = "output"
@@ -104,7 +110,8 @@ class IsomorphicModule(tf_keras.layers.Layer):
             What joins the downstream's own activation (B, d + 2), and the logits (B, T) or None.
         """
         activations, output = self.activations(batch, training=training)
-        stored = [batch["representations"][s] for s in self.sources]
+        rows = tf.shape(batch["ids"])[0]
+        stored = [repeated(batch["representations"][s], rows) for s in self.sources]
         present = tf.concat([s[:, -1:] for s in stored], axis=-1)  # (B, 2)
         cross = output if self.layer == OUTPUT else activations[self.layer]  # (B, d)
         if self.gate is not None:
@@ -116,8 +123,9 @@ class IsomorphicModule(tf_keras.layers.Layer):
         self, batch: EncodedBatch, training: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """The block's activations by name and its output (B, d)."""
+        rows = tf.shape(batch["ids"])[0]
         vectors = {
-            side: batch["representations"][name][:, :-1]  # (B, d_side)
+            side: repeated(batch["representations"][name], rows)[:, :-1]  # (B, d_side)
             for side, name in zip(("user", "item"), self.sources, strict=True)
         }
         fields: list[tf.Tensor] = []

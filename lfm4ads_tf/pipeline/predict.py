@@ -52,23 +52,13 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
         UserError: The run, the model or the rows are not there or do not fit.
     """
     run = open_run(out)
-    scenario = model.removeprefix("ranker_") if model.startswith("ranker_") else None
-    trained = trained_scenarios(run)
-    if model != "foundation" and scenario not in trained:
-        known = ["foundation", *[f"ranker_{s}" for s in trained]]
-        raise UserError(
-            f"The run has no model '{model}'.{nearest(model, known)}",
-            fix=f"use one of {', '.join(known)}",
-        )
+    scenario = scenario_of(run, model)
     rows = read_requests(run.spec, out / "data", path)
     encoder = load_encoder(run)
     encoded = encoder.encode_numpy(complete(run.spec, out / "data", encoder, rows))
     count = len(encoded["scenario"])
-    network, representations = _model(run, scenario, rows)
-    forward = tf.function(lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True)
-    scores = np.concatenate(
-        [forward(batch).numpy() for batch in _batches(encoded, representations, count)]
-    )
+    network, representations = load_model(run, scenario, rows)
+    scores = score_encoded(network, encoded, representations)
     tasks = encoder.layout.tasks
     key = run.spec.keys.scenario
     names = rows[key] if key in rows else pa.array([scenario or "all"] * count)
@@ -106,15 +96,41 @@ def open_run(out: Path) -> Run:
     return Run(out, parse(Resolved, read_yaml(path), source=str(path)))
 
 
+def scenario_of(run: Run, model: str) -> str | None:
+    """Scenario or segment of a trained model by its name, None for the foundation model.
+
+    Raises:
+        UserError: The run has no such model.
+    """
+    scenario = model.removeprefix("ranker_") if model.startswith("ranker_") else None
+    trained = trained_scenarios(run)
+    if model != "foundation" and scenario not in trained:
+        known = ["foundation", *[f"ranker_{s}" for s in trained]]
+        raise UserError(
+            f"The run has no model '{model}'.{nearest(model, known)}",
+            fix=f"use one of {', '.join(known)}",
+        )
+    return scenario
+
+
 def load_encoder(run: Run) -> Encoder:
     """The encoder that made a run's cache."""
     return Encoder(run.spec, FittedEncoding.load(run.out / "data" / "encoding"))
 
 
-def _model(
+def load_model(
     run: Run, scenario: str | None, rows: Mapping[str, pa.Array]
 ) -> tuple[tf_keras.Model, dict[str, np.ndarray]]:
-    """The model and the representations (B, d + 1) of the rows' keys."""
+    """A model of the first seed and the representations that it reads, joined to some rows.
+
+    Args:
+        run: The run.
+        scenario: What `scenario_of` gave.
+        rows: Raw columns, the keys among them, (B,) each.
+
+    Returns:
+        The model, and representation name -> (B, d + 1) at the end of training.
+    """
     seed = run.config.seed
     if scenario is None:
         return load_upstream(run, seed), {}
@@ -125,6 +141,23 @@ def _model(
     store = open_store(run, seed)
     keys = {"user": rows[run.spec.keys.user], "item": rows[run.spec.keys.item]}
     return model, {name: join_frozen(store, name, keys) for name in method.sources}
+
+
+def score_encoded(
+    network: tf_keras.Model,
+    encoded: Mapping[str, Any],
+    representations: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """Probabilities of encoded rows, (B, T) float32.
+
+    Args:
+        network: What `load_model` gave.
+        encoded: What `Encoder.encode_numpy` gave.
+        representations: Name -> (B, d + 1).
+    """
+    forward = tf.function(lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True)
+    batches = _batches(encoded, representations, len(encoded["scenario"]))
+    return np.concatenate([forward(batch).numpy() for batch in batches])
 
 
 def join_frozen(store: RepresentationStore, name: str, keys: Mapping[str, pa.Array]) -> np.ndarray:

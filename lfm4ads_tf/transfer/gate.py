@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import tensorflow as tf
 import tf_keras
@@ -37,5 +39,16 @@ class GateAdapter(Adapter):
                 kernel_initializer=glorot(self._seed, "gate/" + "+".join(self.sources)),
                 name="gate",
             )
-        joined = tf.concat([representations[s] for s in self.sources], axis=-1)  # (B, sum d)
-        return Adapted(gate=self._dense(joined))
+        stored = [representations[s] for s in self.sources]
+        if len({values.shape[0] for values in stored}) > 1 and self._dense.built:
+            return Adapted(gate=_of_unequal_rows(self._dense, stored))
+        return Adapted(gate=self._dense(tf.concat(stored, axis=-1)))  # of (B, sum d)
+
+
+def _of_unequal_rows(dense: tf_keras.layers.Dense, stored: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The gate (B, width) of representations of 1 row and of B rows, each multiplied once."""
+    kernels = tf.split(dense.kernel, [int(v.shape[-1]) for v in stored])  # (d, width) each
+    # what has one row is added up before it meets what has B
+    ordered = sorted(zip(stored, kernels, strict=True), key=lambda pair: pair[0].shape[0] != 1)
+    products = [tf.matmul(values, kernel) for values, kernel in ordered]  # (1 or B, width)
+    return tf.sigmoid(reduce(add, [dense.bias, *products]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import tensorflow as tf
 import tf_keras
@@ -62,4 +64,5 @@ class MlpGateAdapter(Adapter):
             ]
         pairs = zip(self.sources, self.stacks, strict=True)
         scores = [stack(representations[s], training=training) for s, stack in pairs]
-        return Adapted(gate=2.0 * tf.sigmoid(tf.add_n(scores)))
+        # one row of a user's and many of items' may meet here, which add_n refuses
+        return Adapted(gate=2.0 * tf.sigmoid(reduce(add, scores)))

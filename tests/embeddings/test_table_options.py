@@ -373,7 +373,7 @@ def test_treatments_live_side_by_side_and_merge_into_one(shards: int) -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"storage": "int8"}, "unknown storage"),
+        ({"storage": "int4"}, "unknown storage"),
         ({"dim": 0}, "at least one row and one column"),
     ],
 )

@@ -12,9 +12,11 @@ import pytest
 import tf_keras
 
 from export.exporter import export_model
-from export.golden import encoded_batch
+from export.golden_rows import encoded_batch
+from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import parse_spec
@@ -115,6 +117,7 @@ class World:
         rng = np.random.default_rng(0)
         train = random_rows(rng, 200)
         columns = {name: train[name] for name in train.column_names}
+        self.raw_spec = SPEC
         self.spec = parse_spec(SPEC)
         fitted = fit_encoding(self.spec, columns, np.arange(200), np.ones(200, bool))
         self.encoder = Encoder(self.spec, fitted)
@@ -145,15 +148,19 @@ class World:
     def new_rows(self, rows: int) -> pa.Table:
         return random_rows(np.random.default_rng(9), rows)
 
-    def embeddings(self, shards: int) -> EmbeddingsConfig:
-        return EmbeddingsConfig(dim=8, shards=shards, sets=2, init_scale=0.5)
+    def embeddings(self, shards: int, storage: ServedStorage = "float32") -> EmbeddingsConfig:
+        return EmbeddingsConfig(dim=8, sets=2, init_scale=0.5).served(shards, storage)
 
-    def foundation(self, shards: int, seed: int = 1) -> tf_keras.Model:
+    def foundation(
+        self, shards: int, storage: ServedStorage = "float32", seed: int = 1
+    ) -> tf_keras.Model:
         return FoundationModel(
-            self.encoder.layout, self.network, self.embeddings(shards), seed=seed
+            self.encoder.layout, self.network, self.embeddings(shards, storage), seed=seed
         )
 
-    def ranker(self, shards: int, seed: int = 2) -> tf_keras.Model:
+    def ranker(
+        self, shards: int, storage: ServedStorage = "float32", seed: int = 2
+    ) -> tf_keras.Model:
         adapters = [
             MlpAdapter(["UR", "CR_user@cross_2"], units=[6, 4], seed=seed),
             GateAdapter(["CR_user@cross_2"], seed=seed),
@@ -161,7 +168,7 @@ class World:
         return DownstreamModel(
             self.encoder.layout,
             self.network,
-            self.embeddings(shards),
+            self.embeddings(shards, storage),
             adapters=adapters,
             seed=seed,
         )
@@ -188,8 +195,8 @@ class World:
             "name": kind,
             "samples": self.samples,
             "representations": self.representations,
-            "warmup_rows": 5,
-            "rebuild": lambda shards: make(shards, seed=99),
+            "config": ExportConfig(warmup_rows=5),
+            "rebuild": lambda shards, storage: make(shards, storage, seed=99),
             **options,
         }
         return export_model(kind, model, self.encoder, out=out, **options)

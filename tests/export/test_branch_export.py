@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.exporter import export_model
-from export.golden import encoded_batch, with_missing_row
+from export.golden_rows import encoded_batch, with_missing_row
 from export.request_schema import RequestSchema
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from export import exporter
-from export.golden import encoded_batch, with_missing_row
+from export.golden_rows import encoded_batch, with_missing_row
 from export.request_schema import RequestSchema
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.models.config import NetworkConfig
@@ -140,7 +140,7 @@ def test_blessing_tells_what_was_proven(exports: Path) -> None:
     blessing = json.loads((exports / "ranker_tab 1" / "1" / "blessing.json").read_text("utf-8"))
     assert blessing["model"] == blessing["kind"] == "ranker_tab 1"
     assert blessing["tensorflow"] == tf.__version__
-    assert blessing["rows_compared"] == 41 and blessing["warmup_records"] == 5
+    assert blessing["rows_compared"] == 41 and blessing["warmup_records"] == 12
     assert 0 <= blessing["largest_difference"] <= 1e-6
     assert blessing["load_s"] > 0 and blessing["blessed_at"]
     inputs = blessing["signatures"]["predict"]["inputs"]
@@ -201,7 +201,7 @@ def test_what_cannot_be_exported_is_said(world: Any, models: Any, tmp_path: Path
     with pytest.raises(ValueError, match="2 shards"):
         world.export("foundation", foundation, tmp_path, rebuild=None)
 
-    def rebuild(shards: int) -> tf_keras.Model:
+    def rebuild(shards: int, _: str) -> tf_keras.Model:
         layout = world.encoder.layout
         return FoundationModel(layout, NetworkConfig(), world.embeddings(shards))
 

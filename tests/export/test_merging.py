@@ -1,19 +1,27 @@
-"""Models whose tables are not one float32 variable per width, as an export takes them."""
+"""Models whose tables are not one variable per width, or of another type, as exports take them."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.merging import merged_model
+from export.merging import TOLERANCES, merged_model
 from export.tower_model import TowerModel
+from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.models.model_parts import ModelParts
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.transfer.methods import parse_method
 
 LAYOUT = FeatureLayout(
     fields=(
@@ -45,38 +53,116 @@ def made(config: EmbeddingsConfig, seed: int) -> FoundationModel:
     return model
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"storage": "bfloat16"},
-        {"storage": "float16", "shards": 3},
-        {"tables_per_width": 2},
-        {"tables": {"item": {"trainable": False}, "brand": {"storage": "float16"}}},
-        {"tables": {"user": {"hashing": {"kind": "double", "buckets": 6}, "group": "slow"}}},
-    ],
-)
-def test_tables_are_merged_in_float32_and_score_alike(options: dict[str, Any]) -> None:
+OPTIONS: list[dict[str, Any]] = [
+    {"storage": "bfloat16"},
+    {"storage": "float16", "shards": 3},
+    {"tables_per_width": 2},
+    {"tables": {"item": {"trainable": False}, "brand": {"storage": "float16"}}},
+    {"tables": {"user": {"hashing": {"kind": "double", "buckets": 6}, "group": "slow"}}},
+]
+
+
+def kept_as(storage: str, values: np.ndarray) -> np.ndarray:
+    """Values (N, K, D) as a table of this type returns them."""
+    if storage == "int8":
+        scale = np.abs(values).max(axis=2, keepdims=True) / np.float32(127)
+        return np.rint(values / np.where(scale > 0, scale, 1)) * scale
+    return values.astype(storage).astype(np.float32)
+
+
+@pytest.mark.parametrize("storage", get_args(ServedStorage))
+@pytest.mark.parametrize("options", OPTIONS)
+def test_tables_are_merged_and_score_alike(options: dict[str, Any], storage: Any) -> None:
     config = EmbeddingsConfig.model_validate({"dim": 4, "init_scale": 0.5, "sets": 2, **options})
     model = made(config, 1)
-    copy = merged_model(model, lambda shards: made(config.served(shards), 9), BATCH)
+
+    def rebuild(shards: int, storage: ServedStorage) -> FoundationModel:
+        return made(config.served(shards, storage), 9)
+
+    copy = merged_model(model, rebuild, BATCH, storage)
     assert copy is not model
     (table,) = copy.backbone.embeddings.all_parts()
-    assert table.dtype == tf.float32
+    assert table.dtype == storage
     for name in ("user", "item", "brand"):
-        np.testing.assert_array_equal(
-            copy.backbone.embeddings.read_table(name), model.backbone.embeddings.read_table(name)
+        np.testing.assert_allclose(
+            copy.backbone.embeddings.read_table(name),
+            kept_as(storage, model.backbone.embeddings.read_table(name)),
+            rtol=0 if storage != "int8" else 1e-6,
         )
-    np.testing.assert_allclose(copy(BATCH), model(BATCH), rtol=1e-6, atol=1e-6)
+    atol = TOLERANCES[storage]
+    np.testing.assert_allclose(tf.sigmoid(copy(BATCH)), tf.sigmoid(model(BATCH)), atol=atol)
+    towers = model.backbone.towers(BATCH)
     for side in ("user", "item"):
-        tower = TowerModel(model.backbone, side)  # type: ignore[arg-type]
+        tower = TowerModel(model.backbone, side, storage)  # type: ignore[arg-type]
         assert tower.embeddings is not None
-        assert [part.dtype for part in tower.embeddings.all_parts()] == [tf.float32]
-        towers = model.backbone.towers(BATCH)
-        np.testing.assert_allclose(tower(BATCH), getattr(towers, side), rtol=1e-6, atol=1e-6)
+        assert [part.dtype for part in tower.embeddings.all_parts()] == [storage]
+        np.testing.assert_allclose(tower(BATCH), getattr(towers, side), rtol=atol, atol=atol)
+    if storage == "float32":
+        np.testing.assert_allclose(copy(BATCH), model(BATCH), rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match="`rebuild` is needed"):
-        merged_model(model, None, BATCH)
+        merged_model(model, None, BATCH, storage)
+    if storage != "float32":
+        with pytest.raises(ValueError, match=f"not whole {storage} ones"):
+            merged_model(model, lambda shards, _: rebuild(shards, "float32"), BATCH, storage)
 
 
 def test_whole_tables_are_taken_as_they_are() -> None:
     model = made(EmbeddingsConfig(dim=4), 1)
     assert merged_model(model, None, BATCH) is model
+    half = made(EmbeddingsConfig(dim=4, storage="float16"), 1)
+    assert merged_model(half, None, BATCH, "float16") is half
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+@pytest.mark.parametrize("method", ["module/warm_start/embeddings", "module/isomorphic"])
+def test_every_table_of_a_transferred_model_is_narrow(method: str, storage: Any) -> None:
+    config = RunConfig.model_validate(
+        {
+            "upstream": {"network": NETWORK.model_dump(), "embeddings": {"dim": 4}},
+            "downstream": {"network": NETWORK.model_dump(), "embeddings": {"dim": 3, "shards": 2}},
+        }
+    )
+    layout = replace(
+        LAYOUT,
+        fields=(*LAYOUT.fields, IdField("hour", "context", "hour")),
+        tables=(*LAYOUT.tables, TableField("hour", 9)),
+    )
+    of = parse_method(method, ["towers", "cross_1"])
+    rng = np.random.default_rng(2)
+    stored = {name: tf.constant(rng.normal(size=(3, 6)), tf.float32) for name in of.sources}
+    hours = tf.constant([[1], [8], [-1]], tf.int64)
+    batch = {**BATCH, "ids": tf.concat([BATCH["ids"], hours], axis=1), "representations": stored}
+
+    def make(shards: int | None = None, storage: ServedStorage = "float32") -> DownstreamModel:
+        dims = dict.fromkeys(of.sources, 5)
+        return build.downstream(layout, config, of, dims, 1, shards=shards, storage=storage)
+
+    model = make()
+    for variable in model.trainable_variables:
+        variable.assign_add(rng.normal(0, 0.3, variable.shape))
+    copy = merged_model(model, make, batch, storage)
+    layers = ModelParts(copy).embeddings
+    assert len(layers) == (2 if method == "module/isomorphic" else 1)
+    assert {part.dtype for layer in layers.values() for part in layer.all_parts()} == {
+        tf.as_dtype(storage)
+    }
+    found, expected = (tf.sigmoid(of(batch)).numpy() for of in (copy, model))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCES[storage])
+    assert np.abs(found - expected).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("storage", "value", "reason"),
+    [
+        ("int8", np.nan, "not finite.*Received: nan"),
+        ("float16", 1e6, "too large for a table that is kept as float16"),
+    ],
+)
+def test_values_that_cannot_be_kept_are_refused(storage: Any, value: float, reason: str) -> None:
+    config = EmbeddingsConfig(dim=4)
+    model = made(config, 1)
+    model.backbone.embeddings.write_rows("user", 3, np.full((1, 4), value))
+    with pytest.raises(ExportRefused, match=f"tables cannot be copied: .*{reason}"):
+        merged_model(model, lambda n, kept: made(config.served(n, kept), 1), BATCH, storage)
+    with pytest.raises(ExportRefused, match=reason):
+        TowerModel(model.backbone, "user", storage)

@@ -10,8 +10,9 @@ import tensorflow as tf
 import tf_keras
 
 from export.exporter import export_model
-from export.golden import encoded_batch, with_missing_row
+from export.golden_rows import encoded_batch, with_missing_row
 from export.request_schema import RequestSchema
+from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.isomorphic import IsomorphicModule
 
@@ -58,8 +59,8 @@ def test_a_module_ranker_asks_for_what_it_reads_and_scores_as_the_keras_model(
         name=KIND,
         samples=world.samples,
         representations=values,
-        warmup_rows=3,
-        rebuild=lambda shards: make(shards, seed=99),
+        config=ExportConfig(warmup_rows=3),
+        rebuild=lambda shards, _: make(shards, seed=99),
     )
     unread = {"tab", "price", "weekday", "history"}
     columns = {c: t for c, t in world.encoder.raw_types.items() if c not in unread}

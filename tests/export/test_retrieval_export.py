@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from export.exporter import export_model
-from export.golden import encoded_batch
+from export.golden_rows import GoldenRows, encoded_batch
 from export.retrieval_serving import EXCLUDE, RetrievalServing
 from export.verify import verify_export
+from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.models.retriever import Retriever
@@ -67,8 +68,8 @@ def export(world: Any, model: Any, index: Index, out: Path, name: str) -> Path:
         name=name,
         samples=world.samples,
         representations={"UR": world.representations["UR"]},
-        warmup_rows=3,
-        serving=lambda batch: RetrievalServing(model, index, world.encoder, batch),
+        config=ExportConfig(warmup_rows=3),
+        serving=lambda rows: RetrievalServing(model, index, rows),
         sources=["UR"],
     )
 
@@ -92,9 +93,10 @@ def test_both_signatures_equal_the_keras_model(world: Any, exported: Any, name: 
     vectors = np.random.default_rng(4).normal(size=(11, 3)).astype(np.float32)
     stored = np.concatenate([vectors, np.ones((11, 1), np.float32)], axis=1)
     batch = encoded_batch(world.encoder, columns, {"UR": stored})
-    serving = RetrievalServing(model, index, world.encoder, batch)
-    expected_columns = serving.golden_columns(columns, batch)
-    expected = {k: v.numpy() for k, v in serving.expected(batch).items()}
+    golden = GoldenRows(world.encoder, columns, {"UR": stored}, batch)
+    serving = RetrievalServing(model, index, golden)
+    expected_columns = serving.golden_columns(golden)
+    expected = serving.expected(golden)
     examples = serving.schema.examples(expected_columns, {"UR": vectors})
     tensors = serving.schema.tensors(expected_columns, {"UR": vectors})
     signatures = tf.saved_model.load(str(folder)).signatures
@@ -129,7 +131,7 @@ def test_other_answers_are_refused(exported: Any, what: str, tmp_path: Path) -> 
     before = golden.read_bytes()
     with np.load(golden) as stored:
         arrays = dict(stored)
-    key = f"scores/{what}"
+    key = f"expected/serving_default/{what}"
     # two items change places; or a score is off
     arrays[key] = arrays[key].copy()
     if what == "ids":

@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import copy as copies
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export import verify_child
+from export import verify, verify_child
+from export.blessing import BLESSING_FILE
+from export.cpp_loader import build_loader
+from export.merging import TOLERANCES
 from export.verify import find_exports, main, verify_export
 from export.warmup import read_warmup
-from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.errors import ExportRefused, UserError
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def copy(exports: Path, tmp_path: Path) -> Path:
+def tower(exports: Path, tmp_path: Path) -> Path:
     target = tmp_path / "model" / "1"
     shutil.copytree(exports / "user_tower" / "1", target)
     return target
 
 
-def run_cli(path: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def ranker(exports: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "ranker" / "1"
+    shutil.copytree(exports / "ranker_tab 1" / "1", target)
+    return target
+
+
+@pytest.fixture
+def spec_file(world: Any, tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(world.raw_spec), encoding="utf-8")
+    return path
+
+
+def run_cli(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "export.verify", str(path)],
+        [sys.executable, "-m", "export.verify", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -39,20 +60,20 @@ def run_cli(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_command_line_blesses_an_export(exports: Path) -> None:
-    done = run_cli(exports / "ranker_tab 1")
+def test_command_line_blesses_an_export(exports: Path, spec_file: Path) -> None:
+    done = run_cli(exports / "ranker_tab 1", "--spec", spec_file)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
-    assert line.startswith("ranker_tab 1/1: blessed; 41 rows") and "5 warm-up requests" in line
+    assert line.startswith("ranker_tab 1/1: blessed; 41 rows") and "warm-up requests" in line
 
 
 def test_refusal_is_the_last_line_and_exit_3(
-    copy: Path, capsys: pytest.CaptureFixture[str]
+    tower: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    damage_warmup(copy)
-    assert main([str(copy.parent)]) == 3
+    damage_warmup(tower)
+    assert main([str(tower.parent)]) == 3
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("model/1 refused: the warm-up file is damaged: record 4 cannot be read")
+    assert last.startswith("model/1 refused: the warm-up file is damaged: record ")
 
 
 def test_nothing_to_verify_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +81,29 @@ def test_nothing_to_verify_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "There is no folder" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
     assert "No SavedModel version lies in" in capsys.readouterr().err
+    assert main([str(tmp_path), "--spec", str(tmp_path / "absent.yaml")]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+def test_only_bless_writes_a_blessing(
+    tower: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.loads((tower / BLESSING_FILE).read_text("utf-8"))
+    monkeypatch.setattr(verify, "verify_export", lambda *_: report)
+    (tower / BLESSING_FILE).unlink()
+    assert main([str(tower)]) == 0
+    assert "passes, but there is no blessing.json" in capsys.readouterr().out
+    assert not (tower / BLESSING_FILE).exists()
+    assert main([str(tower), "--bless"]) == 0
+    assert main([str(tower)]) == 0
+    assert "model/1: blessed; " in capsys.readouterr().out.splitlines()[-1]
+    written = json.loads((tower / BLESSING_FILE).read_text("utf-8"))
+    assert written["blessed"] is True and written["kind"] == "user_tower"
+    # files other than those that were blessed are no longer blessed, even where they pass
+    report["files"] = {**report["files"], "saved_model.pb": "0" * 64}
+    assert main([str(tower)]) == 3
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "model/1 refused: the file 'saved_model.pb' has changed since it was blessed"
 
 
 def test_folders_of_every_level_are_understood(exports: Path) -> None:
@@ -71,8 +115,8 @@ def test_folders_of_every_level_are_understood(exports: Path) -> None:
     assert find_exports(every[0]) == every[:1]
 
 
-def test_versions_are_taken_in_numeric_order_and_staging_is_skipped(tmp_path: Path) -> None:
-    for name in ("10", "9", ".staging-11-1"):
+def test_versions_are_taken_in_numeric_order_and_others_are_skipped(tmp_path: Path) -> None:
+    for name in ("10", "9", ".staging-11-1", "rolled-back-12"):
         (tmp_path / "model" / name).mkdir(parents=True)
     assert [p.name for p in find_exports(tmp_path)] == ["9", "10"]
 
@@ -86,43 +130,126 @@ def remove_variables(folder: Path) -> None:
     shutil.rmtree(folder / "variables")
 
 
+def poison_variable(folder: Path, value: float) -> None:
+    """One number of one table is another one, with the right checksum."""
+    prefix = str(folder / "variables" / "variables")
+    reader = tf.train.load_checkpoint(prefix)
+    tensors = {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
+    names = verify_child.variable_names(reader)
+    key = next(k for k in sorted(tensors) if names.get(k, "").endswith("table_4"))
+    tensors[key][5, 2] = value
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=[tf.constant(v) for v in tensors.values()],
+    )
+
+
 def damage_graph(folder: Path) -> None:
     graph = folder / "saved_model.pb"
     graph.write_bytes(graph.read_bytes()[:5000])
 
 
-def edit_graph(folder: Path, edit: Callable[[saved_model_pb2.SavedModel], None]) -> None:
+def edit_graph(folder: Path, edit: Callable[[Any], object]) -> None:
     path = folder / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    edit(saved)
+    edit(saved.meta_graphs[0])
     path.write_bytes(saved.SerializeToString())
 
 
-def remove_signature(folder: Path) -> None:
-    edit_graph(folder, lambda saved: saved.meta_graphs[0].signature_def.pop("predict"))
+def remove_signature(folder: Path, name: str = "predict") -> None:
+    edit_graph(folder, lambda graph: graph.signature_def.pop(name))
 
 
-def use_unknown_op(folder: Path) -> None:
-    def edit(saved: saved_model_pb2.SavedModel) -> None:
-        library = saved.meta_graphs[0].graph_def.library
-        next(n for f in library.function for n in f.node_def if n.op == "GatherV2").op = "MyGather"
-
-    edit_graph(folder, edit)
-
-
-def use_python_op(folder: Path) -> None:
-    def edit(saved: saved_model_pb2.SavedModel) -> None:
-        library = saved.meta_graphs[0].graph_def.library
-        next(n for f in library.function for n in f.node_def if n.op == "GatherV2").op = "PyFunc"
+def change_method(folder: Path) -> None:
+    def edit(graph: Any) -> None:
+        graph.signature_def["regress_like"].method_name = "tensorflow/serving/predict"
 
     edit_graph(folder, edit)
 
 
-def change_golden(folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def split_input(folder: Path) -> None:
+    def edit(graph: Any) -> None:
+        graph.signature_def["regress"].inputs["inputs"].name = "another:0"
+
+    edit_graph(folder, edit)
+
+
+def rename_output(folder: Path) -> None:
+    def edit(graph: Any) -> None:
+        outputs = graph.signature_def["classify"].outputs
+        outputs["probabilities"].CopyFrom(outputs["scores"])
+        del outputs["scores"]
+
+    edit_graph(folder, edit)
+
+
+def change_shape(folder: Path) -> None:
+    def edit(graph: Any) -> None:
+        graph.signature_def["predict"].outputs["representation"].tensor_shape.dim[1].size = 7
+
+    edit_graph(folder, edit)
+
+
+def use_op(folder: Path, op: str) -> None:
+    def edit(graph: Any) -> None:
+        functions = graph.graph_def.library.function
+        next(n for f in functions for n in f.node_def if n.op == "GatherV2").op = op
+
+    edit_graph(folder, edit)
+
+
+def change_vocabulary(folder: Path, change: Callable[[Any, Any], None]) -> None:
+    """Changes keys and ids of the lookup table in place."""
+
+    def edit(graph: Any) -> None:
+        constants = [n.attr["value"].tensor for n in graph.graph_def.node if n.op == "Const"]
+        held = {tuple(a.ravel().tolist()): t for t in constants for a in [tf.make_ndarray(t)]}
+        ((found_keys, found_ids),) = verify_child.lookup_tables(graph)
+        keys, ids = np.array(found_keys, object), np.array(found_ids)
+        change(keys, ids)
+        held[tuple(found_keys)].CopyFrom(tf.make_tensor_proto(keys, tf.string))
+        held[tuple(found_ids)].CopyFrom(tf.make_tensor_proto(ids))
+
+    edit_graph(folder, edit)
+
+
+def rename_last_key(folder: Path) -> None:
+    def change(keys: Any, ids: Any) -> None:
+        keys[-1] += b" renamed"
+
+    change_vocabulary(folder, change)
+
+
+def shift_ids(folder: Path) -> None:
+    """What the encoding itself must show, where the contract tells no digest."""
+
+    def change(keys: Any, ids: Any) -> None:
+        ids[ids > 1] -= 1
+
+    change_vocabulary(folder, change)
+    edit_contract(folder, lambda contract: contract.pop("vocabulary_sha256"))
+
+
+def edit_contract(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "assets.extra" / "contract.json"
+    contract = json.loads(path.read_text("utf-8"))
+    edit(contract)
+    path.write_text(json.dumps(contract), encoding="utf-8")
+
+
+def loosen(folder: Path) -> None:
+    edit_contract(folder, lambda contract: contract.update(tolerance=1e-3))
+
+
+def change_golden(folder: Path, key: str, change: Callable[[Any], Any]) -> None:
     path = folder / "assets.extra" / "golden.npz"
     with np.load(path) as held:
         arrays = dict(held)
-    arrays["scores/representation"] = change(arrays["scores/representation"])
+    changed = change(copies.copy(arrays.pop(key)))
+    if changed is not None:
+        arrays[key] = changed
     np.savez(path, **arrays)
 
 
@@ -131,11 +258,39 @@ def shift_score(folder: Path) -> None:
         scores[3, 2] += 1e-4
         return scores
 
-    change_golden(folder, change)
+    change_golden(folder, "expected/serving_default/representation", change)
 
 
 def drop_row(folder: Path) -> None:
-    change_golden(folder, lambda scores: scores[:-1])
+    change_golden(folder, "expected/predict/representation", lambda scores: scores[:-1])
+
+
+def drop_request(folder: Path) -> None:
+    change_golden(folder, "requests/regress_like/inputs", lambda _: None)
+
+
+def expect_another_id(folder: Path) -> None:
+    def change(ids: np.ndarray) -> np.ndarray:
+        ids[7] += 1
+        return ids
+
+    change_golden(folder, "expected/encode/user_id", change)
+
+
+def expect_another_class(folder: Path) -> None:
+    def change(classes: np.ndarray) -> np.ndarray:
+        return np.where(classes == b"like", b"love", classes)
+
+    change_golden(folder, "expected/classify/classes", change)
+
+
+def ask_with_nan(folder: Path) -> None:
+    def change(held: np.ndarray) -> np.ndarray:
+        values = verify_child.array_of(held.tobytes()).copy()
+        values[4] = np.nan
+        return np.frombuffer(tf.make_tensor_proto(values).SerializeToString(), np.uint8)
+
+    change_golden(folder, "requests/predict/UR", change)
 
 
 def damage_golden(folder: Path) -> None:
@@ -143,8 +298,8 @@ def damage_golden(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
-def remove_golden(folder: Path) -> None:
-    (folder / "assets.extra" / "golden.npz").unlink()
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "assets.extra" / name).unlink()
 
 
 def damage_warmup(folder: Path) -> None:
@@ -152,46 +307,178 @@ def damage_warmup(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
-REASONS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "truncated variables": (truncate_variables, "^cannot be loaded: "),
-    "no variables": (remove_variables, "^cannot be loaded: "),
+TOWER: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated variables": (
+        truncate_variables,
+        r"^cannot be loaded: the variables are damaged \(Read less bytes than requested\)$",
+    ),
+    "no variables": (
+        remove_variables,
+        r"^cannot be loaded: the variables are damaged \(.*variables",
+    ),
+    "NaN weight": (
+        lambda folder: poison_variable(folder, np.nan),
+        r"^the variable '.*table_4' holds NaN, first at \[5, 2\] of \[\d+, 8\]$",
+    ),
+    "infinite weight": (
+        lambda folder: poison_variable(folder, -np.inf),
+        r"^the variable '.*table_4' holds infinity, first at \[5, 2\] of ",
+    ),
     "damaged graph": (damage_graph, "^cannot be loaded: saved_model.pb is damaged"),
     "no signature": (remove_signature, "^the signature 'predict' is missing$"),
-    "unknown op": (use_unknown_op, "^ops that a stock server does not have: MyGather$"),
-    "python op": (use_python_op, "^ops that a stock server does not have: PyFunc$"),
+    "other shape": (
+        change_shape,
+        r"^'representation' of the outputs of 'predict' is float32 \(None, 7\), not float32 \(N",
+    ),
+    "unknown op": (
+        lambda folder: use_op(folder, "MyGather"),
+        "^ops that a stock server does not have: MyGather$",
+    ),
+    "python op": (
+        lambda folder: use_op(folder, "PyFunc"),
+        "^ops that a stock server does not have: PyFunc$",
+    ),
+    "renamed key": (rename_last_key, "^the vocabulary changed since training: no lookup table "),
     "other score": (shift_score, "^the scores differ .* by 0.0001 in row 3 "),
-    "other rows": (drop_row, r"^'representation' of 'serving_default' is float32 \(41, 6\), "),
-    "no golden": (remove_golden, "^there is no golden file "),
+    "other rows": (drop_row, r"^'representation' of 'predict' is float32 \(41, 6\), "),
+    "no golden": (remove("golden.npz"), "^there is no golden file "),
     "damaged golden": (damage_golden, "^the golden file cannot be read"),
+    "no contract": (remove("contract.json"), "^there is no contract "),
+    "loose contract": (loosen, "^the contract allows scores to differ by 0.001; .* at most 1e-06$"),
+}
+
+RANKER: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no rank": (
+        lambda folder: remove_signature(folder, "rank"),
+        "^the signature 'rank' is missing",
+    ),
+    "other method": (
+        change_method,
+        "^the signature 'regress_like' has the method name 'tensorflow/serving/predict' instead of "
+        "'tensorflow/serving/regress'",
+    ),
+    "two inputs": (split_input, "^classify and regress do not share one input: .*another:0"),
+    "other output": (
+        rename_output,
+        r"^'classify' has the outputs \['classes', 'probabilities'\], not \['classes', 'scores'\]",
+    ),
+    "no request": (drop_request, "^the golden file holds no request for .* 'regress_like'$"),
+    "shifted ids": (
+        shift_ids,
+        r"^'encode' gives feature '\w+' another id in row \d+: expected \d+, found \d+; the voc",
+    ),
+    "another id": (
+        expect_another_id,
+        "^'encode' gives feature 'user_id' another id in row 7: expected .*changed since training$",
+    ),
+    "another class": (
+        expect_another_class,
+        "^'classes' on 'classify' differs in row 0, place 1: b'like' instead of b'love'$",
+    ),
+    "NaN in a score": (
+        ask_with_nan,
+        "^the golden request gives NaN as '.*' on 'predict', .* row 4",
+    ),
 }
 
 
-def test_the_undamaged_copy_is_blessed(copy: Path) -> None:
-    report = verify_child.verify(copy, [])
-    assert report["rows_compared"] == 41 and report["largest_difference"] <= 1e-6
+def test_undamaged_copies_are_blessed(
+    tower: Path, ranker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_child, "LATENCY_CALLS", 1)
+    for folder in (tower, ranker):
+        report = verify_child.verify(folder, [])
+        assert report["rows_compared"] == 41 and report["largest_difference"] <= 1e-6
+        timed = {name.partition(",")[0] for name in report["latency_ms"]}
+        assert timed == report["signatures"].keys()
 
 
-@pytest.mark.parametrize("cause", REASONS)
-def test_reason_of_refusal(cause: str, copy: Path) -> None:
-    damage, message = REASONS[cause]
-    damage(copy)
+@pytest.mark.parametrize("cause", TOWER)
+def test_reason_of_refusal(cause: str, tower: Path) -> None:
+    damage, message = TOWER[cause]
+    damage(tower)
     with pytest.raises(verify_child.Refused, match=message):
-        verify_child.verify(copy, [])
+        verify_child.verify(tower, [])
 
 
-def test_warmup_replays_real_rows_on_the_default_signature(copy: Path) -> None:
+@pytest.mark.parametrize("cause", RANKER)
+def test_reason_of_refusal_of_a_ranker(cause: str, ranker: Path) -> None:
+    damage, message = RANKER[cause]
+    damage(ranker)
+    with pytest.raises(verify_child.Refused, match=message):
+        verify_child.verify(ranker, [])
+
+
+@pytest.mark.slow  # a process for each
+@pytest.mark.parametrize("cause", TOWER)
+def test_every_refusal_is_exit_3_with_its_reason_last(
+    cause: str, tower: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage, message = TOWER[cause]
+    damage(tower)
+    assert main([str(tower)]) == 3
+    last = capsys.readouterr().out.splitlines()[-1].removeprefix("model/1 refused: ")
+    with pytest.raises(verify_child.Refused, match=message):
+        raise verify_child.Refused(last)
+
+
+def test_the_digest_of_a_vocabulary_knows_no_order_but_every_entry() -> None:
+    keys, ids = [b"a", b"bc", b""], [1, 2, 3]
+    digest = verify_child.vocabulary_sha256(keys, ids)
+    assert digest == verify_child.vocabulary_sha256(keys[::-1], ids[::-1])
+    others = [([b"ab", b"c", b""], ids), (keys, [2, 1, 3]), (keys[:2], ids[:2]), (keys, [1, 2, -3])]
+    assert digest not in [verify_child.vocabulary_sha256(*other) for other in others]
+
+
+def test_the_lookup_table_of_a_graph_is_the_encoders(exports: Path, world: Any) -> None:
+    graph = verify_child.read_graph(exports / "foundation" / "1")
+    ((keys, ids),) = verify_child.lookup_tables(graph)
+    expected = {key.encode(): value for key, value in world.encoder.vocabulary.items()}
+    assert dict(zip(keys, ids, strict=True)) == expected and len(ids) > 20
+
+
+def test_no_contract_may_allow_more_than_the_cap() -> None:
+    assert verify_child.TOLERANCE_CAPS == TOLERANCES
+
+
+def test_a_refusal_in_cpp_says_so(tower: Path) -> None:
+    try:
+        build_loader()
+    except UserError as error:
+        pytest.skip(str(error))
+    shift_score(tower)
+    with pytest.raises(
+        ExportRefused, match=r"^in the C\+\+ loader, the scores differ .* in row 3 "
+    ):
+        verify._in_cpp(tower)
+
+
+def test_without_a_compiler_the_report_says_that_cpp_was_skipped(
+    tower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Path:
+        raise UserError("The C++ loader cannot be compiled here.", received="no compiler")
+
+    monkeypatch.setattr(verify, "build_loader", missing)
+    assert verify._in_cpp(tower) == {
+        "cpp_loader": None,
+        "cpp_loader_skipped": "The C++ loader cannot be compiled here. Received: no compiler",
+    }
+
+
+def test_warmup_replays_real_rows_on_the_default_signature(tower: Path) -> None:
     verified_columns = ("user_id", "income", "age", "segments", "history", "pages")
-    records = read_warmup(copy)
+    records = [inputs for signature, inputs in read_warmup(tower) if signature == "serving_default"]
     assert len(records) == 5
-    for signature, inputs in records:
-        assert signature == "serving_default" and inputs.keys() == {"examples"}
-        (example,) = verify_child.tensor_of(inputs["examples"]).numpy()
+    for inputs in records:
+        assert inputs.keys() == {"examples"}
+        (example,) = verify_child.array_of(inputs["examples"])
         columns = set(tf.train.Example.FromString(example).features.feature)
         assert columns and columns <= set(verified_columns)
 
 
-def test_warmup_of_another_kind_is_refused(copy: Path) -> None:
-    with tf.io.TFRecordWriter(str(copy / "assets.extra" / "tf_serving_warmup_requests")) as writer:
-        writer.write(b"\x0a\x00")  # a PredictionLog that holds a Classify request
-    with pytest.raises(ExportRefused, match="record 0 is no Predict request"):
-        verify_export(copy)
+def test_warmup_of_another_kind_is_refused(tower: Path) -> None:
+    with tf.io.TFRecordWriter(str(tower / "assets.extra" / "tf_serving_warmup_requests")) as writer:
+        writer.write(b"\x2a\x00")  # a PredictionLog that holds a SessionRun request
+    with pytest.raises(ExportRefused, match="record 0 is no "):
+        verify_export(tower)

@@ -222,7 +222,9 @@ def test_sharded_tables_merge_and_towers_cut_out_as_an_export_needs(
     model, batch = build.foundation(layout, config, 0), make_batch()
     randomize(model)
     merged = merged_model(
-        model, lambda shards: build.foundation(layout, config, 5, shards=shards), batch
+        model,
+        lambda shards, storage: build.foundation(layout, config, 5, shards=shards, storage=storage),
+        batch,
     )
     assert merged is not model and merged.backbone.embeddings.shards == 1
     np.testing.assert_allclose(merged(batch), model(batch), atol=1e-6)

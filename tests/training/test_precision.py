@@ -187,7 +187,7 @@ def test_only_the_training_step_holds_bfloat16(kind: str, ads: Any, tmp_path: Pa
     step = tf.function(train).get_concrete_function(batch)
     assert ("MatMul", tf.bfloat16) in set(dtypes_of(step.graph))
     step(batch)
-    whole = merged_model(model, lambda shards: model_of(ads, kind, shards), batch)
+    whole = merged_model(model, lambda shards, _: model_of(ads, kind, shards), batch)
     for served in (model, whole):
         for call in (served, served.represent):
             graph = tf.function(call).get_concrete_function(batch).graph

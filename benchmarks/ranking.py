@@ -1,0 +1,314 @@
+"""Ranking 500 candidates of one user: signature `rank` against rows of their own.
+
+Two rankers: that of a finished run (`--out`), and an untrained one with a sequence of 50 events and
+an MLP user tower over the synthetic log. Each is written as a SavedModel with its usual signatures,
+and with what `rank` consists of as further ones: the encoding and tower of one user (`user`), the
+encoding and towers of N items with the context (`items`), and the rest, on their results (`mix`).
+All are run by the session that a server would run, in interleaved turns; times are medians.
+
+    python -m benchmarks.ranking --json ranking.json
+    python -m benchmarks.ranking --out runs/kuairand --scenario 1 --json ranking.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lfm4ads_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
+
+# isort: split
+import numpy as np
+import pyarrow.parquet as pq
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import interleave, summary
+from export.archive import write_archive
+from export.golden_rows import GoldenRows
+from export.prediction_serving import PredictionServing
+from export.ranking import Ranking
+from export.signature import Signature
+from lfm4ads_tf.config import resolve
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.models.two_towers import TowerOutputs
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.choice import chosen_method, read_method
+from lfm4ads_tf.pipeline.extract import open_store
+from lfm4ads_tf.pipeline.predict import load_encoder, open_run
+from lfm4ads_tf.pipeline.prepare import prepare
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.transfer import load_downstream
+
+CANDIDATES = 500
+ROUNDS = 60
+_SPEC = Path(__file__).parents[1] / "feature_specs" / "synthetic.yaml"
+_SEQUENCE = 50
+
+
+class SessionRunner:
+    """Runs signatures of a SavedModel as a server does: by a session.
+
+    Args:
+        folder: The SavedModel.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            self._session = tf.compat.v1.Session(graph=self._graph)
+            meta = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
+        self._signatures = meta.signature_def
+
+    def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Callable[[], float]:
+        """A function that runs one request and returns its milliseconds."""
+        ends = self._signatures[signature]
+        names = list(ends.inputs)
+        run = self._session.make_callable(
+            [ends.outputs[o].name for o in sorted(ends.outputs)],
+            [ends.inputs[n].name for n in names],
+        )
+        values = [inputs[n] for n in names]
+
+        def timed() -> float:
+            began = time.perf_counter()
+            run(*values)
+            return 1000 * (time.perf_counter() - began)
+
+        return timed
+
+    def executed(self, signature: str, inputs: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
+        """Ops that a request runs, after the graph's optimisation, with the rows of their output."""
+        ends = self._signatures[signature]
+        options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
+        metadata = tf.compat.v1.RunMetadata()
+        outputs = [ends.outputs[o].name for o in sorted(ends.outputs)]
+        feeds = {ends.inputs[n].name: v for n, v in inputs.items()}
+        for _ in range(2):  # the first run also optimises
+            self._session.run(outputs, feeds, options=options, run_metadata=metadata)
+        found = []
+        for device in metadata.step_stats.dev_stats:
+            for node in device.node_stats:
+                label = re.match(r".* = (\w+)\(", node.timeline_label)
+                if label and node.output:
+                    shape = node.output[0].tensor_description.shape.dim
+                    found.append((label.group(1), int(shape[0].size) if shape else 0))
+        return found
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session.close()
+
+
+def write_parts(
+    folder: Path, graph: PredictionServing, rows: GoldenRows
+) -> dict[str, dict[str, np.ndarray]]:
+    """Writes a ranker, with the parts of `rank` as further signatures.
+
+    What `mix` reads lies in variables: neither the time of passing it in nor constant folding can
+    change its time.
+
+    Args:
+        folder: Where to.
+        graph: The ranker.
+        rows: One user's candidates.
+
+    Returns:
+        Signature -> request; those of `predict` and `serving_default` ask for the candidates as
+        rows of their own.
+    """
+    ranking = graph.ranking
+    assert ranking is not None
+    requests = {r.signature: dict(r.inputs) for r in graph.golden(rows, graph.expected(rows))}
+    raw = graph.raw_rows({n: _constant(v) for n, v in requests["rank"].items()})
+    towers = ranking.towers(ranking.user_batch(raw), ranking.candidate_batch(raw))
+    parts = {"towers": _held(vars(towers)), "stored": _held(ranking.representations(raw))}
+    batch = ranking.candidate_batch(raw)
+    others = _held({key: value for key, value in batch.items() if key != "bags"})
+
+    def mix(go: tf.Tensor) -> dict[str, tf.Tensor]:
+        joined = TowerOutputs(**_read(parts["towers"]))
+        batch = {**_read(others), "bags": {}, "representations": _read(parts["stored"])}
+        logits = graph.model.logits(batch, towers=lambda _: joined)
+        return {"logits": logits + go}
+
+    def user(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        batch = ranking.user_batch(graph.raw_rows(request))
+        return _largest(ranking.towers.of_user(batch))
+
+    def items(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        batch = ranking.candidate_batch(graph.raw_rows(request))
+        return _largest(ranking.towers.of_candidates(batch))
+
+    specs = ranking.tensor_specs()
+    sides = {graph.schema.names[name]: side for name, side in graph.sides.items()}
+    own = {name: spec for name, spec in specs.items() if sides[name] == "user"}
+    more = [
+        Signature("user", user, own),
+        Signature("items", items, specs),
+        Signature("mix", mix, tf.TensorSpec([], tf.float32, name="go")),
+    ]
+    graph.write(folder, more)
+    return {
+        **{name: requests[name] for name in ("rank", "predict", "serving_default")},
+        "user": {name: requests["rank"][name] for name in own},
+        "items": requests["rank"],
+        "mix": {"go": np.float32(0)},
+    }
+
+
+def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Times of a ranker and its parts.
+
+    Returns:
+        Milliseconds of every signature with their spread; `parts_ratio`, rank over the sum of its
+        parts; `rows_ratio`, rank over the same pairs as rows of `predict`; `examples_ratio`, over
+        serialized examples; `matmuls`, rows of the output -> matrix products that `rank` runs.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        requests = write_parts(Path(scratch), graph, rows)
+        runner = SessionRunner(Path(scratch))
+        turns = {name: runner.call(name, request) for name, request in requests.items()}
+        found = interleave(turns, rounds=rounds, warmup=10)
+        executed = runner.executed("rank", requests["rank"])
+        as_rows = runner.executed("predict", requests["predict"])
+        runner.close()
+    times = {name: summary(values) for name, values in found.items()}
+    parts = np.sum([found[name] for name in ("user", "items", "mix")], axis=0)
+    return {
+        "candidates": len(next(iter(rows.columns.values()))),
+        "ms": {name: round(s.median, 3) for name, s in times.items()},
+        "spread": {name: round(s.spread, 3) for name, s in times.items()},
+        "parts_ms": round(float(np.median(parts)), 3),
+        "parts_ratio": round(times["rank"].median / float(np.median(parts)), 3),
+        "rows_ratio": round(times["rank"].median / times["predict"].median, 3),
+        "examples_ratio": round(times["rank"].median / times["serving_default"].median, 3),
+        "ops": {"rank": len(executed), "predict": len(as_rows)},
+        "matmuls": _products(executed),
+        "matmuls_of_rows": _products(as_rows),
+    }
+
+
+def of_run(out: Path, scenario: str, candidates: int) -> tuple[PredictionServing, GoldenRows]:
+    """The chosen ranker of a run's scenario, and candidates of one user."""
+    run = open_run(out)
+    seed, method = run.config.seed, chosen_method(run, scenario)
+    model = load_downstream(run, scenario, method, seed)
+    samples = pq.read_table(out / "data" / "samples.parquet").slice(0, candidates - 1)
+    stored: Mapping[str, np.ndarray] = {}
+    if method.sources:
+        lookup = open_store(run, seed).lookup(run.cache, method.sources)
+        stored = lookup(samples["row"].to_numpy())
+    rows = GoldenRows.of(samples, load_encoder(run), stored)
+    model(rows.batch, training=False)
+    return _with_candidates(model, rows)
+
+
+def untrained(folder: Path, candidates: int) -> tuple[PredictionServing, GoldenRows]:
+    """A ranker with a long sequence and an MLP user tower over the synthetic log."""
+    assignments = [
+        "dataset_options.rows=20000",
+        f"features.clicked.max_length={_SEQUENCE}",
+        "downstream.network.user_tower=[256,128,64]",
+        "embeddings.dim=16",
+    ]
+    run = Run(folder, resolve(_SPEC, assignments), quiet=True)
+    run.begin()
+    cache = prepare(run, None)
+    model = build.downstream(cache.layout, run.config, read_method(run, "none"), {}, 0)
+    encoder: Encoder = load_encoder(run)
+    samples = pq.read_table(folder / "data" / "samples.parquet").slice(0, candidates - 1)
+    rng = np.random.default_rng(0)
+    ads = samples["ad_id"].to_numpy(zero_copy_only=False)
+    events = [rng.choice(ads, _SEQUENCE).tolist() for _ in range(samples.num_rows)]
+    samples = samples.set_column(samples.column_names.index("clicked"), "clicked", [events])
+    return _with_candidates(model, GoldenRows.of(samples, encoder, {}))
+
+
+def _with_candidates(
+    model: DownstreamModel, rows: GoldenRows
+) -> tuple[PredictionServing, GoldenRows]:
+    return PredictionServing(model, rows), rows
+
+
+def _held(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors as variables, lists of tensors and None as they stand."""
+    return {
+        key: [tf.Variable(v) for v in value]
+        if isinstance(value, list)
+        else (None if value is None else tf.Variable(value))
+        for key, value in values.items()
+    }
+
+
+def _read(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: [tf.identity(v) for v in value]
+        if isinstance(value, list)
+        else (None if value is None else tf.identity(value))
+        for key, value in values.items()
+    }
+
+
+def _constant(values: np.ndarray) -> tf.Tensor:
+    return tf.constant(values, tf.string if values.dtype == object else None)
+
+
+def _largest(outputs: TowerOutputs) -> dict[str, tf.Tensor]:
+    """One number of every tensor, so that all are computed and little is passed out."""
+    parts = [outputs.user, outputs.item, outputs.context, *outputs.fields]
+    return {f"part_{i}": tf.reduce_max(p) for i, p in enumerate(parts) if p is not None}
+
+
+def _products(executed: list[tuple[str, int]]) -> dict[int, int]:
+    """Rows of the output -> matrix products."""
+    rows = [n for op, n in executed if op in ("MatMul", "_FusedMatMul")]
+    return dict(sorted(Counter(rows).items()))
+
+
+def main() -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ranking", description=__doc__)
+    parser.add_argument("--out", type=Path, help="run folder")
+    parser.add_argument("--scenario", help="scenario of the run [the first trained one]")
+    parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = {}
+    if options.out is not None:
+        graph, rows = of_run(options.out, options.scenario, options.candidates)
+        results[f"{options.out.name}, scenario {options.scenario}"] = measure(graph, rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        graph, rows = untrained(Path(scratch), options.candidates)
+        results[f"sequence of {_SEQUENCE}, MLP user tower"] = measure(graph, rows)
+    _print(results)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def _print(results: Mapping[str, Mapping[str, Any]]) -> None:
+    table = Table("ranker", "rank ms", "user", "items", "mix", "rank / parts", "rank / rows",
+                  "rank / examples", "products of rank, rows: count")  # fmt: skip
+    for name, r in results.items():
+        ms = r["ms"]
+        table.add_row(
+            name, *(f"{ms[k]:.2f}" for k in ("rank", "user", "items", "mix")),
+            f"{r['parts_ratio']:.2f}", f"{r['rows_ratio']:.2f}", f"{r['examples_ratio']:.2f}",
+            ", ".join(f"{k}: {v}" for k, v in r["matmuls"].items()),
+        )  # fmt: skip
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""`contract.json`: what an export promises to those who ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from export.archive import described_signatures
+from export.merging import TOLERANCES
+from export.serving_model import ServingModel
+from export.verify_child import vocabulary_sha256
+from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.files import write_json
+
+CONTRACT_FILE = Path("assets.extra") / "contract.json"
+"""Inside a version folder."""
+
+
+def write_contract(
+    folder: Path, kind: str, graph: ServingModel, encoder: Encoder, tables: ServedStorage
+) -> dict[str, Any]:
+    """Writes the contract of a version folder that holds a SavedModel.
+
+    Args:
+        folder: The version folder.
+        kind: Kind of the export.
+        graph: What was written.
+        encoder: The encoder of the training data.
+        tables: Type of the tables.
+
+    Returns:
+        `kind`, `tables`, `tolerance` (what outputs may differ from the trained model's), `encoding`
+        (digest of the fitted encoding), `columns` (raw column -> type), `representations` (name ->
+        width), `user_columns`, `item_columns`, `tasks`, `signatures` (see `described_signatures`),
+        and `vocabulary_sha256` where there is a vocabulary.
+    """
+    sides: Mapping[str, str] = graph.sides
+    contract: dict[str, Any] = {
+        "schema": 1,
+        "kind": kind,
+        "tables": tables,
+        "tolerance": TOLERANCES[tables],
+        "encoding": encoder.digest,
+        "columns": {column: of.kind for column, of in graph.schema.columns.items()},
+        "representations": dict(graph.schema.representations),
+        "user_columns": [name for name, side in sides.items() if side == "user"],
+        "item_columns": [name for name, side in sides.items() if side == "item"],
+        "tasks": graph.tasks,
+        "signatures": described_signatures(folder),
+    }
+    keys, ids = graph.vocabulary
+    if keys:
+        contract["vocabulary_sha256"] = vocabulary_sha256((key.encode() for key in keys), ids)
+    path = folder / CONTRACT_FILE
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, contract)
+    return contract

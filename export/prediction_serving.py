@@ -1,0 +1,223 @@
+"""Foundation model or ranker as a SavedModel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from export.golden import GoldenRequest
+from export.golden_rows import GoldenRows
+from export.merging import Rebuild, merged_model
+from export.ranking import Ranking
+from export.representation_lookup import RepresentationLookup
+from export.request_name import request_name
+from export.request_schema import RequestSchema
+from export.serving_model import ServingModel, with_presence
+from export.signature import Signature
+from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.raw_types import RawType, raw_sides
+from lfm4ads_tf.models.batch import EncodedBatch
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.representations.names import side_of
+
+
+class PredictionServing(ServingModel):
+    """Raw requests -> p_t = sigmoid(logit_t) as `<task>` float32 (B,).
+
+    Beside Predict it answers Classify (the tasks are the classes) and Regress (one task), tells
+    what the model is fed (`encode`), and as a ranker scores many candidates of one user (`rank`).
+
+    Stored representations come with the request, or are looked up by the keys of user and item in
+    tables of the SavedModel; a key that has none reads zeros, as in training.
+
+    Args:
+        model: An upstream, or DownstreamModel for a ranker; called once.
+        rows: Real rows.
+        rebuild: Makes the model with another number of shards or another type of tables.
+        storage: Type of the tables.
+        lookups: Name -> representations by key; those that are not there come with the request.
+
+    Attributes:
+        model: The model with tables for inference.
+        ranking: The graph of `rank`; None for an upstream.
+
+    Raises:
+        ExportRefused: A value of a table cannot be kept in this type.
+        UserError: Two inputs cannot be told apart in a request, or a key is no text.
+    """
+
+    def __init__(
+        self,
+        model: Upstream | DownstreamModel,
+        rows: GoldenRows,
+        *,
+        rebuild: Rebuild | None = None,
+        storage: ServedStorage = "float32",
+        lookups: Mapping[str, RepresentationLookup] | None = None,
+    ) -> None:
+        self._original = model
+        self.model = merged_model(model, rebuild, rows.batch, storage)
+        self._lookups = dict(lookups or {})
+        ranker = isinstance(model, DownstreamModel)
+        read = list(model.layout.features)
+        if ranker and model.module is not None:
+            read += [f for f in model.module.context.features if f not in read]
+        # the heads of the upstream need the scenario and the branch as well
+        encoder = rows.encoder.only(read, keys=not ranker)
+        spec = rows.encoder.spec
+        self._keys = {"user": spec.keys.user, "item": spec.keys.item}
+        columns = dict(encoder.raw_types)
+        for name in self._lookups:
+            key = self._keys[side_of(name)]
+            if columns.setdefault(key, RawType("text")).kind not in ("text", "integer"):
+                raise UserError(
+                    f"Representations cannot be looked up by '{key}', which a feature reads as "
+                    f"{columns[key]}.",
+                    fix="set export.representations=request, or read the key as text",
+                )
+        widths = {
+            name: int(rows.batch["representations"][name].shape[1]) - 1
+            for name in representation_sources(model)
+            if name not in self._lookups
+        }
+        super().__init__(encoder, RequestSchema(columns, widths))
+        sides = {**raw_sides(spec), self._keys["user"]: "user", self._keys["item"]: "item"}
+        self._sides = {column: sides[column] for column in columns}
+        self._sides |= {name: side_of(name) for name in widths}
+        self.ranking: Ranking | None = None
+        if ranker:
+            self.ranking = Ranking(self.model, encoder, self.schema, self._sides, self._stored)
+
+    @property
+    def tasks(self) -> list[str]:
+        """See `ServingModel`."""
+        return list(self._original.layout.tasks)
+
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`."""
+        return {k: v.numpy() for k, v in self._probabilities(self._original, rows.batch).items()}
+
+    def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """See `ServingModel`."""
+        return self._probabilities(self.model, self.encoded(raw))
+
+    def encoded(self, raw: Mapping[str, Any]) -> EncodedBatch:
+        """See `ServingModel`."""
+        batch = super().encoded(raw)
+        names = representation_sources(self._original)
+        batch["representations"] = {name: self._stored(raw, name) for name in names}
+        return batch
+
+    def signatures(self) -> list[Signature]:
+        """See `ServingModel`."""
+        inputs = tf.TensorSpec([None], tf.string, name="inputs")
+        examples = tf.TensorSpec([None], tf.string, name="examples")
+        found = super().signatures()
+        found.append(Signature("encode", self._encode, examples))
+        if self.ranking is not None:
+            found.append(Signature("rank", self._rank, self.ranking.tensor_specs()))
+        found.append(Signature("classify", self._classify, inputs, "classify"))
+        for name, task in self._regressed.items():
+            found.append(Signature(name, self._regress(task), inputs, "regress"))
+        return found
+
+    def golden(self, rows: GoldenRows, scores: Mapping[str, np.ndarray]) -> list[GoldenRequest]:
+        """See `ServingModel`."""
+        found = super().golden(rows, scores)
+        inputs = {"inputs": found[0].inputs["examples"]}
+        stacked = np.stack([scores[task] for task in self.tasks], axis=1)  # (B, T)
+        classes = np.broadcast_to(np.array(self.tasks, object), stacked.shape)
+        found.append(GoldenRequest("classify", inputs, {"classes": classes, "scores": stacked}))
+        for name, task in self._regressed.items():
+            found.append(GoldenRequest(name, inputs, {"outputs": scores[task]}))
+        encoded = {k: v.numpy() for k, v in self._features(rows.batch).items()}
+        found.append(GoldenRequest("encode", found[0].inputs, encoded))
+        if self.ranking is not None:
+            users = [name for name, side in self._sides.items() if side == "user"]
+            stored = [n for n in representation_sources(self._original) if side_of(n) == "user"]
+            candidates = rows.candidates_of(0, users, stored)
+            request = self.ranking.request(candidates)
+            found.append(GoldenRequest("rank", request, self.expected(candidates)))
+        return found
+
+    @property
+    def sides(self) -> Mapping[str, str]:
+        """See `ServingModel`."""
+        return self._sides
+
+    @property
+    def _regressed(self) -> dict[str, str]:
+        """Signature of Regress -> task; the plain one gives the first task."""
+        return {"regress": self.tasks[0], **{f"regress_{task}": task for task in self.tasks}}
+
+    def _stored(self, raw: Mapping[str, Any], name: str) -> tf.Tensor:
+        """A stored representation of raw rows, (B, d + 1)."""
+        if name not in self._lookups:
+            return with_presence(raw[name])
+        keys = raw[self._keys[side_of(name)]]
+        return self._lookups[name](keys if keys.dtype == tf.string else tf.strings.as_string(keys))
+
+    def _rank(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        assert self.ranking is not None  # by `signatures`
+        return self._named(self.ranking(self.raw_rows(request)))
+
+    def _classify(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        found = self.of_examples(inputs)
+        scores = tf.stack([found[task] for task in self.tasks], axis=1)  # (B, T)
+        classes = tf.constant([self.tasks])  # (1, T)
+        return {"classes": tf.broadcast_to(classes, tf.shape(scores)), "scores": scores}
+
+    def _regress(self, task: str) -> Any:
+        return lambda inputs: {"outputs": self.of_examples(inputs)[task]}
+
+    def _encode(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self._features(self.encoded(self.parsed(examples)))
+
+    @cached_property
+    def _read(self) -> set[str]:
+        assert self._encoder is not None  # a prediction reads raw columns
+        return set(self._encoder.read.features)
+
+    def _features(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
+        """What the model is fed, by the request names of features and representations."""
+        assert self._encoder is not None
+        layout, read = self._encoder.layout, self._read
+        found: dict[str, tf.Tensor] = {}
+        for field, ids in zip(layout.single, tf.unstack(batch["ids"], axis=1), strict=True):
+            if field.name in read:
+                found[request_name(field.name)] = ids  # (B,)
+        widths = [d.width for d in layout.dense]
+        split = tf.split(batch["dense"], widths, axis=1) if widths else []
+        for dense, values in zip(layout.dense, split, strict=True):
+            if dense.name in read:
+                one = dense.width == 1
+                found[request_name(dense.name)] = tf.squeeze(values, 1) if one else values
+        for name, (ids, weights) in batch["bags"].items():
+            if name in read:
+                found[request_name(name)] = ids.to_tensor(-1)  # (B, L)
+                if weights is not None:
+                    found[f"{request_name(name)}_weights"] = weights.to_tensor(0.0)  # (B, L)
+        for name in representation_sources(self._original):
+            found[request_name(name)] = batch["representations"][name][:, :-1]  # (B, d)
+        if isinstance(self._original, Upstream):
+            found["scenario_index"] = batch["scenario"]
+        return found
+
+    def _probabilities(self, model: Any, batch: EncodedBatch) -> dict[str, tf.Tensor]:
+        return self._named(model(batch, training=False))
+
+    def _named(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Logits (B, T) as probabilities by task."""
+        scores = tf.sigmoid(tf.cast(logits, tf.float32))  # (B, T)
+        return dict(zip(self.tasks, tf.unstack(scores, axis=1), strict=True))
+
+
+def representation_sources(model: Any) -> list[str]:
+    """Names of the stored representations that a model reads."""
+    return list(getattr(model, "sources", []))

@@ -1,0 +1,248 @@
+"""Puts version folders into service and takes them out, by one rename each.
+
+A server looks at folders whose name is an integer. Everything else in a model's folder is hidden
+from it: `.staging-<version>-<process>` is being written, `.deleted-<version>-<process>` is being
+deleted, `rolled-back-<version>` was taken out of service and is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from export.blessing import read_blessing
+from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.files import is_running
+
+_LOG = logging.getLogger(__name__)
+_ROLLED_BACK = "rolled-back-"
+_HIDDEN = (".staging-", ".deleted-")
+
+
+def versions(folder: Path) -> list[int]:
+    """Versions in service, ascending."""
+    return _numbers(folder, "")
+
+
+def rolled_back_versions(folder: Path) -> list[int]:
+    """Versions that were taken out of service and are kept, ascending."""
+    return _numbers(folder, _ROLLED_BACK)
+
+
+def next_version(folder: Path) -> int:
+    """One above every version that is or was in service."""
+    return max([*versions(folder), *rolled_back_versions(folder)], default=0) + 1
+
+
+def newest_version(folder: Path) -> Path | None:
+    """Folder of the newest version that is or was in service, None if there is none."""
+    held = {number: "" for number in versions(folder)}
+    held |= {number: _ROLLED_BACK for number in rolled_back_versions(folder)}
+    return folder / _named(folder, held[max(held)], max(held)) if held else None
+
+
+def new_staging(folder: Path, version: int | None = None) -> Path:
+    """Makes the folder in which a version is written, and removes what killed exports left.
+
+    Args:
+        folder: The model's folder, which is made when absent.
+        version: The version it is meant for; the next one when absent.
+    """
+    clear_leftovers(folder)
+    staging = folder / f".staging-{version or next_version(folder)}-{os.getpid()}"
+    staging.mkdir(parents=True)
+    return staging
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what killed processes have left behind; running ones keep theirs."""
+    for leftover in folder.glob(".*"):
+        owner = leftover.name.rpartition("-")[2]
+        if leftover.name.startswith(_HIDDEN) and not (owner.isdigit() and is_running(int(owner))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def publish(
+    staging: Path, folder: Path, version: int | None = None, keep: int | None = None
+) -> Path:
+    """Puts a blessed staging folder into service.
+
+    Its files are on disk before the rename, so a crash of the machine leaves a whole version or
+    none.
+
+    Args:
+        staging: What was written and blessed, on the disk of `folder`.
+        folder: The model's folder.
+        version: The version, higher than all that are or were in service; the next one when
+            absent.
+        keep: How many versions stay in service, at least 1; older ones are deleted, those that
+            were rolled back too. All when absent.
+
+    Returns:
+        The version folder.
+
+    Raises:
+        ExportRefused: There is no blessing, or it is not that of the files.
+        UserError: The version cannot be used, or `keep` is below 1.
+    """
+    if keep is not None and keep < 1:
+        raise UserError("At least one version must be kept.", received=keep)
+    read_blessing(staging)
+    _sync(staging)
+    with _locked(folder):
+        lowest = next_version(folder)
+        if version is not None and version < lowest:
+            known = [*versions(folder), *rolled_back_versions(folder)]
+            raise UserError(
+                f"Version {version} of '{folder.name}' exists already."
+                if version in known
+                else f"Version {version} of '{folder.name}' comes too late: a server would not "
+                f"take it for the latest.",
+                received=f"versions up to {lowest - 1}",
+                fix="leave the version out",
+            )
+        target = folder / str(version or lowest)
+        os.rename(staging, target)
+        _sync_folder(folder)
+        if keep is not None:
+            _keep_newest(folder, keep)
+    return target
+
+
+def roll_back(folder: Path, to: int | None = None) -> list[int]:
+    """Takes the versions above one out of service, so that a server goes back to it.
+
+    Lower versions go first: a server that takes the latest one changes once. They are kept as
+    `rolled-back-<version>`.
+
+    Args:
+        folder: The model's folder.
+        to: The version to go back to; the one before the newest when absent.
+
+    Returns:
+        The versions that were taken out of service.
+
+    Raises:
+        ExportRefused: There is no version to go back to, or it has no blessing that fits.
+        UserError: That version is not there.
+    """
+    with _locked(folder):
+        found = versions(folder)
+        if to is None:
+            if len(found) < 2:
+                held = f"version {found[0]} alone" if found else "no version"
+                raise ExportRefused(f"nothing would be left to serve: there is {held}")
+            to = found[-2]
+        if to not in found:
+            held = ", ".join(map(str, found)) or "none"
+            raise UserError(
+                f"There is no version {to} of '{folder.name}' in service.",
+                received=f"versions {held}",
+                fix="name one of them, or put it back with --restore",
+            )
+        _checked(folder / _named(folder, "", to), to)
+        above = [version for version in found if version > to]
+        for version in above:
+            os.rename(folder / _named(folder, "", version), folder / f"{_ROLLED_BACK}{version}")
+        _sync_folder(folder)
+    return above
+
+
+def restore(folder: Path, version: int) -> Path:
+    """Puts a version back that was rolled back.
+
+    Args:
+        folder: The model's folder.
+        version: The version.
+
+    Returns:
+        The version folder.
+
+    Raises:
+        ExportRefused: It has no blessing that fits its files.
+        UserError: It was not rolled back.
+    """
+    with _locked(folder):
+        held = rolled_back_versions(folder)
+        if version not in held:
+            raise UserError(
+                f"Version {version} of '{folder.name}' was not rolled back.",
+                received=f"rolled back: {', '.join(map(str, held)) or 'none'}",
+                fix="name one that was",
+            )
+        source, target = folder / _named(folder, _ROLLED_BACK, version), folder / str(version)
+        _checked(source, version)
+        os.rename(source, target)
+        _sync_folder(folder)
+    return target
+
+
+def _checked(folder: Path, version: int) -> None:
+    try:
+        read_blessing(folder)
+    except ExportRefused as refused:
+        raise ExportRefused(f"version {version} cannot be served: {refused}") from refused
+
+
+def _keep_newest(folder: Path, keep: int) -> None:
+    """Deletes what is older than the newest versions; a version disappears by a rename first."""
+    oldest = versions(folder)[-keep:][0]
+    for prefix in ("", _ROLLED_BACK):
+        for version in _numbers(folder, prefix):
+            if version >= oldest:
+                continue
+            hidden = folder / f".deleted-{version}-{os.getpid()}"
+            try:
+                os.rename(folder / _named(folder, prefix, version), hidden)
+                shutil.rmtree(hidden)
+            except OSError as error:  # the new version is in service all the same
+                _LOG.warning("version %s of %s is not deleted: %s", version, folder.name, error)
+
+
+def _numbers(folder: Path, prefix: str) -> list[int]:
+    names = (path.name for path in folder.glob(f"{prefix}*"))
+    numbers = (re.fullmatch(f"{prefix}([0-9]+)", name) for name in names)
+    return sorted({int(number[1]) for number in numbers if number})
+
+
+def _named(folder: Path, prefix: str, version: int) -> str:
+    """Name of a version's folder; a server reads `007` as 7 too."""
+    names = (path.name for path in folder.glob(f"{prefix}*"))
+    return next(n for n in names if re.fullmatch(f"{prefix}0*{version}", n))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from publishing or rolling back this model."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    """Brings a folder with all that is in it to disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

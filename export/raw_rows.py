@@ -1,0 +1,331 @@
+"""Raw rows as a caller has them, checked value by value against the types of the feature spec."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from export.serving_error import ServingError
+from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.features.raw_types import RawType
+
+Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table"
+"""A list of rows (column -> value), a mapping column -> values of all rows, or an Arrow table."""
+
+EXCLUDE = "exclude"
+"""Request column of a retrieval model: item keys that a user must not get."""
+
+_FLOAT_MAX = float(np.finfo(np.float32).max)
+
+
+class RawRows:
+    """N rows by column.
+
+    Args:
+        rows: See `Rows`. A column that some rows of a list lack is missing there.
+
+    Raises:
+        ServingError: There is no row, or columns differ in length.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.columns: dict[str, Any] = {}
+        if isinstance(rows, pa.Table):
+            for name in rows.column_names:
+                self.columns[name] = rows[name].combine_chunks()
+        elif isinstance(rows, Mapping):
+            for name, values in rows.items():
+                if isinstance(values, tuple) and len(values) == 2 and not np.isscalar(values[1]):
+                    values = _list_array(*values)  # see `raw_values.Columns`
+                if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+                    raise _invalid(
+                        f"Column '{name}' must hold the values of all rows.",
+                        received=repr(values)[:200],
+                        fix="give a list or an array; a single row is a list of one mapping",
+                    )
+                if isinstance(values, pa.ChunkedArray):
+                    values = values.combine_chunks()
+                self.columns[str(name)] = values
+        else:
+            listed = list(rows)
+            for number, row in enumerate(listed):
+                if not isinstance(row, Mapping):
+                    raise _invalid(
+                        f"Row {number} is no mapping of columns to values.",
+                        received=repr(row)[:200],
+                    )
+            for name in dict.fromkeys(name for row in listed for name in row):
+                self.columns[str(name)] = [row.get(name) for row in listed]
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        self.count = next(iter(lengths.values()), 0)
+        for name, length in lengths.items():
+            if length != self.count:
+                raise _invalid(
+                    "The columns have different numbers of rows.",
+                    received=f"{self.count} in '{next(iter(lengths))}', {length} in '{name}'",
+                )
+        if not self.count:
+            raise _invalid("A request needs at least one row.", received="no rows")
+
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Refuses a column that nothing reads: it is a misspelt one, as a rule.
+
+        Args:
+            known: Columns that the model, the spec or its keys and labels name.
+
+        Raises:
+            ServingError: The nearest known column is named.
+        """
+        names = dict.fromkeys(known)
+        for name in self.columns:
+            if name not in names:
+                raise _invalid(
+                    f"The feature spec knows no column '{name}'.{nearest(name, names)}",
+                    fix="correct the name, or leave the column out",
+                )
+
+    def column(self, name: str, of: RawType, reader: str) -> Any:
+        """One column in the container that `RequestSchema` takes.
+
+        Args:
+            name: The column.
+            of: Its type.
+            reader: Who asks for it, for the message.
+
+        Returns:
+            text: Arrow (N,) string; integer: Arrow (N,) int64; number: (N,) float64 with NaN;
+            lists and vectors: Arrow (N,) lists, null for a missing vector.
+
+        Raises:
+            ServingError: The column is not there, or a value has another type.
+        """
+        if name not in self.columns:
+            raise _invalid(
+                f"The rows lack the column '{name}', which {reader} reads."
+                + nearest(name, self.columns),
+                received=f"columns {', '.join(self.columns)}",
+                fix="add it; None stands for a missing value",
+            )
+        values = self.columns[name]
+        converted = _whole(values, of)
+        if converted is None:
+            converted = _one_by_one(name, of, values)
+        if of.kind == "vector":
+            _check_sizes(name, of.size, converted)
+        return converted
+
+    def vectors(self, name: str, size: int, reader: str) -> np.ndarray:
+        """A representation, (N, size) float32; zeros where it is missing."""
+        column = self.column(name, RawType("vector", size), reader)
+        out = np.zeros((self.count, size), np.float32)
+        present = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False) > 0
+        out[present] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)  # (P, d)
+        return out
+
+
+def with_excluded(rows: Rows, exclude: Sequence[Sequence[str]]) -> Rows:
+    """Rows with the column `exclude` added.
+
+    Args:
+        rows: N rows.
+        exclude: N lists of item keys.
+    """
+    lists = [list(keys) for keys in exclude]
+    if isinstance(rows, pa.Table):
+        return dict(zip(rows.column_names, rows.columns, strict=True)) | {EXCLUDE: lists}
+    if isinstance(rows, Mapping):
+        return {**rows, EXCLUDE: lists}
+    if len(lists) != len(rows):
+        raise _invalid(
+            "`exclude` must have one list per row.",
+            received=f"{len(lists)} lists for {len(rows)} rows",
+        )
+    return [{**row, EXCLUDE: keys} for row, keys in zip(rows, lists, strict=True)]
+
+
+def check_weights(values: str, weights: str, columns: Mapping[str, Any]) -> None:
+    """Refuses a row whose list and whose weights differ in length.
+
+    Args:
+        values, weights: The two columns.
+        columns: Column -> Arrow lists.
+    """
+    if values not in columns or weights not in columns:
+        return
+    lengths = [
+        pc.fill_null(pc.list_value_length(columns[c]), 0).to_numpy(zero_copy_only=False)
+        for c in (values, weights)
+    ]
+    wrong = lengths[0] != lengths[1]
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _invalid(
+            f"'{weights}' must have one weight per value of '{values}'.",
+            received=f"{lengths[1][row]} weights for {lengths[0][row]} values in row {row}",
+        )
+
+
+def _invalid(what: str, *, received: object = None, fix: str | None = None) -> ServingError:
+    return ServingError("INVALID_ARGUMENT", what, received=received, fix=fix)
+
+
+def _list_array(values: Any, offsets: Any) -> pa.Array:
+    """Flat values and row splits as lists."""
+    flat = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+    return pa.LargeListArray.from_arrays(pa.array(np.asarray(offsets, np.int64)), flat)
+
+
+def _whole(values: Any, of: RawType) -> Any:
+    """A column that is surely right by its type alone; None when every value has to be looked at.
+
+    Lists of numbers with a missing one inside, and numbers too large, are left to be found.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        if values.ndim == 2 and of.kind in ("vector", "numbers"):
+            flat = values.astype(np.float64)
+            if _fits(flat):
+                splits = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+                return pa.ListArray.from_arrays(splits, flat.reshape(-1))
+        if values.ndim == 1 and of.kind == "number" and _fits(values):
+            return values.astype(np.float64)
+        if values.ndim == 1 and values.dtype.kind in "iu" and of.kind in ("text", "integer"):
+            array = pa.array(values)
+            return array.cast(pa.string() if of.kind == "text" else pa.int64())
+        return None
+    if not isinstance(values, pa.Array):
+        return None
+    if of.kind == "text" and (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
+        return values.cast(pa.string())
+    if of.kind == "integer" and pa.types.is_integer(values.type):
+        return values.cast(pa.int64())
+    if of.kind == "number" and _is_number(values.type):
+        floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return floats if _fits(floats) else None
+    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        inside = values.type.value_type
+        if of.kind == "texts" and pa.types.is_string(inside):
+            return values.cast(pa.large_list(pa.string()))
+        if of.kind in ("numbers", "vector") and _is_number(inside):
+            flat = values.flatten()
+            floats = flat.cast(pa.float64(), safe=False)
+            if not flat.null_count and _fits(floats.to_numpy(zero_copy_only=False)):
+                return values.cast(pa.large_list(pa.float64()))
+    return None
+
+
+def _is_number(of: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(of) or pa.types.is_floating(of))
+
+
+def _fits(values: np.ndarray) -> bool:
+    """Whether all are finite in float32, or NaN."""
+    return not (np.abs(values.astype(np.float64)) > _FLOAT_MAX).any()
+
+
+def _one_by_one(name: str, of: RawType, values: Any) -> Any:
+    """A column whose values are checked each; a wrong one is named with its row."""
+    listed = values.to_pylist() if isinstance(values, pa.Array) else list(values)
+    convert: Callable[[Any], Any] = {
+        "text": _text,
+        "integer": _integer,
+        "number": _number,
+        "texts": _texts,
+        "numbers": _numbers,
+        "vector": _numbers,
+    }[of.kind]
+    converted = []
+    for row, value in enumerate(listed):
+        try:
+            converted.append(convert(value))
+        except ValueError as error:
+            raise _invalid(
+                f"Column '{name}' must hold {of}: row {row} {error}.",
+                received=repr(value)[:200],
+                fix="correct the value; None stands for a missing one",
+            ) from error
+    if of.kind == "number":
+        return np.array(converted, np.float64)
+    if of.kind == "integer":
+        return pa.array(converted, pa.int64())
+    if of.kind == "text":
+        return pa.array(converted, pa.string())
+    inside = pa.string() if of.kind == "texts" else pa.float64()
+    return pa.array(converted, pa.list_(inside))
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and value != value)
+
+
+def _text(value: Any) -> str | None:
+    if _missing(value):
+        return None
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise ValueError("is not UTF-8") from None
+    if isinstance(value, numbers.Real):
+        # As Arrow spells it, which is how the training rows' numbers became texts.
+        text: str = pa.array([value]).cast(pa.string())[0].as_py()
+        return text
+    raise ValueError(f"is of type {type(value).__name__}")
+
+
+def _integer(value: Any) -> int | None:
+    number = _number(value)
+    if number != number:
+        return None
+    if number != int(number):
+        raise ValueError("is no integer")
+    return int(value)
+
+
+def _number(value: Any) -> float:
+    if _missing(value):
+        return float("nan")
+    if isinstance(value, numbers.Real):
+        if abs(float(value)) > _FLOAT_MAX:
+            raise ValueError("is infinite, or beyond float32")
+        return float(value)
+    raise ValueError(f"is of type {type(value).__name__}")
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise ValueError(f"is of type {type(value).__name__}, not a list")
+
+
+def _texts(value: Any) -> list[str]:
+    return [] if _missing(value) else [_text(v) or "" for v in _listed(value)]
+
+
+def _numbers(value: Any) -> list[float] | None:
+    if _missing(value):
+        return None
+    inside = [_number(v) for v in _listed(value)]
+    if any(v != v for v in inside):
+        raise ValueError("has a missing number inside")
+    return inside
+
+
+def _check_sizes(name: str, size: int, column: pa.Array) -> None:
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    wrong = (lengths != 0) & (lengths != size)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _invalid(
+            f"Column '{name}' must hold vectors of {size} numbers.",
+            received=f"{lengths[row]} numbers in row {row}",
+            fix="correct the value, or the `size` in the feature spec",
+        )

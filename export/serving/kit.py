@@ -1,0 +1,207 @@
+"""Writes the kit: configuration of the server, compose file and Kubernetes manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from export.blessing import read_blessing
+from export.publishing import versions
+from export.serving import model_config
+from export.serving.model_config import STABLE, ServedModel
+from lfm4ads_tf.errors import ExportRefused, UserError, nearest
+from lfm4ads_tf.files import write_text
+
+_LOG = logging.getLogger(__name__)
+_HERE = Path(__file__).parent
+_COPIED = ("batching.config", "monitoring.config", "compose.yaml", "README.md")
+_MIB = 1 << 20
+_SERVER_MIB = 1024
+
+
+@dataclass(frozen=True)
+class KitOptions:
+    """How the kit is made.
+
+    Attributes:
+        base_path: Folder of the exports inside the container.
+        keep: Versions of each model that are loaded.
+        latest: Whether the server takes the newest versions by itself, without labels.
+        keep_labels: Whether labels that are in use stay where they are.
+        promote: Models whose `stable` moves to the newest version; "all" stands for all.
+        labels: Model -> label -> version.
+    """
+
+    base_path: str = "/models"
+    keep: int = 2
+    latest: bool = False
+    keep_labels: bool = False
+    promote: Collection[str] = ()
+    labels: Mapping[str, Mapping[str, int]] | None = None
+
+
+def write_kit(
+    exports: Path, folder: Path, options: KitOptions | None = None
+) -> dict[str, ServedModel]:
+    """Writes the kit for a folder of exports, or writes it again after a change of the exports.
+
+    Each file is replaced by one rename; `models.config` comes last. The folder itself stays the
+    same: a container that has it mounted would not see another one under its name.
+
+    Args:
+        exports: Folder of models with their versions.
+        folder: Where the kit goes; the labels of a `models.config` that is there are kept or moved.
+        options: See the class.
+
+    Returns:
+        Model -> what is served of it.
+
+    Raises:
+        UserError: Nothing can be served, an option names what is not there, or the place cannot be
+            written.
+    """
+    options = options or KitOptions()
+    if options.keep < 1:
+        raise UserError("At least one version is served.", received=options.keep)
+    if not options.base_path.startswith("/"):
+        raise UserError(
+            "The base path is an absolute path inside the container.", received=options.base_path
+        )
+    blessed = blessed_versions(exports)
+    wanted = _wanted(blessed, options)
+    earlier = model_config.read(folder / "models.config")
+    models = {
+        name: model_config.plan(
+            found,
+            earlier.get(name),
+            keep=options.keep,
+            wanted=wanted.get(name),
+            move=not options.keep_labels,
+        )
+        for name, found in blessed.items()
+    }
+    base_path = options.base_path.rstrip("/")
+    config = model_config.render(models, base_path, options.keep if options.latest else None)
+    memory = _memory(exports, models)
+    path = f"/v1/models/{quote(next(iter(models)), safe='')}"
+    for name in _COPIED:
+        write_text(folder / name, (_HERE / name).read_text("utf-8"))
+    environment = {
+        "EXPORTS": f"'{exports.resolve()}'",
+        "BASE_PATH": base_path,
+        "HEALTH_MODEL": path.rpartition("/")[2],
+        "MEMORY": f"{memory}m",
+    }
+    write_text(folder / ".env", "".join(f"{k}={v}\n" for k, v in environment.items()))
+    write_text(folder / "kubernetes.yaml", _kubernetes(config, base_path, path, memory))
+    write_text(folder / "models.config", config)
+    return models
+
+
+def blessed_versions(exports: Path) -> dict[str, list[int]]:
+    """Model -> its versions that were blessed and have not changed since, ascending.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not exports.is_dir():
+        raise UserError(
+            f"There is no folder '{exports}'.", fix="name a folder of exports, such as OUT/exports"
+        )
+    found: dict[str, list[int]] = {}
+    for model in sorted(p for p in exports.iterdir() if p.is_dir() and p.name[:1] != "."):
+        for version in versions(model):
+            try:
+                read_blessing(model / str(version))
+            except ExportRefused as refused:
+                _LOG.warning("%s/%d is left out: %s", model.name, version, refused)
+            else:
+                found.setdefault(model.name, []).append(version)
+    if not found:
+        raise UserError(
+            f"No blessed version lies in '{exports}'.",
+            fix="export with `train.py export`, or find out why with `python -m export.verify "
+            f"{exports}`",
+        )
+    return found
+
+
+def _wanted(blessed: Mapping[str, list[int]], options: KitOptions) -> dict[str, dict[str, int]]:
+    """The labels that the options ask for."""
+    labels = options.labels or {}
+    for name in [*labels, *(n for n in options.promote if n != "all")]:
+        if name not in blessed:
+            raise UserError(
+                f"There is no model '{name}' to serve.{nearest(name, blessed)}",
+                received=f"models {', '.join(blessed)}",
+            )
+    wanted = {
+        name: {STABLE: found[-1]}
+        for name, found in blessed.items()
+        if name in options.promote or "all" in options.promote
+    }
+    for name, of in labels.items():
+        for label, version in of.items():
+            if version not in blessed[name]:
+                raise UserError(
+                    f"'{label}' of '{name}' cannot point at version {version}: it is not there, or "
+                    "not blessed.",
+                    received=f"versions {', '.join(map(str, blessed[name]))}",
+                )
+            wanted.setdefault(name, {})[label] = version
+    return wanted
+
+
+def _memory(exports: Path, models: Mapping[str, ServedModel]) -> int:
+    """MiB for the server and twice what the listed versions hold, in steps of 256.
+
+    Twice: a version that replaces another is loaded while that one still serves, and loading reads
+    files of the variables' size.
+    """
+    held = sum(
+        file.stat().st_size
+        for name, model in models.items()
+        for version in model.versions
+        for file in (exports / name / str(version)).rglob("*")
+        if file.is_file()
+    )
+    return _SERVER_MIB + -(-2 * held // (256 * _MIB)) * 256
+
+
+def _kubernetes(config: str, base_path: str, status_path: str, memory: int) -> str:
+    deployment = (_HERE / "deployment.yaml").read_text("utf-8").rstrip("\n")
+    common = {"status_path": status_path, "memory": f"{memory}Mi", "base_path": base_path}
+    serving = {
+        "name": "lfm4ads-serving",
+        "replicas": "2",
+        "flags": "            - --tensorflow_intra_op_parallelism=4",
+    }
+    batching = {
+        "name": "lfm4ads-batching",
+        "replicas": "0",
+        "flags": "            # The batches run side by side already.\n"
+        "            - --tensorflow_intra_op_parallelism=1\n"
+        "            - --enable_batching=true\n"
+        "            - --batching_parameters_file=/config/batching.config",
+    }
+    tokens = {
+        "models.config": _indented(config),
+        "batching.config": _indented((_HERE / "batching.config").read_text("utf-8")),
+        "monitoring.config": _indented((_HERE / "monitoring.config").read_text("utf-8")),
+        "serving": _filled(deployment, {**common, **serving}),
+        "batching": _filled(deployment, {**common, **batching}),
+    }
+    return _filled((_HERE / "kubernetes.yaml").read_text("utf-8"), tokens)
+
+
+def _filled(text: str, tokens: Mapping[str, str]) -> str:
+    for token, value in tokens.items():
+        text = text.replace(f"@{token}@", value)
+    return text
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" if line else "" for line in text.rstrip("\n").split("\n"))

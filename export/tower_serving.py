@@ -1,0 +1,51 @@
+"""One side's tower as a SavedModel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from export.golden_rows import GoldenRows
+from export.request_schema import RequestSchema
+from export.serving_model import ServingModel
+from export.tower_model import TowerModel
+from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.models.upstream import Upstream
+
+
+class TowerServing(ServingModel):
+    """Raw requests -> `representation` float32 (B, D): UR or IR.
+
+    Args:
+        model: The upstream, called once.
+        side: `user` or `item`.
+        rows: Real rows.
+        storage: Type of the tables.
+
+    Raises:
+        ExportRefused: A value of a table cannot be kept in this type.
+    """
+
+    def __init__(
+        self,
+        model: Upstream,
+        side: Literal["user", "item"],
+        rows: GoldenRows,
+        storage: ServedStorage = "float32",
+    ) -> None:
+        self._original = model
+        self._name = "UR" if side == "user" else "IR"
+        self._tower = TowerModel(model.backbone, side, storage)
+        encoder = rows.encoder.only(self._tower.features)
+        super().__init__(encoder, RequestSchema(encoder.raw_types, {}))
+
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`."""
+        return {"representation": self._original.represent(rows.batch)[self._name].numpy()}
+
+    def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """See `ServingModel`."""
+        return {"representation": tf.cast(self._tower(self.encoded(raw)), tf.float32)}

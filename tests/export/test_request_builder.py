@@ -1,0 +1,263 @@
+"""Requests of a client, against `RequestSchema` on the same rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from export.request_builder import RequestBuilder
+from export.request_name import request_name
+from export.request_schema import RequestSchema
+from export.serving_error import ServingError
+from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
+from lfm4ads_tf.representations.names import is_item_side
+
+World = Any  # of conftest.py
+WIDTHS = {"UR": 3, "CR_user@cross_2": 5}
+
+
+def signatures_of(schema: RequestSchema) -> dict[str, Any]:
+    """What a server's metadata says of a schema."""
+    inputs = {
+        name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+        for name, spec in schema.tensor_specs().items()
+    }
+    return {"predict": {"method": "tensorflow/serving/predict", "inputs": inputs, "outputs": {}}}
+
+
+@pytest.fixture(scope="module")
+def schema(world: World) -> RequestSchema:
+    return RequestSchema(raw_types(world.spec), {**WIDTHS, "IR": 2})
+
+
+@pytest.fixture(scope="module")
+def builder(world: World, schema: RequestSchema) -> RequestBuilder:
+    return RequestBuilder(world.spec, signatures_of(schema), "the model 'ranker'")
+
+
+@pytest.fixture(scope="module")
+def vectors() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(5)
+    held = {n: rng.normal(size=(40, d)).astype(np.float32) for n, d in {**WIDTHS, "IR": 2}.items()}
+    held["UR"][3] = 0
+    return held
+
+
+def forms(samples: pa.Table, vectors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The same rows in every container that a client takes."""
+    dicts = samples.to_pylist()
+    for row, held in enumerate(dicts):
+        for name, matrix in vectors.items():
+            held[name] = matrix[row] if matrix[row].any() else None
+    sparse = [
+        {k: v for k, v in row.items() if v is not None or i == 0} for i, row in enumerate(dicts)
+    ]
+    mapping = {name: samples[name].to_pylist() for name in samples.column_names} | vectors
+    table = samples
+    for name, matrix in vectors.items():
+        table = table.append_column(name, pa.array(matrix.tolist(), pa.list_(pa.float32())))
+    flat, splits = samples["history"].combine_chunks().flatten(), [0]
+    for held in samples["history"].to_pylist():
+        splits.append(splits[-1] + len(held))
+    arrays = {n: samples[n].combine_chunks() for n in samples.column_names} | vectors
+    arrays["history"] = (flat, np.array(splits))
+    return {"dicts": dicts, "sparse": sparse, "mapping": mapping, "table": table, "arrays": arrays}
+
+
+@pytest.mark.parametrize("form", ["dicts", "sparse", "mapping", "table", "arrays"])
+def test_requests_are_those_of_the_schema(
+    world: World,
+    schema: RequestSchema,
+    builder: RequestBuilder,
+    vectors: dict[str, np.ndarray],
+    form: str,
+) -> None:
+    rows = forms(world.samples, vectors)[form]
+    assert builder.schema.columns == schema.columns
+    assert builder.schema.representations == schema.representations
+    expected = schema.examples(world.columns, vectors)
+    assert [tf.train.Example.FromString(e) for e in builder.examples(rows)] == [
+        tf.train.Example.FromString(e) for e in expected
+    ]
+    found, tensors = builder.tensors(rows), schema.tensors(world.columns, vectors)
+    assert set(found) == set(tensors)
+    for name, array in tensors.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_ranking_holds_the_user_once(
+    world: World, schema: RequestSchema, builder: RequestBuilder, vectors: dict[str, np.ndarray]
+) -> None:
+    sides: dict[str, str] = dict(raw_sides(world.spec))
+    sides |= {n: "item" if is_item_side(n) else "user" for n in vectors}
+    rows = forms(world.samples, vectors)["dicts"]
+    user = {k: v for k, v in rows[0].items() if sides.get(k) == "user" or k == "tab"}
+    items = [
+        {k: v for k, v in row.items() if sides.get(k) == "item" or k == "weekday"} for row in rows
+    ]
+    found = builder.rank_tensors(user, items)
+    expected = schema.tensors(world.columns, vectors)
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        column = next(c for c in [*schema.columns, *vectors] if request_name(c) == name)
+        one = sides[column] == "user" or column == "tab"
+        assert len(found[name]) == (1 if one else len(rows)), name
+        # a list of the first row alone may be padded to a smaller width
+        width = found[name].shape[1:]
+        cut = (array[:1] if one else array)[(slice(None), *map(slice, width))]
+        np.testing.assert_array_equal(found[name], cut, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("user", "items", "reason"),
+    [
+        ({"price": 3.0}, {}, "'price' describes the item, but the user's row"),
+        ({}, {"age": 30}, "'age' describes the user, but the candidates"),
+        ({}, {"tab": "t"}, "'tab' describes the context, but the user's row holds it too"),
+        ({}, {"UR": [0.0] * 3}, "'UR' describes the user"),
+    ],
+)
+def test_a_column_on_the_wrong_side_is_refused(
+    world: World,
+    builder: RequestBuilder,
+    vectors: dict[str, np.ndarray],
+    user: dict[str, Any],
+    items: dict[str, Any],
+    reason: str,
+) -> None:
+    sides: dict[str, str] = dict(raw_sides(world.spec))
+    sides |= {n: "item" if is_item_side(n) else "user" for n in vectors}
+    row = forms(world.samples, vectors)["dicts"][0]
+    of_user = {k: v for k, v in row.items() if sides.get(k) != "item"} | user
+    of_item = {k: v for k, v in row.items() if sides.get(k) == "item"} | items
+    with pytest.raises(ServingError, match=reason) as caught:
+        builder.rank_tensors(of_user, [of_item])
+    assert caught.value.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reasons"),
+    [
+        ("user_id", ["u1"], ["'user_id' must hold text: row 2 is of type list", "['u1']"]),
+        ("weekday", "3", ["'weekday' must hold an integer: row 2 is of type str"]),
+        ("weekday", 2.5, ["row 2 is no integer", "2.5"]),
+        ("price", "7", ["'price' must hold a number: row 2 is of type str"]),
+        ("price", float("inf"), ["row 2 is infinite"]),
+        ("price", 1e39, ["beyond float32"]),
+        ("tags", "tag 1|tag 2", ["'tags' must hold a list of texts", "not a list"]),
+        ("tags", [["a"]], ["row 2 is of type list"]),
+        ("tag_weights", [1.0, None], ["row 2 has a missing number inside"]),
+        ("vector", [1.0, 2.0, 3.0], ["vectors of 2 numbers", "3 numbers in row 2"]),
+        ("UR", [1.0], ["'UR' must hold vectors of 3 numbers", "row 2"]),
+        ("tag_weights", [0.5] * 17, ["one weight per value of 'tags'", "17 weights", "row 2"]),
+        ("user_id", b"\xff", ["row 2 is not UTF-8"]),
+        ("prise", 1.0, ["knows no column 'prise'. Did you mean 'price'?"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_row_and_column(
+    world: World,
+    builder: RequestBuilder,
+    vectors: dict[str, np.ndarray],
+    column: str,
+    value: Any,
+    reasons: list[str],
+) -> None:
+    rows = forms(world.samples, vectors)["dicts"]
+    rows[2][column] = value
+    with pytest.raises(ServingError) as caught:
+        builder.examples(rows)
+    assert caught.value.code == "INVALID_ARGUMENT"
+    for reason in reasons:
+        assert reason in str(caught.value)
+
+
+def test_a_missing_column_is_named_with_the_nearest_one(
+    world: World, builder: RequestBuilder, vectors: dict[str, np.ndarray]
+) -> None:
+    mapping = forms(world.samples, vectors)["mapping"]
+    del mapping["item_id"]
+    with pytest.raises(ServingError, match="lack the column 'item_id', which the model 'ranker'"):
+        builder.tensors(mapping)
+
+
+def test_what_the_spec_names_is_passed_over(
+    world: World, builder: RequestBuilder, vectors: dict[str, np.ndarray]
+) -> None:
+    rows = forms(world.samples, vectors)["dicts"]
+    expected = builder.examples(rows)
+    for row in rows:
+        row |= {"is_click": 1, "is_like": None, "time": 7.0, "CR_item@cross_1": [1.0]}
+    assert builder.examples(rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "at least one row"),
+        ({}, "at least one row"),
+        ({"user_id": "u1"}, "a single row is a list of one mapping"),
+        ({"user_id": ["u1"], "tab": []}, "different numbers of rows"),
+        (["u1"], "Row 0 is no mapping"),
+    ],
+)
+def test_what_is_no_table_of_rows_is_refused(
+    builder: RequestBuilder, rows: Any, reason: str
+) -> None:
+    with pytest.raises(ServingError, match=reason):
+        builder.examples(rows)
+
+
+def test_a_model_of_another_spec_is_refused(world: World, schema: RequestSchema) -> None:
+    def build(**changed: Any) -> None:
+        signatures = signatures_of(schema)
+        signatures["predict"]["inputs"] |= changed
+        RequestBuilder(world.spec, signatures, "the model 'm'")
+
+    with pytest.raises(ServingError, match="disagree on 'price': the spec says a number"):
+        build(price={"dtype": "int64", "shape": [None]})
+    with pytest.raises(ServingError, match="disagree on 'vector'"):
+        build(vector={"dtype": "float32", "shape": [None, 3]})
+    with pytest.raises(ServingError, match="asks for 'pricee'.* Did you mean 'price'"):
+        build(pricee={"dtype": "float32", "shape": [None]})
+    with pytest.raises(ServingError, match="no signature 'predict'"):
+        RequestBuilder(world.spec, {"serving_default": {}}, "the model 'm'")
+
+
+def test_a_column_as_numbers_is_as_if_it_were_text(world: World, schema: RequestSchema) -> None:
+    part = RequestSchema({"user_id": RawType("text")}, {})
+    builder = RequestBuilder(world.spec, signatures_of(part), "m")
+    expected = builder.examples([{"user_id": "7"}, {"user_id": "12"}])
+    assert builder.examples({"user_id": np.array([7, 12])}) == expected
+    assert builder.examples({"user_id": pa.array([7, 12])}) == expected
+    assert builder.examples([{"user_id": 7}, {"user_id": np.int64(12)}]) == expected
+
+
+def test_excluded_items_are_optional(world: World) -> None:
+    part = RequestSchema({"age": RawType("number"), "exclude": RawType("texts")}, {})
+    builder = RequestBuilder(world.spec, signatures_of(part), "m")
+    ages = {"age": pa.array([30.0, 40.0])}
+    some = {**ages, "exclude": pa.array([["i1", "i2"], []], pa.list_(pa.string()))}
+    assert builder.examples([{"age": 30}, {"age": 40}]) == part.examples(
+        {**ages, "exclude": pa.array([[], []], pa.list_(pa.string()))}, {}
+    )
+    rows = [{"age": 30, "exclude": ["i1", "i2"]}, {"age": 40, "exclude": None}]
+    assert builder.examples(rows) == part.examples(some, {})
+    assert builder.tensors(rows)["exclude"].tolist() == [[b"i1", b"i2"], [b"", b""]]
+
+
+def test_a_key_that_no_feature_reads_is_asked_for_by_a_lookup(world: World) -> None:
+    features = {n: f for n, f in world.spec.features.items() if n in ("age", "brand")}
+    spec = world.spec.model_copy(update={"features": features})
+    columns = {"age": RawType("number"), "user_id": RawType("text"), "item_id": RawType("text")}
+    builder = RequestBuilder(spec, signatures_of(RequestSchema(columns, {})), "m")
+    assert builder.schema.columns == columns
+    found = builder.rank_tensors(
+        {"age": 30, "user_id": "u1"}, [{"item_id": "i1"}, {"item_id": "i2"}]
+    )
+    assert found["user_id"].tolist() == [b"u1"]
+    assert found["item_id"].tolist() == [b"i1", b"i2"]

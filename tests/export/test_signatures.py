@@ -1,0 +1,301 @@
+"""Signatures beside Predict: Classify, Regress, what the model is fed, and many candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from benchmarks.ranking import SessionRunner
+from export.archive import described_signatures
+from export.golden_rows import GoldenRows
+from export.prediction_serving import PredictionServing
+from export.representation_lookup import RepresentationLookup
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.transfer.gate import GateAdapter
+from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
+
+KINDS = ("foundation", "ranker_tab 1")
+TASKS = ["click", "like"]
+
+
+def golden_rows(world: Any, rows: int) -> GoldenRows:
+    rng = np.random.default_rng(8)
+    stored = {}
+    for name, values in world.representations.items():
+        present = (rng.random((rows, 1)) < 0.7).astype(np.float32)
+        vectors = rng.normal(size=(rows, values.shape[1] - 1)).astype(np.float32) * present
+        stored[name] = np.concatenate([vectors, present], axis=1)
+    return GoldenRows.of(world.new_rows(rows), world.encoder, stored)
+
+
+def asked(model: Any, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a signature of the loaded SavedModel."""
+    run = model.signatures[signature]
+    specs = run.structured_input_signature[1]
+    fed = {name: tf.constant(values, specs[name].dtype) for name, values in inputs.items()}
+    return {name: values.numpy() for name, values in run(**fed).items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(exports: Path) -> dict[str, Any]:
+    return {kind: tf.saved_model.load(str(exports / kind / "1")) for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_signature_gives_what_the_keras_model_gives(
+    kind: str, world: Any, models: Any, loaded: Any
+) -> None:
+    rows = golden_rows(world, 19)
+    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
+    scores = graph.expected(rows)
+    requests = {r.signature: r for r in graph.golden(rows, scores)}
+    wanted = {"serving_default", "predict", "classify", "regress", "encode"}
+    wanted |= {f"regress_{task}" for task in TASKS}
+    assert requests.keys() == wanted | ({"rank"} if kind.startswith("ranker") else set())
+    for name, request in requests.items():
+        outputs = asked(loaded[kind], name, dict(request.inputs))
+        assert outputs.keys() == request.expected.keys()
+        for key, values in outputs.items():
+            expected = request.expected[key]
+            if values.dtype == np.float32:
+                np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
+            elif values.dtype == object:
+                assert [t.decode() for t in values.ravel()] == list(expected.ravel())
+            else:
+                assert np.array_equal(values, expected)
+    classified = asked(loaded[kind], "classify", dict(requests["classify"].inputs))
+    assert classified["classes"][3].tolist() == [b"click", b"like"]
+    np.testing.assert_array_equal(
+        classified["scores"], np.stack([classified["scores"][:, i] for i in (0, 1)], axis=1)
+    )
+    for task in TASKS:
+        regressed = asked(loaded[kind], f"regress_{task}", dict(requests["regress"].inputs))
+        np.testing.assert_allclose(regressed["outputs"], scores[task], rtol=0, atol=1e-6)
+
+
+def rebuild_of(world: Any, kind: str) -> Any:
+    make = world.ranker if kind.startswith("ranker") else world.foundation
+    return lambda shards, _: make(shards, seed=99)
+
+
+def test_method_names_are_those_that_a_server_asks_for(exports: Path) -> None:
+    methods = {n: s["method"] for n, s in described_signatures(exports / KINDS[1] / "1").items()}
+    assert methods == {
+        "serving_default": "tensorflow/serving/predict",
+        "predict": "tensorflow/serving/predict",
+        "encode": "tensorflow/serving/predict",
+        "rank": "tensorflow/serving/predict",
+        "classify": "tensorflow/serving/classify",
+        "regress": "tensorflow/serving/regress",
+        "regress_click": "tensorflow/serving/regress",
+        "regress_like": "tensorflow/serving/regress",
+    }
+    towers = described_signatures(exports / "user_tower" / "1")
+    assert towers.keys() == {"serving_default", "predict"}
+
+
+def test_classify_and_regress_read_one_input_as_multi_inference_demands(exports: Path) -> None:
+    saved = saved_model_pb2.SavedModel.FromString(
+        (exports / KINDS[1] / "1" / "saved_model.pb").read_bytes()
+    )
+    graph = saved.meta_graphs[0]
+    shared = [n for n in graph.signature_def if n.startswith(("classify", "regress"))]
+    assert len(shared) == 4
+    names = {graph.signature_def[n].inputs["inputs"].name for n in shared}
+    assert len(names) == 1
+    nodes = {node.name: node for node in graph.graph_def.node}
+    (name,) = names
+    assert nodes[name.removesuffix(":0")].op == "Placeholder"
+    # no node reads a placeholder that is gone
+    for node in graph.graph_def.node:
+        for source in node.input:
+            assert source.lstrip("^").partition(":")[0] in nodes
+
+
+def test_one_session_run_answers_classify_and_regress_together(
+    world: Any, models: Any, exports: Path
+) -> None:
+    rows = golden_rows(world, 5)
+    kind = KINDS[1]
+    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
+    scores = graph.expected(rows)
+    examples = graph.golden(rows, scores)[0].inputs["examples"]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(exports / kind / "1"))
+        ends = meta.signature_def
+        classified, regressed = session.run(
+            [ends["classify"].outputs["scores"].name, ends["regress_like"].outputs["outputs"].name],
+            {ends["classify"].inputs["inputs"].name: examples},
+        )
+    np.testing.assert_allclose(classified[:, 1], regressed, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(regressed, scores["like"], rtol=0, atol=1e-6)
+
+
+def test_rank_scores_candidates_as_rows_of_their_own(world: Any, models: Any, loaded: Any) -> None:
+    """One user's row beside every candidate, once as `rank` and once as rows of `predict`."""
+    kind, rows = KINDS[1], golden_rows(world, 23)
+    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
+    requests = {r.signature: r for r in graph.golden(rows, graph.expected(rows))}
+    ranked, predict = dict(requests["rank"].inputs), dict(requests["predict"].inputs)
+    users = [graph.schema.names[n] for n, side in graph.sides.items() if side == "user"]
+    assert all(len(ranked[name]) == 1 for name in users)
+    for row in (0, 4, 23):  # the last one is a user without any value
+        one = {n: predict[n][row : row + 1] for n in users}
+        outputs = asked(loaded[kind], "rank", {**ranked, **one})
+        same = {n: np.repeat(predict[n][row : row + 1], 24, axis=0) for n in users}
+        expected = asked(loaded[kind], "predict", {**predict, **same})
+        for task in TASKS:
+            assert outputs[task].shape == (24,)
+            np.testing.assert_allclose(outputs[task], expected[task], rtol=0, atol=1e-6)
+            assert len(np.unique(outputs[task])) > 12
+
+
+def test_context_of_a_rank_request_may_have_one_row(world: Any, models: Any, loaded: Any) -> None:
+    kind, rows = KINDS[1], golden_rows(world, 9)
+    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
+    request = dict(
+        {r.signature: r for r in graph.golden(rows, graph.expected(rows))}["rank"].inputs
+    )
+    assert graph.sides["weekday"] == "context"
+    one = {**request, "weekday": request["weekday"][2:3]}
+    each = {**request, "weekday": np.repeat(request["weekday"][2:3], 10)}
+    first, second = (asked(loaded[kind], "rank", r) for r in (one, each))
+    np.testing.assert_array_equal(first["click"], second["click"])
+    wrong = {**request, "weekday": request["weekday"][:3]}
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        asked(loaded[kind], "rank", wrong)
+    two_users = {**request, "user_id": np.array([b"a", b"b"], object)}
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError, TypeError)):
+        asked(loaded[kind], "rank", two_users)
+
+
+def test_rank_runs_the_user_tower_on_one_row(world: Any, models: Any, exports: Path) -> None:
+    """By a trace of what a session runs: the user's product has one row, those of rows have N."""
+    kind, rows = KINDS[1], golden_rows(world, 16)
+    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
+    requests = {r.signature: r.inputs for r in graph.golden(rows, graph.expected(rows))}
+    runner = SessionRunner(exports / kind / "1")
+    products = {
+        name: sorted(
+            size for op, size in runner.executed(name, requests[name]) if op.endswith("MatMul")
+        )
+        for name in ("rank", "predict")
+    }
+    runner.close()
+    # the user tower, the MLP adapter's four layers over the user's two representations, the gate
+    assert products["rank"].count(1) == 6
+    assert 1 not in products["predict"]
+    assert len(products["rank"]) == len(products["predict"])
+
+
+def test_a_gate_over_user_and_item_multiplies_each_once() -> None:
+    rng = np.random.default_rng(2)
+    sizes = {"UR": (1, 4), "IR": (7, 3), "CR_user@x": (1, 2)}
+    stored = {n: tf.constant(rng.normal(size=s).astype(np.float32)) for n, s in sizes.items()}
+    wide = {n: tf.repeat(v, 7 // v.shape[0], axis=0) for n, v in stored.items()}
+    gate = GateAdapter(list(sizes), seed=3)
+    expected = gate(wide, width=5).gate
+    np.testing.assert_allclose(gate(stored, width=5).gate, expected, rtol=0, atol=1e-6)
+    fields = MlpGateAdapter(list(sizes), units=[4], of_fields=True, seed=3)
+    expected = fields(wide, width=5).gate
+    found = fields(stored, width=5).gate
+    assert found.shape == (7, 5)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_encode_tells_what_each_feature_becomes(world: Any, loaded: Any) -> None:
+    example = tf.train.Example()
+    example.features.feature["brand"].bytes_list.value.append(b"b1")
+    example.features.feature["tags"].bytes_list.value.extend([b"tag 1", b"tag 2"])
+    example.features.feature["tag_weights"].float_list.value.extend([0.5, 2.0])
+    example.features.feature["weekday"].int64_list.value.append(6)
+    example.features.feature["tab"].bytes_list.value.append(b"tab 1")
+    found = asked(
+        loaded["foundation"], "encode", {"examples": np.array([example.SerializeToString()])}
+    )
+    assert found["weekday"].tolist() == [6] and found["item_id"].tolist() == [-1]
+    assert found["tags_weights"].tolist() == [[0.5, 2.0]] and found["tags"].shape == (1, 2)
+    assert found["scenario_index"].tolist() == [world.encoder.layout.scenarios.index("tab 1")]
+    assert found["vector"].shape == (1, 2) and found["s"].shape == (1, 2)
+    assert set(found) == {*world.encoder.layout.features, "tags_weights", "scenario_index"}
+
+
+# -- representations by key ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_a_lookup_gives_stored_vectors_and_zeros_for_cold_keys(storage: Any) -> None:
+    rng = np.random.default_rng(0)
+    keys = [f"ü{k}" for k in range(300)]
+    vectors = rng.normal(size=(300, 6)).astype(np.float32)
+    lookup = RepresentationLookup("UR", pa.array([*keys, None]), np.pad(vectors, ((0, 1), (0, 0))),
+                                  storage)  # fmt: skip
+    wanted = np.array(["ü7", "", "unseen", "ü299", "ü0"])
+    found = lookup(tf.constant(wanted)).numpy()
+    assert found[:, -1].tolist() == [1, 0, 0, 1, 1]
+    assert not found[[1, 2]].any()
+    bound = {"float32": 0.0, "float16": 2e-3, "int8": 0.5 * 4 / 127}[storage]
+    assert np.abs(found[[0, 3, 4], :-1] - vectors[[7, 299, 0]]).max() <= bound
+
+
+def test_a_lookup_without_any_key_is_cold() -> None:
+    lookup = RepresentationLookup("IR", pa.array([], pa.string()), np.zeros((0, 3), np.float32))
+    assert not lookup(tf.constant(["a", ""])).numpy().any()
+
+
+def test_two_keys_of_one_fingerprint_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from export import representation_lookup
+
+    monkeypatch.setattr(
+        representation_lookup, "_fingerprints", lambda keys: tf.zeros_like(keys, tf.int64)
+    )
+    with pytest.raises(UserError, match="cannot be told apart"):
+        RepresentationLookup("UR", pa.array(["a", "b"]), np.zeros((2, 3), np.float32))
+
+
+def test_a_ranker_with_lookups_scores_as_one_that_is_sent_the_vectors(
+    world: Any, models: Any, tmp_path: Path
+) -> None:
+    """Both by the scores of one snapshot; users that are not in it are cold."""
+    keys = pa.array([f"ü{k}" for k in range(0, 30, 2)])  # every second user is cold
+    rng = np.random.default_rng(1)
+    vectors = {
+        name: rng.normal(size=(len(keys), values.shape[1] - 1)).astype(np.float32)
+        for name, values in world.representations.items()
+    }
+    position = {key: k for k, key in enumerate(keys.to_pylist())}
+    users = world.samples["user_id"].to_pylist()
+    stored = {}
+    for name, values in vectors.items():
+        held = np.zeros((len(users), values.shape[1] + 1), np.float32)
+        for row, user in enumerate(users):
+            if user in position:
+                held[row] = [*values[position[user]], 1.0]
+        stored[name] = held
+    assert 0 < sum(user in position for user in users) < len(users)
+    lookups = {name: RepresentationLookup(name, keys, values) for name, values in vectors.items()}
+    kind, model = KINDS[1], models[KINDS[1]]
+    folders = {}
+    for how, options in (("request", {}), ("lookup", {"lookups": lookups})):
+        folders[how] = world.export(
+            kind, model, tmp_path / how, representations=stored, **options
+        )  # the export itself is refused unless it gives the Keras model's scores
+    loaded = {how: tf.saved_model.load(str(folder)) for how, folder in folders.items()}
+    inputs = {how: set(m.signatures["predict"].structured_input_signature[1])
+              for how, m in loaded.items()}  # fmt: skip
+    assert inputs["request"] - inputs["lookup"] == {"UR", "CR_user_at_cross_2"}
+    rows = GoldenRows.of(world.samples, world.encoder, stored)
+    sent = PredictionServing(model, rows)
+    asks = PredictionServing(model, rows, lookups=lookups)
+    first, second = (
+        asked(loaded[how], "predict", dict(graph.golden(rows, graph.expected(rows))[1].inputs))
+        for how, graph in (("request", sent), ("lookup", asks))
+    )
+    for task in TASKS:
+        np.testing.assert_allclose(first[task], second[task], rtol=0, atol=1e-7)

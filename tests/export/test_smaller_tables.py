@@ -1,0 +1,108 @@
+"""Exports with tables of float16 and int8: proven like others, smaller, near in their scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import op_def_registry
+
+from export.merging import TOLERANCES
+from export.verify_child import TOLERANCE_CAPS
+from lfm4ads_tf.config import ExportConfig
+from lfm4ads_tf.errors import ExportRefused
+
+
+def stored_tables(version: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> type and shape of the tables' variables."""
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    return {
+        node.variable.name: (
+            tf.as_dtype(node.variable.dtype).name,
+            tuple(d.size for d in node.variable.shape.dim),
+        )
+        for node in saved.meta_graphs[0].object_graph_def.nodes
+        if node.WhichOneof("kind") == "variable" and "/table_" in node.variable.name
+    }
+
+
+def table_bytes(version: Path) -> int:
+    return sum(
+        tf.as_dtype(dtype).size * int(np.prod(shape))
+        for dtype, shape in stored_tables(version).values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "storage"),
+    [
+        ("ranker_tab 1", "int8"),
+        ("foundation", "float16"),
+        pytest.param("foundation", "int8", marks=pytest.mark.slow),
+        pytest.param("item_tower", "int8", marks=pytest.mark.slow),
+    ],
+)
+def test_an_export_with_smaller_tables_is_blessed(
+    kind: str, storage: Any, world: Any, models: Any, exports: Path, tmp_path: Path
+) -> None:
+    """The blessing itself holds all signatures against the trained model, which has float32."""
+    config = ExportConfig(warmup_rows=2, tables=storage)
+    version = world.export(kind, models[kind], tmp_path, config=config)
+    wide = exports / kind / "1"
+    contract = json.loads((version / "assets.extra" / "contract.json").read_text("utf-8"))
+    assert (contract["tables"], contract["tolerance"]) == (storage, TOLERANCES[storage])
+    blessing = json.loads((version / "blessing.json").read_text("utf-8"))
+    assert blessing["blessed"] and blessing["tolerance"] == TOLERANCES[storage]
+
+    found, before = stored_tables(version), stored_tables(wide)
+    kept = {"int8": {"int8", "float32"}, "float16": {"float16"}}[storage]
+    assert {dtype for dtype, _ in found.values()} == kept
+    rows = {shape for dtype, shape in before.values()}
+    assert {shape for dtype, shape in found.values() if dtype == storage} == rows
+    if storage == "int8":  # one scale per row and set; sets are 2 here
+        scales = {shape for name, (_, shape) in found.items() if name.endswith("/scales")}
+        assert scales == {(count, 2) for count, _ in rows}
+        assert table_bytes(version) == sum(count * (width + 2 * 4) for count, width in rows)
+    else:
+        assert 2 * table_bytes(version) == table_bytes(wide)
+
+    saved = saved_model_pb2.SavedModel.FromString((version / "saved_model.pb").read_bytes())
+    library = saved.meta_graphs[0].graph_def.library.function
+    functions = {function.signature.name for function in library}
+    nodes = [n for f in library for n in f.node_def]
+    ops = {n.op for n in nodes} - functions
+    assert not [op for op in ops if op_def_registry.get(op) is None]
+    assert {n.attr["DstT"].type for n in nodes if n.op == "Cast"} >= {tf.float32.as_datatype_enum}
+
+    with np.load(wide / "assets.extra" / "golden.npz") as golden:
+        proto = golden["requests/serving_default/examples"].tobytes()
+        expected = {
+            key.rpartition("/")[2]: golden[key]
+            for key in golden.files
+            if key.startswith("expected/serving_default/")
+        }
+    examples = tf.constant(tf.make_ndarray(tf.compat.v1.TensorProto.FromString(proto)))
+    outputs = tf.saved_model.load(str(version)).signatures["serving_default"](examples=examples)
+    assert outputs.keys() == expected.keys()
+    for name, values in outputs.items():
+        scale = np.maximum(1.0, np.abs(expected[name]))
+        difference = np.abs(values.numpy() - expected[name]) / scale
+        assert 0 < difference.max() <= TOLERANCES[storage]  # the tables are others, and near
+
+
+def test_weights_that_int8_cannot_keep_refuse_the_export(world: Any, tmp_path: Path) -> None:
+    model = world.built(lambda: world.foundation(shards=1))
+    model.backbone.embeddings.write_rows("item_id", 0, np.full((1, 16), np.inf))
+    with pytest.raises(ExportRefused, match="'foundation' is refused: .*not finite.*inf"):
+        world.export("foundation", model, tmp_path, config=ExportConfig(tables="int8"))
+    assert not list((tmp_path / "foundation").glob("[0-9]*"))
+
+
+def test_the_blessing_knows_the_same_tolerances() -> None:
+    """It imports nothing of the package, so it has numbers of its own."""
+    assert TOLERANCE_CAPS == TOLERANCES

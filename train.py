@@ -213,7 +213,7 @@ def check_skew(
 ) -> None:
     """Replay logged rows through the served model; compare features, scores, distributions."""
     with native_stderr_hidden():
-        from export.skew import check_skew as check
+        from export.skew.check import check_skew as check
         from lfm4ads_tf.files import write_json
 
     report = check(out, model, input, server=server, max_rows=max_rows, spec=spec, quiet=quiet)

@@ -33,10 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import interleave, summary
-from export.archive import write_archive
 from export.golden_rows import GoldenRows
 from export.prediction_serving import PredictionServing
-from export.ranking import Ranking
 from export.signature import Signature
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.features.encoder import Encoder
@@ -88,7 +86,7 @@ class SessionRunner:
         return timed
 
     def executed(self, signature: str, inputs: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
-        """Ops that a request runs, after the graph's optimisation, with the rows of their output."""
+        """Ops that a request runs in the optimised graph, with the rows of their outputs."""
         ends = self._signatures[signature]
         options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
         metadata = tf.compat.v1.RunMetadata()

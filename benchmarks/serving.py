@@ -316,33 +316,28 @@ def swap(out: Path, model: str, plan: Plan, scratch: Path) -> dict[str, Any]:
         )
 
 
-def make_run(out: Path, *, rows: int = 6000, quiet: bool = True) -> None:
-    """Runs the stages up to `export` on a small generated log.
+def make_run(out: Path, *, rows: int = 6000) -> None:
+    """Runs `train.py` with all its stages on a small generated log.
 
     Raises:
-        UserError: A stage failed.
+        UserError: It failed.
     """
-    stages = ("prepare", "pretrain", "extract", "transfer", "retrieve", "evaluate", "export")
     spec = ROOT / "feature_specs" / "synthetic.yaml"
-    settings = (
+    command = [sys.executable, "-m", "train", "run", "--spec", str(spec), "--out", str(out)]
+    command += ["--quiet", "--scenarios", "feed"]
+    for setting in (
         f"dataset_options.rows={rows}",
         "upstream.training.replay=0",
         "downstream.training.epochs=1",
-    )
-    options = ["--spec", str(spec), "--out", str(out), "--quiet", "--scenarios", "feed"]
-    options += [word for setting in settings for word in ("--set", setting)]
-    with Progress("making a run", len(stages), quiet=quiet) as progress:
-        for stage in stages:
-            progress.note(stage)
-            command = [sys.executable, "-m", "train", stage, *options]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            if done.returncode:
-                raise UserError(
-                    f"The small run failed in stage '{stage}'.",
-                    received=(done.stderr or done.stdout)[-2000:],
-                    fix="give an exported run with --out",
-                )
-            progress.advance(1)
+    ):
+        command += ["--set", setting]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(
+            "The small run failed.",
+            received=(done.stderr or done.stdout)[-2000:],
+            fix="give an exported run with --out",
+        )
 
 
 @contextmanager
@@ -363,7 +358,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         out = options.out
         if out is None:
             out = scratch / "run"
-            make_run(out, quiet=False)
+            print("Making a small run, which takes minutes", file=sys.stderr, flush=True)
+            make_run(out)
         model = options.model or chosen_model(out / "exports")
         served_from = options.served_from
         with _served(options, out, scratch) as servers:

@@ -8,18 +8,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from export.grpc_transport import GrpcTransport
-from export.model_target import ModelTarget
-from export.raw_rows import Rows, with_excluded
-from export.request_builder import RequestBuilder
-from export.rest_transport import RestTransport
-from export.retry_policy import Deadline, RetryPolicy
-from export.scored_rows import read_rows, write_scores
-from export.serving_error import ServingError
+from export.wire.model_target import ModelTarget
+from export.wire.raw_rows import Rows, with_excluded
+from export.wire.request_builder import RequestBuilder
+from export.wire.retry_policy import Deadline, RetryPolicy
+from export.wire.scored_rows import read_rows, write_scores
+from export.wire.serving_error import ServingError
+from export.wire.transport import open_transport
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec, parse_spec, read_yaml
 
@@ -64,7 +62,7 @@ class ServingClient:
     ) -> None:
         self.target = ModelTarget(model, version, label)
         self.spec = spec if isinstance(spec, FeatureSpec) else _load_spec(Path(spec))
-        self._transport = _transport(server, headers)
+        self._transport = open_transport(server, headers)
         self._deadline = deadline
         self._policy = RetryPolicy(retries)
         self._lock = threading.Lock()
@@ -314,24 +312,6 @@ def _load_spec(path: Path) -> FeatureSpec:
     if "features" not in raw and isinstance(raw.get("spec"), dict):
         raw = raw["spec"]
     return parse_spec(raw, source=str(path))
-
-
-def _transport(server: str, headers: Mapping[str, str] | None) -> GrpcTransport | RestTransport:
-    url = server if "://" in server else f"grpc://{server}"
-    parts = urlsplit(url)
-    try:
-        known = bool(parts.hostname) and (parts.port is not None or parts.scheme[:4] == "http")
-    except ValueError:
-        known = False
-    if not known or parts.scheme not in ("grpc", "grpcs", "http", "https"):
-        raise UserError(
-            "This is no address of a model server.",
-            received=repr(server),
-            fix="give grpc://host:port (8500 as a rule) or http://host:port (8501)",
-        )
-    if parts.scheme in ("http", "https"):
-        return RestTransport(url, headers=headers)
-    return GrpcTransport(parts.netloc, secure=parts.scheme == "grpcs", headers=headers)
 
 
 def _objects(texts: Sequence[bytes]) -> np.ndarray:

@@ -44,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MODEL:LABEL=VERSION",
         help="point a label at a version",
     )
+    parser.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help="ask this server which versions it has loaded, before labels move to them",
+    )
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
@@ -54,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_labels=given.keep_labels,
             promote=given.promote,
             labels=_labels(given.label),
+            server=given.server,
         )
         models = write_kit(given.exports, given.to, options)
     except UserError as error:

@@ -12,6 +12,10 @@ from export.blessing import read_blessing
 from export.publishing import versions
 from export.serving import model_config
 from export.serving.model_config import STABLE, ServedModel
+from export.wire.model_target import ModelTarget
+from export.wire.retry_policy import Deadline
+from export.wire.serving_error import ServingError
+from export.wire.transport import open_transport
 from lfm4ads_tf.errors import ExportRefused, UserError, nearest
 from lfm4ads_tf.files import write_text
 
@@ -20,6 +24,7 @@ _HERE = Path(__file__).parent
 _COPIED = ("batching.config", "monitoring.config", "compose.yaml", "README.md")
 _MIB = 1 << 20
 _SERVER_MIB = 1024
+_STATUS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class KitOptions:
         keep_labels: Whether labels that are in use stay where they are.
         promote: Models whose `stable` moves to the newest version; "all" stands for all.
         labels: Model -> label -> version.
+        server: Address of a server that is asked which versions it has loaded; when absent, those
+            of the present `models.config` count as loaded.
     """
 
     base_path: str = "/models"
@@ -41,6 +48,7 @@ class KitOptions:
     keep_labels: bool = False
     promote: Collection[str] = ()
     labels: Mapping[str, Mapping[str, int]] | None = None
+    server: str | None = None
 
 
 def write_kit(
@@ -60,8 +68,8 @@ def write_kit(
         Model -> what is served of it.
 
     Raises:
-        UserError: Nothing can be served, an option names what is not there, or the place cannot be
-            written.
+        UserError: Nothing can be served, an option names what is not there, the server does not
+            answer, or the place cannot be written.
     """
     options = options or KitOptions()
     if options.keep < 1:
@@ -73,6 +81,7 @@ def write_kit(
     blessed = blessed_versions(exports)
     wanted = _wanted(blessed, options)
     earlier = model_config.read(folder / "models.config")
+    loaded = {} if options.server is None else _loaded(options.server, list(blessed))
     models = {
         name: model_config.plan(
             found,
@@ -80,6 +89,7 @@ def write_kit(
             keep=options.keep,
             wanted=wanted.get(name),
             move=not options.keep_labels,
+            loaded=loaded.get(name),
         )
         for name, found in blessed.items()
     }
@@ -153,6 +163,24 @@ def _wanted(blessed: Mapping[str, list[int]], options: KitOptions) -> dict[str, 
                 )
             wanted.setdefault(name, {})[label] = version
     return wanted
+
+
+def _loaded(server: str, models: Collection[str]) -> dict[str, list[int]]:
+    """Model -> versions that a server has loaded."""
+    transport = open_transport(server)
+    loaded: dict[str, list[int]] = {}
+    try:
+        for name in models:
+            try:
+                states = transport.status(ModelTarget(name), Deadline(_STATUS_S))
+            except ServingError as error:
+                if error.code != "NOT_FOUND":
+                    raise
+                states = []  # a model that is new
+            loaded[name] = [of["version"] for of in states if of["state"] == "AVAILABLE"]
+    finally:
+        transport.close()
+    return loaded
 
 
 def _memory(exports: Path, models: Mapping[str, ServedModel]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,7 @@ def plan(
     keep: int = 2,
     wanted: Mapping[str, int] | None = None,
     move: bool = True,
+    loaded: Collection[int] | None = None,
 ) -> ServedModel:
     """What to serve of one model.
 
@@ -50,12 +51,15 @@ def plan(
         keep: How many of the newest versions are loaded.
         wanted: Label -> version, over the above.
         move: Whether labels that are in use may move.
+        loaded: Versions that the server has loaded; those of the present configuration when it
+            was not asked.
 
     Returns:
         The versions hold every label's, the waiting ones' too.
     """
     before = {} if earlier is None else earlier.labels
-    loaded = set() if earlier is None else set(earlier.versions)
+    if loaded is None:
+        loaded = [] if earlier is None else earlier.versions
     newest = blessed[-1]
     labels = {CANARY: newest, STABLE: before.get(STABLE, newest), **(wanted or {})}
     labels |= {label: v for label, v in before.items() if label not in labels or not move}

@@ -28,9 +28,9 @@ from tensorflow_serving.apis import (
 )
 
 from export.client import ServingClient, main
-from export.raw_rows import RawRows, with_excluded
 from export.request_schema import RequestSchema
-from export.serving_error import ServingError
+from export.wire.raw_rows import RawRows, with_excluded
+from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.features.spec import parse_spec

@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from export.merging import TOLERANCES
-from export.verify_child import TOLERANCE_CAPS
+from export.verify_child import TOLERANCE_CAPS, array_of
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import ExportRefused
 
@@ -86,8 +86,9 @@ def test_an_export_with_smaller_tables_is_blessed(
             for key in golden.files
             if key.startswith("expected/serving_default/")
         }
-    examples = tf.constant(tf.make_ndarray(tf.compat.v1.TensorProto.FromString(proto)))
-    outputs = tf.saved_model.load(str(version)).signatures["serving_default"](examples=examples)
+    examples = tf.constant(array_of(proto))
+    loaded = tf.saved_model.load(str(version))
+    outputs = loaded.signatures["serving_default"](examples=examples)
     assert outputs.keys() == expected.keys()
     for name, values in outputs.items():
         scale = np.maximum(1.0, np.abs(expected[name]))

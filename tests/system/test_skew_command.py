@@ -29,7 +29,7 @@ def log(shop: Any) -> pa.Table:
 @pytest.fixture(scope="module")
 def served_log(shop_run: Any, log: pa.Table) -> pa.Table:
     """The same with the moving columns and the representations that were sent."""
-    from export.logged_rows import read_log
+    from export.skew.logged_rows import read_log
     from lfm4ads_tf.pipeline.extract import open_store
     from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder, open_run
 
@@ -102,7 +102,7 @@ def test_the_foundation_scores_are_the_evaluations(
     check: Callable[..., Any], shop_run: Any, log: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The offline side is no second copy of the served graph: it gives the run's predictions."""
-    import export.skew as skew
+    import export.skew.check as skew
 
     kept: list[np.ndarray] = []
     score = skew.score_encoded
@@ -324,7 +324,7 @@ def test_a_running_server_is_asked_over_both_apis(
         gone = f"grpc://{server.grpc_address}"
     log_path = shop_run[0].parent / "gone.parquet"
     pq.write_table(rows, log_path)
-    from export.skew import check_skew
+    from export.skew.check import check_skew
     from lfm4ads_tf.errors import UserError
 
     with pytest.raises(UserError, match="UNAVAILABLE"):

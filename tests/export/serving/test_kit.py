@@ -21,6 +21,8 @@ from export.blessing import bless, file_digests
 from export.publishing import roll_back
 from export.serving.__main__ import main
 from export.serving.kit import KitOptions, write_kit
+from export.wire.model_target import ModelTarget
+from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
 
 
@@ -128,6 +130,33 @@ def test_labels_of_an_earlier_kit_move_in_two_steps_and_back_after_a_rollback(
     assert kit.stat().st_ino == inode  # containers that have the folder mounted see the change
 
 
+def test_labels_move_when_the_server_says_that_it_has_loaded(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = {"foundation": ["AVAILABLE"]}
+
+    class Asked:
+        def status(self, target: ModelTarget, deadline: Any) -> list[dict[str, Any]]:
+            if target.name not in states:
+                raise ServingError("NOT_FOUND", "no such model")
+            found = states[target.name]
+            return [{"version": n, "state": state} for n, state in enumerate(found, 1)]
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("export.serving.kit.open_transport", lambda address: Asked())
+    kit, asking = tmp_path / "kit", KitOptions(server="grpc://somewhere:1")
+    write_kit(exports, kit, asking)
+    add_version(exports, "foundation", 2)
+    for loading in (["AVAILABLE"], ["AVAILABLE", "LOADING"], ["AVAILABLE", "END"]):
+        states["foundation"] = loading
+        for _ in range(2):
+            assert write_kit(exports, kit, asking)["foundation"].waiting == {"canary": 2}
+    states["foundation"] = ["AVAILABLE", "AVAILABLE"]
+    assert write_kit(exports, kit, asking)["foundation"].labels == {"canary": 2, "stable": 1}
+
+
 def test_batching_and_monitoring_are_known_parameters(exports: Path, tmp_path: Path) -> None:
     write_kit(exports, tmp_path)
     integer, flag = ".google.protobuf.Int64Value", ".google.protobuf.BoolValue"
@@ -227,6 +256,7 @@ def test_command(exports: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--label", "stable=1"], "MODEL:LABEL=VERSION"),
         (["--base-path", "models"], "absolute path"),
         (["--keep", "0"], "At least one version"),
+        (["--server", "http://127.0.0.1:9"], "UNAVAILABLE"),
     ):
         assert main([str(exports), "--to", kit, *wrong]) == 2
         assert reason in capsys.readouterr().err

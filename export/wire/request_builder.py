@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from export.raw_rows import EXCLUDE, RawRows, Rows, check_weights
 from export.request_name import request_name
 from export.request_schema import RequestSchema
-from export.serving_error import ServingError
+from export.wire.raw_rows import EXCLUDE, RawRows, Rows, check_weights
+from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.kinds import MultiFeature
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types

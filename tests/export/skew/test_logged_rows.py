@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from export.logged_rows import read_log
+from export.skew.logged_rows import read_log
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from export.raw_rows import EXCLUDE
 from export.request_schema import RequestSchema
+from export.wire.raw_rows import EXCLUDE
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.errors import UserError, nearest

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.serving_error import ServingError
+from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.raw_types import RawType
 

@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 
-from export.skew_comparison import (
+from export.skew.comparison import (
     SkewComparison,
     ids_differ,
     numbers_apart,
     padded,
     same_width,
 )
-from export.skew_report import SkewReport
+from export.skew.report import SkewReport
 
 
 def test_ids_differ_row_by_row() -> None:

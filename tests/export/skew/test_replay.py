@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from export.logged_rows import LoggedRows, read_log
-from export.offline_rows import OfflineRows
 from export.request_name import request_name
-from export.served_model import Outputs
-from export.skew_comparison import SkewComparison
-from export.skew_replay import SkewReplay
+from export.skew.comparison import SkewComparison
+from export.skew.logged_rows import LoggedRows, read_log
+from export.skew.offline_rows import OfflineRows
+from export.skew.replay import SkewReplay
+from export.skew.served_model import Outputs
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from export.request_builder import RequestBuilder
 from export.request_name import request_name
 from export.request_schema import RequestSchema
-from export.serving_error import ServingError
+from export.wire.request_builder import RequestBuilder
+from export.wire.serving_error import ServingError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.representations.names import is_item_side
 

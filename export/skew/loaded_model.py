@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from export.served_model import Outputs
+from export.skew.served_model import Outputs
 from lfm4ads_tf.errors import UserError
 
 

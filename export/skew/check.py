@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.loaded_model import LoadedModel
-from export.logged_rows import LoggedRows, read_log
-from export.offline_rows import OfflineRows
-from export.remote_model import RemoteModel
-from export.served_model import ServedModel
-from export.skew_replay import SkewReplay
-from export.skew_report import SkewReport
+from export.skew.loaded_model import LoadedModel
+from export.skew.logged_rows import LoggedRows, read_log
+from export.skew.offline_rows import OfflineRows
+from export.skew.remote_model import RemoteModel
+from export.skew.replay import SkewReplay
+from export.skew.report import SkewReport
+from export.skew.served_model import ServedModel
 from lfm4ads_tf.analysis.feature_drift import FeatureDrift, feature_drift
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.data.cache import EncodedCache

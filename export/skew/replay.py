@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from export.logged_rows import LoggedRows
-from export.offline_rows import OfflineRows
 from export.request_name import request_name
 from export.request_schema import RequestSchema
-from export.served_model import Outputs, ServedModel
-from export.skew_comparison import (
+from export.skew.comparison import (
     TOLERANCE,
     SkewComparison,
     ids_differ,
@@ -22,6 +19,9 @@ from export.skew_comparison import (
     padded,
     same_width,
 )
+from export.skew.logged_rows import LoggedRows
+from export.skew.offline_rows import OfflineRows
+from export.skew.served_model import Outputs, ServedModel
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values

@@ -1,0 +1,1 @@
+"""What is served against what was evaluated: replay of logged rows, and drift of features."""

@@ -1,0 +1,1 @@
+"""How raw rows become requests, and requests go to a server and back."""

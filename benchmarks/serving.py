@@ -512,7 +512,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExportRefused as refused:
         print(f"Refused: {refused}", file=sys.stderr)
         return 3
-    console = Console(width=150)
+    console = Console(width=170)
     for table in _tables(result):
         console.print(table)
     for line in _verdicts(result):
@@ -523,6 +523,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if _passed(result) else 1
 
 
+def _end(*_: object) -> None:
+    """Ends this process by an exception, so that the server is ended first."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt that
+    sys.exit(143)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its server is ended then too
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main())

@@ -29,6 +29,7 @@ from lfm4ads_tf.pipeline.run import Run, file_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
 
 _LOG = logging.getLogger(__name__)
+_GOLDEN_ROWS = 512  # of a model of all scenarios; each signature is asked for them
 
 
 def export_run(run: Run) -> None:
@@ -75,7 +76,8 @@ class _Exports:
         self.run = run
         self.out = run.exports
         self.encoder = load_encoder(run)
-        self.samples = pq.read_table(run.out / "data" / "samples.parquet")
+        self.every_sample = pq.read_table(run.out / "data" / "samples.parquet")
+        self.samples = _spread(self.every_sample)
 
     def source(self, training: Path, method: str) -> dict[str, Any]:
         """What an export is made from: it tells whether a version is up to date."""
@@ -182,8 +184,14 @@ class _Exports:
         key = self.run.spec.keys.scenario
         if key is None:
             return self.samples
-        mine = self.samples.filter(pc.equal(self.samples[key], scenario))
+        mine = self.every_sample.filter(pc.equal(self.every_sample[key], scenario))
         return mine if len(mine) else self.samples
+
+
+def _spread(samples: pa.Table) -> pa.Table:
+    """At most `_GOLDEN_ROWS` of the samples, of all scenarios alike."""
+    count = min(len(samples), _GOLDEN_ROWS)
+    return samples.take(pa.array(np.linspace(0, len(samples) - 1, count).astype(np.int64)))
 
 
 def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[str, np.ndarray]:

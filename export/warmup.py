@@ -30,6 +30,8 @@ def write_warmup(
 ) -> int:
     """Writes requests of single rows to `serving_default`, and one to every other signature.
 
+    `rank` is asked for all candidates, the others for one row.
+
     Args:
         folder: The version folder.
         model_name: Name under which the model is served.
@@ -50,7 +52,9 @@ def write_warmup(
         elif "inputs" in request.inputs:
             records.append(_of_input(spec, request.inputs["inputs"][0]))
         else:
-            records.append(_predict(spec, dict(request.inputs)))
+            rank = request.signature == "rank"
+            inputs = {n: v if rank else v[:1] for n, v in request.inputs.items()}
+            records.append(_predict(spec, inputs))
     kept = records[:rows] + records[rows:][: MAX_RECORDS - rows]
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in kept:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -37,6 +39,8 @@ def product(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
 
     In mixed precision the operands of the product and of both its gradients are rounded to
     bfloat16 and sums are float32 inside the product; the results, rounded too, leave as float32.
+    Where TensorFlow's own bfloat16 product rounds its partial sums, as it does on processors
+    without instructions for it, the rounded operands are multiplied in float32.
 
     Args:
         inputs: (B, m) float32, or (E, B, m) for a stack of kernels.
@@ -48,19 +52,41 @@ def product(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
     if not _rounds(inputs, kernel):
         return tf.matmul(inputs, kernel)
 
+    multiply = _product if sums_in_float32() else _product_in_float32
+
     @tf.custom_gradient
     def rounded(x: tf.Tensor, w: tf.Tensor) -> tuple[tf.Tensor, Any]:
         x, w = tf.cast(x, tf.bfloat16), tf.cast(w, tf.bfloat16)
 
         def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             dy = tf.cast(upstream, tf.bfloat16)
-            dx = tf.cast(tf.matmul(dy, w, transpose_b=True), tf.float32)
-            dw = tf.cast(tf.matmul(x, dy, transpose_a=True), tf.float32)
-            return dx, dw
+            return multiply(dy, w, transpose_b=True), multiply(x, dy, transpose_a=True)
 
-        return tf.cast(tf.matmul(x, w), tf.float32), grad
+        return multiply(x, w), grad
 
     return rounded(inputs, tf.convert_to_tensor(kernel))
+
+
+@cache
+def sums_in_float32() -> bool:
+    """Whether TensorFlow's product of bfloat16 matrices rounds nothing but its result here."""
+    rng = np.random.default_rng(0)
+    with tf.init_scope():  # computed now, also while a function is traced
+        x, w = (tf.cast(rng.normal(size=s), tf.bfloat16) for s in ((64, 256), (256, 64)))
+        found, exact = _product(x, w).numpy(), _product_in_float32(x, w).numpy()
+    # the order of the sums seldom decides to which side the result is rounded
+    return bool(np.mean(found == exact) > 0.95)
+
+
+def _product(x: tf.Tensor, w: tf.Tensor, **transposed: bool) -> tf.Tensor:
+    """x @ w of bfloat16 matrices, as float32."""
+    return tf.cast(tf.matmul(x, w, **transposed), tf.float32)
+
+
+def _product_in_float32(x: tf.Tensor, w: tf.Tensor, **transposed: bool) -> tf.Tensor:
+    """The same with float32 sums on every processor."""
+    wide = tf.matmul(tf.cast(x, tf.float32), tf.cast(w, tf.float32), **transposed)
+    return tf.cast(tf.cast(wide, tf.bfloat16), tf.float32)
 
 
 def dense(layer: tf_keras.layers.Dense, inputs: tf.Tensor) -> tf.Tensor:

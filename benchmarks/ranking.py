@@ -41,7 +41,7 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.choice import chosen_method, read_method
+from lfm4ads_tf.pipeline.choice import chosen_method, read_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.predict import load_encoder, open_run
 from lfm4ads_tf.pipeline.prepare import prepare
@@ -128,7 +128,8 @@ def write_parts(
     ranking = graph.ranking
     assert ranking is not None
     requests = {r.signature: dict(r.inputs) for r in graph.golden(rows, graph.expected(rows))}
-    raw = graph.raw_rows({n: _constant(v) for n, v in requests["rank"].items()})
+    asked = {name: _constant(values) for name, values in requests["rank"].items()}
+    raw = graph.raw_rows(ranking.checked(asked))
     towers = ranking.towers(ranking.user_batch(raw), ranking.candidate_batch(raw))
     parts = {"towers": _held(vars(towers)), "stored": _held(ranking.representations(raw))}
     batch = ranking.candidate_batch(raw)
@@ -141,14 +142,15 @@ def write_parts(
         return {"logits": logits + go}
 
     def user(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        batch = ranking.user_batch(graph.raw_rows(request))
+        one = {name: tf.ensure_shape(v, [1, *v.shape[1:]]) for name, v in request.items()}
+        batch = ranking.user_batch(graph.raw_rows(one))
         return _largest(ranking.towers.of_user(batch))
 
     def items(request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        batch = ranking.candidate_batch(graph.raw_rows(request))
+        batch = ranking.candidate_batch(graph.raw_rows(ranking.checked(request)))
         return _largest(ranking.towers.of_candidates(batch))
 
-    specs = ranking.tensor_specs()
+    specs = graph.schema.tensor_specs()
     sides = {graph.schema.names[name]: side for name, side in graph.sides.items()}
     own = {name: spec for name, spec in specs.items() if sides[name] == "user"}
     more = [
@@ -197,9 +199,12 @@ def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) ->
     }
 
 
-def of_run(out: Path, scenario: str, candidates: int) -> tuple[PredictionServing, GoldenRows]:
+def of_run(
+    out: Path, scenario: str | None, candidates: int
+) -> tuple[PredictionServing, GoldenRows]:
     """The chosen ranker of a run's scenario, and candidates of one user."""
     run = open_run(out)
+    scenario = scenario or trained_scenarios(run)[0]
     seed, method = run.config.seed, chosen_method(run, scenario)
     model = load_downstream(run, scenario, method, seed)
     samples = pq.read_table(out / "data" / "samples.parquet").slice(0, candidates - 1)
@@ -285,7 +290,8 @@ def main() -> int:
     results = {}
     if options.out is not None:
         graph, rows = of_run(options.out, options.scenario, options.candidates)
-        results[f"{options.out.name}, scenario {options.scenario}"] = measure(graph, rows)
+        scenario = options.scenario or "first"
+        results[f"{options.out.name}, scenario {scenario}"] = measure(graph, rows)
     with tempfile.TemporaryDirectory() as scratch:
         graph, rows = untrained(Path(scratch), options.candidates)
         results[f"sequence of {_SEQUENCE}, MLP user tower"] = measure(graph, rows)

@@ -17,10 +17,18 @@ BLESSING_FILE = "blessing.json"
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version folder but the blessing, by its path inside."""
+    """SHA-256 of every file of a version folder but the blessing, by its path inside.
+
+    Raises:
+        ExportRefused: There is a symbolic link: what it points at can change, and a copy of the
+            folder may not hold it.
+        OSError: A file cannot be read.
+    """
     digests = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ExportRefused(f"'{name}' is a symbolic link; a version holds its files itself")
         if path.is_file() and name != BLESSING_FILE:
             with path.open("rb") as file:
                 digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -33,7 +41,7 @@ def bless(folder: Path, report: Mapping[str, Any], **about: Any) -> dict[str, An
     Args:
         folder: The version folder.
         report: What `verify_export` gave; its `files` are those that were verified.
-        about: What the export is: `model`, `kind`, `source`.
+        about: What the export is: `model`, `kind`, `source`, and what more is known of it.
 
     Returns:
         What was written.
@@ -44,15 +52,20 @@ def bless(folder: Path, report: Mapping[str, Any], **about: Any) -> dict[str, An
     return blessing
 
 
-def read_blessing(folder: Path, found: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read_blessing(
+    folder: Path, model: str | None = None, *, found: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The blessing of a version folder, checked against its files.
 
     Args:
         folder: The version folder.
+        model: Name of the model that it must be the blessing of; any when absent.
         found: The `file_digests` of the folder, computed when absent.
 
     Raises:
-        ExportRefused: There is none, it says otherwise, or a file has changed since.
+        ExportRefused: There is none, it says otherwise, it is another model's, or a file has
+            changed since.
+        OSError: A file cannot be read.
     """
     path = folder / BLESSING_FILE
     if not path.is_file():
@@ -64,6 +77,10 @@ def read_blessing(folder: Path, found: Mapping[str, str] | None = None) -> dict[
         raise ExportRefused(f"its {BLESSING_FILE} cannot be read ({error!r})") from error
     if blessed is not True:
         raise ExportRefused(f"its {BLESSING_FILE} does not say that it is blessed")
+    if model is not None and blessing.get("model") != model:
+        raise ExportRefused(
+            f"its {BLESSING_FILE} is that of the model '{blessing.get('model')}', not of '{model}'"
+        )
     if found is None:
         found = file_digests(folder)
     for name in sorted(files.keys() | found.keys()):

@@ -11,6 +11,12 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from lfm4ads_tf.quiet import native_stderr_hidden
+
+with native_stderr_hidden():  # TensorFlow's start-up banner
+    import tensorflow  # noqa: F401
+
+from export.spec_check import read_spec
 from export.wire.model_target import ModelTarget
 from export.wire.raw_rows import Rows, with_excluded
 from export.wire.request_builder import RequestBuilder
@@ -19,7 +25,7 @@ from export.wire.scored_rows import read_rows, write_scores
 from export.wire.serving_error import ServingError
 from export.wire.transport import open_transport
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec, read_yaml
+from lfm4ads_tf.features.spec import FeatureSpec
 
 T = TypeVar("T")
 
@@ -61,7 +67,7 @@ class ServingClient:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.target = ModelTarget(model, version, label)
-        self.spec = spec if isinstance(spec, FeatureSpec) else _load_spec(Path(spec))
+        self.spec = spec if isinstance(spec, FeatureSpec) else read_spec(Path(spec))
         self._transport = open_transport(server, headers)
         self._deadline = deadline
         self._policy = RetryPolicy(retries)
@@ -304,14 +310,6 @@ class ServingClient:
             if error.code in ("INVALID_ARGUMENT", "NOT_FOUND"):
                 self._asked = None  # perhaps of a version that is gone
             raise
-
-
-def _load_spec(path: Path) -> FeatureSpec:
-    """A feature spec, or the one inside the resolved configuration of a run."""
-    raw = read_yaml(path)
-    if "features" not in raw and isinstance(raw.get("spec"), dict):
-        raw = raw["spec"]
-    return parse_spec(raw, source=str(path))
 
 
 def _objects(texts: Sequence[bytes]) -> np.ndarray:

@@ -31,7 +31,7 @@ def write_contract(
         tables: Type of the tables.
 
     Returns:
-        `kind`, `tables`, `tolerance` (what outputs may differ from the trained model's), `encoding`
+        `kind`, `tables`, `tolerance` (what outputs may differ from the evaluation's), `encoding`
         (digest of the fitted encoding), `columns` (raw column -> type), `representations` (name ->
         width), `user_columns`, `item_columns`, `tasks`, `signatures` (see `described_signatures`),
         and `vocabulary_sha256` where there is a vocabulary.

@@ -30,8 +30,11 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 
 _LOG = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("loader.cc")
-_NOT_LOADED, _FAILED_REQUEST = 10, 11
+_NOT_LOADED, _FAILED_REQUEST, _OTHER = 10, 11, 12
 _FIX = "install g++ or clang++ on Linux, or set CXX to a C++17 compiler"
+
+ANSWER_S = 600.0
+"""Seconds in which a process must have loaded a model and answered; far more than it needs."""
 
 Requests = Mapping[str, Mapping[str, Any]]
 """Signature -> input -> TensorProto, tensor or array."""
@@ -109,7 +112,8 @@ def run_cpp(folder: Path, requests: Requests, repeats: int = 0) -> tuple[Answers
         The outputs, and what it took; without `repeats` there is no time per run.
 
     Raises:
-        ExportRefused: The model cannot be loaded, a request fails, or the process dies.
+        ExportRefused: The model cannot be loaded, a request fails, or the process dies or does not
+            answer in `ANSWER_S`.
         UserError: The program cannot be compiled or started.
     """
     program = build_loader()
@@ -119,7 +123,11 @@ def run_cpp(folder: Path, requests: Requests, repeats: int = 0) -> tuple[Answers
             _write_requests(file, requests)
         command = [str(program), str(folder), str(asked), str(answered), str(repeats)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=ANSWER_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportRefused(f"the C++ loader did not answer in {ANSWER_S:g} s") from error
         except OSError as error:
             raise UserError("The C++ loader does not start.", received=error, fix=_FIX) from error
         if done.returncode:
@@ -139,6 +147,8 @@ def _fail(done: subprocess.CompletedProcess[str]) -> None:
         raise ExportRefused(f"the C++ loader cannot load it: {reason}")
     if done.returncode == _FAILED_REQUEST:
         raise ExportRefused(f"a request fails in the C++ loader: {reason}")
+    if done.returncode == _OTHER:  # it runs, but not with this model: out of memory, say
+        raise ExportRefused(f"the C++ loader fails with it: {reason}")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise ExportRefused(f"the C++ loader dies of it with {name} ({reason})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,10 @@ import tf_keras
 
 from export.blessing import bless
 from export.contract import write_contract
+from export.evaluation import Evaluation
 from export.golden import write_golden
 from export.golden_rows import GoldenRows
-from export.merging import TOLERANCES, Rebuild
+from export.merging import Rebuild
 from export.prediction_serving import PredictionServing, representation_sources
 from export.publishing import new_staging, publish
 from export.representation_lookup import RepresentationLookup
@@ -31,6 +33,8 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.files import unwritable
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.upstream import Upstream
+
+_LOG = logging.getLogger(__name__)
 
 MakeServing = Callable[[GoldenRows], ServingModel]
 
@@ -85,8 +89,8 @@ def export_model(
         The version folder.
 
     Raises:
-        ExportRefused: The model scores otherwise than its evaluation did, or the verification
-            failed; the message says why.
+        ExportRefused: The model scores otherwise than its evaluation did, smaller tables change its
+            scores too much, or the verification failed; the message says why.
         UserError: The name or version cannot be used, a column is missing, or the folder cannot
             be written.
         ValueError: `kind`, `model`, `samples`, `representations` and `rebuild` do not fit together.
@@ -114,16 +118,27 @@ def export_model(
             graph = _serving(kind, model, rows, rebuild, config, lookups)
         else:
             graph = serving(rows)
-        scores = graph.expected(rows)
-        if evaluated is not None:
-            scores = _as_evaluated(scores, evaluated)
+        of = Evaluation.of(
+            graph.trained(rows), graph.expected(rows), evaluated or {}, config.tables
+        )
+        if evaluated is not None and not of.rows:
+            _LOG.warning("%s: none of its samples was scored in the evaluation", name)
         staging = new_staging(folder, version)
         graph.write(staging)
-        requests = graph.golden(rows, scores)
+        requests = graph.golden(rows, of.scores)
         write_golden(staging, requests)
         write_warmup(staging, name, requests, config.warmup_rows)
         write_contract(staging, kind, graph, encoder, config.tables)
-        about = {"model": name, "kind": kind, "source": dict(source or {})}
+        about = {
+            "model": name,
+            "kind": kind,
+            "source": dict(source or {}),
+            "evaluation": {
+                "rows": of.rows,
+                "largest_difference": of.largest_difference,
+                "tolerance": of.tolerance,
+            },
+        }
         bless(staging, verify_export(staging), **about)
         return publish(staging, folder, version, config.keep)
     except ExportRefused as refused:
@@ -164,24 +179,3 @@ def _stored(
         if name not in representations or len(representations[name]) != rows:
             raise ValueError(f"The model reads {name!r}: its values for {rows} rows are needed.")
     return {name: np.asarray(representations[name], np.float32) for name in names}
-
-
-def _as_evaluated(
-    scores: Mapping[str, np.ndarray], evaluated: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """The evaluation's scores where there are any, after the model has been held against them."""
-    found = dict(scores)
-    for task, values in evaluated.items():
-        own = found[task].copy()  # (B + 1,), the last row without values
-        known = np.flatnonzero(np.isfinite(values))
-        difference = np.abs(own[known] - values[known])
-        if len(known) and not difference.max() <= TOLERANCES["float32"]:
-            worst = known[int(np.argmax(difference))]
-            raise ExportRefused(
-                f"the model does not give the scores that it was evaluated by: '{task}' of sample "
-                f"{worst} is {own[worst]:.7g}, in the evaluation {values[worst]:.7g}; its weights "
-                f"or the encoding have changed since"
-            )
-        own[known] = values[known]
-        found[task] = own
-    return found

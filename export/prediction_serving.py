@@ -99,9 +99,13 @@ class PredictionServing(ServingModel):
         """See `ServingModel`."""
         return list(self._original.layout.tasks)
 
-    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+    def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
         return {k: v.numpy() for k, v in self._probabilities(self._original, rows.batch).items()}
+
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`."""
+        return {k: v.numpy() for k, v in self._probabilities(self.model, rows.batch).items()}
 
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """See `ServingModel`."""
@@ -121,7 +125,7 @@ class PredictionServing(ServingModel):
         found = super().signatures()
         found.append(Signature("encode", self._encode, examples))
         if self.ranking is not None:
-            found.append(Signature("rank", self._rank, self.ranking.tensor_specs()))
+            found.append(Signature("rank", self._rank, self.schema.tensor_specs()))
         found.append(Signature("classify", self._classify, inputs, "classify"))
         for name, task in self._regressed.items():
             found.append(Signature(name, self._regress(task), inputs, "regress"))
@@ -161,11 +165,13 @@ class PredictionServing(ServingModel):
         if name not in self._lookups:
             return with_presence(raw[name])
         keys = raw[self._keys[side_of(name)]]
-        return self._lookups[name](keys if keys.dtype == tf.string else tf.strings.as_string(keys))
+        if keys.dtype != tf.string:
+            keys = tf.where(keys < 0, "", tf.strings.as_string(keys))  # -1 is a missing key
+        return self._lookups[name](keys)
 
     def _rank(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         assert self.ranking is not None  # by `signatures`
-        return self._named(self.ranking(self.raw_rows(request)))
+        return self._named(self.ranking(self.raw_rows(self.ranking.checked(request))))
 
     def _classify(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
         found = self.of_examples(inputs)
@@ -189,24 +195,39 @@ class PredictionServing(ServingModel):
         assert self._encoder is not None
         layout, read = self._encoder.layout, self._read
         found: dict[str, tf.Tensor] = {}
+        of: dict[str, str] = {}
+
+        def add(name: str, values: tf.Tensor, what: str, suffix: str = "") -> None:
+            key = f"{request_name(name)}{suffix}"
+            if key in found:
+                raise UserError(
+                    f"{what} and {of[key]} cannot be told apart in the signature `encode`.",
+                    received=f"both are called '{key}' there",
+                    fix="rename one of them in the feature spec",
+                )
+            found[key], of[key] = values, what
+
         for field, ids in zip(layout.single, tf.unstack(batch["ids"], axis=1), strict=True):
             if field.name in read:
-                found[request_name(field.name)] = ids  # (B,)
+                add(field.name, ids, f"the feature '{field.name}'")  # (B,)
         widths = [d.width for d in layout.dense]
         split = tf.split(batch["dense"], widths, axis=1) if widths else []
         for dense, values in zip(layout.dense, split, strict=True):
             if dense.name in read:
-                one = dense.width == 1
-                found[request_name(dense.name)] = tf.squeeze(values, 1) if one else values
+                held = tf.squeeze(values, 1) if dense.width == 1 else values
+                add(dense.name, held, f"the feature '{dense.name}'")  # (B,) or (B, w)
         for name, (ids, weights) in batch["bags"].items():
             if name in read:
-                found[request_name(name)] = ids.to_tensor(-1)  # (B, L)
+                add(name, ids.to_tensor(-1), f"the feature '{name}'")  # (B, L)
                 if weights is not None:
-                    found[f"{request_name(name)}_weights"] = weights.to_tensor(0.0)  # (B, L)
+                    told = f"the weights of '{name}'"
+                    add(name, weights.to_tensor(0.0), told, "_weights")  # (B, L)
         for name in representation_sources(self._original):
-            found[request_name(name)] = batch["representations"][name][:, :-1]  # (B, d)
+            vectors = batch["representations"][name][:, :-1]  # (B, d)
+            add(name, vectors, f"the representation '{name}'")
         if isinstance(self._original, Upstream):
-            found["scenario_index"] = batch["scenario"]
+            add("scenario_index", batch["scenario"], "the scenario")
+            add("branch_index", batch["branch"], "the branch")
         return found
 
     def _probabilities(self, model: Any, batch: EncodedBatch) -> dict[str, tf.Tensor]:

@@ -1,8 +1,9 @@
 """Puts version folders into service and takes them out, by one rename each.
 
 A server looks at folders whose name is an integer. Everything else in a model's folder is hidden
-from it: `.staging-<version>-<process>` is being written, `.deleted-<version>-<process>` is being
-deleted, `rolled-back-<version>` was taken out of service and is kept.
+from it: `.staging-<version>-<host>-<process>` is being written,
+`.deleted-<version>-<host>-<process>` is being deleted, `rolled-back-<version>` was taken out of
+service and is kept.
 """
 
 from __future__ import annotations
@@ -13,26 +14,32 @@ import logging
 import os
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from export.blessing import read_blessing
+from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.files import is_running
 
 _LOG = logging.getLogger(__name__)
 _ROLLED_BACK = "rolled-back-"
 _HIDDEN = (".staging-", ".deleted-")
+_OWNED = re.compile(r"\.[a-z]+-[^-]+(?:-(?P<host>.+))?-(?P<process>[0-9]+)")
+_ABANDONED_S = 24 * 3600
+"""Age from which what another host has left counts as abandoned: its processes cannot be seen."""
 
 
 def versions(folder: Path) -> list[int]:
     """Versions in service, ascending."""
-    return _numbers(folder, "")
+    return list(version_folders(folder))
 
 
 def rolled_back_versions(folder: Path) -> list[int]:
     """Versions that were taken out of service and are kept, ascending."""
-    return _numbers(folder, _ROLLED_BACK)
+    return list(version_folders(folder, _ROLLED_BACK))
 
 
 def next_version(folder: Path) -> int:
@@ -42,9 +49,8 @@ def next_version(folder: Path) -> int:
 
 def newest_version(folder: Path) -> Path | None:
     """Folder of the newest version that is or was in service, None if there is none."""
-    held = {number: "" for number in versions(folder)}
-    held |= {number: _ROLLED_BACK for number in rolled_back_versions(folder)}
-    return folder / _named(folder, held[max(held)], max(held)) if held else None
+    held = version_folders(folder) | version_folders(folder, _ROLLED_BACK)
+    return held[max(held)] if held else None
 
 
 def new_staging(folder: Path, version: int | None = None) -> Path:
@@ -55,17 +61,36 @@ def new_staging(folder: Path, version: int | None = None) -> Path:
         version: The version it is meant for; the next one when absent.
     """
     clear_leftovers(folder)
-    staging = folder / f".staging-{version or next_version(folder)}-{os.getpid()}"
+    staging = folder / _hidden("staging", version or next_version(folder))
     staging.mkdir(parents=True)
     return staging
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what killed processes have left behind; running ones keep theirs."""
+    """Removes what killed processes have left behind; running ones keep theirs.
+
+    Whether a process of another host runs cannot be told: what it has left is removed a day after
+    its last change.
+    """
     for leftover in folder.glob(".*"):
-        owner = leftover.name.rpartition("-")[2]
-        if leftover.name.startswith(_HIDDEN) and not (owner.isdigit() and is_running(int(owner))):
+        if leftover.name.startswith(_HIDDEN) and not _in_use(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _hidden(what: str, version: int) -> str:
+    """Name of a folder that this process works on."""
+    return f".{what}-{version}-{socket.gethostname()}-{os.getpid()}"
+
+
+def _in_use(leftover: Path) -> bool:
+    owned = _OWNED.fullmatch(leftover.name)
+    if owned and owned["host"] in (None, socket.gethostname()):
+        return is_running(int(owned["process"]))
+    try:
+        changed = leftover.stat().st_ctime  # a rename changes it too
+    except OSError:
+        return False  # its owner has just removed it
+    return time.time() - changed < _ABANDONED_S
 
 
 def publish(
@@ -88,12 +113,12 @@ def publish(
         The version folder.
 
     Raises:
-        ExportRefused: There is no blessing, or it is not that of the files.
+        ExportRefused: There is no blessing, or it is not that of this model and these files.
         UserError: The version cannot be used, or `keep` is below 1.
     """
     if keep is not None and keep < 1:
         raise UserError("At least one version must be kept.", received=keep)
-    read_blessing(staging)
+    read_blessing(staging, _model(folder))
     _sync(staging)
     with _locked(folder):
         lowest = next_version(folder)
@@ -133,12 +158,12 @@ def roll_back(folder: Path, to: int | None = None) -> list[int]:
         UserError: That version is not there.
     """
     with _locked(folder):
-        found = versions(folder)
+        found = version_folders(folder)
         if to is None:
             if len(found) < 2:
-                held = f"version {found[0]} alone" if found else "no version"
+                held = f"version {min(found)} alone" if found else "no version"
                 raise ExportRefused(f"nothing would be left to serve: there is {held}")
-            to = found[-2]
+            to = sorted(found)[-2]
         if to not in found:
             held = ", ".join(map(str, found)) or "none"
             raise UserError(
@@ -146,10 +171,10 @@ def roll_back(folder: Path, to: int | None = None) -> list[int]:
                 received=f"versions {held}",
                 fix="name one of them, or put it back with --restore",
             )
-        _checked(folder / _named(folder, "", to), to)
+        _checked(found[to], to)
         above = [version for version in found if version > to]
         for version in above:
-            os.rename(folder / _named(folder, "", version), folder / f"{_ROLLED_BACK}{version}")
+            os.rename(found[version], folder / f"{_ROLLED_BACK}{version}")
         _sync_folder(folder)
     return above
 
@@ -169,23 +194,23 @@ def restore(folder: Path, version: int) -> Path:
         UserError: It was not rolled back.
     """
     with _locked(folder):
-        held = rolled_back_versions(folder)
+        held = version_folders(folder, _ROLLED_BACK)
         if version not in held:
             raise UserError(
                 f"Version {version} of '{folder.name}' was not rolled back.",
                 received=f"rolled back: {', '.join(map(str, held)) or 'none'}",
                 fix="name one that was",
             )
-        source, target = folder / _named(folder, _ROLLED_BACK, version), folder / str(version)
-        _checked(source, version)
-        os.rename(source, target)
+        target = folder / str(version)
+        _checked(held[version], version)
+        os.rename(held[version], target)
         _sync_folder(folder)
     return target
 
 
 def _checked(folder: Path, version: int) -> None:
     try:
-        read_blessing(folder)
+        read_blessing(folder, _model(folder.parent))
     except ExportRefused as refused:
         raise ExportRefused(f"version {version} cannot be served: {refused}") from refused
 
@@ -194,27 +219,20 @@ def _keep_newest(folder: Path, keep: int) -> None:
     """Deletes what is older than the newest versions; a version disappears by a rename first."""
     oldest = versions(folder)[-keep:][0]
     for prefix in ("", _ROLLED_BACK):
-        for version in _numbers(folder, prefix):
+        for version, held in version_folders(folder, prefix).items():
             if version >= oldest:
                 continue
-            hidden = folder / f".deleted-{version}-{os.getpid()}"
+            hidden = folder / _hidden("deleted", version)
             try:
-                os.rename(folder / _named(folder, prefix, version), hidden)
+                os.rename(held, hidden)
                 shutil.rmtree(hidden)
             except OSError as error:  # the new version is in service all the same
                 _LOG.warning("version %s of %s is not deleted: %s", version, folder.name, error)
 
 
-def _numbers(folder: Path, prefix: str) -> list[int]:
-    names = (path.name for path in folder.glob(f"{prefix}*"))
-    numbers = (re.fullmatch(f"{prefix}([0-9]+)", name) for name in names)
-    return sorted({int(number[1]) for number in numbers if number})
-
-
-def _named(folder: Path, prefix: str, version: int) -> str:
-    """Name of a version's folder; a server reads `007` as 7 too."""
-    names = (path.name for path in folder.glob(f"{prefix}*"))
-    return next(n for n in names if re.fullmatch(f"{prefix}0*{version}", n))
+def _model(folder: Path) -> str:
+    """Name of the model that a folder is, also where the path ends in `..`."""
+    return Path(os.path.abspath(folder)).name
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from export.golden_rows import GoldenRows
 from export.request_schema import RequestSchema
+from export.serving_model import with_equal_rows
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
@@ -56,14 +57,24 @@ class Ranking:
         self._user = encoder.only(features["user"], share=True)
         self._others = encoder.only(others, share=True)
 
-    def tensor_specs(self) -> dict[str, tf.TensorSpec]:
-        """Request name -> type: as for `predict`, but one row of what describes the user."""
-        specs = self._schema.tensor_specs()
+    def checked(self, request: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """A request whose numbers of rows fit, which ops of the graph check.
+
+        The signature does not say that a user has one row: a server trusts what a placeholder's
+        shape says, and would score a second user's row by wrong assumptions.
+        """
+        parts: dict[str, dict[str, tf.Tensor]] = {"user": {}, "item": {}, "context": {}}
         for name, side in self._sides.items():
-            if side == "user":
-                spec = specs[self._schema.names[name]]
-                specs[spec.name] = tf.TensorSpec([1, *spec.shape[1:]], spec.dtype, name=spec.name)
-        return specs
+            key = self._schema.names[name]
+            parts[side][key] = request[key]
+        user = {
+            key: tf.ensure_shape(values, [1, *values.shape[1:]])
+            for key, values in parts["user"].items()
+        }
+        # there is a column or representation of the item: an item tower needs a feature
+        items = with_equal_rows(parts["item"])
+        rows = tf.shape(next(iter(items.values())))[0]
+        return {**user, **items, **with_equal_rows(parts["context"], rows, one=True)}
 
     def request(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """Rows of one user as a request, context row by row."""
@@ -97,7 +108,6 @@ class Ranking:
 
     def candidate_batch(self, raw: Mapping[str, Any]) -> EncodedBatch:
         """The features of items and context, N rows."""
-        # there is a column or representation of the item: an item tower needs a feature
         rows = _rows(next(raw[name] for name, side in self._sides.items() if side == "item"))
         batch: EncodedBatch = self._others(
             {c: self._for_each(raw[c], c, rows) for c in self._others.raw_types}

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 from lfm4ads_tf.errors import UserError
 
+EXCLUDE = "exclude"
+"""Request column of a retrieval model: item keys that a user must not get."""
+
 _SPELLED = {".": "_dot_", "@": "_at_"}
 
 

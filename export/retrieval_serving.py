@@ -10,6 +10,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 from export.golden_rows import GoldenRows
+from export.request_name import EXCLUDE
 from export.request_schema import RequestSchema
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
@@ -22,9 +23,6 @@ from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
-
-EXCLUDE = "exclude"
-"""Request column of the item keys that a user must not get."""
 
 _GOLDEN_EXCLUDED = 2  # best items that every second golden request excludes
 
@@ -80,12 +78,19 @@ class RetrievalServing(ServingModel):
         lists = [[key.decode() for key in row if key] for row in self._excluded(rows).tolist()]
         return {**rows.columns, EXCLUDE: pa.array(lists, pa.list_(pa.string()))}
 
-    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
-        """Outputs for some rows and the excluded items of `golden_columns`.
+    def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`; with the excluded items of `golden_columns`."""
+        return self._found(self._queries(rows.batch), rows)
 
-        Those of an exact index are computed by NumPy.
-        """
-        queries, excluded = self._queries(rows.batch), self._excluded(rows)
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`; with the excluded items of `golden_columns`."""
+        if self._tower is None:
+            return self.trained(rows)
+        return self._found(self._tower(rows.batch), rows)
+
+    def _found(self, queries: tf.Tensor, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """Items for some queries; those of an exact index are computed by NumPy."""
+        excluded = self._excluded(rows)
         if isinstance(self._index, ExactIndex):
             ids, scores = _exact(self._index, queries.numpy(), excluded)
             return {"ids": ids, "scores": scores}

@@ -58,8 +58,15 @@ class ServingModel(abc.ABC):
         return ([], []) if self._encoder is None else self._encoder.vocabulary
 
     @abc.abstractmethod
-    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+    def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """Outputs of the trained Keras model for some rows, by name, each (B, ...)."""
+
+    @abc.abstractmethod
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """Outputs of the model with the tables of the export, otherwise as `trained`.
+
+        They are computed by the model itself, on rows that were encoded as for training.
+        """
 
     @abc.abstractmethod
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -78,7 +85,7 @@ class ServingModel(abc.ABC):
 
         Args:
             rows: The rows.
-            scores: What `expected` gave, or the evaluation's own.
+            scores: What `expected` gave.
         """
         columns = self.golden_columns(rows)
         stored = {name: rows.representations[name][:, :-1] for name in self.schema.representations}
@@ -130,7 +137,35 @@ class ServingModel(abc.ABC):
         return found
 
     def _from_tensors(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        return self.run(self.raw_rows(request))
+        return self.run(self.raw_rows(with_equal_rows(request)))
+
+
+def with_equal_rows(
+    request: Mapping[str, tf.Tensor], rows: tf.Tensor | None = None, *, one: bool = False
+) -> dict[str, tf.Tensor]:
+    """A request whose tensors have as many rows as each other, which an op of the graph checks.
+
+    Unequal ones would be broadcast, or read past a row's end, to wrong scores.
+
+    Args:
+        request: Name -> (B, ...).
+        rows: B, () int32; that of the first tensor when absent.
+        one: Whether one row is allowed beside B.
+    """
+    if not request:
+        return {}
+    sizes = tf.stack([tf.shape(values)[0] for values in request.values()])  # (number of inputs,)
+    wanted = sizes[0] if rows is None else rows
+    fits = tf.equal(sizes, wanted)
+    if one:
+        fits |= tf.equal(sizes, 1)
+    told = f"The inputs must have equal numbers of rows{' (or one)' if one else ''}: "
+    names = ", ".join(request)
+    check = tf.debugging.Assert(
+        tf.reduce_all(fits), [told + names, sizes, "expected", wanted], summarize=len(request)
+    )
+    with tf.control_dependencies([check]):
+        return {name: tf.identity(values) for name, values in request.items()}
 
 
 def with_presence(representation: tf.Tensor) -> tf.Tensor:

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from export.request_name import EXCLUDE
+from export.request_schema import RequestSchema
 from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
-from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec import FeatureSpec, parse_spec, read_yaml
 
-_OWN_COLUMNS = {"exclude": "texts"}  # asked for by retrieval exports, whatever the spec says
+_OWN_COLUMNS = {EXCLUDE: RawType("texts")}  # of retrieval exports, whatever the spec says
+_SCORED = ("serving_default", "predict", "rank")  # signatures with one output per task
+
+
+def read_spec(path: Path) -> FeatureSpec:
+    """A feature spec, or the one inside the `config.yaml` of a run.
+
+    Raises:
+        UserError: It cannot be read, or is not valid.
+    """
+    raw = read_yaml(path)
+    if "features" not in raw and isinstance(raw.get("spec"), dict):
+        raw = raw["spec"]
+    return parse_spec(raw, source=str(path))
 
 
 def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
     """Compares an export's contract with a feature spec.
 
-    Each column of the contract must be one of the spec's, of the same type and side, and the tasks
-    must be the spec's.
+    Each column must be one of the spec's, of the same type and side; the foundation asks for all
+    that the spec reads. The inputs of `predict` are the columns and representations under their
+    request names, and no others. The tasks are the spec's, and the outputs are the tasks.
 
     Args:
         contract: What `contract.json` holds.
@@ -25,17 +42,18 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
     Raises:
         ExportRefused: They differ; the column is named.
     """
-    types = raw_types(spec)
-    sides: dict[str, str] = dict(raw_sides(spec))
+    kind = str(contract["kind"])
+    read = raw_types(spec)
+    types, sides = dict(read), dict[str, str](raw_sides(spec))
     for side, key in (("user", spec.keys.user), ("item", spec.keys.item)):
         if key is not None:  # no feature need read it: representations are looked up by it
             types.setdefault(key, RawType("text"))
             sides[key] = side
-    kind = str(contract["kind"])
-    own = _OWN_COLUMNS if kind.startswith("retrieval") else {}
+    own = _OWN_COLUMNS if kind.startswith("retrieval_") else {}
+    columns = dict(contract["columns"])
     told_sides = contract["user_columns"] or contract["item_columns"]  # a tower's go unsaid
-    for column, wanted in contract["columns"].items():
-        if own.get(column) == wanted:
+    for column, wanted in columns.items():
+        if column in own and own[column].kind == wanted:
             continue
         if column not in types:
             raise ExportRefused(
@@ -54,9 +72,71 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
                     f"the column '{column}' {told} belong to the {side} in the spec "
                     f"'{spec.name}', unlike in the export"
                 )
-    predicts = kind == "foundation" or kind.startswith("ranker_")
-    if predicts and list(contract["tasks"]) != spec.task_names:
+    projection = bool(own) and bool(contract["representations"])
+    if not columns.keys() - own.keys() and not projection:
+        raise ExportRefused(f"the export asks for no column of the spec '{spec.name}'")
+    missing = [column for column in read if column not in columns]
+    if kind == "foundation" and missing:
+        raise ExportRefused(
+            f"the export does not ask for the column '{missing[0]}', which the spec "
+            f"'{spec.name}' reads"
+        )
+    schema = RequestSchema(
+        {column: own.get(column) or types[column] for column in columns},
+        contract["representations"],
+    )
+    _check_inputs(contract["signatures"], schema, spec)
+    if kind == "foundation" or kind.startswith("ranker_"):
+        _check_outputs(contract, spec)
+
+
+def _check_inputs(signatures: Mapping[str, Any], schema: RequestSchema, spec: FeatureSpec) -> None:
+    """The inputs of `predict` (and `rank`) are those of the schema."""
+    wanted = {
+        name: {"dtype": of.dtype.name, "shape": of.shape.as_list()}
+        for name, of in schema.tensor_specs().items()
+    }
+    for signature in ("predict", "rank"):
+        if signature not in signatures:
+            continue
+        found = signatures[signature]["inputs"]
+        if found.keys() != wanted.keys():
+            raise ExportRefused(
+                f"'{signature}' has the inputs {sorted(found)}, but the columns and "
+                f"representations of the export are {sorted(wanted)} in a request"
+            )
+        first = 1 if signature == "rank" else 0  # how many rows it takes of each is its own matter
+        for name, tensor in wanted.items():
+            if _from_axis(first, found[name]) != _from_axis(first, tensor):
+                raise ExportRefused(
+                    f"the input '{name}' of '{signature}' is {_plain(found[name])}, by the spec "
+                    f"'{spec.name}' it is {_plain(tensor)}"
+                )
+
+
+def _check_outputs(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
+    """Tasks, and the outputs that are named after them."""
+    if list(contract["tasks"]) != spec.task_names:
         raise ExportRefused(
             f"the export predicts {', '.join(contract['tasks']) or 'nothing'}, the spec "
             f"'{spec.name}' {', '.join(spec.task_names)}"
         )
+    for signature in _SCORED:
+        if signature not in contract["signatures"]:
+            continue  # a foundation has no `rank`
+        found = contract["signatures"][signature]["outputs"]
+        if found.keys() != set(spec.task_names):
+            raise ExportRefused(
+                f"'{signature}' has the outputs {sorted(found)}, the tasks of the spec "
+                f"'{spec.name}' are {sorted(spec.task_names)}"
+            )
+
+
+def _from_axis(first: int, tensor: Mapping[str, Any]) -> tuple[str, Any]:
+    """Type, and shape from an axis on; the shape is None where the rank is unknown."""
+    shape = tensor["shape"]
+    return tensor["dtype"], shape if shape is None else shape[first:]
+
+
+def _plain(tensor: Mapping[str, Any]) -> str:
+    return f"{tensor['dtype']} {tensor['shape']}"

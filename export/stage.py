@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tf_keras
 
@@ -23,10 +22,11 @@ from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.predict import load_encoder
+from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, file_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.representations.store import RepresentationStore
 
 _LOG = logging.getLogger(__name__)
 _GOLDEN_ROWS = 512  # of a model of all scenarios; each signature is asked for them
@@ -95,15 +95,15 @@ class _Exports:
         newest = newest_version(self.out / name)
         if newest is None:
             return True
-        blessing = json.loads((newest / "blessing.json").read_text("utf-8"))
-        if blessing["source"] == source and not newest.name.isdigit():
+        made_from = _made_from(newest)
+        if made_from == source and not newest.name.isdigit():
             _LOG.warning(
                 "%s is not exported again: this model was rolled back (%s); put it back with "
                 "python -m export.rollback --restore",
                 name,
                 newest.name,
             )
-        return bool(blessing["source"] != source)
+        return made_from != source
 
     def evaluated(self, training: Path) -> dict[str, np.ndarray]:
         """The samples' scores in the evaluation of a training."""
@@ -115,7 +115,7 @@ class _Exports:
         return build.foundation(layout, config, config.seed, shards=shards, storage=storage)
 
     def ranker(self, scenario: str) -> None:
-        """Exports one scenario's ranker with the representations as request features."""
+        """Exports one scenario's ranker; representations come with the request or by lookup."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
         name = f"ranker_{file_name(scenario)}"
@@ -136,27 +136,41 @@ class _Exports:
             )
 
         samples = self._samples_of(scenario)
+        evaluated = _evaluated(folder, samples, run.spec.task_names)
         joined: Mapping[str, np.ndarray] = {}
         lookups: dict[str, RepresentationLookup] = {}
         if store is not None:
-            join = store.lookup(run.cache, method.sources)
-            joined = join(samples["row"].to_numpy())
+            joined = store.lookup(run.cache, method.sources)(samples["row"].to_numpy())
             if run.config.export.representations == "lookup":
-                for each in method.sources:
-                    keys, vectors = store.frozen(each)
-                    lookups[each] = RepresentationLookup(
-                        each, keys, vectors, run.config.export.tables
-                    )
+                lookups, held = self._lookups(store, method.sources, samples)
+                # a refreshed version was evaluated with what each row's period knew
+                moved = [np.any(held[name] != joined[name], axis=1) for name in held]
+                for values in evaluated.values():
+                    values[np.any(moved, axis=0)] = np.nan
+                joined = held
         self.write(
             name,
             model,
             source,
             samples,
-            evaluated=_evaluated(folder, samples, run.spec.task_names),
+            evaluated=evaluated,
             representations=joined,
             lookups=lookups,
             rebuild=rebuild,
         )
+
+    def _lookups(
+        self, store: RepresentationStore, names: Sequence[str], samples: pa.Table
+    ) -> tuple[dict[str, RepresentationLookup], dict[str, np.ndarray]]:
+        """Tables of one snapshot, and what offline code reads of it for the samples."""
+        keys = self.run.spec.keys
+        of = {side: samples[key].combine_chunks() for side, key in
+              (("user", keys.user), ("item", keys.item))}  # fmt: skip
+        tables = {
+            name: RepresentationLookup(name, *store.frozen(name), self.run.config.export.tables)
+            for name in names
+        }
+        return tables, {name: join_frozen(store, name, of) for name in names}
 
     def write(
         self,
@@ -181,11 +195,18 @@ class _Exports:
         _LOG.info("exported %s version %s, verified", name, folder.name)
 
     def _samples_of(self, scenario: str) -> pa.Table:
-        key = self.run.spec.keys.scenario
-        if key is None:
-            return self.samples
-        mine = self.every_sample.filter(pc.equal(self.every_sample[key], scenario))
-        return mine if len(mine) else self.samples
+        """The samples of a scenario or segment, all of them where it has none."""
+        rows = self.run.cache.rows_of("test", scenario)
+        mine = np.isin(self.every_sample["row"].to_numpy(), rows)
+        return _spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
+
+
+def _made_from(version: Path) -> Any:
+    """What a version was made from; None where that is not told."""
+    try:
+        return json.loads((version / "blessing.json").read_text("utf-8"))["source"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _spread(samples: pa.Table) -> pa.Table:
@@ -207,6 +228,8 @@ def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[
     """
     with np.load(training / "predictions.npz") as stored:
         rows, scores = stored["test_rows"], stored["test_frozen"]  # (M,), (M, T)
+    if not len(rows):
+        return {task: np.full(len(samples), np.nan, np.float32) for task in tasks}
     order = np.argsort(rows)
     wanted = samples["row"].to_numpy()
     place = np.minimum(np.searchsorted(rows, wanted, sorter=order), len(rows) - 1)

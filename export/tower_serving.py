@@ -42,9 +42,13 @@ class TowerServing(ServingModel):
         encoder = rows.encoder.only(self._tower.features)
         super().__init__(encoder, RequestSchema(encoder.raw_types, {}))
 
-    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+    def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
         return {"representation": self._original.represent(rows.batch)[self._name].numpy()}
+
+    def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`."""
+        return {"representation": self._tower(rows.batch).numpy()}
 
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """See `ServingModel`."""

@@ -14,11 +14,12 @@ from typing import Any
 
 from export import verify_child
 from export.blessing import BLESSING_FILE, bless, file_digests, read_blessing
-from export.cpp_loader import build_loader, run_cpp
-from export.spec_check import check_against_spec
+from export.cpp_loader import ANSWER_S, build_loader, run_cpp
+from export.spec_check import check_against_spec, read_spec
+from export.version_folders import version_folders
 from export.warmup import read_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
-from lfm4ads_tf.features.spec import FeatureSpec, load_spec
+from lfm4ads_tf.features.spec import FeatureSpec
 
 _CHILD = Path(verify_child.__file__)
 
@@ -27,13 +28,14 @@ def verify_export(folder: Path, spec: FeatureSpec | None = None) -> dict[str, An
     """Proves one SavedModel in a process that imports only TensorFlow and NumPy, and in C++.
 
     That process checks the graph, loads it, replays the warm-up requests, sends the golden requests
-    to every signature, and compares with the Keras model's scores. The warm-up file is decoded
+    to every signature, and compares with the golden outputs. The warm-up file is decoded
     here, with TensorFlow Serving's own message types: what they read is what the server will read,
     and the other process needs no package beside TensorFlow.
 
     Args:
         folder: A version folder.
-        spec: The feature spec that its columns and tasks must be those of, if any.
+        spec: The feature spec whose columns and tasks it must ask for and predict, see
+            `check_against_spec`; not checked when absent.
 
     Returns:
         What was proven: `tensorflow`, `signatures`, `ops`, `variables`, `rows_compared`,
@@ -43,6 +45,7 @@ def verify_export(folder: Path, spec: FeatureSpec | None = None) -> dict[str, An
 
     Raises:
         ExportRefused: With the reason.
+        OSError: A file cannot be read.
     """
     try:
         warmup = [
@@ -65,7 +68,14 @@ def _in_clean_process(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, A
         requests.write_text(json.dumps(warmup), encoding="utf-8")
         # -P keeps this folder off the module path
         command = [sys.executable, "-P", str(_CHILD), str(folder), str(requests), str(report_file)]
-        child = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        try:
+            child = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=ANSWER_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportRefused(
+                f"the verifying process did not answer in {ANSWER_S:g} s"
+            ) from error
         if child.returncode or not report_file.exists():
             last = (child.stderr.strip().splitlines() or ["no message"])[-1]
             raise ExportRefused(
@@ -79,23 +89,19 @@ def _in_clean_process(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, A
 
 
 def _in_cpp(folder: Path) -> dict[str, Any]:
-    """What the C++ loader answers, compared in the same way; skipped where it cannot be built."""
+    """What the C++ loader answers, compared in the same way; skipped where it does not start."""
     try:
         build_loader()
-    except UserError as error:
-        return {"cpp_loader": None, "cpp_loader_skipped": " ".join(str(error).split())[:500]}
-    try:
-        tolerance = float(verify_child.read_contract(folder)["tolerance"])
         requests, expected = verify_child.read_golden(folder)
         answers, timings = run_cpp(folder, requests, repeats=verify_child.LATENCY_CALLS)
         largest = 0.0
         for signature, outputs in answers.items():
             verify_child.check_finite(signature, outputs, "in C++, the golden request")
             if signature in expected:
-                difference = verify_child.compare(
-                    signature, outputs, expected[signature], tolerance
-                )
+                difference = verify_child.compare(signature, outputs, expected[signature])
                 largest = max(largest, difference)
+    except UserError as error:
+        return {"cpp_loader": None, "cpp_loader_skipped": " ".join(str(error).split())[:500]}
     except verify_child.Refused as refused:
         raise ExportRefused(f"in the C++ loader, {refused}") from refused
     return {
@@ -109,35 +115,33 @@ def _in_cpp(folder: Path) -> dict[str, Any]:
 
 def find_exports(path: Path) -> list[Path]:
     """Version folders under a version folder, a model's folder, or a folder of models."""
-    if path.name.isdigit() or (path / "saved_model.pb").exists():
+    if path in version_folders(path.parent).values() or (path / "saved_model.pb").exists():
         return [path]
-    return _versions(path) or [v for model in sorted(path.iterdir()) for v in _versions(model)]
-
-
-def _versions(model: Path) -> list[Path]:
-    if not model.is_dir():
-        return []
-    return sorted((v for v in model.iterdir() if v.name.isdigit()), key=lambda v: int(v.name))
+    found = list(version_folders(path).values())
+    return found or [v for m in sorted(path.iterdir()) for v in version_folders(m).values()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Verifies and prints; the reason of a refusal is the last line.
 
+    A version that passes is blessed: its blessing stays as it is where it fits the files, and is
+    written where there is none.
+
     Returns:
-        0 when all pass, 3 when one is refused, 2 when there is nothing to verify.
+        0 when all are blessed, 3 when one is refused, 2 when there is nothing to verify, or files
+        cannot be read or written.
     """
     parser = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__)
     parser.add_argument(
         "model_dir", type=Path, help="a version, a model with its versions, or a folder of models"
     )
-    parser.add_argument("--spec", type=Path, help="feature spec that it must fit")
     parser.add_argument(
-        "--bless", action="store_true", help=f"write {BLESSING_FILE} into each version that passes"
+        "--spec", type=Path, help="feature spec that it must fit, or the config.yaml of a run"
     )
     given = parser.parse_args(arguments)
     path = given.model_dir.resolve()
     try:
-        spec = None if given.spec is None else load_spec(given.spec)
+        spec = None if given.spec is None else read_spec(given.spec)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -148,12 +152,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not exports:
         print(f"No SavedModel version lies in '{path}'.", file=sys.stderr)
         return 2
-    refusals = []
+    refusals, unusable = [], False
     for folder in exports:
         name = f"{folder.parent.name}/{folder.name}"
         try:
             report = verify_export(folder, spec)
-            state = _blessed(folder, report, write=given.bless)
+            state = _blessed(folder, report)
+        except (OSError, UserError) as error:
+            print(f"{name} cannot be verified: {error}", file=sys.stderr, flush=True)
+            unusable = True
+            continue
         except ExportRefused as refused:
             refusals.append(f"{name} refused: {' '.join(str(refused).split())}")  # one line
             print(f"{name}: refused", flush=True)
@@ -162,26 +170,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if refusals:
         print("\n".join(refusals))
         return 3
-    return 0
+    return 2 if unusable else 0
 
 
-def _blessed(folder: Path, report: dict[str, Any], *, write: bool) -> str:
-    """State of a version that passed: blessed before, now, or not."""
-    path = folder / BLESSING_FILE
-    if write:
-        about: dict[str, Any] = {"model": folder.parent.name, "kind": None, "source": {}}
-        about["kind"] = verify_child.read_contract(folder)["kind"]
-        try:
-            before = json.loads(path.read_text("utf-8"))
-            about.update({key: before[key] for key in about if key in before})
-        except (OSError, ValueError, TypeError):
-            pass  # there was none that can be read
-        bless(folder, report, **about)
-        return "blessed now"
-    if not path.exists():
-        return f"passes, but there is no {BLESSING_FILE} (--bless writes it)"
-    read_blessing(folder, report["files"])
-    return "blessed"
+def _blessed(folder: Path, report: dict[str, Any]) -> str:
+    """Blesses a version that passed, unless it has a blessing, which must fit."""
+    model = folder.parent.name
+    if (folder / BLESSING_FILE).exists():
+        read_blessing(folder, model, found=report["files"])
+        return "blessed"
+    kind = verify_child.read_contract(folder)["kind"]
+    bless(folder, report, model=model, kind=kind, source={})
+    return f"blessed now, {BLESSING_FILE} is written"
 
 
 def _told(report: dict[str, Any]) -> str:

@@ -35,15 +35,16 @@ def write_warmup(
     Args:
         folder: The version folder.
         model_name: Name under which the model is served.
-        requests: The golden requests; their last row, which has no values, is left out.
-        rows: Records of `serving_default`.
+        requests: The golden requests, with real rows first.
+        rows: Records of `serving_default`, fewer where there would be too many in all.
 
     Returns:
         The number of records.
     """
     path = folder / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    records = []
+    records: list[prediction_log_pb2.PredictionLog] = []
+    rows = min(rows, MAX_RECORDS - len(requests))
     for request in requests:
         spec = model_pb2.ModelSpec(name=model_name, signature_name=request.signature)
         if "examples" in request.inputs and request.signature == "serving_default":
@@ -55,11 +56,10 @@ def write_warmup(
             rank = request.signature == "rank"
             inputs = {n: v if rank else v[:1] for n, v in request.inputs.items()}
             records.append(_predict(spec, inputs))
-    kept = records[:rows] + records[rows:][: MAX_RECORDS - rows]
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in kept:
+        for record in records:
             writer.write(record.SerializeToString())
-    return len(kept)
+    return len(records)
 
 
 def read_warmup(folder: Path) -> list[tuple[str, dict[str, bytes]]]:

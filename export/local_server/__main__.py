@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.quiet import native_stderr_hidden
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,9 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
-    import tensorflow as tf  # takes seconds: only once the flags are right
+    with native_stderr_hidden():  # takes seconds: only once the flags are right
+        import tensorflow as tf
 
-    from export.local_server.server import LocalServer
+        from export.local_server.server import LocalServer
 
     tf.get_logger().setLevel("ERROR")  # the session loader is deprecated, and what the server uses
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from export.local_server.serving_error import invalid
+from export.version_folders import version_folders
 from lfm4ads_tf.errors import UserError
-
-_VERSION = re.compile(r"[+-]?[0-9]+")
 
 
 def single_model_config(name: str, base_path: Path) -> Any:
@@ -86,15 +84,6 @@ def check_config(config: Any) -> None:
             )
         if platform and platform != "tensorflow":
             raise invalid(f"Model {model.name} requests unsupported platform {platform}")
-
-
-def version_folders(base_path: Path) -> dict[int, Path]:
-    """Version -> folder; other names, such as those of a staged export, are left out."""
-    try:
-        children = sorted(base_path.iterdir())
-    except OSError:
-        return {}
-    return {int(c.name): c for c in children if _VERSION.fullmatch(c.name) and c.is_dir()}
 
 
 def wanted_versions(model: Any, found: Mapping[int, Path]) -> set[int]:

@@ -13,10 +13,11 @@ from typing import Any
 import grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.model_configs import check_config, version_folders, wanted_versions
+from export.local_server.model_configs import check_config, wanted_versions
 from export.local_server.model_version import ModelVersion, State
 from export.local_server.servable import Servable
 from export.local_server.serving_error import ServingError, invalid
+from export.version_folders import version_folders
 
 
 class ModelStore:

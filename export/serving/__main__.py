@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.serving.kit import KitOptions, write_kit
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.quiet import native_stderr_hidden
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    with native_stderr_hidden():  # TensorFlow's start-up banner
+        from export.serving.kit import KitOptions, write_kit
     try:
         options = KitOptions(
             base_path=given.base_path,

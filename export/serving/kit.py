@@ -11,7 +11,7 @@ from urllib.parse import quote
 from export.blessing import read_blessing
 from export.publishing import versions
 from export.serving import model_config
-from export.serving.model_config import STABLE, ServedModel
+from export.serving.model_config import CANARY, STABLE, ServedModel
 from export.wire.model_target import ModelTarget
 from export.wire.retry_policy import Deadline
 from export.wire.serving_error import ServingError
@@ -93,6 +93,8 @@ def write_kit(
         )
         for name, found in blessed.items()
     }
+    if not options.latest:
+        _warn_of_gone_labels(models, wanted)
     base_path = options.base_path.rstrip("/")
     config = model_config.render(models, base_path, options.keep if options.latest else None)
     memory = _memory(exports, models)
@@ -125,7 +127,7 @@ def blessed_versions(exports: Path) -> dict[str, list[int]]:
     for model in sorted(p for p in exports.iterdir() if p.is_dir() and p.name[:1] != "."):
         for version in versions(model):
             try:
-                read_blessing(model / str(version))
+                read_blessing(model / str(version), model.name)
             except ExportRefused as refused:
                 _LOG.warning("%s/%d is left out: %s", model.name, version, refused)
             else:
@@ -163,6 +165,33 @@ def _wanted(blessed: Mapping[str, list[int]], options: KitOptions) -> dict[str, 
                 )
             wanted.setdefault(name, {})[label] = version
     return wanted
+
+
+def _warn_of_gone_labels(
+    models: Mapping[str, ServedModel], wanted: Mapping[str, Mapping[str, int]]
+) -> None:
+    """Says where labels go whose version was deleted or rolled back; `canary` moves anyway."""
+    for name, model in models.items():
+        for label, version in model.gone.items():
+            if label == CANARY or label in wanted.get(name, {}):
+                continue
+            now, later = model.labels[label], model.waiting.get(label)
+            if now == version:
+                where = f"answers nothing until the server has loaded {later}"
+            elif later is not None:
+                where = f"points at {now} until the server has loaded {later}"
+            else:
+                where = f"points at {now} now"
+            _LOG.warning(
+                "%s: '%s' pointed at version %d, which is gone: deleted by a publication "
+                "(export.keep), or rolled back. It %s. Move it with --label %s:%s=VERSION.",
+                name,
+                label,
+                version,
+                where,
+                name,
+                label,
+            )
 
 
 def _loaded(server: str, models: Collection[str]) -> dict[str, list[int]]:

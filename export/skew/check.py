@@ -18,6 +18,7 @@ from export.skew.remote_model import RemoteModel
 from export.skew.replay import SkewReplay
 from export.skew.report import SkewReport
 from export.skew.served_model import ServedModel
+from export.version_folders import version_folders
 from lfm4ads_tf.analysis.feature_drift import FeatureDrift, feature_drift
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.data.cache import EncodedCache
@@ -117,14 +118,15 @@ def newest_export(run: Run, scenario: str | None) -> Path:
     """
     name = "foundation" if scenario is None else f"ranker_{file_name(scenario)}"
     folder = run.exports / name
-    versions = [p for p in folder.glob("*") if p.name.isdigit() and (p / "saved_model.pb").exists()]
-    if not versions:
+    found = version_folders(folder)
+    served = [version for version in found if (found[version] / "saved_model.pb").exists()]
+    if not served:
         raise UserError(
             f"The run has no export of '{name}' yet.",
             received=str(folder),
             fix="make it with `train.py export`",
         )
-    return max(versions, key=lambda version: int(version.name))
+    return found[max(served)]
 
 
 def _offline(run: Run, scenario: str | None, logged: LoggedRows) -> OfflineRows:

@@ -30,8 +30,8 @@ from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.progress import Progress
 
 _BATCH = 512
-_SCENARIO = "the scenario"
-_SCENARIO_OUTPUT = "scenario_index"
+# what the heads are chosen by: name -> output of `encode`, part of the encoded rows
+_KEYS = {"the scenario": ("scenario_index", "scenario"), "the branch": ("branch_index", "branch")}
 
 
 @dataclass
@@ -96,12 +96,12 @@ class SkewReplay:
                 progress.advance(rows.stop - rows.start)
 
     def features(self, cause: str) -> list[SkewComparison]:
-        """Features in the spec's order, then representations and the scenario.
+        """Features in the spec's order, then representations, the scenario and the branch.
 
         Args:
             cause: What a difference comes from that the raw values do not explain.
         """
-        order = [*self._side.features, *self._side.representations, _SCENARIO]
+        order = [*self._side.features, *self._side.representations, *_KEYS]
         return [
             self._comparison(self._tallies[name], self._reason(self._tallies[name], cause))
             for name in order
@@ -151,11 +151,14 @@ class SkewReplay:
                 self._note_bag(name, rows, answer, weights)
         for name, values in self._side.representations.items():
             answer = _output(served, request_name(name), where, rows)
-            self._note_numbers(name, "representation", rows, values[rows, :-1], answer, TOLERANCE)
-        if _SCENARIO_OUTPUT in served:
-            ids = encoded["scenario"][rows]
-            answer = _output(served, _SCENARIO_OUTPUT, where, rows)
-            self._note_ids(_SCENARIO, rows, ids[:, np.newaxis], answer[:, np.newaxis])
+            # a lookup in the export has the type of its tables
+            allowed = max(TOLERANCE, self._tolerance)
+            self._note_numbers(name, "representation", rows, values[rows, :-1], answer, allowed)
+        for name, (output, part) in _KEYS.items():
+            if output in served:
+                ids = encoded[part][rows]
+                answer = _output(served, output, where, rows)
+                self._note_ids(name, rows, ids[:, np.newaxis], answer[:, np.newaxis])
 
     def _compare_scores(self, rows: slice, served: Outputs, where: str) -> None:
         for t, task in enumerate(self._side.encoder.layout.tasks):
@@ -254,7 +257,7 @@ class SkewReplay:
         )
 
     def _kind(self, name: str) -> str:
-        return "scenario" if name == _SCENARIO else self._spec.features[name].kind
+        return "key" if name in _KEYS else self._spec.features[name].kind
 
     def _reason(self, tally: _Tally, cause: str) -> str:
         """Why the first differing row may differ."""
@@ -262,7 +265,7 @@ class SkewReplay:
             return ""
         if tally.kind == "representation" and tally.name in self._logged.vectors:
             return "the log holds another vector than the representations at the end of training"
-        if tally.kind not in ("representation", "scenario"):
+        if tally.kind not in ("representation", "key"):
             for column in self._side.encoder.raw_columns_of(tally.name):
                 ours = _value(self._side.columns[column], tally.place)
                 theirs = _value(self._request[column], tally.place)

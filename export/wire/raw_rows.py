@@ -10,15 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from export.request_name import EXCLUDE
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.raw_types import RawType
 
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table"
 """A list of rows (column -> value), a mapping column -> values of all rows, or an Arrow table."""
-
-EXCLUDE = "exclude"
-"""Request column of a retrieval model: item keys that a user must not get."""
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.request_name import request_name
+from export.request_name import EXCLUDE, request_name
 from export.request_schema import RequestSchema
-from export.wire.raw_rows import EXCLUDE, RawRows, Rows, check_weights
+from export.wire.raw_rows import RawRows, Rows, check_weights
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.kinds import MultiFeature
@@ -52,7 +52,10 @@ class RequestBuilder:
         # Keys that no feature reads are asked for by a model that looks representations up.
         user, item = spec.keys.user, spec.keys.item
         known = {user: RawType("text"), item: RawType("text")}
-        known |= {**raw_types(spec), EXCLUDE: RawType("texts")}
+        known |= raw_types(spec)
+        # A retrieval model's own column, which rows may leave out; a spec's own has precedence.
+        self._optional = {EXCLUDE} & inputs.keys() - known.keys()
+        known |= dict.fromkeys(self._optional, RawType("texts"))
         self._sides: dict[str, str] = {**raw_sides(spec), user: "user", item: "item"}
         columns: dict[str, RawType] = {}
         left = dict(inputs)
@@ -141,7 +144,7 @@ class RequestBuilder:
         """Columns and representations, checked."""
         columns = {}
         for name, of in schema.columns.items():
-            if name == EXCLUDE and name not in rows.columns:
+            if name in self._optional and name not in rows.columns:
                 rows.columns[name] = [None] * rows.count
             columns[name] = rows.column(name, of, self._model)
         for name, feature in self._spec.features.items():

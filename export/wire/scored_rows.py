@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from export.request_name import EXCLUDE
 from export.request_schema import RequestSchema
-from export.wire.raw_rows import EXCLUDE
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import staged_file
 
@@ -45,8 +46,8 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     present = column_names(path, delimiter=spec.log.delimiter)
     wanted: dict[str, ColumnType] = {c: _TYPES[of.kind] for c, of in schema.columns.items()}
     wanted |= dict.fromkeys(schema.representations, "floats")
-    if EXCLUDE not in present:
-        wanted.pop(EXCLUDE, None)
+    if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
+        wanted.pop(EXCLUDE, None)  # the model's own, which a row may leave out
     missing = [c for c in wanted if c not in present]
     if missing:
         raise UserError(

@@ -96,8 +96,9 @@ def quantized(values: np.ndarray, sets: int) -> tuple[np.ndarray, np.ndarray]:
             "table_learning_rate or a clip_norm",
         )
     # the quotient in double precision: rounded to float32, it may fall to the other side of a half
-    cut = np.asarray(values, np.float64).reshape(len(values), sets, -1)  # (N, K, D)
-    largest = np.abs(cut).max(axis=2)  # (N, K)
+    dim = values.shape[1] // sets
+    cut = np.asarray(values, np.float64).reshape(len(values), sets, dim)  # (N, K, D)
+    largest = np.abs(cut).max(axis=2, initial=0.0)  # (N, K)
     scales = np.where(largest > 0, np.maximum(largest / LEVELS, _SMALLEST), 0.0)
     scales = scales.astype(np.float32)
     divisor = np.where(scales > 0, scales, 1.0).astype(np.float64)[:, :, np.newaxis]  # (N, K, 1)

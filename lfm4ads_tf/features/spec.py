@@ -273,6 +273,12 @@ def _check_references(spec: FeatureSpec) -> None:
             "The auxiliary rows form a scenario of their own, but the spec has no scenario key.",
             fix="add `scenario: <column>` under `keys`",
         )
+    for name in spec.tasks:
+        if "/" in name:
+            raise UserError(
+                f"The name of the task '{name}' contains a '/'.",
+                fix="rename it: exports have an output and a signature of its name",
+            )
     twice = [name for name in spec.signals if name in spec.tasks]
     if twice:
         raise UserError(

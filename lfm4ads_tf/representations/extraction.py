@@ -26,6 +26,7 @@ from lfm4ads_tf.representations.side_states import BRANCHES, Events, SideStates,
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
 _BATCH = 4096
+_TOWER_BATCH = 1024  # rows of a batch of `write_towers`, the last one filled up
 _SECONDS_PER_HOUR = 3600.0
 _AHEAD = 6  # pieces of work that may wait: bounds the activations held at a time
 
@@ -108,7 +109,10 @@ class Extraction:
         cache, trained = self.cache, state == "train"
         wanted = max(period + 1, cache.first_period) if trained else period + 1
         places = cache.ahead(wanted, daily=not trained)
-        data = batches(cache, places, _BATCH, ahead=True)
+        # On some processors the last bit of a product depends on the number of rows, and so a
+        # vector would on how many keys there are: all batches are of one size.
+        filled = np.resize(places, -(-len(places) // _TOWER_BATCH) * _TOWER_BATCH)
+        data = batches(cache, filled, _TOWER_BATCH, ahead=True)
         found = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
         where = self._where(period, state)
         active = cache.period[cache.ahead_row[places]] == period
@@ -116,7 +120,7 @@ class Extraction:
             codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
             keys, reverse = np.unique(codes[::-1], return_index=True)
             last = len(codes) - 1 - reverse  # places are in the rows' order
-            vectors = np.concatenate([pair[k] for pair in found])[last]
+            vectors = np.concatenate([pair[k] for pair in found])[last]  # last < len(places)
             of_period = active[last]
             for chosen, kind in ((of_period, state), (~of_period, "refresh")):
                 if chosen.any():

@@ -61,7 +61,7 @@ INDEXES: dict[str, Callable[[], Index]] = {"exact": exact, "ann": approximate}
 
 def export(world: Any, model: Any, index: Index, out: Path, name: str) -> Path:
     return export_model(
-        name,
+        f"retrieval_{name.rpartition('_')[2]}",
         model,
         world.encoder,
         out=out,

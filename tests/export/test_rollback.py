@@ -18,7 +18,7 @@ def model(tmp_path: Path) -> Path:
     for _ in range(3):
         staging = new_staging(folder)
         (staging / "saved_model.pb").write_text("graph", encoding="utf-8")
-        bless(staging, {"files": file_digests(staging)})
+        bless(staging, {"files": file_digests(staging)}, model="ranker")
         publish(staging, folder)
     return folder
 

@@ -17,8 +17,14 @@ from export.golden_rows import GoldenRows
 from export.prediction_serving import PredictionServing
 from export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.fitting import fit_encoding
+from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
+from lfm4ads_tf.transfer.token import TokenAdapter
 
 KINDS = ("foundation", "ranker_tab 1")
 TASKS = ["click", "like"]
@@ -71,9 +77,9 @@ def test_every_signature_gives_what_the_keras_model_gives(
                 assert np.array_equal(values, expected)
     classified = asked(loaded[kind], "classify", dict(requests["classify"].inputs))
     assert classified["classes"][3].tolist() == [b"click", b"like"]
-    np.testing.assert_array_equal(
-        classified["scores"], np.stack([classified["scores"][:, i] for i in (0, 1)], axis=1)
-    )
+    predicted = asked(loaded[kind], "predict", dict(requests["predict"].inputs))
+    together = np.stack([predicted[task] for task in TASKS], axis=1)
+    np.testing.assert_allclose(classified["scores"], together, rtol=0, atol=1e-6)
     for task in TASKS:
         regressed = asked(loaded[kind], f"regress_{task}", dict(requests["regress"].inputs))
         np.testing.assert_allclose(regressed["outputs"], scores[task], rtol=0, atol=1e-6)
@@ -171,8 +177,68 @@ def test_context_of_a_rank_request_may_have_one_row(world: Any, models: Any, loa
     with pytest.raises(tf.errors.InvalidArgumentError):
         asked(loaded[kind], "rank", wrong)
     two_users = {**request, "user_id": np.array([b"a", b"b"], object)}
-    with pytest.raises((tf.errors.InvalidArgumentError, ValueError, TypeError)):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected shape.*1"):
         asked(loaded[kind], "rank", two_users)
+
+
+@pytest.mark.parametrize("signature", ["predict", "rank"])
+@pytest.mark.parametrize("name", ["tags", "IR", "history", "price", "UR"])
+@pytest.mark.parametrize("rows", [1, 4, 15])
+def test_unequal_numbers_of_rows_are_refused(
+    signature: str, name: str, rows: int, world: Any, both_sides: Any
+) -> None:
+    """Some would be broadcast, some read past a row's end."""
+    model, requests = both_sides
+    request = dict(requests[signature])
+    of_user = name in ("history", "UR")
+    if signature == "rank" and of_user and rows == 1:
+        return  # that is what it must have
+    request[name] = np.resize(request[name], (rows, *request[name].shape[1:]))
+    if name == "tags":
+        weights = request["tag_weights"]
+        request["tag_weights"] = np.resize(weights, (rows, *weights.shape[1:]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="rows|expected shape"):
+        asked(model, signature, request)
+
+
+@pytest.fixture(scope="module")
+def both_sides(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A ranker that reads representations of user and item; its graph, not blessed."""
+    adapters = [GateAdapter(["UR", "IR"], seed=1), TokenAdapter(["UR", "IR"], units=[4], seed=1)]
+    model = DownstreamModel(
+        world.encoder.layout, world.network, world.embeddings(1), adapters=adapters, seed=5
+    )
+    rng = np.random.default_rng(6)
+    stored = {n: rng.normal(size=(9, 4)).astype(np.float32) for n in ("UR", "IR")}
+    for values in stored.values():
+        values[:, -1] = 1.0  # all are present
+    rows = GoldenRows.of(world.new_rows(9), world.encoder, stored)
+    model(rows.batch, training=False)
+    graph = PredictionServing(model, rows)
+    folder = tmp_path_factory.mktemp("both")
+    graph.write(folder)
+    requests = {r.signature: r for r in graph.golden(rows, graph.expected(rows))}
+    loaded = tf.saved_model.load(str(folder))
+    for signature in ("predict", "rank"):
+        found = asked(loaded, signature, dict(requests[signature].inputs))
+        for task in TASKS:
+            expected = requests[signature].expected[task]
+            np.testing.assert_allclose(found[task], expected, rtol=0, atol=1e-6)
+    return loaded, {name: dict(request.inputs) for name, request in requests.items()}
+
+
+def test_names_that_collide_in_encode_are_refused(world: Any) -> None:
+    raw = {**world.raw_spec, "features": dict(world.raw_spec["features"])}
+    raw["features"]["tags_weights"] = {"kind": "hashed", "owner": "item", "column": "brand"}
+    spec = parse_spec(raw)
+    columns = {name: world.samples[name] for name in world.samples.column_names}
+    rows = np.arange(world.samples.num_rows)
+    encoder = Encoder(spec, fit_encoding(spec, columns, rows, np.ones(len(rows), bool)))
+    model = FoundationModel(encoder.layout, world.network, world.embeddings(1))
+    golden = GoldenRows.of(world.samples, encoder, {})
+    graph = PredictionServing(model, golden)
+    with pytest.raises(UserError, match="'tags'.*'tags_weights'|'tags_weights'.*'tags'"):
+        graph.golden(golden, graph.expected(golden))
 
 
 def test_rank_runs_the_user_tower_on_one_row(world: Any, models: Any, exports: Path) -> None:
@@ -223,7 +289,12 @@ def test_encode_tells_what_each_feature_becomes(world: Any, loaded: Any) -> None
     assert found["tags_weights"].tolist() == [[0.5, 2.0]] and found["tags"].shape == (1, 2)
     assert found["scenario_index"].tolist() == [world.encoder.layout.scenarios.index("tab 1")]
     assert found["vector"].shape == (1, 2) and found["s"].shape == (1, 2)
-    assert set(found) == {*world.encoder.layout.features, "tags_weights", "scenario_index"}
+    assert set(found) == {
+        *world.encoder.layout.features,
+        "tags_weights",
+        "scenario_index",
+        "branch_index",
+    }
 
 
 # -- representations by key ------------------------------------------------------------------------
@@ -244,8 +315,10 @@ def test_a_lookup_gives_stored_vectors_and_zeros_for_cold_keys(storage: Any) -> 
     assert np.abs(found[[0, 3, 4], :-1] - vectors[[7, 299, 0]]).max() <= bound
 
 
-def test_a_lookup_without_any_key_is_cold() -> None:
-    lookup = RepresentationLookup("IR", pa.array([], pa.string()), np.zeros((0, 3), np.float32))
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_a_lookup_without_any_key_is_cold(storage: Any) -> None:
+    nothing = np.zeros((0, 3), np.float32)
+    lookup = RepresentationLookup("IR", pa.array([], pa.string()), nothing, storage)
     assert not lookup(tf.constant(["a", ""])).numpy().any()
 
 

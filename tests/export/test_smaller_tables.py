@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from export.merging import TOLERANCES
-from export.verify_child import TOLERANCE_CAPS, array_of
+from export.verify_child import array_of
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import ExportRefused
 
@@ -102,8 +102,3 @@ def test_weights_that_int8_cannot_keep_refuse_the_export(world: Any, tmp_path: P
     with pytest.raises(ExportRefused, match="'foundation' is refused: .*not finite.*inf"):
         world.export("foundation", model, tmp_path, config=ExportConfig(tables="int8"))
     assert not list((tmp_path / "foundation").glob("[0-9]*"))
-
-
-def test_the_blessing_knows_the_same_tolerances() -> None:
-    """It imports nothing of the package, so it has numbers of its own."""
-    assert TOLERANCE_CAPS == TOLERANCES

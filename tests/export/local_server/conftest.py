@@ -33,11 +33,15 @@ from export.warmup import WARMUP_FILE
 
 MakeVersion = Callable[..., Path]
 
-REAL = (
-    "no real TensorFlow Serving: neither is tensorflow_model_server on the PATH nor are "
-    "TF_SERVING_GRPC, TF_SERVING_REST and TF_SERVING_MODEL_BASE set; this check ran against the "
-    "local server only"
-)
+GIVEN = [os.environ.get(f"TF_SERVING_{name}") for name in ("GRPC", "REST", "MODEL_BASE")]
+BINARY = shutil.which("tensorflow_model_server")
+SERVERS = ["local", "real"] if all(GIVEN) or BINARY else ["local"]
+
+
+@pytest.fixture
+def servers() -> list[str]:
+    """The servers that `target` stands for: `local`, and `real` where there is one."""
+    return SERVERS
 
 
 class ToyModel(tf.Module):
@@ -257,28 +261,24 @@ def local_target(
 def real_target(
     make_version: MakeVersion, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
-    """A given server that runs elsewhere, else one started here, else a skip that says so."""
-    given = [os.environ.get(f"TF_SERVING_{k}") for k in ("GRPC", "REST", "MODEL_BASE")]
-    binary = shutil.which("tensorflow_model_server")
-    if not all(given) and binary is None:
-        pytest.skip(REAL)
+    """A given server that runs elsewhere, else one started here."""
     base = tmp_path_factory.mktemp("real")
-    if all(given):
-        base = Path(str(given[2])) / f"lfm4ads_contract_{os.getpid()}"
+    if all(GIVEN):
+        base = Path(str(GIVEN[2])) / f"lfm4ads_contract_{os.getpid()}"
         base.mkdir()
     (base / "toy").mkdir()
     for version in (1, 2):
         make_version(base / "toy", version, float(version))
     try:
-        if all(given):
-            grpc_address, rest_address = str(given[0]), str(given[1]).rstrip("/")
+        if all(GIVEN):
+            grpc_address, rest_address = str(GIVEN[0]), str(GIVEN[1]).rstrip("/")
             if "://" not in rest_address:
                 rest_address = f"http://{rest_address}"
             with open_channel(grpc_address) as channel:
                 _load_toy(channel, base)
                 yield Target(grpc_address, rest_address, channel, real=True)
         else:
-            yield from _started(str(binary), base)
+            yield from _started(str(BINARY), base)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
@@ -350,7 +350,7 @@ def _await_available(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("tensorflow_model_server did not become ready")
 
 
-@pytest.fixture(params=["local", "real"])
+@pytest.fixture(params=SERVERS)
 def target(request: pytest.FixtureRequest) -> Target:
     """The local server, and the real one where there is one."""
     found: Target = request.getfixturevalue(f"{request.param}_target")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,26 @@ def test_labels_of_an_earlier_kit_move_in_two_steps_and_back_after_a_rollback(
     assert list(of.model_version_policy.specific.versions) == [1]
     assert dict(of.version_labels) == {"canary": 1, "stable": 1}
     assert kit.stat().st_ino == inode  # containers that have the folder mounted see the change
+
+
+def test_a_label_whose_version_was_deleted_is_kept_and_a_warning_says_so(
+    exports: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kit = tmp_path / "kit"
+    write_kit(exports, kit)
+    for version in (2, 3, 4):
+        add_version(exports, "foundation", version)
+    write_kit(exports, kit)
+    assert not caplog.text
+    shutil.rmtree(exports / "foundation" / "1")
+    write_kit(exports, kit)
+    assert dict(config_of(kit)["foundation"].version_labels) == {"canary": 4, "stable": 3}
+    assert "foundation: 'stable' pointed at version 1, which is gone" in caplog.text
+    assert "It points at 3 now. Move it with --label foundation:stable=VERSION." in caplog.text
+    caplog.clear()
+    write_kit(exports, kit)
+    assert not caplog.text
+    assert dict(config_of(kit)["foundation"].version_labels) == {"canary": 4, "stable": 3}
 
 
 def test_labels_move_when_the_server_says_that_it_has_loaded(

@@ -59,6 +59,7 @@ class FakeModel:
                     outputs[f"{request_name(name)}_weights"] = weights.to_tensor(0.0).numpy()
             outputs["UR"] = raw["UR"].numpy()
             outputs["scenario_index"] = encoded["scenario"].numpy()
+            outputs["branch_index"] = encoded["branch"].numpy()
         self._change(outputs)
         return outputs
 
@@ -115,7 +116,7 @@ def _differing(found: dict[str, SkewComparison]) -> list[str]:
 
 def test_every_kind_of_feature_is_compared_and_equal(replayed: Any, ads: Any) -> None:
     found, replay = replayed()
-    assert list(found) == [*ads.spec.features, "UR", "the scenario"]
+    assert list(found) == [*ads.spec.features, "UR", "the scenario", "the branch"]
     assert _differing(found) == []
     assert all(c.rows == ROWS for c in found.values())
     assert [c.differing for c in replay.scores()] == [0, 0]
@@ -135,6 +136,7 @@ def test_every_kind_of_feature_is_compared_and_equal(replayed: Any, ads: Any) ->
         ("segment_brand", "segment_brand", 2, 1),
         ("UR", "UR", 4, 1.0),
         ("the scenario", "scenario_index", 6, 1),
+        ("the branch", "branch_index", 9, 1),
     ],
 )
 def test_a_change_of_one_output_is_found_in_its_feature_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ import tensorflow as tf
 from export.request_name import request_name
 from export.request_schema import RequestSchema
 from export.wire.request_builder import RequestBuilder
+from export.wire.scored_rows import read_rows
 from export.wire.serving_error import ServingError
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
+from lfm4ads_tf.features.spec import parse_spec
 from lfm4ads_tf.representations.names import is_item_side
 
 World = Any  # of conftest.py
@@ -248,6 +252,21 @@ def test_excluded_items_are_optional(world: World) -> None:
     rows = [{"age": 30, "exclude": ["i1", "i2"]}, {"age": 40, "exclude": None}]
     assert builder.examples(rows) == part.examples(some, {})
     assert builder.tensors(rows)["exclude"].tolist() == [[b"i1", b"i2"], [b"", b""]]
+
+
+def test_a_column_of_the_spec_may_be_called_exclude(world: World, tmp_path: Path) -> None:
+    features = {**world.raw_spec["features"], "exclude": {"kind": "numeric", "owner": "item"}}
+    spec = parse_spec({**world.raw_spec, "features": features})
+    part = RequestSchema({"exclude": RawType("number")}, {})
+    builder = RequestBuilder(spec, signatures_of(part), "the model 'm'")
+    assert builder.schema.columns == part.columns
+    expected = part.examples({"exclude": np.array([0.5, np.nan])}, {})
+    assert builder.examples([{"exclude": 0.5}, {"exclude": None}]) == expected
+    with pytest.raises(ServingError, match="lack the column 'exclude'"):
+        builder.examples([{"item_id": "i"}])
+    (tmp_path / "rows.csv").write_text("item_id\ni\n")
+    with pytest.raises(UserError, match="lack the column 'exclude'"):
+        read_rows(tmp_path / "rows.csv", spec, builder.schema)
 
 
 def test_a_key_that_no_feature_reads_is_asked_for_by_a_lookup(world: World) -> None:

@@ -51,9 +51,17 @@ class Evaluation:
             tables: Type of the export's tables.
 
         Raises:
-            ExportRefused: The trained model does not give the evaluation's scores, or smaller
+            ExportRefused: The trained model gives NaN, or not the evaluation's scores, or smaller
                 tables change them by more than the tolerance.
         """
+        for name, values in trained.items():
+            bad = np.isnan(values) if values.dtype == np.float32 else np.zeros(values.shape, bool)
+            if bad.any():
+                row = int(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0])
+                raise ExportRefused(
+                    f"the trained model gives NaN as '{name}', first for sample {row}: one of its "
+                    f"weights is not finite"
+                )
         rows = 0
         scores = {name: values.copy() for name, values in served.items()}
         for task, values in evaluated.items():

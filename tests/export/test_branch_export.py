@@ -17,7 +17,7 @@ from lfm4ads_tf.features.row_sets import RowSet
 from lfm4ads_tf.models.foundation import FoundationModel
 
 
-def test_a_request_is_scored_by_its_own_branch(world: Any, tmp_path: Path) -> None:
+def test_a_request_is_scored_by_its_own_branch(world: Any, tmp_path: Path, unproven: None) -> None:
     # No feature reads `place`: the request holds it for the sake of the branch.
     spec = world.spec.model_copy(update={"ads": RowSet(by="place", values=[1, "feed"])})
     places = np.array(["1", "feed", "home", None, "2"], object)

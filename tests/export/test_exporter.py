@@ -156,9 +156,7 @@ def test_a_model_with_nan_is_refused_and_leaves_nothing(
     before = bias.numpy()
     bias.assign(np.full_like(before, np.nan))
     try:
-        with pytest.raises(
-            ExportRefused, match="'user_tower' is refused: .*user_tower_1/bias' holds NaN"
-        ):
+        with pytest.raises(ExportRefused, match="'user_tower' is refused: .*NaN.*representation"):
             world.export("user_tower", models["user_tower"], tmp_path)
     finally:
         bias.assign(before)

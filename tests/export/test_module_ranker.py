@@ -32,7 +32,7 @@ def stored(rows: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def test_a_module_ranker_asks_for_what_it_reads_and_scores_as_the_keras_model(
-    world: Any, tmp_path: Path
+    world: Any, tmp_path: Path, unproven: None
 ) -> None:
     whole = world.encoder.layout
     layout = whole.without(OMITTED)

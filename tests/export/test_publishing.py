@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from export.publishing import (
     rolled_back_versions,
     versions,
 )
+from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +46,7 @@ def staged(folder: Path, text: str = "weights") -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model with the versions 1, 2 and 3."""
-    folder = tmp_path / "model"
+    folder = tmp_path / "m"
     for _ in range(3):
         publish(staged(folder), folder)
     return folder
@@ -93,6 +95,17 @@ def add_file(staging: Path) -> None:
     (staging / "variables" / "more").write_text("", encoding="utf-8")
 
 
+def link_file(staging: Path) -> None:
+    """What the link points at is the same: it may not stay so."""
+    elsewhere = staging.parents[1] / "data"
+    (staging / "variables" / "data").rename(elsewhere)
+    (staging / "variables" / "data").symlink_to(elsewhere)
+
+
+def link_folder(staging: Path) -> None:
+    (staging / "assets").symlink_to(staging / "variables")
+
+
 def edit(staging: Path, **changes: object) -> None:
     path = staging / BLESSING_FILE
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
@@ -107,6 +120,16 @@ UNBLESSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "changed": (change_weights, "^the file 'variables/data' has changed since it was blessed$"),
     "removed": (remove_weights, "^the file 'variables/data' that was blessed is missing$"),
     "added": (add_file, "^the file 'variables/more' was not there when it was blessed$"),
+    "link": (link_file, "^'variables/data' is a symbolic link; a version holds its files itself$"),
+    "link to a folder": (link_folder, "^'assets' is a symbolic link; "),
+    "another model's": (
+        lambda staging: edit(staging, model="n"),
+        "^its blessing.json is that of the model 'n', not of 'm'$",
+    ),
+    "nobody's": (
+        lambda staging: edit(staging, model=None),
+        "^its blessing.json is that of the model 'None', not of 'm'$",
+    ),
 }
 
 
@@ -124,11 +147,11 @@ def test_no_number_is_used_twice(model: Path) -> None:
     assert roll_back(model, 1) == [2, 3]
     assert next_version(model) == 4
     staging = staged(model)
-    with pytest.raises(UserError, match="Version 3 of 'model' exists already"):
+    with pytest.raises(UserError, match="Version 3 of 'm' exists already"):
         publish(staging, model, 3)
     assert publish(staging, model, keep=1) == model / "4"
     assert names(model) == ["4"]  # the rolled back ones are older than what is kept
-    with pytest.raises(UserError, match="Version 2 of 'model' comes too late"):
+    with pytest.raises(UserError, match="Version 2 of 'm' comes too late"):
         publish(staged(model), model, 2)
 
 
@@ -151,11 +174,11 @@ def test_a_version_that_cannot_be_deleted_does_not_undo_the_new_one(
     staging = staged(model)
     monkeypatch.setattr(publishing.shutil, "rmtree", fail)
     assert publish(staging, model, keep=3) == model / "4"
-    assert versions(model) == [2, 3, 4] and "version 1 of model is not deleted" in caplog.text
+    assert versions(model) == [2, 3, 4] and "version 1 of m is not deleted" in caplog.text
 
 
 def test_publishing_at_once_gives_each_a_number_of_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
+    folder = tmp_path / "m"
     folder.mkdir()
     stagings = []
     for i in range(8):
@@ -188,7 +211,7 @@ def test_a_killed_export_leaves_no_version_and_the_next_one_cleans_up(model: Pat
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == b"written\n"
-    running = f".staging-4-{writer.pid}"
+    running = f".staging-4-{socket.gethostname()}-{writer.pid}"
     clear_leftovers(model)
     assert names(model) == [running, "1", "2", "3"]  # a running one keeps its folder
     writer.send_signal(signal.SIGKILL)
@@ -198,6 +221,59 @@ def test_a_killed_export_leaves_no_version_and_the_next_one_cleans_up(model: Pat
     assert versions(model) == [1, 2, 3]
     new_staging(model).rmdir()
     assert names(model) == ["1", "2", "3"]
+
+
+def test_another_hosts_export_is_left_alone_for_a_day(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = 999_999_999  # no process has this number
+    mine = model / f".staging-4-{socket.gethostname()}-{gone}"
+    others = [model / f".staging-4-an-other.host-{gone}", model / f".deleted-1-other-{os.getpid()}"]
+    for folder in (mine, *others):
+        folder.mkdir()
+    clear_leftovers(model)
+    assert not mine.exists() and all(folder.exists() for folder in others)
+    now = time.time()
+    monkeypatch.setattr(publishing.time, "time", lambda: now + 23 * 3600)
+    clear_leftovers(model)
+    assert all(folder.exists() for folder in others)
+    monkeypatch.setattr(publishing.time, "time", lambda: now + 25 * 3600)
+    clear_leftovers(model)
+    assert names(model) == ["1", "2", "3"]
+
+
+def test_a_version_of_another_model_is_not_taken_up(model: Path) -> None:
+    """A copied folder, or a renamed one, brings its blessing along."""
+    other = model.rename(model.with_name("n"))
+    with pytest.raises(ExportRefused, match="version 2 cannot be served: .* model 'm', not of 'n'"):
+        roll_back(other)
+    (other / "3").rename(other / "rolled-back-3")
+    with pytest.raises(ExportRefused, match="version 3 cannot be served: .* model 'm', not of 'n'"):
+        restore(other, 3)
+    assert names(other) == ["1", "2", "rolled-back-3"]
+    assert read_blessing(other / "1")["model"] == "m"
+
+
+def test_versions_are_folders_with_ascii_digits(tmp_path: Path) -> None:
+    for name in (
+        "10",
+        "9",
+        "007",
+        "7",
+        "\u00b2",
+        "+4",
+        "-1",
+        "1.0",
+        "rolled-back-12",
+        ".staging-13",
+    ):
+        (tmp_path / name).mkdir()
+    (tmp_path / "11").touch()
+    found = version_folders(tmp_path)
+    assert list(found.items()) == [(n, tmp_path / str(n)) for n in (7, 9, 10)]
+    assert version_folders(tmp_path, "rolled-back-") == {12: tmp_path / "rolled-back-12"}
+    assert versions(tmp_path) == [7, 9, 10] and next_version(tmp_path) == 13
+    assert version_folders(tmp_path / "absent") == {}
 
 
 _EXPORTER = """
@@ -257,11 +333,9 @@ def test_the_newest_leaves_last(model: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_cannot_be_rolled_back_is_said(model: Path) -> None:
-    with pytest.raises(
-        UserError, match="no version 9 of 'model' in service.\nReceived: .* 1, 2, 3"
-    ):
+    with pytest.raises(UserError, match="no version 9 of 'm' in service.\nReceived: .* 1, 2, 3"):
         roll_back(model, 9)
-    with pytest.raises(UserError, match="Version 9 of 'model' was not rolled back"):
+    with pytest.raises(UserError, match="Version 9 of 'm' was not rolled back"):
         restore(model, 9)
     remove_blessing(model / "2")
     with pytest.raises(ExportRefused, match="version 2 cannot be served: there is no blessing"):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from export.spec_check import check_against_spec
-from lfm4ads_tf.errors import ExportRefused
+from export.spec_check import check_against_spec, read_spec
+from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.spec import parse_spec
 
 
@@ -28,12 +29,124 @@ def test_every_kind_fits_its_own_spec(kind: str, exports: Path, world: Any) -> N
     check_against_spec(contract, world.spec)
 
 
-def test_a_retrieval_has_a_column_of_its_own(exports: Path, world: Any) -> None:
-    contract = contract_of(exports, "user_tower")
+def as_retrieval(contract: dict[str, Any]) -> dict[str, Any]:
+    """The contract of a retrieval whose query is this tower."""
+    ends = contract["signatures"]["predict"]["inputs"]
+    ends["exclude"] = {"dtype": "string", "shape": [None, None]}
     contract["columns"]["exclude"] = "texts"
-    check_against_spec({**contract, "kind": "retrieval_ann"}, world.spec)
+    return {**contract, "kind": "retrieval_ann"}
+
+
+def test_a_retrieval_has_a_column_of_its_own(exports: Path, world: Any) -> None:
+    contract = as_retrieval(contract_of(exports, "user_tower"))
+    check_against_spec(contract, world.spec)
     with pytest.raises(ExportRefused, match="asks for the column 'exclude'"):
+        check_against_spec({**contract, "kind": "user_tower"}, world.spec)
+
+
+def test_only_a_projection_asks_for_no_column(exports: Path, world: Any) -> None:
+    contract = as_retrieval(contract_of(exports, "user_tower"))
+    contract["columns"] = {"exclude": "texts"}
+    predict = contract["signatures"]["predict"]["inputs"]
+    for name in predict.keys() - {"exclude"}:
+        del predict[name]
+    with pytest.raises(ExportRefused, match="asks for no column of the spec 'example'"):
         check_against_spec(contract, world.spec)
+    contract["representations"]["UR"] = 3
+    with pytest.raises(ExportRefused, match=r"inputs \['exclude'\], .* are \['UR', 'exclude'\] in"):
+        check_against_spec(contract, world.spec)
+    predict["UR"] = {"dtype": "float32", "shape": [None, 3]}
+    check_against_spec(contract, world.spec)
+    with pytest.raises(ExportRefused, match="asks for no column of the spec 'example'"):
+        check_against_spec({**contract, "kind": "user_tower", "columns": {}}, world.spec)
+
+
+def drop_column(contract: dict[str, Any], column: str = "weekday") -> None:
+    """As if no column of this name had ever been read."""
+    del contract["columns"][column], contract["signatures"]["predict"]["inputs"][column]
+
+
+def drop_input(contract: dict[str, Any]) -> None:
+    del contract["signatures"]["predict"]["inputs"]["s_dot_rate"]
+
+
+def raw_name(contract: dict[str, Any]) -> None:
+    inputs = contract["signatures"]["predict"]["inputs"]
+    inputs["s.rate"] = inputs.pop("s_dot_rate")
+
+
+def other_dtype(contract: dict[str, Any]) -> None:
+    contract["signatures"]["predict"]["inputs"]["weekday"]["dtype"] = "int32"
+
+
+def other_width(contract: dict[str, Any]) -> None:
+    contract["signatures"]["predict"]["inputs"]["vector"]["shape"] = [None, 3]
+
+
+def any_rank(contract: dict[str, Any]) -> None:
+    contract["signatures"]["predict"]["inputs"]["vector"]["shape"] = None
+
+
+def more_outputs(contract: dict[str, Any]) -> None:
+    outputs = contract["signatures"]["serving_default"]["outputs"]
+    outputs["share"] = outputs["like"]
+
+
+INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "column": (drop_column, "does not ask for the column 'weekday', which the spec 'example' r"),
+    "scenario": (lambda c: drop_column(c, "tab"), "does not ask for the column 'tab', which the"),
+    "input": (drop_input, r"'predict' has the inputs .*'s_dot_count', 'segments'.* but the col"),
+    "name": (raw_name, r"'predict' has the inputs .*'s.rate', .* are .*'s_dot_rate', .* in a req"),
+    "dtype": (other_dtype, r"'weekday' of 'predict' is int32 \[None\], by .* it is int64 \[None\]"),
+    "width": (other_width, r"'vector' of 'predict' is float32 \[None, 3\], .* float32 \[None, 2\]"),
+    "rank": (any_rank, r"'vector' of 'predict' is float32 None, .* float32 \[None, 2\]"),
+    "output": (
+        more_outputs,
+        r"'serving_default' has the outputs \['click', 'like', 'share'\], the",
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", INCONSISTENT)
+def test_a_foundation_asks_for_all_and_gives_the_tasks(
+    cause: str, exports: Path, world: Any
+) -> None:
+    edit, message = INCONSISTENT[cause]
+    contract = contract_of(exports, "foundation")
+    edit(contract)
+    with pytest.raises(ExportRefused, match=message):
+        check_against_spec(contract, world.spec)
+
+
+def test_the_column_that_tells_the_ads_is_demanded(exports: Path, world: Any) -> None:
+    contract = contract_of(exports, "foundation")
+    spec = parse_spec({**world.raw_spec, "ads": {"by": "place", "values": ["feed"]}})
+    with pytest.raises(ExportRefused, match="does not ask for the column 'place'"):
+        check_against_spec(contract, spec)
+
+
+def test_a_ranker_may_leave_features_out_in_all_its_signatures(exports: Path, world: Any) -> None:
+    contract = contract_of(exports, "ranker_tab 1")
+    drop_column(contract)
+    with pytest.raises(ExportRefused, match="'rank' has the inputs .*'weekday'"):
+        check_against_spec(contract, world.spec)
+    del contract["signatures"]["rank"]["inputs"]["weekday"]
+    check_against_spec(contract, world.spec)
+    contract["signatures"]["rank"]["inputs"]["UR"]["shape"] = [None, 3]  # rows are not its matter
+    check_against_spec(contract, world.spec)
+    contract["signatures"]["rank"]["inputs"]["UR"]["shape"] = [None, 4]
+    with pytest.raises(ExportRefused, match="'UR' of 'rank' is float32"):
+        check_against_spec(contract, world.spec)
+
+
+def test_a_spec_is_read_alone_or_from_a_run(world: Any, tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    for held in (world.raw_spec, {"seed": 3, "spec": world.raw_spec}):
+        path.write_text(yaml.safe_dump(held), encoding="utf-8")
+        assert read_spec(path) == world.spec
+    path.write_text(yaml.safe_dump({"seed": 3}), encoding="utf-8")
+    with pytest.raises(UserError, match="features"):
+        read_spec(path)
 
 
 def without_brand(raw: dict[str, Any]) -> None:

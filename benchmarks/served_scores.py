@@ -36,12 +36,17 @@ from export.exporter import export_model
 from export.golden_rows import encoded_batch
 from export.local_server.server import LocalServer
 from export.merging import TOLERANCES
+from export.representation_lookup import RepresentationLookup
 from export.request_schema import RequestSchema
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
+from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.metrics import auc
+from lfm4ads_tf.pipeline.extract import open_store
+from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.run import Run
 
 _EVALUATED = 0.7  # share of the rows that stay as they were evaluated
 _CHUNK = 512  # rows of a request
@@ -70,14 +75,16 @@ def changed_rows(subject: Subject, seed: int = 0) -> tuple[Subject, dict[str, np
     }
     spec = subject.encoder.spec
     columns: dict[str, Any] = {}
-    for name, of in subject.encoder.raw_types.items():
+    keys = (spec.keys.user, spec.keys.item)
+    types = {**dict.fromkeys(keys, RawType("text")), **subject.encoder.raw_types}
+    for name, of in types.items():
         values = raw_values.column_of(subject.columns, name)
         lists = of.kind in ("texts", "numbers")
         if lists and isinstance(values, tuple):
             flat, splits = values
             values = pa.ListArray.from_arrays(pa.array(splits, pa.int32()), pa.array(flat))
         held = (pa.array(values) if not isinstance(values, pa.Array) else values).to_pylist()
-        if name in (spec.keys.user, spec.keys.item):
+        if name in keys:
             for row in parts["unseen ids"]:
                 held[row] = f"unseen {row}"
         elif not of.kind == "numbers":  # weights go with their lists
@@ -97,7 +104,10 @@ def changed_rows(subject: Subject, seed: int = 0) -> tuple[Subject, dict[str, np
         lengths = [len(v or []) for v in columns[column].to_pylist()]
         held = [(v or [])[:n] for v, n in zip(columns[name].to_pylist(), lengths, strict=True)]
         columns[name] = pa.array(held, pa.list_(pa.float32()))
-    return replace(subject, columns=columns), parts
+    vectors = {name: values.copy() for name, values in subject.vectors.items()}
+    for values in vectors.values():
+        values[parts["unseen ids"]] = 0.0  # nothing is stored for these keys
+    return replace(subject, columns=columns, vectors=vectors), parts
 
 
 def offline_scores(subject: Subject) -> np.ndarray:
@@ -119,7 +129,10 @@ def served_scores(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name of the way and scores (N, T), way by way."""
     contract = json.loads((version / "assets.extra" / "contract.json").read_text("utf-8"))
-    types = {column: subject.encoder.raw_types[column] for column in contract["columns"]}
+    types = {
+        column: subject.encoder.raw_types.get(column, RawType("text"))  # keys may be asked for too
+        for column in contract["columns"]
+    }
     schema = RequestSchema(types, contract["representations"])
     examples = np.array(schema.examples(subject.columns, subject.vectors), object)
     tensors = schema.tensors(subject.columns, subject.vectors)
@@ -165,13 +178,27 @@ def served_scores(
             yield f"{way}, Classify", joined(lambda at, c=client: c.classify(_rows(subject, at)))
 
 
+def lookups(run: Run, subject: Subject) -> dict[str, RepresentationLookup]:
+    """Tables of what the subject reads of stored representations, at the end of training."""
+    store = open_store(run, run.config.seed)
+    return {name: RepresentationLookup(name, *store.frozen(name)) for name in subject.vectors}
+
+
 def measure(
     subject: Subject,
     *,
     storages: tuple[ServedStorage, ...] = STORAGES,
+    tables: Mapping[str, RepresentationLookup] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Largest differences of every way to the evaluation and the Keras model.
+
+    Args:
+        subject: A trained model with its test rows.
+        storages: Types of the tables.
+        tables: Representations by key; where there are some, an export that looks them up is asked
+            as well, as `float32, lookup`.
+        say: Is told what comes next.
 
     Returns:
         `rows` by change; `offline`, the Keras model's largest difference to the evaluation; by type
@@ -190,8 +217,12 @@ def measure(
         "offline": float(np.abs(offline[kept] - subject.evaluated[kept]).max()),
         "tables": {},
     }
-    for storage in storages:
-        say(f"exporting {subject.kind} with {storage} tables")
+    plans: list[tuple[str, ServedStorage, Mapping[str, RepresentationLookup]]]
+    plans = [(storage, storage, {}) for storage in storages]
+    if tables:
+        plans.append(("float32, lookup", "float32", tables))
+    for name, storage, held in plans:
+        say(f"exporting {subject.kind}, {name}")
         with tempfile.TemporaryDirectory() as folder:
             version = export_model(
                 subject.kind,
@@ -203,6 +234,7 @@ def measure(
                 representations=subject.stored,
                 config=ExportConfig(tables=storage),
                 rebuild=subject.rebuild,
+                lookups=held,
             )
             differences: dict[str, dict[str, float]] = {}
             deltas: dict[str, float] = dict.fromkeys(subject.tasks, 0.0)
@@ -215,7 +247,7 @@ def measure(
                     for task, value in _aucs(subject, scores, kept).items():
                         if value is not None and base[task] is not None:
                             deltas[task] = max(deltas[task], abs(value - base[task]))
-        result["tables"][storage] = {
+        result["tables"][name] = {
             "tolerance": TOLERANCES[storage],
             "differences": differences,
             "auc_evaluated": base,
@@ -283,7 +315,8 @@ def main(arguments: list[str] | None = None) -> int:
         subject = trained_subject(
             options.out, options.model, data_dir=options.data_dir, rows=options.rows
         )
-        result = measure(subject)
+        tables = lookups(open_run(options.out), subject) if subject.vectors else None
+        result = measure(subject, tables=tables)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -74,7 +74,7 @@ def _side_by_side(folder: Path) -> bool:
     may not want in memory twice.
     """
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return len(os.sched_getaffinity(0)) > 1 and held <= _SMALL_BYTES
+    return (os.cpu_count() or 1) > 1 and held <= _SMALL_BYTES
 
 
 def _in_clean_process(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:

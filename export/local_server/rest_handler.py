@@ -52,6 +52,9 @@ _HTTP_CODES = {
 }  # all others: 500
 
 
+_MAX_MESSAGE = 1024
+
+
 @dataclass(frozen=True)
 class RestAnswer:
     """What goes back to a REST client."""
@@ -175,4 +178,6 @@ def _json(message: Any) -> str:
 
 
 def _error(message: str) -> bytes:
+    if len(message) > _MAX_MESSAGE:  # an op quotes what it was fed, which may be long
+        message = f"{message[:_MAX_MESSAGE]}...TRUNCATED"
     return json.dumps({"error": message}).encode()

@@ -99,7 +99,7 @@ def out(tmp_path: Path) -> Path:
     }
     (version / "assets.extra").mkdir()
     (version / "assets.extra" / "contract.json").write_text(json.dumps(contract))
-    bless(version, {"files": file_digests(version)})
+    bless(version, {"files": file_digests(version)}, model="ranker_1")
     (out / "config.yaml").write_text(yaml.safe_dump({"spec": SPEC}))
     (out / "data").mkdir()
     hours = pa.array([1, 2, None, 4])

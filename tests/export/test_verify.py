@@ -547,6 +547,18 @@ def test_a_process_that_does_not_answer_is_refused(
         verify_export(tower)
 
 
+def test_both_processes_run_side_by_side_where_there_is_room(
+    tower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify.os, "cpu_count", lambda: 2)
+    assert verify._side_by_side(tower)
+    monkeypatch.setattr(verify, "_SMALL_BYTES", 1000)
+    assert not verify._side_by_side(tower)
+    monkeypatch.setattr(verify, "_SMALL_BYTES", 1 << 30)
+    monkeypatch.setattr(verify.os, "cpu_count", lambda: 1)
+    assert not verify._side_by_side(tower)
+
+
 def test_a_refusal_in_cpp_says_so(tower: Path) -> None:
     try:
         build_loader()

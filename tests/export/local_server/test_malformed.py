@@ -28,6 +28,7 @@ from tensorflow_serving.apis import (
 
 from export.local_server.messages import SerializedRequest
 from export.local_server.server import LocalServer
+from export.serving.model_config import ServedModel, render
 
 Code = grpc.StatusCode
 RANKER, FOUNDATION = "ranker_tab 1", "foundation"
@@ -405,7 +406,10 @@ class Requests:
             case "missing":
                 del columns[name]
             case "unknown":
-                columns[f"feature_{self.rng.integers(1000)}"] = columns[name]
+                # Of rows: more than the inputs in `inputs` is passed over, as by the real server.
+                rows = [{n: values[i] for n, values in columns.items()} for i in range(ROWS)]
+                rows[self.rng.integers(ROWS)][f"feature_{self.rng.integers(1000)}"] = 1.0
+                body = {"signature_name": "predict", "instances": rows}
             case "signature":
                 body["signature_name"] = self.pick(["nowhere", 3, None, ["predict"]])
             case "truncated":
@@ -454,8 +458,13 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(exports: Path, messages: Any) -> Iterator[Server]:
-    with LocalServer(exports=exports, file_system_poll_wait_seconds=0) as running:
+def server(
+    exports: Path, messages: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    config = tmp_path_factory.mktemp("malformed") / "models.config"
+    models = {name: ServedModel([1]) for name in (RANKER, FOUNDATION)}
+    config.write_text(render(models, str(exports)))
+    with LocalServer(model_config_file=config, file_system_poll_wait_seconds=0) as running:
         with messages.channel(running.grpc_address) as channel:
             yield Server(running.grpc_address, running.rest_address, channel)
 

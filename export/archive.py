@@ -58,8 +58,8 @@ def described_signatures(folder: Path) -> dict[str, dict[str, Any]]:
     """The signatures of a SavedModel as plain values.
 
     Returns:
-        Name -> `method`; `inputs` and `outputs`, each key -> `dtype` and `shape` with None for any
-        size.
+        Name -> `method`; `inputs` and `outputs`, each key -> `dtype` and `shape`, with None for any
+        size or any rank.
     """
     saved = saved_model_pb2.SavedModel.FromString((folder / _GRAPH).read_bytes())
     return {
@@ -74,7 +74,9 @@ def described_signatures(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _described(info: meta_graph_pb2.TensorInfo) -> dict[str, Any]:
-    shape = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
+    shape: list[int | None] | None = None  # of unknown rank
+    if not info.tensor_shape.unknown_rank:
+        shape = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
     return {"dtype": tf.as_dtype(info.dtype).name, "shape": shape}
 
 

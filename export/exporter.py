@@ -139,7 +139,7 @@ def export_model(
                 "tolerance": of.tolerance,
             },
         }
-        bless(staging, verify_export(staging), **about)
+        bless(staging, verify_export(staging, spec=encoder.spec), **about)
         return publish(staging, folder, version, config.keep)
     except ExportRefused as refused:
         raise ExportRefused(f"The export '{name}' is refused: {refused}") from refused

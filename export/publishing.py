@@ -25,7 +25,7 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.files import is_running
 
 _LOG = logging.getLogger(__name__)
-_ROLLED_BACK = "rolled-back-"
+ROLLED_BACK = "rolled-back-"
 _HIDDEN = (".staging-", ".deleted-")
 _OWNED = re.compile(r"\.[a-z]+-[^-]+(?:-(?P<host>.+))?-(?P<process>[0-9]+)")
 _ABANDONED_S = 24 * 3600
@@ -39,7 +39,7 @@ def versions(folder: Path) -> list[int]:
 
 def rolled_back_versions(folder: Path) -> list[int]:
     """Versions that were taken out of service and are kept, ascending."""
-    return list(version_folders(folder, _ROLLED_BACK))
+    return list(version_folders(folder, ROLLED_BACK))
 
 
 def next_version(folder: Path) -> int:
@@ -49,7 +49,7 @@ def next_version(folder: Path) -> int:
 
 def newest_version(folder: Path) -> Path | None:
     """Folder of the newest version that is or was in service, None if there is none."""
-    held = version_folders(folder) | version_folders(folder, _ROLLED_BACK)
+    held = version_folders(folder) | version_folders(folder, ROLLED_BACK)
     return held[max(held)] if held else None
 
 
@@ -174,7 +174,7 @@ def roll_back(folder: Path, to: int | None = None) -> list[int]:
         _checked(found[to], to)
         above = [version for version in found if version > to]
         for version in above:
-            os.rename(found[version], folder / f"{_ROLLED_BACK}{version}")
+            os.rename(found[version], folder / f"{ROLLED_BACK}{version}")
         _sync_folder(folder)
     return above
 
@@ -194,7 +194,7 @@ def restore(folder: Path, version: int) -> Path:
         UserError: It was not rolled back.
     """
     with _locked(folder):
-        held = version_folders(folder, _ROLLED_BACK)
+        held = version_folders(folder, ROLLED_BACK)
         if version not in held:
             raise UserError(
                 f"Version {version} of '{folder.name}' was not rolled back.",
@@ -218,7 +218,7 @@ def _checked(folder: Path, version: int) -> None:
 def _keep_newest(folder: Path, keep: int) -> None:
     """Deletes what is older than the newest versions; a version disappears by a rename first."""
     oldest = versions(folder)[-keep:][0]
-    for prefix in ("", _ROLLED_BACK):
+    for prefix in ("", ROLLED_BACK):
         for version, held in version_folders(folder, prefix).items():
             if version >= oldest:
                 continue

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import tf_keras
 
 from export.exporter import export_model
-from export.publishing import newest_version
+from export.publishing import ROLLED_BACK, newest_version
 from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import export_retrieval
 from lfm4ads_tf.embeddings.table_config import ServedStorage
@@ -96,7 +96,7 @@ class _Exports:
         if newest is None:
             return True
         made_from = _made_from(newest)
-        if made_from == source and not newest.name.isdigit():
+        if made_from == source and newest.name.startswith(ROLLED_BACK):
             _LOG.warning(
                 "%s is not exported again: this model was rolled back (%s); put it back with "
                 "python -m export.rollback --restore",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,6 @@ from export.local_server.model_version import ModelVersion, State
 from export.local_server.servable import Servable
 from export.local_server.serving_error import ServingError, invalid
 from export.version_folders import version_folders
-
-
-_NICENESS = int(os.environ.get("K_NICE", "10"))
 
 
 class ModelStore:
@@ -222,9 +217,13 @@ class ModelStore:
         version = ModelVersion(name, number, path, state=State.LOADING)
         with self._state:
             self._versions[name][number] = version
+        servable: Servable | None = None
         try:
-            servable = _loaded(path, gently=any(self.available().values()))
+            servable = Servable(path)
+            servable.warm_up()
         except Exception as error:  # whatever is wrong with it, the server goes on
+            if servable is not None:
+                servable.close()
             found = ServingError.of(error)
             with self._state:
                 version.files, version.error, version.state = files, found, State.END
@@ -251,35 +250,6 @@ class ModelStore:
         if not errors:
             errors = [f"no wanted version folder in '{model.base_path}'"]
         return f"{model.name}: {', '.join(errors)}"
-
-
-def _loaded(path: Path, *, gently: bool) -> Servable:
-    """A version, warmed up.
-
-    Args:
-        path: Version folder.
-        gently: Whether requests are answered at the same time. Optimising the graph for each
-            signature is seconds of computation, outside of Python's lock; on Linux a thread with a
-            lower priority does it, so that requests keep the processors.
-    """
-
-    def load() -> Servable:
-        servable = Servable(path)
-        try:
-            servable.warm_up()
-        except BaseException:
-            servable.close()
-            raise
-        return servable
-
-    def load_gently() -> Servable:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        return load()
-
-    if not gently or sys.platform != "linux":
-        return load()
-    with ThreadPoolExecutor(1, thread_name_prefix="loading") as thread:
-        return thread.submit(load_gently).result()
 
 
 def _files(folder: Path) -> frozenset[tuple[str, int, int]]:

@@ -85,8 +85,8 @@ def plan(
     for label, version in sorted(labels.items()):
         if version not in blessed:
             version = newest if label == CANARY else substitutes[label]
-        old = before.get(label)
-        if old in (None, version) or version in loaded:
+        old = before.get(label, version)
+        if old == version or version in loaded:
             held[label] = version
             continue
         waiting[label] = version

@@ -45,16 +45,36 @@ class FM(tf_keras.layers.Layer):
         """Pools all pairs of fields.
 
         Args:
-            fields: Field embeddings, one tensor (B, F_w, w) per width w.
+            fields: Field embeddings, one tensor (B, F_w, w) per width w. A group of one row, of
+                static size 1, stands for B equal ones; it is projected once and then joined to the
+                group of its width behind it, so that sums have the same order.
 
         Returns:
             z: (B, dim).
         """
         total = tf.zeros([], fields[0].dtype)
         squares = tf.zeros([], fields[0].dtype)
-        for group in fields:
+        waiting: list[tf.Tensor] = []
+        for group, following in zip(fields, [*fields[1:], None], strict=True):
             projection = self.projections.get(str(group.shape[-1]))
-            vectors = group if projection is None else projection(group)  # (B, F_w, dim)
+            waiting.append(group if projection is None else projection(group))  # (B, F_w, dim)
+            if group.shape[0] == 1 and following is not None:
+                if following.shape[-1] == group.shape[-1]:
+                    continue
+            vectors = _joined(waiting)  # (B, F_w, dim)
+            waiting = []
             total += tf.reduce_sum(vectors, axis=1)  # (B, dim)
             squares += tf.reduce_sum(tf.square(vectors), axis=1)  # (B, dim)
         return 0.5 * (tf.square(total) - squares)
+
+
+def _joined(groups: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Groups of 1 or B rows side by side, (B, F, w)."""
+    if len(groups) == 1:
+        return groups[0]
+    rows = tf.shape(groups[-1])[0]
+    repeated = [
+        tf.broadcast_to(group, [rows, *group.shape[1:]]) if group.shape[0] == 1 else group
+        for group in groups
+    ]
+    return tf.concat(repeated, axis=1)

@@ -21,7 +21,8 @@ class CandidateTowers:
         IR_n = ItemTower(item fields of row n)
 
     The user's fields are looked up once, and the user tower runs once, unless a gate of N rows
-    multiplies its fields.
+    multiplies its fields. Groups of fields are those of the user, of 1 row, and those of the
+    candidates, of N rows.
 
     Args:
         towers: The towers.
@@ -80,11 +81,13 @@ class CandidateTowers:
 
     @staticmethod
     def joined(user: TowerOutputs, candidates: TowerOutputs, rows: tf.Tensor) -> TowerOutputs:
-        """Both parts as outputs of `rows` rows."""
-        fields = [
-            tf.concat([repeated(own, rows), others], axis=1)  # (N, F_w, K w)
-            for own, others in zip(user.fields, candidates.fields, strict=True)
-        ]
+        """Both parts as outputs of `rows` rows.
+
+        The user's fields stay one row, as groups of their own before the candidates' of the same
+        width, see `FM`.
+        """
+        pairs = zip(user.fields, candidates.fields, strict=True)
+        fields = [group for pair in pairs for group in pair if group.shape[1]]
         return TowerOutputs(repeated(user.user, rows), candidates.item, candidates.context, fields)
 
     def _names(self, owners: Sequence[str]) -> list[str]:

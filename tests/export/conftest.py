@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from export import exporter
 from export.blessing import file_digests
 from export.exporter import export_model
 from export.golden_rows import encoded_batch
+from export.local_server.server import LocalServer
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
@@ -236,3 +237,10 @@ def exports(
     for kind, model in models.items():
         world.export(kind, model, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def server_of_exports(exports: Path) -> Iterator[LocalServer]:
+    """One for all tests: loading and warming up takes seconds. Leave its models as they are."""
+    with LocalServer(exports=exports, file_system_poll_wait_seconds=0) as server:
+        yield server

@@ -375,18 +375,11 @@ def test_excluded_items_join_the_rows(container: str) -> None:
         RawRows(with_excluded(rows, [["x"]]))
 
 
-@pytest.fixture(scope="module")
-def server(exports: Path) -> Iterator[Any]:
-    from export.local_server.server import LocalServer
-
-    with LocalServer(exports=exports) as running:
-        yield running
-
-
 @pytest.fixture(scope="module", params=["grpc", "rest"])
 def connect(
-    request: pytest.FixtureRequest, server: Any, world: Any
+    request: pytest.FixtureRequest, server_of_exports: Any, world: Any
 ) -> Iterator[Callable[..., ServingClient]]:
+    server = server_of_exports
     address = server.grpc_address if request.param == "grpc" else server.rest_address
     clients: list[ServingClient] = []
 
@@ -511,7 +504,7 @@ def test_a_model_that_is_not_served_is_not_found(connect: Any, world: Any, vecto
 
 
 def test_the_command_scores_a_file(
-    server: Any,
+    server_of_exports: Any,
     world: Any,
     own_scores: Any,
     tmp_path: Path,
@@ -525,7 +518,7 @@ def test_the_command_scores_a_file(
             text = ["|".join(map(str, v or [])) for v in column.to_pylist()]
             table = table.set_column(number, name, pa.array(text))
     pa.csv.write_csv(table, tmp_path / "rows.csv")
-    common = ["--server", server.grpc_address, "--spec", str(tmp_path / "spec.yaml")]
+    common = ["--server", server_of_exports.grpc_address, "--spec", str(tmp_path / "spec.yaml")]
     options = [*common, "--model", "foundation", "--batch", "7"]
     expected = own_scores("foundation")
     for source, target in (("rows.parquet", "out.parquet"), ("rows.csv", "out.csv")):

@@ -172,7 +172,7 @@ def test_an_interrupted_export_leaves_no_version_and_the_next_one_cleans_up(
     (folder / "7").mkdir()
     seen: list[list[str]] = []
 
-    def interrupted(_: Path) -> Any:
+    def interrupted(_: Path, **__: Any) -> Any:
         seen.append(sorted(p.name for p in folder.iterdir()))
         raise KeyboardInterrupt
 
@@ -183,7 +183,9 @@ def test_an_interrupted_export_leaves_no_version_and_the_next_one_cleans_up(
     assert staging.startswith(".staging-8-") and other == "7"
     assert [p.name for p in folder.iterdir()] == ["7"]
 
-    monkeypatch.setattr(exporter, "verify_export", lambda staged: {"files": file_digests(staged)})
+    monkeypatch.setattr(
+        exporter, "verify_export", lambda staged, **_: {"files": file_digests(staged)}
+    )
     assert world.export("user_tower", models["user_tower"], tmp_path) == folder / "8"
     with pytest.raises(UserError, match="Version 8 .* exists"):
         world.export("user_tower", models["user_tower"], tmp_path, version=8)

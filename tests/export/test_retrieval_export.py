@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from export import verify_child
 from export.exporter import export_model
 from export.golden_rows import GoldenRows, encoded_batch
 from export.retrieval_serving import EXCLUDE, RetrievalServing
-from export.verify import verify_export
 from lfm4ads_tf.config import ExportConfig
-from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.retrieval.exact import ExactIndex
@@ -141,7 +140,7 @@ def test_other_answers_are_refused(exported: Any, what: str, tmp_path: Path) -> 
     try:
         with golden.open("wb") as file:
             np.savez_compressed(file, **arrays)
-        with pytest.raises(ExportRefused, match=what):
-            verify_export(golden.parent.parent)
+        with pytest.raises(verify_child.Refused, match=what):
+            verify_child.verify(golden.parent.parent, [])
     finally:
         golden.write_bytes(before)

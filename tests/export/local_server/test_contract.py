@@ -14,6 +14,7 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
+    predict_pb2,
     regression_pb2,
 )
 
@@ -393,3 +394,102 @@ def test_requests_of_64_mb_are_received_and_answered(target: Any, messages: Any)
     values = np.arange(2 << 20, dtype=np.float32)  # an answer of 8 MB
     response = target.prediction.Predict(messages.predict("echo", values=values), timeout=60)
     assert np.array_equal(tf.make_ndarray(response.outputs["values"]), values)
+
+
+def test_malformed_requests_each_get_their_code(target: Any, messages: Any) -> None:
+    """A toy model's Predict, so that a real server can take part; see also test_malformed.py."""
+    good = messages.predict("predict", x=np.float32([[1, 2, 3]]), name=["a"])
+    rng = np.random.default_rng(0)
+    predict = target.raw("Predict")
+    good_bytes = good.SerializeToString()
+
+    def wrong_type(r: Any) -> Code:
+        kind = [np.int32, np.int64, np.float64, np.uint8, np.bool_, np.float16][rng.integers(6)]
+        r.inputs["x"].CopyFrom(tf.make_tensor_proto(rng.random((2, 3)).astype(kind)))
+        return Code.INVALID_ARGUMENT
+
+    def wrong_shape(r: Any) -> Code:
+        shape = [(), (3,), (2, 2), (1, 4), (2, 3, 1), (0, 2)][rng.integers(6)]
+        r.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(shape, np.float32)))
+        return Code.INVALID_ARGUMENT
+
+    def unknown_input(r: Any) -> Code:
+        r.inputs[f"feature_{rng.integers(1000)}"].CopyFrom(r.inputs["x"])
+        return Code.INVALID_ARGUMENT
+
+    def missing_input(r: Any) -> Code:
+        del r.inputs[["x", "name"][rng.integers(2)]]
+        return Code.INVALID_ARGUMENT
+
+    def empty(r: Any) -> Code:
+        r.inputs.clear()
+        return Code.INVALID_ARGUMENT
+
+    def undecodable(r: Any) -> Code:
+        r.inputs["x"].tensor_content = rng.bytes(int(rng.integers(1, 12)))
+        return Code.INVALID_ARGUMENT
+
+    def unknown_dtype(r: Any) -> Code:
+        r.inputs["x"].dtype = int(rng.integers(200, 1000))
+        return Code.INVALID_ARGUMENT
+
+    def unknown_model(r: Any) -> Code:
+        r.model_spec.name = f"model_{rng.integers(1000)}"
+        return Code.NOT_FOUND
+
+    def unknown_version(r: Any) -> Code:
+        r.model_spec.version.value = int(rng.integers(3, 1 << 62))
+        return Code.NOT_FOUND
+
+    def unknown_label(r: Any) -> Code:
+        r.model_spec.version_label = f"label_{rng.integers(1000)}"
+        return Code.INVALID_ARGUMENT
+
+    def unknown_signature(r: Any) -> Code:
+        r.model_spec.signature_name = f"signature_{rng.integers(1000)}"
+        return Code.FAILED_PRECONDITION
+
+    def unknown_output(r: Any) -> Code:
+        r.output_filter.append(f"output_{rng.integers(1000)}")
+        return Code.INVALID_ARGUMENT
+
+    def garbage_example(r: Any) -> Code:
+        row = b"\xff" + rng.bytes(int(rng.integers(1, 50)))
+        r.CopyFrom(messages.predict(examples=[row]))
+        return Code.INVALID_ARGUMENT
+
+    kinds = [
+        wrong_type,
+        wrong_shape,
+        unknown_input,
+        missing_input,
+        empty,
+        undecodable,
+        unknown_dtype,
+        unknown_model,
+        unknown_version,
+        unknown_label,
+        unknown_signature,
+        unknown_output,
+        garbage_example,
+    ]
+    cases: list[tuple[bytes, Code]] = []
+    while len(cases) < 200:
+        if len(cases) % 10 == 9:
+            cases.append((b"\xff" + rng.bytes(int(rng.integers(1, 200))), Code.INTERNAL))
+            continue
+        request = predict_pb2.PredictRequest.FromString(good_bytes)
+        code = kinds[len(cases) % len(kinds)](request)
+        cases.append((request.SerializeToString(), code))
+    calls = []
+    for number, (data, code) in enumerate(cases):
+        calls.append((number, code, predict.future(data, timeout=60)))
+        if number % 50 == 0:
+            assert arrays(target.prediction.Predict(good))["like"] == [12.0]
+    wrong = [
+        (number, code, call.code(), call.details())
+        for number, code, call in calls
+        if call.code() != code
+    ]
+    assert not wrong, wrong[:5]
+    assert arrays(target.prediction.Predict(good))["like"] == [12.0]

@@ -28,7 +28,6 @@ from tensorflow_serving.apis import (
 
 from export.local_server.messages import SerializedRequest
 from export.local_server.server import LocalServer
-from export.serving.model_config import ServedModel, render
 
 Code = grpc.StatusCode
 RANKER, FOUNDATION = "ranker_tab 1", "foundation"
@@ -443,7 +442,7 @@ def _listed(array: np.ndarray) -> list[Any]:
 class Server:
     """The local server as clients see it."""
 
-    def __init__(self, address: str, rest_address: str, channel: grpc.Channel) -> None:
+    def __init__(self, rest_address: str, channel: grpc.Channel) -> None:
         self.channel = channel
         self.rest = http.client.HTTPConnection(urlsplit(rest_address).netloc, timeout=60)
 
@@ -458,15 +457,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(
-    exports: Path, messages: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    config = tmp_path_factory.mktemp("malformed") / "models.config"
-    models = {name: ServedModel([1]) for name in (RANKER, FOUNDATION)}
-    config.write_text(render(models, str(exports)))
-    with LocalServer(model_config_file=config, file_system_poll_wait_seconds=0) as running:
-        with messages.channel(running.grpc_address) as channel:
-            yield Server(running.grpc_address, running.rest_address, channel)
+def server(server_of_exports: LocalServer, messages: Any) -> Iterator[Server]:
+    with messages.channel(server_of_exports.grpc_address) as channel:
+        yield Server(server_of_exports.rest_address, channel)
 
 
 @pytest.fixture

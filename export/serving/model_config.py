@@ -90,8 +90,7 @@ def plan(
             held[label] = version
             continue
         waiting[label] = version
-        substitute = substitutes.get(label)
-        held[label] = substitute if substitute in loaded else old
+        held[label] = substitutes[label] if substitutes.get(label) in loaded else old
     versions = {*blessed[-keep:], *held.values(), *waiting.values()} & set(blessed)
     stable = held[STABLE]
     passed = {v for v in promoted if blessed[0] <= v < stable} | {stable}

@@ -254,10 +254,12 @@ def test_rank_runs_the_user_tower_on_one_row(world: Any, models: Any, exports: P
         for name in ("rank", "predict")
     }
     runner.close()
-    # the user tower, the MLP adapter's four layers over the user's two representations, the gate
-    assert products["rank"].count(1) == 6
+    # the user tower, the MLP adapter's four layers over the user's two representations, the gate,
+    # and the projection of the user's one field of width 8 for the factorisation machine
+    assert products["rank"].count(1) == 7
     assert 1 not in products["predict"]
-    assert len(products["rank"]) == len(products["predict"])
+    # the machine projects the fields of user and candidates apart, for each of the two widths
+    assert len(products["rank"]) == len(products["predict"]) + 2
 
 
 def test_a_gate_over_user_and_item_multiplies_each_once() -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow_serving.apis import classification_pb2
 
+from export.local_server.tensor_codec import varint
+
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "lfm4ads.local_server"
 _CLASSES_TAG = b"\x0a"  # field 1, length-delimited
@@ -89,12 +91,12 @@ def classification_result(labels: np.ndarray | None, scores: np.ndarray | None) 
     template, gaps = b"", []
     for column in range(columns):
         label = b"" if labels is None else labels[0, column]
-        entry = _LABEL_TAG + _varint(len(label)) + label
+        entry = _LABEL_TAG + varint(len(label)) + label
         if scores is not None:
             entry += _SCORE_TAG + b"\0\0\0\0"
-        template += _CLASSES_TAG + _varint(len(entry)) + entry
+        template += _CLASSES_TAG + varint(len(entry)) + entry
         gaps.append(len(template) - 4)
-    head = b"\x0a" + _varint(len(template))
+    head = b"\x0a" + varint(len(template))
     template = head + template
     result = np.tile(np.frombuffer(template, np.uint8), (rows, 1))  # (B, bytes of a row)
     if scores is not None:
@@ -114,7 +116,7 @@ def regression_result(values: np.ndarray) -> bytes:
 
 def delimited(field: int, content: bytes) -> bytes:
     """A length-delimited field of a message: `content` may be a serialized message."""
-    return _varint(field << 3 | 2) + _varint(len(content)) + content
+    return varint(field << 3 | 2) + varint(len(content)) + content
 
 
 def _classification_by_message(labels: np.ndarray | None, scores: np.ndarray | None) -> bytes:
@@ -149,12 +151,3 @@ def example_bytes(serialized_input: Any) -> Sequence[bytes]:
     if kind == "example_list":
         return list(chosen.examples)
     return [chosen.context + example for example in chosen.examples]
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

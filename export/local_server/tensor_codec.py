@@ -133,7 +133,7 @@ def encode_tensor(array: np.ndarray, proto: Any) -> None:
     tag = _RAW_TAGS.get(number)
     if tag is not None and array.size > 8:
         data = np.ascontiguousarray(array).tobytes()
-        carrier = tensor_pb2.TensorProto.FromString(tag + _length(len(data)) + data)
+        carrier = tensor_pb2.TensorProto.FromString(tag + varint(len(data)) + data)
         proto.MergeFrom(carrier)
         return
     field, _ = _FIELDS[number]
@@ -141,7 +141,8 @@ def encode_tensor(array: np.ndarray, proto: Any) -> None:
     getattr(proto, field).extend(values.ravel().tolist())
 
 
-def _length(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as a protocol buffer spells it."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)

@@ -13,21 +13,13 @@ import pyarrow.parquet as pq
 
 from export.request_name import EXCLUDE
 from export.request_schema import RequestSchema
+from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import staged_file
-
-_TYPES: dict[str, ColumnType] = {
-    "text": "string",
-    "integer": "int",
-    "number": "float",
-    "texts": "strings",
-    "numbers": "floats",
-    "vector": "floats",
-}
 
 
 def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
@@ -44,7 +36,7 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     if not path.exists():
         raise UserError("There is no such file.", received=path, fix="correct --input")
     present = column_names(path, delimiter=spec.log.delimiter)
-    wanted: dict[str, ColumnType] = {c: _TYPES[of.kind] for c, of in schema.columns.items()}
+    wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
     wanted |= dict.fromkeys(schema.representations, "floats")
     if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
         wanted.pop(EXCLUDE, None)  # the model's own, which a row may leave out

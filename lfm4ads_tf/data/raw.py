@@ -28,7 +28,7 @@ from lfm4ads_tf.features.spec import (
 )
 from lfm4ads_tf.features.split import SplitByColumn
 
-_TYPES: dict[str, ColumnType] = {
+COLUMN_TYPES: dict[str, ColumnType] = {
     "text": "string",
     "integer": "int",
     "number": "float",
@@ -36,6 +36,7 @@ _TYPES: dict[str, ColumnType] = {
     "numbers": "floats",
     "vector": "floats",
 }
+"""Kind of a raw column -> type that a file is read as."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def feature_columns(spec: FeatureSpec) -> dict[str, ColumnType]:
                 types.setdefault(column, "text")
         elif isinstance(feature, SequenceFeature) and feature.events_of is not None:
             types.pop(name, None)
-    return {column: _TYPES[kind] for column, kind in types.items()}
+    return {column: COLUMN_TYPES[kind] for column, kind in types.items()}
 
 
 def read_log(

@@ -101,6 +101,7 @@ TINY = scale.Plan(
 )
 
 
+@pytest.mark.slow
 def test_result_of_a_tiny_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

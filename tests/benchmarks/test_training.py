@@ -14,6 +14,7 @@ from benchmarks.peers.networks import Network, flops
 SMALL = Network("dcnv2", features=4, rows=30, dim=4, tasks=2, units=(8,), cross_rank=2)
 
 
+@pytest.mark.slow
 def test_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = training.Plan({"DCNv2": SMALL}, {}, batches=(16, 32), rows=128, rounds=3, warmup=1)
     plan = replace(plan, turn_seconds=0.001)

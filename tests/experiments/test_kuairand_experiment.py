@@ -14,6 +14,8 @@ from lfm4ads_tf.experiments import original_schedule
 from lfm4ads_tf.experiments.kuairand import main
 from lfm4ads_tf.experiments.public_method import METHODS
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--set=upstream.training.replay=0",
     "--set=downstream.training.epochs=1",

@@ -41,7 +41,7 @@ def table_bytes(version: Path) -> int:
 @pytest.mark.parametrize(
     ("kind", "storage"),
     [
-        ("ranker_tab 1", "int8"),
+        pytest.param("ranker_tab 1", "int8", marks=pytest.mark.slow),
         pytest.param("foundation", "float16", marks=pytest.mark.slow),
         pytest.param("foundation", "int8", marks=pytest.mark.slow),
         pytest.param("item_tower", "int8", marks=pytest.mark.slow),
@@ -105,3 +105,20 @@ def test_weights_that_int8_cannot_keep_refuse_the_export(world: Any, tmp_path: P
     with pytest.raises(ExportRefused, match="'foundation' is refused: .*not finite.*inf"):
         world.export("foundation", model, tmp_path, config=ExportConfig(tables="int8"))
     assert not list((tmp_path / "foundation").glob("[0-9]*"))
+
+
+def test_a_ranker_with_int8_tables_is_near(
+    world: Any, models: Any, exports: Path, tmp_path: Path, unproven: None
+) -> None:
+    """The quick part of the test above: sizes and scores, without the blessing."""
+    kind = "ranker_tab 1"
+    config = ExportConfig(warmup_rows=2, tables="int8")
+    version = world.export(kind, models[kind], tmp_path, config=config)
+    before = stored_tables(exports / kind / "1")
+    rows = [shape for _, shape in before.values()]
+    assert table_bytes(version) == sum(count * (width + 2 * 4) for count, width in rows)
+    with np.load(exports / kind / "1" / "assets.extra" / "golden.npz") as golden:
+        examples = tf.constant(array_of(golden["requests/serving_default/examples"].tobytes()))
+        expected = golden["expected/serving_default/click"]
+    outputs = tf.saved_model.load(str(version)).signatures["serving_default"](examples=examples)
+    assert 0 < np.abs(outputs["click"] - expected).max() <= TOLERANCES["int8"]

@@ -18,6 +18,8 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.predict import open_run
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sharded(

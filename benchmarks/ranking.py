@@ -1,9 +1,10 @@
 """Ranking 500 candidates of one user: signature `rank` against rows of their own.
 
-Two rankers: that of a finished run (`--out`), and an untrained one with a sequence of 50 events and
-an MLP user tower over the synthetic log. Each is written as a SavedModel with its usual signatures,
-and with what `rank` consists of as further ones: the encoding and tower of one user (`user`), the
-encoding and towers of N items with the context (`items`), and the rest, on their results (`mix`).
+Rankers: that of a finished run (`--out`), and untrained ones with a sequence of 50 events and an
+MLP user tower of two sizes over the synthetic log. Each is written as a SavedModel with its usual
+signatures, and with what `rank` consists of as further ones: the encoding and tower of one user
+(`user`), the encoding and towers of N items with the context (`items`), and the rest, on their
+results (`mix`).
 All are run by the session that a server would run, in interleaved turns; times are medians.
 
     python -m benchmarks.ranking --json ranking.json
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ ROUNDS = 40
 CALLS = 8  # requests of a turn: a server under load is not woken for each
 _SPEC = Path(__file__).parents[1] / "feature_specs" / "synthetic.yaml"
 _SEQUENCE = 50
+_TOWERS = ([256, 128, 64], [512, 256, 128])
 
 
 class SessionRunner:
@@ -219,12 +221,14 @@ def of_run(
     return _with_candidates(model, rows)
 
 
-def untrained(folder: Path, candidates: int) -> tuple[PredictionServing, GoldenRows]:
+def untrained(
+    folder: Path, tower: Sequence[int], candidates: int
+) -> tuple[PredictionServing, GoldenRows]:
     """A ranker with a long sequence and an MLP user tower over the synthetic log."""
     assignments = [
         "dataset_options.rows=20000",
         f"features.clicked.max_length={_SEQUENCE}",
-        "downstream.network.user_tower=[256,128,64]",
+        f"downstream.network.user_tower={list(tower)}",
         "embeddings.dim=16",
     ]
     run = Run(folder, resolve(_SPEC, assignments), quiet=True)
@@ -294,9 +298,11 @@ def main() -> int:
         graph, rows = of_run(options.out, options.scenario, options.candidates)
         scenario = options.scenario or "first"
         results[f"{options.out.name}, scenario {scenario}"] = measure(graph, rows)
-    with tempfile.TemporaryDirectory() as scratch:
-        graph, rows = untrained(Path(scratch), options.candidates)
-        results[f"sequence of {_SEQUENCE}, MLP user tower"] = measure(graph, rows)
+    for tower in _TOWERS:
+        with tempfile.TemporaryDirectory() as scratch:
+            graph, rows = untrained(Path(scratch), tower, options.candidates)
+            label = "-".join(map(str, tower))
+            results[f"sequence of {_SEQUENCE}, user tower {label}"] = measure(graph, rows)
     _print(results)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")

@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import interleave, summary
+from export.cpp_loader import run_cpp
 from export.golden_rows import GoldenRows
 from export.prediction_serving import PredictionServing
 from export.signature import Signature
@@ -54,6 +55,8 @@ ROUNDS = 40
 CALLS = 8  # requests of a turn: a server under load is not woken for each
 _SPEC = Path(__file__).parents[1] / "feature_specs" / "synthetic.yaml"
 _SEQUENCE = 50
+_PARTS = ("user", "items", "mix")
+_CPP_CALLS, _CPP_ROUNDS = 40, 5
 _TOWERS = ([256, 128, 64], [512, 256, 128])
 
 
@@ -177,7 +180,8 @@ def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) ->
     Returns:
         Milliseconds of every signature with their spread; `parts_ratio`, rank over the sum of its
         parts; `rows_ratio`, rank over the same pairs as rows of `predict`; `examples_ratio`, over
-        serialized examples; `matmuls`, rows of the output -> matrix products that `rank` runs.
+        serialized examples; `cpp_...`, the same by the C++ loader; `matmuls`, rows of the output ->
+        matrix products that `rank` runs.
     """
     with tempfile.TemporaryDirectory() as scratch:
         requests = write_parts(Path(scratch), graph, rows)
@@ -187,8 +191,9 @@ def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) ->
         executed = runner.executed("rank", requests["rank"])
         as_rows = runner.executed("predict", requests["predict"])
         runner.close()
+        compiled = _in_cpp(Path(scratch), {n: requests[n] for n in (*_PARTS, "rank", "predict")})
     times = {name: summary(values) for name, values in found.items()}
-    parts = np.sum([found[name] for name in ("user", "items", "mix")], axis=0)
+    parts = np.sum([found[name] for name in _PARTS], axis=0)
     return {
         "candidates": len(next(iter(rows.columns.values()))),
         "ms": {name: round(s.median, 3) for name, s in times.items()},
@@ -197,6 +202,9 @@ def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) ->
         "parts_ratio": round(times["rank"].median / float(np.median(parts)), 3),
         "rows_ratio": round(times["rank"].median / times["predict"].median, 3),
         "examples_ratio": round(times["rank"].median / times["serving_default"].median, 3),
+        "cpp_ms": {name: round(ms, 3) for name, ms in compiled.items()},
+        "cpp_parts_ratio": round(compiled["rank"] / sum(compiled[n] for n in _PARTS), 3),
+        "cpp_rows_ratio": round(compiled["rank"] / compiled["predict"], 3),
         "ops": {"rank": len(executed), "predict": len(as_rows)},
         "matmuls": _products(executed),
         "matmuls_of_rows": _products(as_rows),
@@ -248,6 +256,12 @@ def _with_candidates(
     model: DownstreamModel, rows: GoldenRows
 ) -> tuple[PredictionServing, GoldenRows]:
     return PredictionServing(model, rows), rows
+
+
+def _in_cpp(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Milliseconds by TensorFlow's C++ loader: medians of processes, in each of requests."""
+    runs = [run_cpp(folder, requests, repeats=_CPP_CALLS)[1].run_ms for _ in range(_CPP_ROUNDS)]
+    return {name: float(np.median([run[name] for run in runs])) for name in requests}
 
 
 def _held(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,6 +334,11 @@ def _print(results: Mapping[str, Mapping[str, Any]]) -> None:
             ", ".join(f"{k}: {v}" for k, v in r["matmuls"].items()),
         )  # fmt: skip
     Console(width=150).print(table)
+    for name, r in results.items():
+        print(
+            f"{name}, C++ loader: rank {r['cpp_ms']['rank']:.2f} ms, "
+            f"{r['cpp_parts_ratio']:.2f} of its parts, {r['cpp_rows_ratio']:.2f} of rows"
+        )
 
 
 if __name__ == "__main__":

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.models.batch import EncodedBatch
+from lfm4ads_tf.models.batch import EncodedBatch, batch_of
 
 
 @dataclass(frozen=True)
@@ -107,16 +105,4 @@ def encoded_batch(
         representations: Name -> (B, d + 1).
     """
     encoded = encoder.encode_numpy(columns)
-    bags: dict[str, Any] = {}
-    for name, (values, splits, weights) in encoded["bags"].items():
-        ids = tf.RaggedTensor.from_row_splits(tf.cast(values, tf.int64), splits)
-        of = None if weights is None else tf.RaggedTensor.from_row_splits(weights, splits)
-        bags[name] = (ids, of)
-    return {
-        "ids": tf.constant(encoded["ids"], tf.int64),
-        "bags": bags,
-        "dense": tf.constant(encoded["dense"], tf.float32),
-        "scenario": tf.constant(encoded["scenario"], tf.int64),
-        "branch": tf.constant(encoded["branch"], tf.int64),
-        "representations": {n: tf.constant(v, tf.float32) for n, v in representations.items()},
-    }
+    return batch_of(encoded, representations, 0, len(encoded["scenario"]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -30,3 +32,33 @@ class EncodedBatch(TypedDict, total=False):
     item: tf.Tensor
     labels: tf.Tensor
     representations: dict[str, tf.Tensor]
+
+
+def batch_of(
+    encoded: Mapping[str, Any], representations: Mapping[str, np.ndarray], start: int, stop: int
+) -> EncodedBatch:
+    """Rows [start, stop) of encoded ones as a batch.
+
+    Args:
+        encoded: What `Encoder.encode_numpy` gave, N rows.
+        representations: Name -> (N, d + 1).
+        start, stop: 0 <= start <= stop <= N.
+    """
+    rows = slice(start, stop)
+    bags: dict[str, Any] = {}
+    for name, (values, splits, weights) in encoded["bags"].items():
+        low, high = splits[start], splits[stop]
+        own = splits[start : stop + 1] - low
+        ids = tf.RaggedTensor.from_row_splits(values[low:high].astype(np.int64), own)
+        of = None if weights is None else tf.RaggedTensor.from_row_splits(weights[low:high], own)
+        bags[name] = (ids, of)
+    return {
+        "ids": tf.constant(encoded["ids"][rows], tf.int64),
+        "bags": bags,
+        "dense": tf.constant(encoded["dense"][rows], tf.float32),
+        "scenario": tf.constant(encoded["scenario"][rows], tf.int64),
+        "branch": tf.constant(encoded["branch"][rows], tf.int64),
+        "representations": {
+            name: tf.constant(values[rows], tf.float32) for name, values in representations.items()
+        },
+    }

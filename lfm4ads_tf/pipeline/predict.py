@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.spec import read_yaml
 from lfm4ads_tf.files import staged_file
+from lfm4ads_tf.models.batch import batch_of
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.pretrain import load_upstream
@@ -156,7 +157,11 @@ def score_encoded(
         representations: Name -> (B, d + 1).
     """
     forward = tf.function(lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True)
-    batches = _batches(encoded, representations, len(encoded["scenario"]))
+    count = len(encoded["scenario"])
+    batches = (
+        batch_of(encoded, representations, start, min(start + _BATCH, count))
+        for start in range(0, count, _BATCH)
+    )
     return np.concatenate([forward(batch).numpy() for batch in batches])
 
 
@@ -176,30 +181,3 @@ def join_frozen(store: RepresentationStore, name: str, keys: Mapping[str, pa.Arr
     out[found >= 0, :-1] = vectors[found[found >= 0]]
     out[found >= 0, -1] = 1.0
     return out
-
-
-def _batches(
-    encoded: Mapping[str, Any], representations: Mapping[str, np.ndarray], count: int
-) -> Iterator[dict[str, Any]]:
-    """Encoded rows as model inputs."""
-    for start in range(0, count, _BATCH):
-        rows = slice(start, min(start + _BATCH, count))
-        bags: dict[str, Any] = {}
-        for name, (values, splits, weights) in encoded["bags"].items():
-            low, high = splits[rows.start], splits[rows.stop]
-            own = splits[rows.start : rows.stop + 1] - low
-            ids = tf.RaggedTensor.from_row_splits(values[low:high].astype(np.int64), own)
-            bags[name] = (
-                ids,
-                None
-                if weights is None
-                else tf.RaggedTensor.from_row_splits(weights[low:high], own),
-            )
-        yield {
-            "ids": tf.constant(encoded["ids"][rows], tf.int64),
-            "bags": bags,
-            "dense": tf.constant(encoded["dense"][rows]),
-            "scenario": tf.constant(encoded["scenario"][rows], tf.int64),
-            "branch": tf.constant(encoded["branch"][rows], tf.int64),
-            "representations": {n: tf.constant(v[rows]) for n, v in representations.items()},
-        }

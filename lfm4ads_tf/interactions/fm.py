@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.seeding import glorot
 
 
@@ -73,8 +74,4 @@ def _joined(groups: Sequence[tf.Tensor]) -> tf.Tensor:
     if len(groups) == 1:
         return groups[0]
     rows = tf.shape(groups[-1])[0]
-    repeated = [
-        tf.broadcast_to(group, [rows, *group.shape[1:]]) if group.shape[0] == 1 else group
-        for group in groups
-    ]
-    return tf.concat(repeated, axis=1)
+    return tf.concat([repeated(group, rows) for group in groups], axis=1)

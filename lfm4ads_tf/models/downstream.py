@@ -11,12 +11,13 @@ import tf_keras
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.isomorphic import IsomorphicModule
-from lfm4ads_tf.models.two_towers import Label, TowerOutputs, repeated
+from lfm4ads_tf.models.two_towers import Label, TowerOutputs
 from lfm4ads_tf.transfer.adapter import Adapter
 
 TowersOf = Callable[[tf.Tensor | None], TowerOutputs]

@@ -10,6 +10,7 @@ from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock
 from lfm4ads_tf.interactions.config import FmConfig
+from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
@@ -18,7 +19,6 @@ from lfm4ads_tf.models.two_towers import (
     build_embeddings,
     embedding_width,
     own_columns,
-    repeated,
 )
 from lfm4ads_tf.seeding import derive, glorot
 

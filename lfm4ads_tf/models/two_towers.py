@@ -157,14 +157,6 @@ class TwoTowers(tf_keras.layers.Layer):
         return tf.reshape(fields[0], [-1, fields[0].shape[1] * fields[0].shape[2]])  # (B, F K w)
 
 
-def repeated(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """One row (1, ...) as `rows` equal ones; values of more rows as they are."""
-    if values.shape[0] != 1:
-        return values
-    wide = tf.broadcast_to(values, tf.concat([[rows], tf.shape(values)[1:]], axis=0))
-    return tf.ensure_shape(wide, [None, *values.shape[1:]])
-
-
 def own_columns(values: tf.Tensor, columns: Sequence[int] | None) -> tf.Tensor:
     """The columns of a batch's matrix that a layout reads, (B, all) -> (B, own)."""
     if columns is None:

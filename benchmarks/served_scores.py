@@ -31,13 +31,14 @@ from rich.table import Table
 
 from benchmarks.export_tables import STORAGES, Subject, trained_subject
 from export.client import ServingClient
+from export.contract import CONTRACT_FILE
 from export.cpp_loader import run_cpp
 from export.exporter import export_model
 from export.golden_rows import encoded_batch
 from export.local_server.server import LocalServer
-from export.merging import TOLERANCES
 from export.representation_lookup import RepresentationLookup
 from export.request_schema import RequestSchema
+from export.rounding import score_limit
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
@@ -202,8 +203,9 @@ def measure(
 
     Returns:
         `rows` by change; `offline`, the Keras model's largest difference to the evaluation; by type
-        of the tables `tolerance`, `differences` (way -> change -> largest difference) and, over
-        the evaluated rows, by task `auc_evaluated` and `auc_delta` (the ways' largest).
+        of the tables `differences` (way -> change -> largest difference), `share` (the largest of
+        what rounding and tables allow) and, over the evaluated rows, by task `auc_evaluated` and
+        `auc_delta` (the ways' largest).
     """
     subject, parts = changed_rows(subject)
     assert subject.evaluated is not None and subject.labels is not None  # of a trained model
@@ -239,16 +241,24 @@ def measure(
             differences: dict[str, dict[str, float]] = {}
             deltas: dict[str, float] = dict.fromkeys(subject.tasks, 0.0)
             base = _aucs(subject, subject.evaluated, kept)
+            contract = json.loads((version / CONTRACT_FILE).read_text("utf-8"))
+            limits = np.stack(
+                [score_limit(contract, t, expected[:, k]) for k, t in enumerate(subject.tasks)],
+                axis=1,
+            )  # (B, T)
+            share = 0.0
             with LocalServer(exports=Path(folder)) as server:
                 for way, scores in served_scores(subject, version, server):
                     say(f"  {way}")
-                    off = np.abs(scores - expected).max(axis=1)
+                    apart = np.abs(scores.astype(np.float64) - expected)  # (B, T)
+                    share = max(share, float((apart / limits).max()))
+                    off = apart.max(axis=1)
                     differences[way] = {n: float(off[rows].max()) for n, rows in parts.items()}
                     for task, value in _aucs(subject, scores, kept).items():
                         if value is not None and base[task] is not None:
                             deltas[task] = max(deltas[task], abs(value - base[task]))
         result["tables"][name] = {
-            "tolerance": TOLERANCES[storage],
+            "share": share,
             "differences": differences,
             "auc_evaluated": base,
             "auc_delta": deltas,
@@ -276,26 +286,23 @@ def _chunks(subject: Subject, size: int) -> Iterator[slice]:
 
 
 def holds(result: Mapping[str, Any]) -> bool:
-    """Whether every difference is within its tolerance, and every AUC within the bound."""
+    """Whether every difference is within what is allowed, and every AUC within the bound."""
     tables = result["tables"].values()
-    return all(
-        value <= of["tolerance"]
-        for of in tables
-        for by_change in of["differences"].values()
-        for value in by_change.values()
-    ) and all(delta <= BOUND for of in tables for delta in of["auc_delta"].values())
+    return all(of["share"] <= 1 for of in tables) and all(
+        delta <= BOUND for of in tables for delta in of["auc_delta"].values()
+    )
 
 
 def table(result: Mapping[str, Any]) -> Table:
     """What is printed."""
     rows = ", ".join(f"{count:,} {name}" for name, count in result["rows"].items())
     shown = Table(title=f"{result['model']}: largest difference on {rows}")
-    for head in ("tables", "allowed", "way", *result["rows"]):
+    for head in ("tables", "of allowed", "way", *result["rows"]):
         shown.add_column(head)
     for storage, of in result["tables"].items():
         for way, by_change in of["differences"].items():
             shown.add_row(
-                storage, f"{of['tolerance']:g}", way, *(f"{v:.1e}" for v in by_change.values())
+                storage, f"{of['share']:.0%}", way, *(f"{v:.1e}" for v in by_change.values())
             )
         deltas = ", ".join(f"{task} {delta:.6f}" for task, delta in of["auc_delta"].items())
         shown.add_row(storage, f"{BOUND:g}", f"|dAUC|: {deltas}", end_section=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 from export.archive import described_signatures
 from export.merging import TOLERANCES
+from export.rounding import Rounding
 from export.serving_model import ServingModel
-from export.verify_child import vocabulary_sha256
+from export.verify_child import SCHEMA, variables_digest, vocabulary_sha256
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.files import write_json
@@ -19,7 +20,12 @@ CONTRACT_FILE = Path("assets.extra") / "contract.json"
 
 
 def write_contract(
-    folder: Path, kind: str, graph: ServingModel, encoder: Encoder, tables: ServedStorage
+    folder: Path,
+    kind: str,
+    graph: ServingModel,
+    encoder: Encoder,
+    tables: ServedStorage,
+    roundings: Mapping[str, Rounding],
 ) -> dict[str, Any]:
     """Writes the contract of a version folder that holds a SavedModel.
 
@@ -29,19 +35,27 @@ def write_contract(
         graph: What was written.
         encoder: The encoder of the training data.
         tables: Type of the tables.
+        roundings: Output -> what rounding allows.
 
     Returns:
-        `kind`, `tables`, `tolerance` (what outputs may differ from the evaluation's), `encoding`
-        (digest of the fitted encoding), `columns` (raw column -> type), `representations` (name ->
+        `kind`, `tables`, `tolerance` (what smaller tables may change in a probability; 0 for
+        float32), `rounding` (output -> `of`, `bound`: what another processor may change, see
+        `Rounding`), `variables_sha256` (see `variables_digest`), `encoding` (digest of the fitted
+        encoding), `columns` (raw column -> type), `representations` (name ->
         width), `user_columns`, `item_columns`, `tasks`, `signatures` (see `described_signatures`),
         and `vocabulary_sha256` where there is a vocabulary.
     """
     sides: Mapping[str, str] = graph.sides
     contract: dict[str, Any] = {
-        "schema": 1,
+        "schema": SCHEMA,
         "kind": kind,
         "tables": tables,
         "tolerance": TOLERANCES[tables],
+        "rounding": {
+            name: {"of": rounding.of, "bound": rounding.bound}
+            for name, rounding in roundings.items()
+        },
+        "variables_sha256": variables_digest(folder),
         "encoding": encoder.digest,
         "columns": {column: of.kind for column, of in graph.schema.columns.items()},
         "representations": dict(graph.schema.representations),

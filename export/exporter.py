@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +119,24 @@ def export_model(
             graph = _serving(kind, model, rows, rebuild, config, lookups)
         else:
             graph = serving(rows)
+        rows = graph.decided(rows)
+        roundings = graph.roundings(rows)
         of = Evaluation.of(
-            graph.trained(rows), graph.expected(rows), evaluated or {}, config.tables
+            graph.trained(rows),
+            graph.expected(rows),
+            evaluated or {},
+            config.tables,
+            roundings,
+            graph.magnitudes(rows),
         )
         if evaluated is not None and not of.rows:
             _LOG.warning("%s: none of its samples was scored in the evaluation", name)
         staging = new_staging(folder, version)
         graph.write(staging)
-        requests = graph.golden(rows, of.scores)
+        requests = graph.golden(rows, of.scores, roundings)
         write_golden(staging, requests)
         write_warmup(staging, name, requests, config.warmup_rows)
-        write_contract(staging, kind, graph, encoder, config.tables)
+        write_contract(staging, kind, graph, encoder, config.tables, roundings)
         about = {
             "model": name,
             "kind": kind,
@@ -136,7 +144,7 @@ def export_model(
             "evaluation": {
                 "rows": of.rows,
                 "largest_difference": of.largest_difference,
-                "tolerance": of.tolerance,
+                "largest_share": of.largest_share,
             },
         }
         bless(staging, verify_export(staging, spec=encoder.spec), **about)
@@ -148,6 +156,8 @@ def export_model(
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+            with suppress(OSError):  # another version or process is there
+                folder.rmdir()
 
 
 def _serving(

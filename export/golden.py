@@ -12,7 +12,8 @@ import tensorflow as tf
 
 GOLDEN_FILE = Path("assets.extra") / "golden.npz"
 """Inside a version folder. Keys: `requests/<signature>/<input>` holds a serialized TensorProto as
-bytes, `expected/<signature>/<output>` the expected output."""
+bytes, `expected/<signature>/<output>` the expected output, `allowed/<signature>/<output>` what its
+numbers may differ, see `verify_child.allowed_difference`."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class GoldenRequest:
         signature: The signature.
         inputs: Input -> array; texts are objects of type bytes.
         expected: Output -> array of float32, int64, or texts.
+        allowed: Output -> what its numbers may differ, of the shape of the output; for outputs that
+            are numbers.
     """
 
     signature: str
     inputs: Mapping[str, np.ndarray]
     expected: Mapping[str, np.ndarray]
+    allowed: Mapping[str, np.ndarray]
 
 
 def write_golden(folder: Path, requests: Sequence[GoldenRequest]) -> None:
@@ -48,6 +52,8 @@ def write_golden(folder: Path, requests: Sequence[GoldenRequest]) -> None:
             if held.dtype == object:  # texts as fixed-length bytes: objects would be pickled
                 held = np.array([_bytes(t) for t in held.ravel()], "S").reshape(held.shape)
             arrays[f"expected/{request.signature}/{name}"] = held
+        for name, values in request.allowed.items():
+            arrays[f"allowed/{request.signature}/{name}"] = np.asarray(values, np.float32)
     path = folder / GOLDEN_FILE
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as file:

@@ -55,6 +55,15 @@ class GoldenRows:
         }
         return cls(encoder, columns, stored, encoded_batch(encoder, columns, stored))
 
+    def take(self, places: np.ndarray) -> GoldenRows:
+        """Some of the rows, (B',) integer; a row may come twice."""
+        index = pa.array(places)
+        columns = {name: values.take(index) for name, values in self.columns.items()}
+        stored = {name: values[places] for name, values in self.representations.items()}
+        return GoldenRows(
+            self.encoder, columns, stored, encoded_batch(self.encoder, columns, stored)
+        )
+
     def candidates_of(
         self, row: int, user_columns: Sequence[str], user: Sequence[str]
     ) -> GoldenRows:

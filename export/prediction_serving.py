@@ -16,13 +16,16 @@ from export.ranking import Ranking
 from export.representation_lookup import RepresentationLookup
 from export.request_name import request_name
 from export.request_schema import RequestSchema
+from export.rounding import Rounding, changed_batch, encoded_rounding, rounding_bound
 from export.serving_model import ServingModel, with_presence
 from export.signature import Signature
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.downstream import DownstreamModel
+from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.representations.names import side_of
 
@@ -105,7 +108,18 @@ class PredictionServing(ServingModel):
 
     def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
-        return {k: v.numpy() for k, v in self._probabilities(self.model, rows.batch).items()}
+        batch = self._served(rows)
+        return {k: v.numpy() for k, v in self._probabilities(self.model, batch).items()}
+
+    def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
+        """See `ServingModel`; one bound for all tasks."""
+        parts, batch = ModelParts(self.model), self._served(rows)
+        bound = rounding_bound(
+            lambda change: self.model(changed_batch(batch, change), training=False).numpy(),
+            parts.dense.values(),
+            list(parts.embeddings.values()),
+        )
+        return {task: Rounding("logit", bound) for task in self.tasks}
 
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """See `ServingModel`."""
@@ -131,24 +145,43 @@ class PredictionServing(ServingModel):
             found.append(Signature(name, self._regress(task), inputs, "regress"))
         return found
 
-    def golden(self, rows: GoldenRows, scores: Mapping[str, np.ndarray]) -> list[GoldenRequest]:
+    def golden(
+        self,
+        rows: GoldenRows,
+        scores: Mapping[str, np.ndarray],
+        roundings: Mapping[str, Rounding] | None = None,
+    ) -> list[GoldenRequest]:
         """See `ServingModel`."""
-        found = super().golden(rows, scores)
+        roundings = self.roundings(rows) if roundings is None else roundings
+        found = super().golden(rows, scores, roundings)
         inputs = {"inputs": found[0].inputs["examples"]}
+        allowed = found[0].allowed
         stacked = np.stack([scores[task] for task in self.tasks], axis=1)  # (B, T)
+        limits = {"scores": np.stack([allowed[task] for task in self.tasks], axis=1)}  # (B, T)
         classes = np.broadcast_to(np.array(self.tasks, object), stacked.shape)
-        found.append(GoldenRequest("classify", inputs, {"classes": classes, "scores": stacked}))
+        answer = {"classes": classes, "scores": stacked}
+        found.append(GoldenRequest("classify", inputs, answer, limits))
         for name, task in self._regressed.items():
-            found.append(GoldenRequest(name, inputs, {"outputs": scores[task]}))
-        encoded = {k: v.numpy() for k, v in self._features(rows.batch).items()}
-        found.append(GoldenRequest("encode", found[0].inputs, encoded))
+            of = {"outputs": allowed[task]}
+            found.append(GoldenRequest(name, inputs, {"outputs": scores[task]}, of))
+        encoded = {k: v.numpy() for k, v in self._features(self._served(rows)).items()}
+        limits = {k: self._encoded_limit(k, v) for k, v in encoded.items() if v.dtype.kind == "f"}
+        found.append(GoldenRequest("encode", found[0].inputs, encoded, limits))
         if self.ranking is not None:
             users = [name for name, side in self._sides.items() if side == "user"]
             stored = [n for n in representation_sources(self._original) if side_of(n) == "user"]
             candidates = rows.candidates_of(0, users, stored)
             request = self.ranking.request(candidates)
-            found.append(GoldenRequest("rank", request, self.expected(candidates)))
+            expected = self.expected(candidates)
+            limits = {name: of.allowed(expected[name]) for name, of in roundings.items()}
+            found.append(GoldenRequest("rank", request, expected, limits))
         return found
+
+    def _encoded_limit(self, name: str, values: np.ndarray) -> np.ndarray:
+        """What an encoded number may differ."""
+        assert self._encoder is not None  # a prediction reads raw columns
+        shift = {request_name(n): of for n, of in self._encoder.shifts.items()}.get(name, 0.0)
+        return encoded_rounding(shift).allowed(values)
 
     @property
     def sides(self) -> Mapping[str, str]:
@@ -168,6 +201,14 @@ class PredictionServing(ServingModel):
         if keys.dtype != tf.string:
             keys = tf.where(keys < 0, "", tf.strings.as_string(keys))  # -1 is a missing key
         return self._lookups[name](keys)
+
+    def _served(self, rows: GoldenRows) -> EncodedBatch:
+        """Rows encoded as for training, with what a lookup holds of their representations."""
+        stored = dict(rows.batch["representations"])
+        for name in self._lookups:
+            keys = raw_values.texts(rows.columns[self._keys[side_of(name)]]).to_pylist()
+            stored[name] = self._lookups[name](tf.constant(keys, tf.string))
+        return {**rows.batch, "representations": stored}
 
     def _rank(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         assert self.ranking is not None  # by `signatures`

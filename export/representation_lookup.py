@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from export.verify_child import EPS, ROUNDINGS
 from lfm4ads_tf.embeddings import partition
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.embeddings.table_config import ServedStorage
@@ -85,6 +86,27 @@ class RepresentationLookup(tf.Module):
         rows = tf.where(found, place, tf.constant(self._cold, tf.int64))
         vectors = partition.read([self._table], rows)  # (B, d)
         return tf.concat([vectors, tf.cast(found, tf.float32)[:, tf.newaxis]], axis=1)  # (B, d + 1)
+
+
+def storage_rounding(vectors: np.ndarray, storage: ServedStorage) -> np.ndarray:
+    """What keeping vectors in a type may change in each of their numbers.
+
+        float16: 2^-11 |v|, and half of its smallest number;   int8: max |row| / 254, half a step
+
+    Args:
+        vectors: (B, d).
+        storage: The type.
+
+    Returns:
+        (B, d) float64; rounding of float32 itself is in it.
+    """
+    sizes = np.abs(vectors.astype(np.float64))
+    own = ROUNDINGS * EPS * sizes
+    if storage == "float16":
+        return np.asarray(sizes * 2.0**-11 + 2.0**-25 + own)
+    if storage == "int8":
+        return np.asarray(sizes.max(axis=1, keepdims=True, initial=0.0) / 254 * (1 + EPS) + own)
+    return own
 
 
 def _fingerprints(keys: tf.Tensor) -> tf.Tensor:

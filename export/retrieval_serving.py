@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 from export.golden_rows import GoldenRows
 from export.request_name import EXCLUDE
 from export.request_schema import RequestSchema
+from export.rounding import Change, Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
 from lfm4ads_tf.embeddings.table_config import ServedStorage
@@ -84,9 +85,54 @@ class RetrievalServing(ServingModel):
 
     def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`; with the excluded items of `golden_columns`."""
+        return self._found(self._served_queries(rows.batch), rows)
+
+    def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
+        """See `ServingModel`: of the scores of each query's best items."""
+        best = self._best(self._served_queries(rows.batch))
+
+        def scores(change: Change) -> np.ndarray:
+            queries = self._served_queries(changed_batch(rows.batch, change)).numpy()
+            vectors = change(best)  # (B, k, d)
+            return np.asarray(np.einsum("bd,bkd->bk", queries, vectors, dtype=np.float64))
+
+        return {"scores": Rounding("value", self._bound(scores))}
+
+    def magnitudes(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """See `ServingModel`: sum_j |q_j v_j| of the best items, the largest of each query."""
+        queries = self._served_queries(rows.batch)
+        terms = np.einsum("bd,bkd->bk", np.abs(queries.numpy()), np.abs(self._best(queries)))
+        return {"scores": terms.max(axis=1, keepdims=True)}  # (B, 1)
+
+    def decided(self, rows: GoldenRows) -> GoldenRows:
+        """See `ServingModel`: a row that may read other lists gives its place to the one before."""
+        queries = self._served_queries(rows.batch)
+        if self._index.coarse_scores(queries) is None:
+            return rows
+
+        def near(change: Change) -> np.ndarray:
+            changed = self._served_queries(changed_batch(rows.batch, change))
+            return np.asarray(self._index.coarse_scores(changed))
+
+        sound = self._index.decided(queries, self._bound(near))
+        if sound.all() or not sound.any():
+            return rows
+        places = np.where(sound, np.arange(len(sound)), -1)
+        places = np.maximum.accumulate(places)
+        return rows.take(np.where(places < 0, np.argmax(sound), places))
+
+    def _bound(self, outputs: Callable[[Change], np.ndarray]) -> float:
         if self._tower is None:
-            return self.trained(rows)
-        return self._found(self._tower(rows.batch), rows)
+            return rounding_bound(outputs, self._original.projection.variables)
+        layers = [] if self._tower.embeddings is None else [self._tower.embeddings]
+        return rounding_bound(outputs, self._tower.dense_variables, layers)
+
+    def _best(self, queries: tf.Tensor) -> np.ndarray:
+        """Vectors of the exact best items of each query, (B, k, d)."""
+        vectors = self._index.item_vectors()  # (N, d)
+        scores = queries.numpy() @ vectors.T  # (B, N)
+        count = min(self._index.k, len(vectors))
+        return np.asarray(vectors[np.argpartition(-scores, count - 1, axis=1)[:, :count]])
 
     def _found(self, queries: tf.Tensor, rows: GoldenRows) -> dict[str, np.ndarray]:
         """Items for some queries; those of an exact index are computed by NumPy."""
@@ -106,6 +152,10 @@ class RetrievalServing(ServingModel):
             queries = self._tower(self.encoded(raw))  # (B, d)
         ids, scores = self._index(tf.cast(queries, tf.float32), excluded)
         return {"ids": ids, "scores": scores}
+
+    def _served_queries(self, batch: EncodedBatch) -> tf.Tensor:
+        """The user side with the tables of the export."""
+        return self._queries(batch) if self._tower is None else self._tower(batch)
 
     def _queries(self, batch: EncodedBatch) -> tf.Tensor:
         """The Keras model's user side."""

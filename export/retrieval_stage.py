@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from export.exporter import export_model
 from export.golden_rows import GoldenRows
 from export.retrieval_serving import RetrievalServing
+from export.verify_child import SCHEMA
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
@@ -24,19 +25,19 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
 from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
+from lfm4ads_tf.retrieval.method import RetrievalMethod
 from lfm4ads_tf.retrieval.partition import Partition
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE = 4096  # training users whose queries shape and tune the approximate index
 
 
-def export_retrieval(
-    run: Run,
-    encoder: Encoder,
-    samples: pa.Table,
-    is_due: Callable[[str, Mapping[str, Any]], bool],
-) -> None:
-    """Exports `retrieval_exact` and `retrieval_ann` where their newest version is another model's.
+RETRIEVAL = ("retrieval_exact", "retrieval_ann")
+"""The exports of a retrieval model."""
+
+
+class RetrievalExports:
+    """The exports of a run's chosen retrieval model.
 
     Args:
         run: The run.
@@ -44,63 +45,93 @@ def export_retrieval(
         samples: Raw rows for warm-up and verification, with their `row` in the cache.
         is_due: Whether the newest version of a name was made from something else.
     """
-    chosen = chosen_retrieval(run)
-    if chosen is None:
-        return
-    scenario, method = chosen
-    config = run.config.retrieval
-    folder = run.retrieval(scenario, method.name, run.config.seed)
-    results = (folder / "results.json").read_bytes()
-    source = {
-        "method": method.name,
-        "scenario": scenario,
-        "seed": run.config.seed,
-        "training": hashlib.sha256(results).hexdigest()[:16],
-        "warmup_rows": run.config.export.warmup_rows,
-        "tables": run.config.export.tables,
-        "k": config.k,
-    }
-    sources: dict[str, dict[str, Any]] = {
-        "retrieval_exact": source,
-        "retrieval_ann": {**source, **config.index.model_dump(mode="json")},
-    }
-    due = [name for name, made_from in sources.items() if is_due(name, made_from)]
-    if not due:
-        return
-    part = load_retrieval_model(run, scenario, method, run.config.seed)
-    items = _Items(part)
-    mine = _of_scenario(run, samples, scenario)
-    read = [] if method.source is None else [method.source]
-    joined: Mapping[str, np.ndarray] = {}
-    if part.representations is not None:
-        joined = part.representations(mine["row"].to_numpy())
-    for name in due:
+
+    def __init__(
+        self,
+        run: Run,
+        encoder: Encoder,
+        samples: pa.Table,
+        is_due: Callable[[str, Mapping[str, Any]], bool],
+    ) -> None:
+        self._run, self._encoder, self._samples, self._is_due = run, encoder, samples, is_due
+        self._chosen = chosen_retrieval(run)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names; none where no retrieval model was trained."""
+        return () if self._chosen is None else RETRIEVAL
+
+    def export(self, name: str) -> None:
+        """Exports one of them where its newest version is another model's."""
+        source = self._source(name)
+        if not self._is_due(name, source):
+            return
+        items = self._items
         index: Index = items.exact if name == "retrieval_exact" else items.approximate
 
-        def graph(rows: GoldenRows, index: Index = index) -> RetrievalServing:
-            return RetrievalServing(part.model, index, rows, run.config.export.tables)
+        def graph(rows: GoldenRows) -> RetrievalServing:
+            return RetrievalServing(items.part.model, index, rows, config.tables)
 
+        config = self._run.config.export
+        scenario, method = self._known
+        mine = _of_scenario(self._run, self._samples, scenario)
+        joined: Mapping[str, np.ndarray] = {}
+        if items.part.representations is not None:
+            joined = items.part.representations(mine["row"].to_numpy())
         version = export_model(
             name,
-            part.model,
-            encoder,
-            out=run.exports,
+            items.part.model,
+            self._encoder,
+            out=self._run.exports,
             name=name,
             samples=mine,
             representations=joined,
-            config=run.config.export,
-            source=sources[name],
+            config=config,
+            source=source,
             serving=graph,
-            sources=read,
+            sources=[] if method.source is None else [method.source],
         )
         _LOG.info("exported %s version %s (%s), verified", name, version.name, method.name)
 
+    @property
+    def _known(self) -> tuple[str, RetrievalMethod]:
+        assert self._chosen is not None  # else there are no names
+        return self._chosen
+
+    def _source(self, name: str) -> dict[str, Any]:
+        """What an export is made from."""
+        run, (scenario, method) = self._run, self._known
+        folder = run.retrieval(scenario, method.name, run.config.seed)
+        results = (folder / "results.json").read_bytes()
+        source: dict[str, Any] = {
+            "method": method.name,
+            "scenario": scenario,
+            "seed": run.config.seed,
+            "training": hashlib.sha256(results).hexdigest()[:16],
+            "warmup_rows": run.config.export.warmup_rows,
+            "tables": run.config.export.tables,
+            "k": run.config.retrieval.k,
+            "contract": SCHEMA,
+        }
+        if name == "retrieval_ann":
+            source |= run.config.retrieval.index.model_dump(mode="json")
+        return source
+
+    @cached_property
+    def _items(self) -> _Items:
+        scenario, method = self._known
+        return _Items(load_retrieval_model(self._run, scenario, method, self._run.config.seed))
+
 
 class _Items:
-    """The indexes over a model's items."""
+    """The indexes over a model's items.
+
+    Attributes:
+        part: The model.
+    """
 
     def __init__(self, part: RetrievalModel) -> None:
-        self._part = part
+        self.part = part
         keys = part.run.cache.keys("item").take(pa.array(part.candidates.codes))
         texts = pc.fill_null(keys.cast(pa.string()), "").to_numpy(zero_copy_only=False)
         named = texts != ""
@@ -116,15 +147,15 @@ class _Items:
     @property
     def approximate(self) -> InvertedIndex:
         """The inverted lists; their centroids and probes are kept beside the model."""
-        config = self._part.run.config.retrieval.index
-        kept = self._part.folder / "partition.npz"
-        if kept.exists() and REFRESHED in stored_results(self._part.folder / "results.json"):
+        config = self.part.run.config.retrieval.index
+        kept = self.part.folder / "partition.npz"
+        if kept.exists() and REFRESHED in stored_results(self.part.folder / "results.json"):
             refreshed = InvertedIndex(self.keys, self.vectors, Partition.load(kept), k=self.k)
             if not refreshed.stale:
                 return refreshed
             _LOG.warning("the items have moved away from the index's centroids; they are trained")
         partition = Partition.fit(
-            self.vectors, self._queries, lists=config.lists, seed=self._part.seed
+            self.vectors, self._queries, lists=config.lists, seed=self.part.seed
         )
         index = InvertedIndex(self.keys, self.vectors, partition, k=self.k)
         index = index.probing(config.probes, self._queries, recall=config.recall)
@@ -134,11 +165,11 @@ class _Items:
     @cached_property
     def _queries(self) -> np.ndarray:
         """Queries of training users, each at the user's last row."""
-        rows = self._part.rows
-        users, last = np.unique(self._part.run.cache.user[rows][::-1], return_index=True)
+        rows = self.part.rows
+        users, last = np.unique(self.part.run.cache.user[rows][::-1], return_index=True)
         rows = rows[::-1][last]
-        rng = np.random.default_rng(self._part.seed)
-        return self._part.users(rows[np.sort(rng.permutation(len(rows))[:_SAMPLE])])
+        rng = np.random.default_rng(self.part.seed)
+        return self.part.users(rows[np.sort(rng.permutation(len(rows))[:_SAMPLE])])
 
 
 def _of_scenario(run: Run, samples: pa.Table, scenario: str) -> pa.Table:

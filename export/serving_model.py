@@ -15,8 +15,10 @@ from export.archive import write_archive
 from export.golden import GoldenRequest
 from export.golden_rows import GoldenRows
 from export.request_schema import RequestSchema
+from export.rounding import Rounding
 from export.signature import Signature
 from lfm4ads_tf.features import raw_types
+from lfm4ads_tf.features.dense_encoder import finite_vectors
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.batch import EncodedBatch
 
@@ -69,6 +71,18 @@ class ServingModel(abc.ABC):
         """
 
     @abc.abstractmethod
+    def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
+        """What rounding may make of the outputs that are numbers, see `rounding_bound`."""
+
+    def magnitudes(self, rows: GoldenRows) -> dict[str, np.ndarray]:
+        """Sums of the terms' magnitudes where a row's values do not tell them: `Evaluation`."""
+        return {}
+
+    def decided(self, rows: GoldenRows) -> GoldenRows:
+        """The rows whose answer does not hang on rounding; all of them where numbers are asked."""
+        return rows
+
+    @abc.abstractmethod
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Outputs of B raw rows: columns as `Encoder.raw_signature` says, and representations."""
 
@@ -80,20 +94,28 @@ class ServingModel(abc.ABC):
             Signature("predict", self._from_tensors, self.schema.tensor_specs()),
         ]
 
-    def golden(self, rows: GoldenRows, scores: Mapping[str, np.ndarray]) -> list[GoldenRequest]:
+    def golden(
+        self,
+        rows: GoldenRows,
+        scores: Mapping[str, np.ndarray],
+        roundings: Mapping[str, Rounding] | None = None,
+    ) -> list[GoldenRequest]:
         """Requests for some rows with the outputs that every signature must give.
 
         Args:
             rows: The rows.
             scores: What `expected` gave.
+            roundings: What `roundings` gave; asked anew when absent.
         """
+        roundings = self.roundings(rows) if roundings is None else roundings
         columns = self.golden_columns(rows)
         stored = {name: rows.representations[name][:, :-1] for name in self.schema.representations}
         examples = np.array(self.schema.examples(columns, stored), object)
         tensors = self.schema.tensors(columns, stored)
+        allowed = {name: of.allowed(scores[name]) for name, of in roundings.items()}
         return [
-            GoldenRequest("serving_default", {"examples": examples}, scores),
-            GoldenRequest("predict", tensors, scores),
+            GoldenRequest("serving_default", {"examples": examples}, scores, allowed),
+            GoldenRequest("predict", tensors, scores, allowed),
         ]
 
     def golden_columns(self, rows: GoldenRows) -> Mapping[str, Any]:
@@ -115,7 +137,7 @@ class ServingModel(abc.ABC):
 
     def parsed(self, examples: tf.Tensor) -> dict[str, Any]:
         """(B,) serialized `tf.Example`s -> raw rows."""
-        return dict(tf.io.parse_example(examples, self._example_spec))
+        return self._refusing(dict(tf.io.parse_example(examples, self._example_spec)))
 
     def raw_rows(self, request: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         """Tensors by request name -> raw rows."""
@@ -123,6 +145,13 @@ class ServingModel(abc.ABC):
         for column, of in self.schema.columns.items():
             if column in raw and of.kind in ("texts", "numbers"):
                 raw[column] = tf.RaggedTensor.from_tensor(raw[column], row_splits_dtype=tf.int64)
+        return self._refusing(raw)
+
+    def _refusing(self, raw: dict[str, Any]) -> dict[str, Any]:
+        """Raw rows whose stored representations are finite, which an op of the graph checks."""
+        for name in self.schema.representations:
+            if name in raw:
+                raw[name] = finite_vectors(raw[name], f"Representations {name}")
         return raw
 
     def encoded(self, raw: Mapping[str, Any]) -> EncodedBatch:

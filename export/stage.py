@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import pyarrow.parquet as pq
 import tf_keras
 
 from export.exporter import export_model
-from export.publishing import ROLLED_BACK, newest_version
+from export.publishing import ROLLED_BACK, newest_version, versions
 from export.representation_lookup import RepresentationLookup
-from export.retrieval_stage import export_retrieval
+from export.retrieval_stage import RETRIEVAL, RetrievalExports
+from export.verify_child import SCHEMA
 from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
+from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.pretrain import load_upstream
@@ -36,37 +40,31 @@ def export_run(run: Run) -> None:
     """Exports the first seed's foundation model, towers, rankers and retrieval to `OUT/exports/`.
 
     A model whose newest version was made from the same training and method is not exported again.
+    One that is refused or fails does not keep the others from being exported; what became of each
+    is written to `exports.json` and `metrics.json`.
 
     Raises:
-        ExportRefused: An export failed its verification; it is not published.
+        ExportRefused: At least one was refused or failed; it is not published.
     """
     exports = _Exports(run)
-    upstream = run.upstream(run.config.seed)
     for kind in ("foundation", "user_tower", "item_tower"):
-        source = exports.source(upstream, "upstream")
-        if exports.is_due(kind, source):
-            model = load_upstream(run, run.config.seed)
-            exports.write(
-                kind,
-                model,
-                source,
-                rebuild=exports.rebuild_upstream,
-                evaluated=exports.evaluated(upstream) if kind == "foundation" else None,
-            )
+        exports.attempt(kind, partial(exports.upstream, kind))
     for scenario in trained_scenarios(run):
-        exports.ranker(scenario)
-    export_retrieval(run, exports.encoder, exports.samples, exports.is_due)
+        exports.attempt(f"ranker_{file_name(scenario)}", partial(exports.ranker, scenario))
+    exports.retrieval()
+    exports.finish()
 
 
 def export_index(run: Run) -> None:
     """Exports the retrieval index of a refreshed version where earlier ones have been exported.
 
     Raises:
-        ExportRefused: An export failed its verification; it is not published.
+        ExportRefused: An export was refused or failed; it is not published.
     """
-    if any((run.exports / name).exists() for name in ("retrieval_exact", "retrieval_ann")):
+    if any((run.exports / name).exists() for name in RETRIEVAL):
         exports = _Exports(run)
-        export_retrieval(run, exports.encoder, exports.samples, exports.is_due)
+        exports.retrieval()
+        exports.finish()
 
 
 class _Exports:
@@ -78,6 +76,67 @@ class _Exports:
         self.encoder = load_encoder(run)
         self.every_sample = pq.read_table(run.out / "data" / "samples.parquet")
         self.samples = _spread(self.every_sample)
+        self.outcomes: list[ExportOutcome] = []
+
+    def attempt(self, name: str, make: Callable[[], None]) -> None:
+        """Makes one export and notes what became of it; whatever it raises ends here."""
+        try:
+            make()
+        except ExportRefused as refused:
+            self._note(ExportOutcome(name, "refused", self._version(name), str(refused)))
+        except UserError as error:
+            self._note(ExportOutcome(name, "failed", self._version(name), str(error)))
+        except (
+            Exception
+        ) as error:  # a defect of ours must not cost the other exports and the report
+            _LOG.exception("the export '%s' failed", name)
+            reason = f"{type(error).__name__}: {error}"
+            self._note(ExportOutcome(name, "failed", self._version(name), reason))
+        else:
+            self._note(ExportOutcome(name, "published", self._version(name)))
+
+    def retrieval(self) -> None:
+        """Exports the chosen retrieval model's indexes."""
+        part = RetrievalExports(self.run, self.encoder, self.samples, self.is_due)
+        for name in part.names:
+            self.attempt(name, partial(part.export, name))
+
+    def finish(self) -> None:
+        """Writes the outcomes down.
+
+        Raises:
+            ExportRefused: Not all were published; each reason is told.
+        """
+        write_outcomes(self.run.out, self.outcomes)
+        lost = [outcome for outcome in self.outcomes if outcome.state != "published"]
+        if lost:
+            told = "\n".join(outcome.reason for outcome in lost)
+            raise ExportRefused(
+                f"{len(lost)} of {len(self.outcomes)} exports published nothing: "
+                f"{', '.join(outcome.model for outcome in lost)}\n{told}"
+            )
+
+    def _note(self, outcome: ExportOutcome) -> None:
+        self.outcomes.append(outcome)
+        if outcome.state != "published":
+            _LOG.warning("%s: %s. %s", outcome.model, outcome.state, outcome.reason)
+
+    def _version(self, name: str) -> int | None:
+        """The newest version in service."""
+        return max(versions(self.out / name), default=None)
+
+    def upstream(self, kind: str) -> None:
+        """Exports the upstream or one of its towers."""
+        folder = self.run.upstream(self.run.config.seed)
+        source = self.source(folder, "upstream")
+        if self.is_due(kind, source):
+            self.write(
+                kind,
+                load_upstream(self.run, self.run.config.seed),
+                source,
+                rebuild=self.rebuild_upstream,
+                evaluated=self.evaluated(folder) if kind == "foundation" else None,
+            )
 
     def source(self, training: Path, method: str) -> dict[str, Any]:
         """What an export is made from: it tells whether a version is up to date."""
@@ -88,6 +147,7 @@ class _Exports:
             "training": hashlib.sha256(results).hexdigest()[:16],
             "warmup_rows": self.run.config.export.warmup_rows,
             "tables": self.run.config.export.tables,
+            "contract": SCHEMA,
         }
 
     def is_due(self, name: str, source: Mapping[str, Any]) -> bool:

@@ -63,6 +63,11 @@ class TowerModel(tf.Module):
             )
             copy_tables(source, self.embeddings)
 
+    @property
+    def dense_variables(self) -> list[tf.Variable]:
+        """Weights of the tower's layers."""
+        return list(self._tower.variables)
+
     def __call__(self, batch: EncodedBatch) -> tf.Tensor:
         """The representation (B, d) of each row's user or item."""
         parts: list[tf.Tensor] = []

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from export.golden_rows import GoldenRows
 from export.request_schema import RequestSchema
+from export.rounding import Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
 from lfm4ads_tf.embeddings.table_config import ServedStorage
@@ -49,6 +50,15 @@ class TowerServing(ServingModel):
     def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
         return {"representation": self._tower(rows.batch).numpy()}
+
+    def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
+        """See `ServingModel`."""
+        bound = rounding_bound(
+            lambda change: self._tower(changed_batch(rows.batch, change)).numpy(),
+            self._tower.dense_variables,
+            [] if self._tower.embeddings is None else [self._tower.embeddings],
+        )
+        return {"representation": Rounding("value", bound)}
 
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """See `ServingModel`."""

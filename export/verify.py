@@ -42,7 +42,8 @@ def verify_export(folder: Path, spec: FeatureSpec | None = None) -> dict[str, An
 
     Returns:
         What was proven: `tensorflow`, `signatures`, `ops`, `variables`, `rows_compared`,
-        `warmup_records`, `largest_difference`, `tolerance`, `load_s`, `latency_ms`; `cpp_loader`
+        `warmup_records`, `largest_difference`, `largest_share` (of what is allowed where it is),
+        `load_s`, `latency_ms`; `cpp_loader`
         with the same from C++, or null and `cpp_loader_skipped` with the reason; `files`, the
         SHA-256 of each file.
 
@@ -108,21 +109,23 @@ def _in_cpp(folder: Path) -> dict[str, Any]:
     """What the C++ loader answers, compared in the same way; skipped where it does not start."""
     try:
         build_loader()
-        requests, expected = verify_child.read_golden(folder)
+        requests, expected, allowed = verify_child.read_golden(folder)
         answers, timings = run_cpp(folder, requests, repeats=verify_child.LATENCY_CALLS)
-        largest = 0.0
+        largest = verify_child.Difference()
         for signature, outputs in answers.items():
             verify_child.check_finite(signature, outputs, "in C++, the golden request")
             if signature in expected:
-                difference = verify_child.compare(signature, outputs, expected[signature])
-                largest = max(largest, difference)
+                limits = allowed.get(signature, {})
+                found = verify_child.compare(signature, outputs, expected[signature], limits)
+                largest = largest.joined(found)
     except UserError as error:
         return {"cpp_loader": None, "cpp_loader_skipped": " ".join(str(error).split())[:500]}
     except verify_child.Refused as refused:
         raise ExportRefused(f"in the C++ loader, {refused}") from refused
     return {
         "cpp_loader": {
-            "largest_difference": largest,
+            "largest_difference": largest.value,
+            "largest_share": largest.share,
             "load_s": timings.load_s,
             "latency_ms": timings.run_ms,
         }
@@ -209,7 +212,8 @@ def _told(report: dict[str, Any]) -> str:
     )
     timings = ", ".join(f"{k}: {v:.2f} ms" for k, v in report["latency_ms"].items())
     return (
-        f"{report['rows_compared']} rows differ by at most {report['largest_difference']:.1e}, "
+        f"{report['rows_compared']} rows differ by at most {report['largest_difference']:.1e} "
+        f"({report['largest_share']:.0%} of what rounding allows), "
         f"{report['warmup_records']} warm-up requests, loaded in {report['load_s']:.2f} s; "
         f"{in_cpp}; {timings}"
     )

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ from tensorflow.core.protobuf import (  # noqa: E402
 )
 from tensorflow.python.framework import op_def_registry  # noqa: E402
 
-# What an output may differ from the expected one, relative where that is above 1. Golden outputs
-# come from a model with the export's own tables, so their type makes no difference here.
-TOLERANCE = 1e-6
+SCHEMA = 2  # of contract.json and golden.npz
+EPS = float(np.finfo(np.float32).eps)
+ROUNDINGS = 4
+"""Roundings of a value itself: the last sum, the bias, the sigmoid, the conversion."""
 # Registered in every build, but their kernels call back into the Python process that made them.
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 METHODS = {
@@ -46,6 +48,7 @@ METHODS = {
 PREDICT = "tensorflow/serving/predict"
 INITIALIZER = "__saved_model_init_op"  # a signature of TensorFlow's own
 LATENCY_CALLS = 10
+ASSERTION = "assertion failed: "
 TIMED = ("serving_default", "predict", "rank")  # signatures whose latency is measured
 
 
@@ -54,6 +57,48 @@ class Refused(Exception):
 
 
 Tensors = dict[str, np.ndarray]
+TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference between what was found and what was expected.
+
+    Attributes:
+        value: The largest one.
+        share: The largest one, as a share of what is allowed there.
+    """
+
+    value: float = 0.0
+    share: float = 0.0
+
+    def joined(self, other: Difference) -> Difference:
+        """The larger of both."""
+        return Difference(max(self.value, other.value), max(self.share, other.share))
+
+
+def allowed_difference(expected: np.ndarray, bound: np.ndarray | float, of: str) -> np.ndarray:
+    """What another processor may make of a value.
+
+    Float32 sums depend on the order in which they are summed. Before the last steps of a model two
+    computations of one value may be `bound` apart. A probability p = sigmoid(z) follows its logit,
+    dp = p (1 - p) dz; then `ROUNDINGS` more roundings of the value itself come on top, each of at
+    most EPS times the value.
+
+        of = "logit":  bound p (1 - p) + ROUNDINGS EPS p
+        of = "value":  bound + ROUNDINGS EPS |v|
+
+    Args:
+        expected: Values.
+        bound: What logit or value may differ, of the shape of `expected` or one that broadcasts.
+        of: `logit` for probabilities, `value` for other numbers.
+
+    Returns:
+        float64 of the shape of `expected`.
+    """
+    values = np.where(np.isfinite(expected), expected, 0.0).astype(np.float64)
+    factor = values * (1.0 - values) if of == "logit" else np.ones_like(values)
+    return np.asarray(bound * factor + ROUNDINGS * EPS * np.abs(values) + TINY)
 
 
 def vocabulary_sha256(keys: Iterable[bytes], ids: Iterable[int]) -> str:
@@ -77,28 +122,35 @@ def read_contract(folder: Path) -> dict[str, Any]:
         raise Refused("there is no contract (assets.extra/contract.json) to check against")
     try:
         contract = json.loads(path.read_text("utf-8"))
-        known = contract["schema"] == 1
+        schema = contract["schema"]
+        if schema != SCHEMA:
+            raise Refused(
+                f"the contract has schema {schema!r}, and {SCHEMA} is what is known here: it comes "
+                "from another version of this project; export the model again"
+            )
         _ = contract["kind"].startswith, [task.encode for task in contract["tasks"]]
         _ = [contract[key].items for key in ("columns", "representations")]
         _ = [list(contract[key]) for key in ("user_columns", "item_columns")]
+        _ = contract["variables_sha256"].encode
         _ = [
             (s["method"], s["inputs"].items, s["outputs"].items)
             for s in contract["signatures"].values()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"the contract cannot be read ({_first_line(error)})") from error
-    if not known:
-        raise Refused(f"the contract has schema {contract['schema']!r}; 1 is what is known here")
     return dict(contract)
 
 
-def read_golden(folder: Path) -> tuple[dict[str, Tensors], dict[str, Tensors]]:
-    """Requests per signature, and the outputs expected of some of them."""
+def read_golden(
+    folder: Path,
+) -> tuple[dict[str, Tensors], dict[str, Tensors], dict[str, Tensors]]:
+    """Requests per signature, the outputs expected of some of them, and what these may differ."""
     path = folder / "assets.extra" / "golden.npz"
     if not path.exists():
         raise Refused("there is no golden file (assets.extra/golden.npz) to compare with")
     requests: dict[str, Tensors] = {}
     expected: dict[str, Tensors] = {}
+    allowed: dict[str, Tensors] = {}
     try:
         with np.load(path) as arrays:
             for key in arrays.files:
@@ -107,13 +159,23 @@ def read_golden(folder: Path) -> tuple[dict[str, Tensors], dict[str, Tensors]]:
                     requests.setdefault(signature, {})[name] = array_of(arrays[key].tobytes())
                 elif part == "expected":
                     expected.setdefault(signature, {})[name] = arrays[key]
+                elif part == "allowed":
+                    allowed.setdefault(signature, {})[name] = arrays[key]
                 else:
                     raise ValueError(f"unknown entry {key!r}")
     except Exception as error:
         raise Refused(f"the golden file cannot be read ({_first_line(error)})") from error
     if not requests or not all(len(v) for o in expected.values() for v in o.values()):
         raise Refused("the golden file holds no requests or no rows")
-    return requests, expected
+    for signature, outputs in expected.items():
+        for name, values in outputs.items():
+            if values.dtype.kind == "f":
+                told = allowed.get(signature, {}).get(name)
+                if told is None or told.shape != values.shape or not np.isfinite(told).all():
+                    raise Refused(
+                        f"the golden file does not tell what '{name}' of '{signature}' may differ"
+                    )
+    return requests, expected, allowed
 
 
 def array_of(serialized: bytes) -> np.ndarray:
@@ -268,10 +330,14 @@ def check_vocabulary(graph: meta_graph_pb2.MetaGraphDef, wanted: str | None) -> 
         )
 
 
-def check_variables(folder: Path) -> int:
-    """No variable holds NaN or infinity; returns how many there are.
+def check_variables(folder: Path, wanted: str) -> int:
+    """The variables are the exporter's, and none holds NaN or infinity; returns how many there are.
 
     A variable of zeros and minus infinities alone masks items and is sound.
+
+    Args:
+        folder: The version folder.
+        wanted: Their digest, see `variables_digest`.
     """
     prefix = folder / "variables" / "variables"
     try:
@@ -282,9 +348,8 @@ def check_variables(folder: Path) -> int:
         raise Refused(
             f"cannot be loaded: the variables are damaged ({_first_line(error)})"
         ) from error
+    digest = hashlib.sha256()
     for key in sorted(shapes):
-        if dtypes[key] == tf.string:
-            continue
         try:
             values = np.asarray(reader.get_tensor(key))  # its checksum is compared as well
         except Exception as error:
@@ -292,6 +357,7 @@ def check_variables(folder: Path) -> int:
                 f"cannot be loaded: the variables are damaged: '{names.get(key, key)}' cannot be "
                 f"read ({_first_line(error)})"
             ) from error
+        add_to_digest(digest, key, values)
         if not dtypes[key].is_floating or np.isfinite(values).all():
             continue
         if np.all((values == 0) | np.isneginf(values)):
@@ -301,7 +367,31 @@ def check_variables(folder: Path) -> int:
             f"the variable '{names.get(key, key)}' holds {_kind_of(values)}, first at "
             f"{bad.tolist()} of {list(values.shape)}"
         )
+    if digest.hexdigest() != wanted:
+        raise Refused(
+            "the variables are not those that the exporter wrote: their digest is "
+            f"{digest.hexdigest()[:12]}, in the contract {wanted[:12]}; export the model again"
+        )
     return sum(1 for key in shapes if dtypes[key] != tf.string)
+
+
+def variables_digest(folder: Path) -> str:
+    """SHA-256 of the names, types, shapes and bits of all variables of a version folder."""
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    digest = hashlib.sha256()
+    for key in sorted(reader.get_variable_to_shape_map()):
+        add_to_digest(digest, key, np.asarray(reader.get_tensor(key)))
+    return digest.hexdigest()
+
+
+def add_to_digest(digest: Any, key: str, values: np.ndarray) -> None:
+    """Adds one variable to a digest."""
+    digest.update(f"{key} {values.dtype} {values.shape}".encode())
+    if values.dtype == object:
+        for text in values.ravel():
+            digest.update(len(text).to_bytes(8, "little") + text)
+    else:
+        digest.update(np.ascontiguousarray(values).tobytes())
 
 
 def variable_names(reader: Any) -> dict[str, str]:
@@ -387,13 +477,14 @@ def is_padding(values: np.ndarray, outputs: Tensors) -> np.ndarray:
     return np.isneginf(values) & (keys.astype("S") == b"")
 
 
-def compare(signature: str, outputs: Tensors, expected: Tensors) -> float:
+def compare(signature: str, outputs: Tensors, expected: Tensors, allowed: Tensors) -> Difference:
     """Compares the outputs of a request with those of the Keras model.
 
     Args:
         signature: The signature.
         outputs: What it gave: output -> values.
-        expected: What it must give; numbers up to `TOLERANCE`, ids and texts exactly.
+        expected: What it must give; ids and texts exactly.
+        allowed: What its numbers may differ, of the shapes of `expected`.
 
     Returns:
         The largest difference.
@@ -405,11 +496,11 @@ def compare(signature: str, outputs: Tensors, expected: Tensors) -> float:
         raise Refused(
             f"'{signature}' has the outputs {sorted(outputs)}, not {sorted(expected)} as expected"
         )
-    largest = 0.0
+    largest = Difference()
     for name, values in outputs.items():
         wanted = expected[name]
         if wanted.dtype.kind == "S":
-            compare_texts(name, signature, values, expected, outputs)
+            compare_texts(name, signature, values, expected, outputs, allowed)
             continue
         if values.shape != wanted.shape or values.dtype != wanted.dtype:
             raise Refused(
@@ -420,16 +511,20 @@ def compare(signature: str, outputs: Tensors, expected: Tensors) -> float:
             compare_ids(name, signature, values, wanted)
             continue
         padded = is_padding(values, outputs) & np.isneginf(wanted)
-        wanted = np.where(padded, 0.0, wanted)
-        difference = np.abs(np.where(padded, 0.0, values.astype(np.float64)) - wanted)
-        difference /= np.maximum(1.0, np.abs(wanted))
-        largest = max(largest, float(difference.max(initial=0.0)))
-        if not largest <= TOLERANCE:
-            row = int(np.argmax(difference.reshape(len(difference), -1).max(axis=1)))
+        found = np.where(padded, 0.0, values.astype(np.float64))
+        difference = np.abs(found - np.where(padded, 0.0, wanted))
+        limit = allowed[name].astype(np.float64)
+        share = np.where(difference > 0, difference / np.maximum(limit, TINY), 0.0)
+        share = np.where(np.isnan(share), np.inf, share)
+        largest = largest.joined(
+            Difference(float(difference.max(initial=0.0)), float(share.max(initial=0.0)))
+        )
+        if not share.max(initial=0.0) <= 1:
+            place = np.unravel_index(int(np.argmax(share)), share.shape)
             what = "encoding differs" if signature == "encode" else "scores differ"
             raise Refused(
                 f"the {what} from the Keras model's: '{name}' on '{signature}' by "
-                f"{difference.max():.3g} in row {row} (allowed {TOLERANCE:g})"
+                f"{difference[place]:.3g} in row {int(place[0])} (allowed {limit[place]:.3g})"
             )
     return largest
 
@@ -447,7 +542,12 @@ def compare_ids(name: str, signature: str, values: np.ndarray, expected: np.ndar
 
 
 def compare_texts(
-    name: str, signature: str, values: np.ndarray, expected: Tensors, outputs: Tensors
+    name: str,
+    signature: str,
+    values: np.ndarray,
+    expected: Tensors,
+    outputs: Tensors,
+    allowed: Tensors,
 ) -> None:
     """Texts must be the expected ones; keys with equal `scores` beside them may change places."""
     wanted = expected[name]
@@ -464,8 +564,9 @@ def compare_texts(
             own = float(outputs["scores"][row, column])
             place = np.flatnonzero(wanted[row] == key)
             # a key that is not expected at all may stand only where the list could end either way
-            other = float(expected["scores"][row, place[0] if len(place) else -1])
-            same = abs(own - other) <= 2 * TOLERANCE * max(1.0, abs(other))
+            at = (row, place[0] if len(place) else -1)
+            other, limit = float(expected["scores"][at]), float(allowed["scores"][at])
+            same = abs(own - other) <= 2 * limit  # both scores may be off
         if not same:
             raise Refused(
                 f"'{name}' on '{signature}' differs in row {row}, place {column}: {bytes(key)!r} "
@@ -505,13 +606,13 @@ def check_golden(
 def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that is checked; returns the report."""
     contract = read_contract(folder)
-    requests, expected = read_golden(folder)
+    requests, expected, allowed = read_golden(folder)
     graph = read_graph(folder)
     signatures = check_signatures(graph, contract)
     ops = check_ops(graph)
     check_golden(contract, requests, expected)
     check_vocabulary(graph, contract.get("vocabulary_sha256"))
-    variables = check_variables(folder)
+    variables = check_variables(folder, contract["variables_sha256"])
     server = SessionModel(folder)
     for number, record in enumerate(warmup):
         inputs = {k: array_of(base64.b64decode(v)) for k, v in record["inputs"].items()}
@@ -520,12 +621,12 @@ def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
         run(server, record["signature"], inputs, f"warm-up record {number}")
     # ids are compared first: a score that differs because of its ids is told by them
     order = sorted(contract["signatures"], key=lambda name: (name != "encode", name))
-    largest = 0.0
+    largest = Difference()
     timings: dict[str, float] = {}
     for name in order:
         outputs = run(server, name, requests[name], "the golden request")
         if name in expected:
-            largest = max(largest, compare(name, outputs, expected[name]))
+            largest = largest.joined(compare(name, outputs, expected[name], allowed.get(name, {})))
         if name not in TIMED:
             continue
         rows = max(len(values) for values in requests[name].values())
@@ -537,7 +638,7 @@ def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
         if name not in python.signatures:
             raise Refused(f"`tf.saved_model.load` finds no signature '{name}'")
         outputs = run(python, name, requests[name], "in Python, the golden request")
-        largest = max(largest, compare(name, outputs, expected[name]))
+        largest = largest.joined(compare(name, outputs, expected[name], allowed.get(name, {})))
     return {
         "tensorflow": tf.__version__,
         "signatures": signatures,
@@ -545,8 +646,8 @@ def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
         "variables": variables,
         "rows_compared": len(next(iter(expected["serving_default"].values()))),
         "warmup_records": len(warmup),
-        "largest_difference": largest,
-        "tolerance": TOLERANCE,
+        "largest_difference": largest.value,
+        "largest_share": largest.share,
         "load_s": server.load_s,
         "load_python_s": python.load_s,
         "latency_ms": timings,
@@ -566,7 +667,10 @@ def _kind_of(values: np.ndarray) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What an error says; of one in a graph, the check of the graph that failed."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    told = [line.strip() for line in lines if line.strip().startswith(ASSERTION)]
+    return (told or lines)[0][:300]
 
 
 def main() -> None:

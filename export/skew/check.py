@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from export.rounding import score_limit
 from export.skew.loaded_model import LoadedModel
 from export.skew.logged_rows import LoggedRows, read_log
 from export.skew.offline_rows import OfflineRows
@@ -105,7 +106,10 @@ def check_skew(
         features=features,
         raw=replay.raw_columns(),
         scores=replay.scores(),
-        tolerance=float(contract["tolerance"]),
+        tolerance=max(
+            float(score_limit(contract, task, np.array([0.5]))[0])
+            for task in side.encoder.layout.tasks
+        ),
         drift=drift,
     )
 

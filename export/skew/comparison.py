@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 
-TOLERANCE = 1e-6
-"""How far dense numbers may be apart, relative where one is above 1."""
-
 
 @dataclass(frozen=True)
 class SkewComparison:
@@ -56,19 +53,23 @@ def ids_differ(offline: np.ndarray, served: np.ndarray) -> np.ndarray:
     return np.asarray((offline != served).reshape(len(offline), -1).any(axis=1))  # (B, L) -> (B,)
 
 
-def numbers_apart(offline: np.ndarray, served: np.ndarray) -> np.ndarray:
-    """Largest difference of each row's numbers, relative where one is above 1.
+def numbers_apart(
+    offline: np.ndarray, served: np.ndarray, allowed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far each row's numbers are apart.
 
     Args:
         offline, served: (B,) or (B, W).
+        allowed: What they may differ, of the same shape.
 
     Returns:
-        (B,) float64; infinite where one of them is no number.
+        Whether a row differs by more than that, (B,) bool, and its largest difference, (B,)
+        float64, infinite where one of them is no number.
     """
-    a, b = offline.astype(np.float64), served.astype(np.float64)
-    apart = np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
+    apart = np.abs(offline.astype(np.float64) - served.astype(np.float64))
     apart = np.where(np.isfinite(apart), apart, np.inf)
-    return apart.reshape(len(apart), -1).max(axis=1, initial=0.0)  # (B, W) -> (B,)
+    beyond = np.asarray((apart > allowed).reshape(len(apart), -1).any(axis=1))  # -> (B,)
+    return beyond, apart.reshape(len(apart), -1).max(axis=1, initial=0.0)
 
 
 def padded(

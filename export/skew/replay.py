@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from export.representation_lookup import storage_rounding
 from export.request_name import request_name
 from export.request_schema import RequestSchema
+from export.rounding import Rounding, encoded_rounding, score_limit
 from export.skew.comparison import (
-    TOLERANCE,
     SkewComparison,
     ids_differ,
     numbers_apart,
@@ -23,6 +24,7 @@ from export.skew.logged_rows import LoggedRows
 from export.skew.offline_rows import OfflineRows
 from export.skew.served_model import Outputs, ServedModel
 from lfm4ads_tf.analysis.value_names import ValueNames
+from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
@@ -54,7 +56,7 @@ class SkewReplay:
         spec: The feature spec.
         side: The rows as training sees them.
         logged: The rows as they were logged.
-        contract: `contract.json` of the export: what a request holds, and the tolerance.
+        contract: `contract.json` of the export: what a request holds, and what scores may differ.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class SkewReplay:
         self._logged = logged
         self._names = ValueNames(spec, side.fitted)
         self._request = logged.served(side.columns)
-        self._tolerance = float(contract["tolerance"])
+        self._contract = contract
         types = side.encoder.raw_types
         self._schema = RequestSchema(
             {c: types.get(c) or RawType(kind) for c, kind in contract["columns"].items()},
@@ -145,15 +147,20 @@ class SkewReplay:
                 self._note_ids(name, rows, ids[:, np.newaxis], answer.reshape(len(ids), -1))
             elif name in self._dense:
                 numbers = encoded["dense"][rows, self._dense[name]]
-                self._note_numbers(name, self._kind(name), rows, numbers, answer, TOLERANCE)
+                shift = self._side.encoder.shifts.get(name, 0.0)
+                allowed = encoded_rounding(shift).allowed(numbers)
+                self._note_numbers(name, self._kind(name), rows, numbers, answer, allowed)
             else:
                 weights = served.get(f"{key}_weights")
                 self._note_bag(name, rows, answer, weights)
         for name, values in self._side.representations.items():
             answer = _output(served, request_name(name), where, rows)
             # a lookup in the export has the type of its tables
-            allowed = max(TOLERANCE, self._tolerance)
-            self._note_numbers(name, "representation", rows, values[rows, :-1], answer, allowed)
+            sent = name in self._contract["representations"]
+            storage: ServedStorage = "float32" if sent else self._contract["tables"]
+            vectors = values[rows, :-1]
+            allowed = storage_rounding(vectors, storage)
+            self._note_numbers(name, "representation", rows, vectors, answer, allowed)
         for name, (output, part) in _KEYS.items():
             if output in served:
                 ids = encoded[part][rows]
@@ -164,7 +171,9 @@ class SkewReplay:
         for t, task in enumerate(self._side.encoder.layout.tasks):
             answer = _output(served, task, where, rows)
             ours = self._side.scores[rows, t : t + 1]
-            self._note_numbers(task, "score", rows, ours, answer, self._tolerance)
+            self._note_numbers(
+                task, "score", rows, ours, answer, score_limit(self._contract, task, ours)
+            )
 
     def _note_bag(
         self, name: str, rows: slice, ids: np.ndarray, weights: np.ndarray | None
@@ -177,8 +186,12 @@ class SkewReplay:
         if factors is None or weights is None:
             return
         own_weights = padded(factors, splits, rows, 0.0, weights.shape[1])
-        apart = numbers_apart(own_weights, same_width(weights, own_weights.shape[1], 0.0))
-        differ = (apart > TOLERANCE) & ~ids_differ(own, theirs)
+        beyond, _ = numbers_apart(
+            own_weights,
+            same_width(weights, own_weights.shape[1], 0.0),
+            Rounding("value").allowed(own_weights),
+        )
+        differ = beyond & ~ids_differ(own, theirs)
         self._note(
             name,
             self._kind(name),
@@ -212,19 +225,19 @@ class SkewReplay:
         rows: slice,
         ours: np.ndarray,
         theirs: np.ndarray,
-        tolerance: float,
+        allowed: np.ndarray,
     ) -> None:
-        """Compares numbers (B, W)."""
+        """Compares numbers (B, W), which may differ by `allowed` (B, W)."""
         theirs = theirs.reshape(len(ours), -1)
         if theirs.shape != ours.shape:
-            apart = np.full(len(ours), np.inf)
+            beyond, apart = np.ones(len(ours), bool), np.full(len(ours), np.inf)
         else:
-            apart = numbers_apart(ours, theirs)
+            beyond, apart = numbers_apart(ours, theirs, allowed)
         tally = self._note(
             name,
             kind,
             rows,
-            apart > tolerance,
+            beyond,
             lambda i: self._names.number(name, ours[i]),
             lambda i: self._names.number(name, theirs[i]),
         )
@@ -309,10 +322,12 @@ def _value(column: Any, place: int) -> Any:
 
 
 def _apart(ours: Any, theirs: Any) -> bool:
-    """Whether two raw values differ; numbers beyond the tolerance of dense features."""
+    """Whether two raw values differ; numbers by more than float32's rounding."""
     numbers = (int, float, np.integer, np.floating)
     if isinstance(ours, numbers) and isinstance(theirs, numbers):
-        return bool(numbers_apart(np.array([ours]), np.array([theirs]))[0] > TOLERANCE)
+        both = np.array([ours]), np.array([theirs])
+        limit = Rounding("value").allowed(np.maximum(*np.abs(both)))
+        return bool(numbers_apart(*both, limit)[0].any())
     return bool((ours or None) != (theirs or None))
 
 

@@ -30,7 +30,7 @@ class SkewReport:
         features: What the model is fed, in the spec's order; then representations and scenario.
         raw: Moving columns that the log holds, as they are logged.
         scores: Every task.
-        tolerance: What scores may differ.
+        tolerance: What a score of 0.5 may differ, which is the most.
         drift: The same features' distributions.
     """
 
@@ -72,7 +72,7 @@ class SkewReport:
             raise UserError(
                 f"Served and offline scores differ with every feature equal: {first}.",
                 received=f"a difference of up to {first.largest:.3g}, allowed are "
-                f"{self.tolerance:g}",
+                f"{self.tolerance:.2g}",
                 fix="the served weights are not the run's: export the model again, and check "
                 "which version the server has loaded",
             )
@@ -109,7 +109,7 @@ class SkewReport:
                 _finding(of, drift),
             )
         console.print(table)
-        scores = Table(title=f"Scores, tolerance {self.tolerance:g}")
+        scores = Table(title=f"Scores, which may differ by {self.tolerance:.2g}")
         scores.add_column("task")
         for name in ("rows that differ", "first row", "largest difference"):
             scores.add_column(name, justify="right")

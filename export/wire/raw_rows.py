@@ -186,11 +186,11 @@ def _whole(values: Any, of: RawType) -> Any:
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
         if values.ndim == 2 and of.kind in ("vector", "numbers"):
             flat = values.astype(np.float64)
-            if _fits(flat):
+            if _fits(flat) and np.isfinite(flat).all():
                 splits = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
                 return pa.ListArray.from_arrays(splits, flat.reshape(-1))
         if values.ndim == 1 and of.kind == "number" and _fits(values):
-            return values.astype(np.float64)
+            return np.where(np.isinf(values), np.nan, values.astype(np.float64))
         if values.ndim == 1 and values.dtype.kind in "iu" and of.kind in ("text", "integer"):
             array = pa.array(values)
             return array.cast(pa.string() if of.kind == "text" else pa.int64())
@@ -203,15 +203,15 @@ def _whole(values: Any, of: RawType) -> Any:
         return values.cast(pa.int64())
     if of.kind == "number" and _is_number(values.type):
         floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        return floats if _fits(floats) else None
+        return np.where(np.isinf(floats), np.nan, floats) if _fits(floats) else None
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         inside = values.type.value_type
         if of.kind == "texts" and pa.types.is_string(inside):
             return values.cast(pa.large_list(pa.string()))
         if of.kind in ("numbers", "vector") and _is_number(inside):
             flat = values.flatten()
-            floats = flat.cast(pa.float64(), safe=False)
-            if not flat.null_count and _fits(floats.to_numpy(zero_copy_only=False)):
+            floats = flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            if not flat.null_count and _fits(floats) and np.isfinite(floats).all():
                 return values.cast(pa.large_list(pa.float64()))
     return None
 
@@ -221,8 +221,9 @@ def _is_number(of: pa.DataType) -> bool:
 
 
 def _fits(values: np.ndarray) -> bool:
-    """Whether all are finite in float32, or NaN."""
-    return not (np.abs(values.astype(np.float64)) > _FLOAT_MAX).any()
+    """Whether no finite number is beyond float32."""
+    sizes = np.abs(values.astype(np.float64))
+    return not (np.isfinite(sizes) & (sizes > _FLOAT_MAX)).any()
 
 
 def _one_by_one(name: str, of: RawType, values: Any) -> Any:
@@ -287,11 +288,12 @@ def _integer(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float:
-    if _missing(value):
+    """NaN for None, NaN and infinity: the three are one in a request, as the graph has it."""
+    if _missing(value) or (isinstance(value, float | np.floating) and np.isinf(value)):
         return float("nan")
     if isinstance(value, numbers.Real):
         if abs(float(value)) > _FLOAT_MAX:
-            raise ValueError("is infinite, or beyond float32")
+            raise ValueError("is beyond float32")
         return float(value)
     raise ValueError(f"is of type {type(value).__name__}")
 
@@ -311,9 +313,12 @@ def _texts(value: Any) -> list[str]:
 def _numbers(value: Any) -> list[float] | None:
     if _missing(value):
         return None
-    inside = [_number(v) for v in _listed(value)]
-    if any(v != v for v in inside):
-        raise ValueError("has a missing number inside")
+    listed = _listed(value)
+    inside = [_number(v) for v in listed]
+    for given, number in zip(listed, inside, strict=True):
+        if number != number:
+            what = "a missing" if given is None or given != given else "an infinite"
+            raise ValueError(f"has {what} number inside")
     return inside
 
 

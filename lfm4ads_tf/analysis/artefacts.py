@@ -13,6 +13,7 @@ _KNOWN = (
     ("representations/*", "stored UR, IR and CR"),
     ("downstream/*", "downstream models of a scenario, one folder per method and seed"),
     ("retrieval/*", "retrieval models of a scenario, one folder per method and seed"),
+    ("exports.json", "what became of each export"),
     ("exports/*/*", "SavedModel, verified in a separate process"),
     ("tensorboard", "training logs for TensorBoard"),
 )

@@ -68,6 +68,13 @@ class Overview:
                 "One seed was run: deviations between seeds are unknown and no difference can be "
                 "tested."
             )
+        lost = [e for e in self._data.document.get("exports", []) if e["state"] != "published"]
+        for export in lost:
+            older = f"; version {export['version']} stays" if export["version"] else ""
+            texts.append(
+                f"The export {breakable(export['model'])} was {escape(export['state'])}{older}: "
+                f"{escape(export['reason'])}"
+            )
         with_model = set(self._results.names("scenario", stage="downstream"))
         skipped = [s for s in self._data.scenarios if s["name"] not in with_model]
         if with_model and skipped:
@@ -141,6 +148,23 @@ class Overview:
         smaller = plural(len(rows) - _SHOWN, "smaller table")
         rest = details(smaller, more) if rows[_SHOWN:] else ""
         return f"{said}{table(heads, shown)}{rest}{note}"
+
+    def exports_section(self) -> str:
+        """What became of each export; empty before the first."""
+        heads = ["export", "state", "version in service", "reason"]
+        rows = [
+            row(
+                [
+                    breakable(export["model"]),
+                    escape(export["state"]),
+                    DASH if export["version"] is None else str(export["version"]),
+                    escape(export["reason"]),
+                ],
+                text_columns=2,
+            )
+            for export in self._data.document.get("exports", [])
+        ]
+        return table(heads, rows, text_columns=2) if rows else ""
 
     def files_section(self) -> str:
         """Where each artefact lies, the configuration, and how to make the run again."""

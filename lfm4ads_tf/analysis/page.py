@@ -103,6 +103,7 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
         ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations) + calibrated),
         ("data", "Data", overview.data_section()),
         ("model", "Embedding tables", overview.model_section()),
+        ("exports", "Exports", overview.exports_section()),
         ("files", "Files", overview.files_section()),
     ]
 

@@ -85,7 +85,7 @@ class BagEncoder(tf.Module):
         ids = self._ids(texts, splits[:, -1])  # (M,)
         keep = (ids >= 0) & tf.not_equal(texts, "")  # (M,)
         if weights is not None:
-            keep &= ~tf.math.is_nan(weights)
+            keep &= tf.math.is_finite(weights)  # a value without a weight is missing
         if self._last:
             keep &= self._among_last(keep, splits)
         splits = tf.gather(_counts_before(keep), splits)  # (G, B + 1)

@@ -83,7 +83,7 @@ class DenseEncoder(tf.Module):
         if self._scalars:
             values = finite(tf.stack([raw[c] for c in self._scalars]))  # (N, B)
             parts.append(tf.transpose(values))  # (B, N)
-        parts += [finite(raw[c]) for c in self._vectors]
+        parts += [finite_vectors(raw[c], f"Vectors of the column {c}") for c in self._vectors]
         if self._partial:
             parts.append(tf.zeros([batch, 1]))
         if not parts:
@@ -120,3 +120,24 @@ def finite(values: tf.Tensor) -> tf.Tensor:
     return cast(
         tf.Tensor, tf.where(tf.math.is_finite(values), values, tf.constant(0.0, tf.float32))
     )
+
+
+def finite_vectors(values: tf.Tensor, what: str) -> tf.Tensor:
+    """Vectors (B, d) of which every number is finite, which an op of the graph checks.
+
+    A missing vector is zeros; one with NaN or infinity inside is a fault of whoever made it, and
+    what a product makes of it depends on the processor.
+
+    Args:
+        values: (B, d) float32.
+        what: Whose they are, for the message.
+
+    Raises:
+        tf.errors.InvalidArgumentError: One is NaN or infinite.
+    """
+    sound = tf.reduce_all(tf.math.is_finite(values), axis=1)  # (B,)
+    # without quotes, which the message of an op would show as escapes
+    told = f"{what} must hold finite numbers or be absent. NaN or infinity in the rows"
+    check = tf.debugging.Assert(tf.reduce_all(sound), [told, tf.where(~sound)[:, 0]], summarize=8)
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.identity(values)

@@ -101,6 +101,11 @@ class Encoder(tf_keras.layers.Layer):
         return lookup_entries(self._vocabularies())
 
     @property
+    def shifts(self) -> dict[str, float]:
+        """Standardised feature -> |mean| / deviation: what its numbers lost to the mean."""
+        return {name: abs(m) / d for name, (m, d) in self._fitted.standardize.items()}
+
+    @property
     def digest(self) -> str:
         """See `FittedEncoding.digest`."""
         return self._fitted.digest

@@ -91,7 +91,7 @@ def vectors(column: Any, size: int, name: str) -> np.ndarray:
     """A vector per row, (N, size) float32; a missing vector becomes zeros.
 
     Raises:
-        UserError: A vector has another length.
+        UserError: A vector has another length, or a number that is not finite in float32.
     """
     if isinstance(column, np.ndarray) and column.ndim == 2:
         lengths = np.full(len(column), column.shape[1])
@@ -108,8 +108,17 @@ def vectors(column: Any, size: int, name: str) -> np.ndarray:
             fix="correct the data, or the `size` of the feature",
         )
     out = np.zeros((len(lengths), size), np.float32)
-    out[lengths == size] = numbers(flat).reshape(-1, size)  # (present rows, size)
-    return np.nan_to_num(out, nan=0.0)
+    with np.errstate(over="ignore"):
+        out[lengths == size] = numbers(flat).reshape(-1, size)  # (present rows, size)
+    infinite = ~np.isfinite(out).all(axis=1)
+    if infinite.any():
+        row = int(np.argmax(infinite))
+        raise UserError(
+            f"Column '{name}' holds NaN, infinity or a number beyond float32 inside a vector.",
+            received=f"{out[row][~np.isfinite(out[row])][0]} in row {row}",
+            fix="correct the vector, or leave it out: a missing vector is zeros",
+        )
+    return out
 
 
 def _arrow(column: Any) -> pa.Array:

@@ -134,8 +134,8 @@ class SingleEncoder(tf.Module):
         padded = tf.constant([s + [np.inf] * (most - len(s)) for s in steps], tf.float32)
         counts = tf.constant([[len(s)] for s in steps], tf.int64)  # (F, 1)
         found = tf.searchsorted(padded, values, side="right", out_type=tf.int64)
-        ids = tf.minimum(found, counts)  # an infinite value also passes the padding
-        return _or_missing(~tf.math.is_nan(values), ids)  # (F, B)
+        ids = tf.minimum(found, counts)  # what is above all boundaries also passes the padding
+        return _or_missing(tf.math.is_finite(values), ids)  # (F, B)
 
 
 def _or_missing(present: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:

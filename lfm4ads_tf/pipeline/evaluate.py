@@ -10,6 +10,7 @@ from typing import Any
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
+from lfm4ads_tf.pipeline.export_outcome import read_outcomes
 from lfm4ads_tf.pipeline.overall import overall
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.retrieval.method import OWN
@@ -54,6 +55,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             "train_examples_per_s": _mean(rates["upstream"]),
             **{f"{stage}_examples_per_s": _mean(values) for stage, values in rates.items()},
         },
+        "exports": read_outcomes(run.out),
     }
     write_json(run.out / "metrics.json", document)
     return document

@@ -11,6 +11,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from lfm4ads_tf.config import resolve
+from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
@@ -101,8 +102,9 @@ def run_stages(
 
     Raises:
         UserError: Anything that the user can mend.
-        ExportRefused: An export failed its verification.
+        ExportRefused: An export was refused or failed; the stages after it have been run.
     """
+    refused: ExportRefused | None = None
     run.begin()
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)
@@ -117,9 +119,14 @@ def run_stages(
         elif stage == "evaluate":
             print_tables(evaluate(run), console)
         elif stage == "export":
-            export(run)
+            try:
+                export(run)
+            except ExportRefused as error:
+                refused = error
         elif stage == "report":
             console.print(f"report: {report(run)}")
+    if refused is not None:
+        raise refused
 
 
 def _split(text: str) -> list[str]:

@@ -37,6 +37,10 @@ class ExactIndex(Index):
         """Items that no query returns from now on; replaces those of the call before."""
         self.penalty.assign(np.where(np.isin(self.keys, as_ids(ids)), -np.inf, 0.0))
 
+    def item_vectors(self) -> np.ndarray:
+        """See `Index`."""
+        return np.asarray(self.vectors.numpy())
+
     def candidates(self, queries: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Index`."""
         scores = tf.matmul(queries, self.vectors, transpose_b=True) + self.penalty  # (B, N)

@@ -31,6 +31,18 @@ class Index(tf.Module):
             Keys (B, C) and scores (B, C), best first, C at most `count`; -inf: no item.
         """
 
+    @abstractmethod
+    def item_vectors(self) -> np.ndarray:
+        """The items' vectors in the order of their keys, (N, d) float32."""
+
+    def coarse_scores(self, queries: tf.Tensor) -> tf.Tensor | None:
+        """What decides which items are scored at all, (B, L); None where all are."""
+        return None
+
+    def decided(self, queries: tf.Tensor, slack: float) -> np.ndarray:
+        """Whether the same items are scored if `coarse_scores` are off by `slack`, (B,) bool."""
+        return np.ones(len(queries), bool)
+
     def __call__(
         self, queries: tf.Tensor, excluded: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -120,9 +120,8 @@ class InvertedIndex(Index):
             recall: That share.
         """
         if probes is None:
-            items = self.vectors.numpy().reshape(-1, self.vectors.shape[-1])[self._slot]  # (N, d)
             self.partition = self.partition.tuned(
-                items, self.list_of, queries, k=self.k, recall=recall
+                self.item_vectors(), self.list_of, queries, k=self.k, recall=recall
             )
         else:
             self.partition = replace(self.partition, probes=min(probes, self.lists))
@@ -134,10 +133,27 @@ class InvertedIndex(Index):
         penalty[self._slot[np.isin(self.keys, as_ids(ids))]] = -np.inf
         self.penalty.assign(penalty.reshape(self.penalty.shape))  # (L, M)
 
+    def item_vectors(self) -> np.ndarray:
+        """See `Index`."""
+        flat = self.vectors.numpy().reshape(-1, self.vectors.shape[-1])  # (L M, d)
+        return np.asarray(flat[self._slot])
+
+    def coarse_scores(self, queries: tf.Tensor) -> tf.Tensor:
+        """See `Index`."""
+        return tf.matmul(queries, self.centroids, transpose_b=True)  # (B, L)
+
+    def decided(self, queries: tf.Tensor, slack: float) -> np.ndarray:
+        """See `Index`: the last list that is read is ahead of the first one that is not."""
+        probes = min(self.partition.probes, self.lists)
+        if probes == self.lists:
+            return super().decided(queries, slack)
+        near = np.sort(self.coarse_scores(queries).numpy(), axis=1)[:, ::-1]  # (B, L)
+        return np.asarray(near[:, probes - 1] - near[:, probes] > 2 * slack)
+
     def candidates(self, queries: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Index`."""
         batch = tf.shape(queries)[0]
-        near = tf.matmul(queries, self.centroids, transpose_b=True)  # (B, L)
+        near = self.coarse_scores(queries)  # (B, L)
         probes = min(self.partition.probes, self.lists)
         _, lists = tf.math.top_k(near, k=probes, sorted=False)  # (B, P)
         blocks = tf.gather(self.vectors, lists)  # (B, P, M, d)

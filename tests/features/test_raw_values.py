@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 
 LISTS = st.lists(st.none() | st.lists(st.sampled_from(["a", "", "ü"]), max_size=3), max_size=8)
@@ -53,5 +54,11 @@ def test_texts_and_numbers() -> None:
 
 
 def test_vectors() -> None:
-    lists = pa.array([[1.0, 2.0], None, [float("nan"), 4.0]])
-    assert raw_values.vectors(lists, 2, "v").tolist() == [[1, 2], [0, 0], [0, 4]]
+    lists = pa.array([[1.0, 2.0], None, [3.0, 4.0]])
+    assert raw_values.vectors(lists, 2, "v").tolist() == [[1, 2], [0, 0], [3, 4]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_vector_is_finite_or_missing(bad: float) -> None:
+    with pytest.raises(UserError, match=r"'v' holds NaN, infinity .*\n.* in row 1\n.*leave it out"):
+        raw_values.vectors(np.array([[1.0, 2.0], [bad, 4.0]]), 2, "v")

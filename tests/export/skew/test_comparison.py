@@ -22,12 +22,16 @@ def test_ids_differ_row_by_row() -> None:
     assert ids_differ(np.zeros((2, 0)), np.zeros((2, 0))).tolist() == [False, False]
 
 
-def test_numbers_are_apart_relative_to_the_larger_one_above_1() -> None:
-    ours = np.array([[0.5, 100.0], [np.nan, 0.0]], np.float32)
-    theirs = np.array([[0.25, 101.0], [0.0, 0.0]], np.float32)
-    assert numbers_apart(ours, theirs).tolist() == [0.25, np.inf]
-    assert np.isclose(numbers_apart(ours[:, 1], theirs[:, 1])[0], 1 / 101)
-    assert numbers_apart(np.zeros((2, 0)), np.zeros((2, 0))).tolist() == [0, 0]
+def test_numbers_are_apart_by_more_than_each_of_them_may() -> None:
+    ours = np.array([[0.5, 100.0], [np.nan, 0.0], [1.0, 2.0]], np.float32)
+    theirs = np.array([[0.25, 101.0], [0.0, 0.0], [1.25, 2.0]], np.float32)
+    beyond, apart = numbers_apart(ours, theirs, np.array([[0.2, 2.0], [9.0, 9.0], [0.3, 0.0]]))
+    assert beyond.tolist() == [True, True, False]
+    assert apart.tolist() == [1.0, np.inf, 0.25]
+    beyond, apart = numbers_apart(ours[:, 1], theirs[:, 1], np.array([1.5, 0.0, 0.0]))
+    assert beyond.tolist() == [False, False, False] and apart.tolist() == [1.0, 0.0, 0.0]
+    nothing = np.zeros((2, 0))
+    assert [v.tolist() for v in numbers_apart(nothing, nothing, nothing)] == [[False] * 2, [0, 0]]
 
 
 def test_lists_as_a_matrix() -> None:

@@ -101,7 +101,9 @@ def replayed(
         contract = {
             "columns": {c: t.kind for c, t in encoder.raw_types.items()},
             "representations": {"UR": 2},
-            "tolerance": 1e-6,
+            "tables": "float32",
+            "tolerance": 0.0,
+            "rounding": {t: {"of": "logit", "bound": 4e-6} for t in encoder.layout.tasks},
         }
         replay = SkewReplay(ads.spec, side, logged, contract)
         replay.run(FakeModel(encoder, change), quiet=True)

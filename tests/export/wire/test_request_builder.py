@@ -151,11 +151,13 @@ def test_a_column_on_the_wrong_side_is_refused(
         ("weekday", "3", ["'weekday' must hold an integer: row 2 is of type str"]),
         ("weekday", 2.5, ["row 2 is no integer", "2.5"]),
         ("price", "7", ["'price' must hold a number: row 2 is of type str"]),
-        ("price", float("inf"), ["row 2 is infinite"]),
         ("price", 1e39, ["beyond float32"]),
         ("tags", "tag 1|tag 2", ["'tags' must hold a list of texts", "not a list"]),
         ("tags", [["a"]], ["row 2 is of type list"]),
         ("tag_weights", [1.0, None], ["row 2 has a missing number inside"]),
+        ("tag_weights", [1.0, -np.inf], ["row 2 has an infinite number inside"]),
+        ("vector", [1.0, np.nan], ["'vector' must hold", "row 2 has a missing number inside"]),
+        ("UR", [1.0, np.inf, 0.0], ["'UR' must hold", "row 2 has an infinite number inside"]),
         ("vector", [1.0, 2.0, 3.0], ["vectors of 2 numbers", "3 numbers in row 2"]),
         ("UR", [1.0], ["'UR' must hold vectors of 3 numbers", "row 2"]),
         ("tag_weights", [0.5] * 17, ["one weight per value of 'tags'", "17 weights", "row 2"]),
@@ -280,3 +282,31 @@ def test_a_key_that_no_feature_reads_is_asked_for_by_a_lookup(world: World) -> N
     )
     assert found["user_id"].tolist() == [b"u1"]
     assert found["item_id"].tolist() == [b"i1", b"i2"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_infinite_number_is_missing_in_every_form(
+    world: World, bad: float, schema: RequestSchema
+) -> None:
+    part = RequestSchema({"price": RawType("number"), "weekday": RawType("integer")}, {})
+    builder = RequestBuilder(world.spec, signatures_of(part), "m")
+    expected = builder.examples([{"price": 2.0, "weekday": 3}, {"price": None, "weekday": None}])
+    numbers, days = [2.0, bad], [3.0, bad]
+    assert builder.examples({"price": np.array(numbers), "weekday": days}) == expected
+    assert builder.examples({"price": pa.array(numbers), "weekday": days}) == expected
+    rows = [{"price": p, "weekday": d} for p, d in zip(numbers, days, strict=True)]
+    assert builder.examples(rows) == expected
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_vector_with_a_number_that_is_not_finite_is_refused_in_every_form(
+    world: World, bad: float
+) -> None:
+    part = RequestSchema({"vector": RawType("vector", 2)}, {"UR": 2})
+    builder = RequestBuilder(world.spec, signatures_of(part), "m")
+    good, wrong = [[1.0, 2.0], [0.0, 1.0]], [[1.0, 2.0], [bad, 1.0]]
+    for name in ("vector", "UR"):
+        other = "UR" if name == "vector" else "vector"
+        for values in (wrong, np.array(wrong), pa.array(wrong)):
+            with pytest.raises(ServingError, match=f"'{name}' must hold .*: row 1 has "):
+                builder.examples({name: values, other: good})

@@ -29,7 +29,7 @@ def compiled() -> Path:
 def test_answers_equal_those_of_python(exports: Path) -> None:
     folder = exports / "ranker_tab 1" / "1"
     asked = ("classify", "encode", "rank")  # texts, ids, and inputs with rows of their own
-    requests, expected = ({s: of[s] for s in asked} for of in read_golden(folder))
+    requests, expected, _ = ({s: of[s] for s in asked if s in of} for of in read_golden(folder))
     answers, timings = run_cpp(folder, requests, repeats=3)
     assert answers.keys() == requests.keys() == timings.run_ms.keys()
     assert timings.load_s > 0 and min(timings.run_ms.values()) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lfm4ads_tf.errors import UserError
@@ -35,22 +36,20 @@ def check_labels(spec: FeatureSpec) -> None:
         "split.by": spec.split.by if isinstance(spec.split, SplitByColumn) else None,
         "period.by": spec.period.by,
     }
-    for place, column in places.items():
-        if column in labels:
-            raise _refused(place, column, labels[column])
+    _refuse(places, labels)
     if spec.auxiliary is not None:
-        for name, column in spec.auxiliary.labels.items():
-            used = {"order": spec.auxiliary.order, "user": keys.user, "item": keys.item}
-            for part, other in used.items():
-                if other == column:
-                    place = "auxiliary.order" if part == "order" else f"keys.{part}"
-                    raise _refused(place, column, f"auxiliary.labels.{name}")
+        places = {"keys.user": keys.user, "keys.item": keys.item}
+        places["auxiliary.order"] = spec.auxiliary.order
+        _refuse(places, {c: f"auxiliary.labels.{n}" for n, c in spec.auxiliary.labels.items()})
 
 
-def _refused(place: str, column: str, label: str) -> UserError:
-    return UserError(
-        f"`{place}` names the column '{column}', which is a label.",
-        received=f"{place}: {column}, and the label of {label}",
-        fix=f"name a column that is known before the impression in `{place}`, or another column "
-        f"in `{label}`",
-    )
+def _refuse(places: Mapping[str, str | None], labels: Mapping[str, str]) -> None:
+    """Refuses the first place whose column is a label, naming the label's place too."""
+    for place, column in places.items():
+        if column is not None and column in labels:
+            raise UserError(
+                f"`{place}` names the column '{column}', which is a label.",
+                received=f"{place}: {column}, which is the label of `{labels[column]}` too",
+                fix=f"name a column that is known before the impression in `{place}`, or another "
+                f"column in `{labels[column]}`",
+            )

@@ -85,13 +85,14 @@ def time_columns(spec: FeatureSpec, *, split: bool = True) -> dict[str, bool]:
     return columns
 
 
-def read_clock(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> Clock:
+def read_clock(spec: FeatureSpec, log: Mapping[str, pa.Array], *, split: bool = True) -> Clock:
     """The times of rows of the log.
 
     Args:
         spec: The feature spec.
         log: Column -> values (N,); those of `time_columns` under `time:<column>`, as
             `convert_times` gives them.
+        split: Whether the rows are to be split.
 
     Raises:
         UserError: A row has no time, or a bound of the split is a date and its column holds
@@ -108,10 +109,10 @@ def read_clock(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> Clock:
     if spec.period.by is not None:
         period = _complete(log, spec.period.by)
         dated = is_calendar(log[TIME + spec.period.by])
-    split = None
-    if isinstance(spec.split, SplitByColumn) and TIME + spec.split.by in log:
-        split = _split_values(spec.split, log, time, spec.keys.time)
-    return Clock(time, period, split, dated)
+    values = None
+    if split and isinstance(spec.split, SplitByColumn):
+        values = _split_values(spec.split, log, time, spec.keys.time)
+    return Clock(time, period, values, dated)
 
 
 def without_times(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> dict[str, pa.Array]:

@@ -140,7 +140,7 @@ def _rows(
     whole_log: bool,
 ) -> NewRows:
     """Orders, joins and labels the rows of later periods."""
-    clock = read_clock(spec, log)
+    clock = read_clock(spec, log, split=False)
     names: list[str] = earlier.manifest["periods"]
     if spec.period.by is None:
         last = float(earlier.time.max())

@@ -68,6 +68,7 @@ class PointInTime:
         """
         if self.holds:
             return
+        key = key.astype(np.int64)
         own = np.flatnonzero(event & self._trained & (key >= 0))
         asks = np.flatnonzero(self._held_out & (key >= 0))
         span = int(self._rank.max()) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ TIME = "time:"
 MOMENT = pa.timestamp("us")
 """Arrow type of dates and times: microseconds since 1970 in UTC."""
 
+_LOG = logging.getLogger(__name__)
+
+_EXACT_SINGLE = 2.0**24  # from here on a 32-bit float skips integers
 _FIX_CELL = (
     "correct the cell: a number since an epoch, a date such as 2026-01-05, or a time such as "
     "2026-01-05T10:00:00 or 2026-01-05T10:00:00+02:00; without a zone it is UTC."
@@ -133,7 +137,18 @@ def _converted(values: pa.Array, origin: Origin, iso: bool) -> pa.Array:
         return _of_moments(values, origin)
     if not is_number(kind) or (iso and values.null_count < len(values)):
         raise origin.type_error(kind, "time", _FIX_ISO if is_number(kind) else _FIX_TYPE)
-    return _finite(pc.cast(values, pa.float64(), safe=False), values, origin)
+    numbers = _finite(pc.cast(values, pa.float64(), safe=False), values, origin)
+    largest = pc.max(pc.abs(numbers)).as_py() or 0.0
+    if pa.types.is_float32(kind) and largest >= _EXACT_SINGLE:
+        _LOG.warning(
+            "column '%s' of '%s' holds times up to %.15g as 32-bit floats, which are %g apart "
+            "there: store 64-bit integers",
+            origin.column,
+            origin.path,
+            largest,
+            float(np.spacing(np.float32(largest))),
+        )
+    return numbers
 
 
 def _of_moments(values: pa.Array, origin: Origin) -> pa.Array:

@@ -215,7 +215,7 @@ class _Encoding:
             if not isinstance(feature, SequenceFeature) or feature.events_of is None:
                 continue
             positive = self._feedback(feature.events_of) == 1
-            self.order.add(name, self.user, positive)
+            self.order.add(name, self.user, positive, feature.max_length)
             ahead, rows = self.ahead, np.arange(self.raw.rows)
             lists = event_sequences(
                 np.concatenate([self.user, self.user[ahead.row]]),

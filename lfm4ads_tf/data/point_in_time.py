@@ -22,6 +22,10 @@ class PointInTime:
         period: (N,) int; -1 precedes all.
         time: Event time, (N,).
         split: (N,), see `lfm4ads_tf.data.splits`.
+
+    Attributes:
+        seen: Moving feature -> held-out rows that count later training events in it, and the most
+            such events of one row; what `add` counted.
     """
 
     def __init__(self, period: np.ndarray, time: np.ndarray, split: np.ndarray) -> None:
@@ -33,7 +37,7 @@ class PointInTime:
         self._trained = self._train | (split == AUXILIARY)
         self._held_out = np.isin(split, (VALID, TEST))
         self._last = int(self._rank[self._train].max())
-        self._seen: dict[str, tuple[int, int]] = {}
+        self.seen: dict[str, tuple[int, int]] = {}
 
     @property
     def holds(self) -> bool:
@@ -56,15 +60,16 @@ class PointInTime:
                 found[name] = bool(own.min() >= self._last)
         return found
 
-    def add(self, name: str, key: np.ndarray, event: np.ndarray) -> None:
+    def add(self, name: str, key: np.ndarray, event: np.ndarray, last: int | None = None) -> None:
         """Counts what the held-out rows see of later training rows in a moving feature.
 
-        They see every training event of their key.
+        They see every training event of their key, or the last ones.
 
         Args:
             name: The feature, for the message.
             key: Code of the row's key, (N,) int64; -1 is a missing key, which sees nothing.
             event: Whether a row is an event of the feature, (N,) bool.
+            last: Events that a row sees at most, None for all.
         """
         if self.holds:
             return
@@ -77,7 +82,8 @@ class PointInTime:
         after = np.searchsorted(events, (key[asks] + 1) * span) - np.searchsorted(
             events, key[asks] * span + self._rank[asks], side="right"
         )
-        self._seen[name] = int((after > 0).sum()), int(after.max(initial=0))
+        after = after if last is None else np.minimum(after, last)
+        self.seen[name] = int((after > 0).sum()), int(after.max(initial=0))
 
     def warn(self, flags: Mapping[str, bool]) -> None:
         """Says which sets see later training rows, in numbers, and how to mend it.
@@ -90,21 +96,23 @@ class PointInTime:
             return
         first = int(self._rank[self._held_out].min())
         later = int((self._rank[self._train] > first).sum())
-        held_out = int(self._held_out.sum())
+        ranks = self._rank[self._held_out]
         seen = [
             f"{name} of {rows} rows (up to {most} events of a row)"
-            for name, (rows, most) in self._seen.items()
+            for name, (rows, most) in self.seen.items()
             if rows
         ]
         _LOG.warning(
-            "not point in time: %d of %d training rows are later than the first of the %d valid "
-            "and test rows (%s). %sTheir results are upper bounds; to hold back what is later "
-            "than all training rows, split by time: `split: {by: <a column that grows with time>, "
-            "train_until: ..., valid_until: ...}`, or `{per: all, by: time, fractions: ...}`",
+            "not point in time (%s): %d of %d training rows are later than the first valid or test "
+            "row, and %d of %d valid and test rows earlier than the last training row. %sTheir "
+            "results are upper bounds; to hold back what is later than all training rows, split "
+            "by time: `split: {by: <a column that grows with time>, train_until: ..., "
+            "valid_until: ...}`, or `{per: all, by: time, fractions: ...}`",
+            ", ".join(named),
             later,
             int(self._train.sum()),
-            held_out,
-            ", ".join(named),
+            int((ranks < self._last).sum()),
+            len(ranks),
             f"Statistics and event sequences count training events later than the row itself: "
             f"{', '.join(seen)}. "
             if seen

@@ -6,6 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+MOMENTS = tuple(
+    (datetime(*day, tzinfo=UTC) - _EPOCH) // _MICROSECOND for day in ((1, 1, 1), (9999, 12, 31))
+)
+"""First and last microsecond, since 1970 in UTC, that is accepted."""
 
 
 def microseconds_of(text: str) -> int | None:
@@ -19,7 +23,8 @@ def microseconds_of(text: str) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    found = (moment - _EPOCH) // _MICROSECOND
+    return found if MOMENTS[0] <= found <= MOMENTS[1] else None
 
 
 def moment_of(text: str) -> float | None:

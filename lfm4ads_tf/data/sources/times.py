@@ -23,7 +23,7 @@ from lfm4ads_tf.data.sources.convert import (
 )
 from lfm4ads_tf.data.sources.origin import Origin
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.moments import microseconds_of
+from lfm4ads_tf.features.moments import MOMENTS, microseconds_of
 
 TIME = "time:"
 """What a column that is read as times is called beside the same column as a feature reads it."""
@@ -134,7 +134,7 @@ def _converted(values: pa.Array, origin: Origin, iso: bool) -> pa.Array:
     if pa.types.is_string(values.type):
         return _of_text(values, origin, iso)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _of_moments(values, origin)
+        return _in_range(_of_moments(values, origin), values, origin)
     if not is_number(kind) or (iso and values.null_count < len(values)):
         raise origin.type_error(kind, "time", _FIX_ISO if is_number(kind) else _FIX_TYPE)
     numbers = _finite(pc.cast(values, pa.float64(), safe=False), values, origin)
@@ -183,7 +183,7 @@ def _of_text(text: pa.Array, origin: Origin, iso: bool) -> pa.Array:
             continue
         if kind == pa.float64():
             return _finite(found, text, origin)
-        return found.cast(pa.int64()).cast(MOMENT)
+        return _in_range(found.cast(pa.int64()).cast(MOMENT), text, origin)
     coded = text.dictionary_encode()
     known = [value.strip() for value in coded.dictionary.to_pylist()]
     missing = [not value or bool(NAN.fullmatch(value)) for value in known]
@@ -215,6 +215,17 @@ def _finite(numbers: pa.Array, values: pa.Array, origin: Origin) -> pa.Array:
     if at >= 0:
         raise origin.error("is infinite", at, values[at].as_py(), _FIX_INFINITE)
     return numbers
+
+
+def _in_range(moments: pa.Array, values: pa.Array, origin: Origin) -> pa.Array:
+    """Moments of the years 1 to 9999: others have no text."""
+    whole = moments.cast(pa.int64())
+    outside = pc.or_(pc.less(whole, MOMENTS[0]), pc.greater(whole, MOMENTS[1]))
+    at = pc.index(outside, True).as_py()
+    if at >= 0:
+        shown = values[at].cast(pa.string()).as_py()
+        raise origin.error("is outside of the years 1 to 9999", at, shown, _FIX_CELL)
+    return moments
 
 
 def _mixed(values: pa.Array, at: int, before: pa.DataType, origin: Origin) -> UserError:

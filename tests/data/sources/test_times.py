@@ -126,6 +126,21 @@ def test_other_types_are_refused() -> None:
         numbers(pa.array([{"a": 1}]))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([0, 400_000 * 365 * 86_400], pa.timestamp("s")),
+        pa.array([0, 10**7], pa.int32()).cast(pa.date32()),
+        pa.array(["2026-01-05", "0001-01-01T00:00:00+01:00"]),
+        pa.array(["2026-01-05T00:00:00Z", "0001-01-01T00:00:00+01:00"]),
+    ],
+)
+def test_moments_without_a_text_are_refused(values: pa.Array) -> None:
+    with pytest.raises(UserError, match="Column 'at'"):
+        numbers(values)
+    assert moment_text(numbers(pa.array(["0001-01-01"]))[0]) == "0001-01-01"  # the first with one
+
+
 def test_files_of_one_table_hold_one_kind(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("at,x\n2026-01-05,1\n")
     (tmp_path / "b.csv").write_text("at,x\n,2\n")

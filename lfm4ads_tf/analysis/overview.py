@@ -54,14 +54,13 @@ class Overview:
         """What a reader must know before believing a number; may be empty."""
         texts = []
         flags = self._data.document["point_in_time"]
-        flagged = [s["name"] for s in self._data.scenarios if not flags.get(s["name"], True)]
+        flagged = [name for name, flag in flags.items() if not flag]
         if flagged:
             named = ", ".join(f"<strong>{breakable(s)}</strong>" for s in flagged)
             texts.append(
-                f"Not point in time (marked *): {named}. The upstream was trained on other "
-                "scenarios' rows that are later than some of these scenarios' validation and test "
-                "rows. Read their transfer results, and their part in the results of all "
-                "scenarios, as upper bounds."
+                f"Not point in time (marked *): {named}. The upstream was trained on rows that "
+                "are later than some of these scenarios' validation and test rows. Read their "
+                "results, and their part in the results of all scenarios, as upper bounds."
             )
         if len(self._data.seeds) == 1:
             texts.append(

@@ -164,6 +164,7 @@ def _marked(text: str, best: bool) -> str:
 def _scenario(scenario: str, point_in_time: Mapping[str, bool]) -> str:
     """A scenario's name, flagged when it is not point in time."""
     name = "all scenarios" if scenario == "all" else breakable(scenario)
-    if point_in_time.get(scenario, True):
+    # Rows of all scenarios are point in time where those of every one are.
+    if point_in_time.get(scenario, all(point_in_time.values())):
         return name
     return f'{name}<abbr title="not point in time, see the warning">&nbsp;*</abbr>'

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import AHEAD, Bag, CacheContent, EncodedCache, write_cache
 from lfm4ads_tf.data.new_rows import NewRows
+from lfm4ads_tf.data.point_in_time import PointInTime
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import NEWEST, FrozenState, request_columns
 from lfm4ads_tf.data.state_update import advance_state
@@ -141,7 +142,7 @@ class _Appended:
             ahead_bags=ahead_bags,
             best_possible=best,
             keys={"user": self.user_keys, "item": self.item_keys},
-            manifest={**self._facts(split), **manifest},
+            manifest={**self._facts(columns), **manifest},
         )
         self.fitted.save(self.folder / "encoding")
         save_waiting(self.folder / "encoding", self.waiting)
@@ -204,13 +205,16 @@ class _Appended:
         order = order[np.append(codes[order][1:] != codes[order][:-1], True)]
         return order[~np.isin(codes[order], own)]
 
-    def _facts(self, split: np.ndarray) -> dict[str, Any]:
-        old = self.earlier.manifest
+    def _facts(self, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        old, split = self.earlier.manifest, columns["split"]
+        order = PointInTime(columns["period"], columns["time"], split)
+        rows = {name: columns["scenario"] == k for k, name in enumerate(self.layout.scenarios)}
+        rows |= dict(zip(self.layout.segments, columns["segments"].T, strict=True))
         return {
             "rows": {name: int((split == code).sum()) for name, code in SPLITS.items()},
             "auxiliary_rows": int((split == AUXILIARY).sum()),
             "periods": [*old["periods"], *self.new.period_values],
-            "point_in_time": old["point_in_time"],
+            "point_in_time": order.flags(rows),
         }
 
 

@@ -16,8 +16,9 @@ from lfm4ads_tf.data.ahead import ahead_rows
 from lfm4ads_tf.data.cache import Bag, CacheContent, write_cache
 from lfm4ads_tf.data.codes import combine, factorize
 from lfm4ads_tf.data.events import event_sequences
+from lfm4ads_tf.data.point_in_time import PointInTime
 from lfm4ads_tf.data.raw import RawData
-from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN, VALID
+from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN
 from lfm4ads_tf.data.state import (
     NEWEST,
     placeholder_columns,
@@ -33,7 +34,6 @@ from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.row_sets import refused_name
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.split import SplitByFraction
 
 _LOG = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class _Encoding:
         self.user, self.user_keys = factorize(raw.columns[spec.keys.user])
         self.item, self.item_keys = factorize(raw.columns[spec.keys.item])
         self.moving = _Moving()
+        self.order = PointInTime(raw.period, raw.time, raw.split)
         self.ahead = ahead_rows(self.user, self.item, raw.period, raw.split)
 
     def _segments(self) -> np.ndarray:
@@ -156,6 +157,7 @@ class _Encoding:
             factorized = [factorize(t) for t in texts]
             key, parts = combine([codes for codes, _ in factorized])
             events = Events(key, self._events_of(feature), self.raw.period, self.train)
+            self.order.add(name, key, events.known)
             frozen, daily = point_in_time(self._with_ahead(events), feature.smoothing)
             frozen = frozen[: self.raw.rows]
             daily, later = np.split(daily, [self.raw.rows])  # (N, 2), (M, 2)
@@ -213,6 +215,7 @@ class _Encoding:
             if not isinstance(feature, SequenceFeature) or feature.events_of is None:
                 continue
             positive = self._feedback(feature.events_of) == 1
+            self.order.add(name, self.user, positive, feature.max_length)
             ahead, rows = self.ahead, np.arange(self.raw.rows)
             lists = event_sequences(
                 np.concatenate([self.user, self.user[ahead.row]]),
@@ -322,22 +325,12 @@ class _Encoding:
         write_cache(folder, content)
 
     def _facts(self) -> dict[str, Any]:
-        """Counts, periods and the point-in-time flag of every scenario and segment.
-
-        A split by column holds all scenarios back from the same moment on; one by each scenario's
-        own fractions may train on rows that are later than another scenario's test rows.
-        """
+        """Counts, periods and the point-in-time flag of every scenario and segment."""
         raw = self.raw
-        own_cuts = isinstance(self.spec.split, SplitByFraction)
-        last_train = raw.time[raw.split == TRAIN].max()
-        flags = {}
-        later = np.isin(raw.split, (VALID, TEST))
         rows = {name: self.scenario == k for k, name in enumerate(self.layout.scenarios)}
         rows |= dict(zip(self.layout.segments, self.segments.T, strict=True))
-        for name, chosen in rows.items():
-            held_out = chosen & later
-            if held_out.any():
-                flags[name] = not own_cuts or bool(raw.time[held_out].min() >= last_train)
+        flags = self.order.flags(rows)
+        self.order.warn(flags)
         return {
             "rows": {name: int((raw.split == code).sum()) for name, code in SPLITS.items()},
             "auxiliary_rows": int((raw.split == AUXILIARY).sum()),

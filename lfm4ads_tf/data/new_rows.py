@@ -13,15 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
 from lfm4ads_tf.data.raw import (
     arrays,
     best_possible_values,
     feature_columns,
     feedback_values,
-    floats,
     read_columns,
     read_log,
-    refuse_missing,
     refuse_missing_keys,
     side_tables,
 )
@@ -73,11 +72,8 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
     of = spec.log
     present = column_names(paths[0], format=of.format, delimiter=of.delimiter)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
-    wanted[spec.keys.time] = "float"
     if spec.keys.scenario is not None:
         wanted[spec.keys.scenario] = "string"
-    if spec.period.by is not None:
-        wanted[spec.period.by] = "float"
     wanted |= {task.label: "float" for task in spec.feedback.values()}
     segments: dict[str, ColumnType] = {rows.by: "string" for rows in spec.segments.values()}
     elsewhere = {c for table in tables.values() for c in table.column_names}
@@ -90,7 +86,8 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
             wanted[column] = kind
     optional = [c for c in spec.best_possible.values() if c in present]
     wanted |= dict.fromkeys(optional, "float")
-    missing = [c for c in wanted if c not in present]
+    times = time_columns(spec, split=False)
+    missing = [c for c in [*wanted, *times] if c not in present]
     if missing:
         raise UserError(
             f"The new rows lack the column '{missing[0]}', which the feature spec reads."
@@ -101,6 +98,7 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
     table = read_table(
         paths,
         wanted,
+        times=times,
         format=of.format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,
@@ -142,16 +140,13 @@ def _rows(
     whole_log: bool,
 ) -> NewRows:
     """Orders, joins and labels the rows of later periods."""
-    time = floats(log[spec.keys.time])
-    refuse_missing(time, spec.keys.time)
-    time = time / 1000.0 if spec.keys.time_unit == "ms" else time
+    clock = read_clock(spec, log, split=False)
     names: list[str] = earlier.manifest["periods"]
     if spec.period.by is None:
-        clock, last = time, float(earlier.time.max())
+        last = float(earlier.time.max())
     else:
-        clock, last = floats(log[spec.period.by]), float(names[-1])
-        refuse_missing(clock, spec.period.by)
-    late = clock > last
+        last = last_period(names, clock, spec.period.by)
+    late = clock.values > last
     if not late.all() and (not whole_log or not late.any()):
         place = spec.period.by or spec.keys.time
         raise UserError(
@@ -159,29 +154,30 @@ def _rows(
             if not late.any()
             else "Some new rows are not later than the run's.",
             received=f"{int((~late).sum())} of {len(late)} rows, '{place}' from "
-            f"{clock.min():.15g}; the run's last is {last:.15g}",
+            f"{clock.shown(float(clock.values.min()))}; the run's last is {clock.shown(last)}",
             fix="give rows of later periods alone"
             if not whole_log
             else "give a folder whose log goes on after the run's",
         )
     if not late.all():
         _LOG.info("%d rows of periods that the run has are passed over", int((~late).sum()))
-    order = np.flatnonzero(late)
-    order = order[np.argsort(time[order], kind="stable")]
-    order = order[np.argsort(clock[order], kind="stable")]
-    taken = {name: array.take(pa.array(order)) for name, array in log.items()}
+    order = clock.order()
+    order = order[late[order]]
+    taken = {name: array.take(pa.array(order)) for name, array in without_times(spec, log).items()}
+    clock = clock.take(order)
     if spec.period.by is None:
-        values, period = clock[order][:1], np.zeros(len(order), np.int64)
+        values, period = [f"{clock.time[0]:.15g}"], np.zeros(len(order), np.int64)
     else:
-        values, period = np.unique(clock[order], return_inverse=True)
+        values = clock.period_names()
+        period = np.unique(clock.values, return_inverse=True)[1]
     feedback = feedback_values(spec, taken)
     best = best_possible_values(spec, taken)
     return NewRows(
         _joined(spec, taken, tables),
         feedback,
-        time[order],
+        clock.time,
         (len(names) + period).astype(np.int32),
-        [f"{value:.15g}" for value in values],
+        values,
         best,
         tables,
     )

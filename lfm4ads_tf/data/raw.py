@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lfm4ads_tf.data.clock import read_clock, time_columns, without_times
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
 from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.times import TIME, time_numbers
 from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
@@ -26,7 +28,6 @@ from lfm4ads_tf.features.spec import (
     check_table_owners,
     columns_read,
 )
-from lfm4ads_tf.features.split import SplitByColumn
 
 COLUMN_TYPES: dict[str, ColumnType] = {
     "text": "string",
@@ -44,7 +45,8 @@ class RawData:
     """All rows of a data set: auxiliary rows first, then the log by period and time.
 
     Attributes:
-        columns: Raw column -> Arrow array (N,).
+        columns: Raw column that a feature, a label or a set of rows reads, or a key -> Arrow array
+            (N,).
         labels: (N, T) float32, NaN where unknown.
         signals: (N, S) float32, likewise.
         time: Event time in seconds, (N,) float64; auxiliary rows carry the log's first time.
@@ -108,22 +110,17 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     """
     columns = read_columns(spec, folder)
     log = read_log(spec, folder, columns)
-    time = pc.cast(log[spec.keys.time], pa.float64()).to_numpy(zero_copy_only=False)
-    refuse_missing(time, spec.keys.time)
-    if spec.keys.time_unit == "ms":
-        time = time / 1000.0
-    order = np.argsort(time, kind="stable")
-    if spec.period.by is not None:
-        days = floats(log[spec.period.by])
-        refuse_missing(days, spec.period.by)
-        # A clock that disagrees with the period's column must not reorder the periods.
-        order = order[np.argsort(days[order], kind="stable")]
+    clock = read_clock(spec, log)
+    order = clock.order()
+    log = without_times(spec, log)
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
-    time = time[order]
+    clock = clock.take(order)
+    time = clock.time
     scenario = log[spec.keys.scenario] if spec.keys.scenario else None
-    split = assign_split(spec, _number(log, spec), time, scenario)
-    period_column = None if spec.period.by is None else floats(log[spec.period.by])
-    period, period_values = assign_periods(period_column, spec.period.blocks, time, scenario)
+    split = assign_split(spec, clock.split, time, scenario)
+    period, period_values = assign_periods(clock.period, spec.period.blocks, time, scenario)
+    if clock.period is not None:
+        period_values = clock.period_names()
     feedback = feedback_values(spec, log)
     best = best_possible_values(spec, log)
 
@@ -150,9 +147,9 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
     """Which columns are read from which table, with their types.
 
     Returns:
-        Table (`log` or a key of `spec.tables`) -> column -> type. A column that several tables
-        have is taken from the first side table that has it, except for keys and log columns that
-        the spec names itself.
+        Table (`log` or a key of `spec.tables`) -> column -> type; what is read as a time alone, see
+        `time_columns`, is not among them. A column that several tables have is taken from the
+        first side table that has it, except for keys and log columns that the spec names itself.
 
     Raises:
         UserError: A column is in no table, or an owner check fails.
@@ -172,27 +169,23 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
     log = wanted["log"]
     log[spec.keys.user] = "string"
     log[spec.keys.item] = "string"
-    log[spec.keys.time] = "float"
     if spec.keys.scenario is not None:
         log[spec.keys.scenario] = "string"
-    if isinstance(spec.split, SplitByColumn):
-        log[spec.split.by] = "float"
-    if spec.period.by is not None:
-        log[spec.period.by] = "float"
     for task in spec.feedback.values():
         log[task.label] = "float"
     for column in spec.best_possible.values():
         log[column] = "float"
     for name, table in spec.tables.items():
         wanted[name][table.key] = "string"
+    own = {*log, *time_columns(spec)}
     named = {*spec.log.user_columns, *spec.log.item_columns} & set(headers["log"])
     segments: dict[str, ColumnType] = {of.by: "string" for of in spec.segments.values()}
     for column, kind in {**segments, **feature_columns(spec)}.items():
-        if column in log or column in named:
+        if column in own or column in named:
             owner = "log"
         else:
             owner = next((t for t in spec.tables if column in headers[t]), "log")
-        if column not in headers[owner] and column not in log:
+        if column not in headers[owner] and column not in own:
             known = [c for header in headers.values() for c in header]
             raise UserError(
                 f"No table has the column '{column}', which the feature spec reads."
@@ -205,7 +198,7 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         if kind != known_kind:
             wanted[owner][column] = "string" if "string" in (kind, known_kind) else "float"
     paths = source_files(folder, spec.log.files)
-    check_columns(paths[0], list(log), headers["log"])
+    check_columns(paths[0], list(dict.fromkeys([*log, *own])), headers["log"])
     return wanted
 
 
@@ -229,6 +222,7 @@ def read_log(
     table = read_table(
         source_files(folder, spec.log.files),
         columns["log"],
+        times=time_columns(spec),
         format=spec.log.format,
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
@@ -301,10 +295,18 @@ def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | No
         return None
     table = spec.auxiliary
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
-    wanted |= {table.order: "float", **dict.fromkeys(table.labels.values(), "float")}
-    raw = arrays(read_table(files, wanted, format=table.format, delimiter=table.delimiter))
+    wanted |= dict.fromkeys(table.labels.values(), "float")
+    raw = arrays(
+        read_table(
+            files,
+            wanted,
+            times={table.order: False},
+            format=table.format,
+            delimiter=table.delimiter,
+        )
+    )
     refuse_missing_keys(spec, raw, "the auxiliary table")
-    order = np.argsort(floats(raw[table.order]), kind="stable")
+    order = np.argsort(time_numbers(raw[TIME + table.order]), kind="stable")
     sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
     columns = {
         spec.keys.user: sorted_rows[spec.keys.user],
@@ -367,24 +369,6 @@ def best_possible_values(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.n
         for t in spec.tasks
     ]
     return np.stack(columns, axis=1)
-
-
-def _number(log: Mapping[str, pa.Array], spec: FeatureSpec) -> np.ndarray | None:
-    """Values of the split column, None for a split by fractions."""
-    if not isinstance(spec.split, SplitByColumn):
-        return None
-    values = floats(log[spec.split.by])
-    refuse_missing(values, spec.split.by)
-    return values
-
-
-def refuse_missing(values: np.ndarray, column: str) -> None:
-    """Refuses numbers of which one is missing."""
-    if np.isnan(values).any():
-        raise UserError(
-            f"The column '{column}' orders the log and must have a value in every row.",
-            received=f"{int(np.isnan(values).sum())} rows without one",
-        )
 
 
 def floats(array: pa.Array) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.moments import moment_text
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import SplitByColumn
 
@@ -36,9 +37,14 @@ def assign_split(
     if isinstance(spec.split, SplitByColumn):
         values = np.asarray(column)
         split = np.full(len(values), TEST, np.int8)
-        split[values < spec.split.valid_until] = VALID
-        split[values < spec.split.train_until] = TRAIN
-        found = f"values of '{spec.split.by}' from {values.min():.15g} to {values.max():.15g}"
+        train_until, valid_until = spec.split.bounds
+        split[values < valid_until] = VALID
+        split[values < train_until] = TRAIN
+        low, high = (
+            moment_text(float(v)) if spec.split.dated else f"{v:.15g}"
+            for v in (values.min(), values.max())
+        )
+        found = f"values of '{spec.split.by}' from {low} to {high}"
     else:
         codes = _codes(scenario if spec.split.per == "scenario" else None, len(time))
         split = np.empty(len(time), np.int8)

@@ -24,6 +24,7 @@ from lfm4ads_tf.features.kinds import (
     StatisticFeature,
     VocabularyFeature,
 )
+from lfm4ads_tf.features.label_columns import check_labels
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import Period, Split
@@ -75,12 +76,16 @@ class AuxiliaryTable(StrictModel):
 
 
 class Keys(StrictModel):
-    """The columns of the log that say who, what, when and where; time counts from an epoch."""
+    """The columns of the log that say who, what, when and where.
+
+    `time_unit` is the unit of times that are numbers; dates and times are recognised, and `iso`
+    takes nothing else.
+    """
 
     user: str
     item: str
     time: str
-    time_unit: Literal["s", "ms"] = "s"
+    time_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
     scenario: str | None = None
 
 
@@ -184,6 +189,7 @@ def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> F
     spec = parse(FeatureSpec, raw, source=source)
     _check_references(spec)
     _check_owners(spec)
+    check_labels(spec)
     check_row_sets(spec)
     check_skew(spec)
     return spec

@@ -2,29 +2,81 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from lfm4ads_tf.features.moments import moment_of, moment_text
 from lfm4ads_tf.strict import StrictModel
 
 
+def _bound(value: Any) -> float | str:
+    """A bound as a number, or as a date or time in ISO 8601 in UTC."""
+    if isinstance(value, date):  # YAML reads `2026-01-06` as one; a datetime is a date too
+        value = value.isoformat()
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+        if math.isfinite(number):
+            return number
+    except (TypeError, ValueError):
+        pass
+    seconds = moment_of(value.strip()) if isinstance(value, str) else None
+    if seconds is None:
+        raise ValueError(
+            "give a number, a date such as 2026-01-06, or a time such as 2026-01-06T12:00:00Z"
+        )
+    return moment_text(seconds)
+
+
+Bound = Annotated[float | str, BeforeValidator(_bound)]
+
+
 class SplitByColumn(StrictModel):
-    """train: column < train_until <= valid: column < valid_until <= test."""
+    """train: column < train_until <= valid: column < valid_until <= test.
+
+    The bounds are numbers, or dates or times; they are compared with a column of the same kind.
+    """
 
     by: str
-    train_until: float
-    valid_until: float
+    train_until: Bound
+    valid_until: Bound
+
+    @property
+    def dated(self) -> bool:
+        """Whether the bounds are dates or times."""
+        return isinstance(self.train_until, str)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The bounds as numbers; dates and times in seconds since 1970 in UTC."""
+        return _number(self.train_until), _number(self.valid_until)
 
     @model_validator(mode="after")
     def _ordered(self) -> SplitByColumn:
-        if self.train_until >= self.valid_until:
+        if isinstance(self.train_until, str) != isinstance(self.valid_until, str):
             raise ValueError(
-                f"train_until ({self.train_until:.15g}) must be below valid_until "
-                f"({self.valid_until:.15g})"
+                f"train_until ({_shown(self.train_until)}) and valid_until "
+                f"({_shown(self.valid_until)}) must both be numbers, or both dates or times"
+            )
+        train, valid = self.bounds
+        if train >= valid:
+            raise ValueError(
+                f"train_until ({_shown(self.train_until)}) must be below valid_until "
+                f"({_shown(self.valid_until)})"
             )
         return self
+
+
+def _number(bound: float | str) -> float:
+    """A bound in the scale of its column."""
+    return bound if isinstance(bound, float) else moment_of(bound) or 0.0
+
+
+def _shown(bound: float | str) -> str:
+    return f"{bound:.15g}" if isinstance(bound, float) else bound
 
 
 class SplitByFraction(StrictModel):

@@ -17,6 +17,7 @@ from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import staged_folder
+from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.run import Run, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
     with staged_folder(target) as staging:
         encode_to(staging, run.spec, raw, {"fingerprint": print_, "spec": run.spec.name})
     _LOG.info("prepared %d rows from %s", raw.rows, folder)
+    config = run.config
+    warn_one_class(run.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)
     return run.cache
 
 

@@ -19,6 +19,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import is_running, staged_folder, write_json
 from lfm4ads_tf.pipeline.continuation import carry_retrieval, continue_upstream, extend_stored
 from lfm4ads_tf.pipeline.extract import open_store
+from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.predict import open_run
 from lfm4ads_tf.pipeline.prepare import source_folder
 from lfm4ads_tf.pipeline.run import Run, fingerprint
@@ -206,3 +207,5 @@ def _append(child: Run, parent: Run, rows: NewRows, number: int, source: str) ->
     unknown = int((child.cache.scenario[-len(rows.time) :] < 0).sum())
     if unknown:
         _LOG.warning("%d new rows are of scenarios that the model does not know", unknown)
+    config = child.config
+    warn_one_class(child.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)

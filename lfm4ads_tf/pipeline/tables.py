@@ -43,8 +43,8 @@ def _print_point_in_time(flags: dict[str, bool], console: Console) -> None:
         return
     names = ", ".join(escape(s) for s in later)
     console.print(
-        f"[yellow]* not point in time across scenarios: {names}.[/yellow] Other scenarios' "
-        "training rows are later than its valid and test rows."
+        f"[yellow]* not point in time: {names}.[/yellow] Training rows are later than some of "
+        "their valid and test rows."
     )
     honest = ", ".join(escape(s) for s in flags if s not in later)
     if honest:
@@ -91,7 +91,8 @@ def _ranking(
     for (one, two, scenario), group in _grouped(entries, *first, "scenario").items():
         frozen = [e for e in group if e["refresh"] == "frozen"]
         daily = [e for e in group if e["refresh"] == "daily"]
-        honest = document["point_in_time"].get(scenario, True)
+        flags = document["point_in_time"]  # "all" holds where every scenario's does
+        honest = flags.get(scenario, all(flags.values()))
         flag = "" if honest or first[0] != "scenario" else " *"
         cells = [escape(one) + flag, escape(two), f"{frozen[0]['rows']:,}"]
         cells.append(_spread(e["metrics"]["auc"] for e in frozen))

@@ -258,6 +258,7 @@ def test_warnings_and_facts(document_of: Build, data_of: Build) -> None:
     data: ReportData = data_of(document, spans={"train": ("2020-01-01", "2020-02-01")})
     text = Page(report_page(data)).text
     assert "Not point in time (marked *): old. The upstream" in text
+    assert "all scenarios\xa0*" in text  # their rows hold the flagged scenario's
     assert "Scenarios without a downstream model: tiny (900 training rows)" in text
     assert "One seed was run" in text
     assert "123 auxiliary pre-training rows" in text and "train: 2020-01-01 to 2020-02-01" in text

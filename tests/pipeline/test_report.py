@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 import yaml
+from rich.console import Console
 
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.cache import CacheContent, write_cache
@@ -23,6 +25,7 @@ from lfm4ads_tf.metrics import auc, calibration_curve
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.tables import print_tables
 
 SPEC = {
     "name": "small",
@@ -163,6 +166,22 @@ def test_names_and_warnings(page: str) -> None:
     assert "<feed>" not in page
     assert "Not point in time (marked *): <strong>&lt;feed&gt;</strong>" in page
     assert "Scenarios without a downstream model: tab 0" in page
+
+
+def test_tables_flag_what_is_not_point_in_time(run: Run) -> None:
+    document = json.loads((run.out / "metrics.json").read_text("utf-8"))
+
+    def printed(flags: dict[str, bool]) -> str:
+        console = Console(record=True, width=200, file=io.StringIO())
+        print_tables({**document, "point_in_time": flags}, console)
+        return console.export_text()
+
+    text = printed({"0": True, "<feed>": False})
+    assert re.search(r"all \* +│ click", text)  # all scenarios' rows hold the flagged one's
+    assert "* not point in time: <feed>. Training rows are later than some of their" in text
+    assert "Point in time: <feed> -> 0." in text
+    text = printed({"0": True, "<feed>": True})
+    assert "point in time" not in text and re.search(r"all +│ click", text)
 
 
 def test_curves_are_drawn_from_logs_and_predictions(run: Run, page: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import gzip
+import json
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -171,6 +172,48 @@ def test_a_text_in_a_numeric_column_names_its_row(case: Case) -> None:
     case.rows[122][case.column("price")] = "cheap"
     case.write()
     case.refused("Column 'price' is not a number in data row 123", "'cheap'")
+
+
+def test_a_label_as_time_names_both_places(case: Case) -> None:
+    case.refused(
+        "`keys.time` names the column 'clicked'", "`tasks.click`",
+        options=["--set", "keys.time=clicked"],
+    )  # fmt: skip
+
+
+def test_a_cell_that_is_no_time_has_a_mend_that_can_be_followed(case: Case) -> None:
+    case.rows[122][case.column("timestamp")] = "5 January 2026"
+    case.write()
+    message = case.refused("Column 'timestamp' is neither a number nor a date or time in data row")
+    assert "data row 123" in message and "2026-01-05T10:00:00" in message
+    assert "text" not in message
+    case.rows[122][case.column("timestamp")] = "2026-01-05"
+    case.write()
+    case.refused("Column 'timestamp' mixes numbers with dates or times", "data row 123")
+
+
+def test_dates_against_a_column_of_numbers(case: Case) -> None:
+    dates = ["--set", "split.train_until=2026-01-06", "--set", "split.valid_until='2026-01-07'"]
+    case.refused("compares the column 'day', which holds numbers, with dates", options=dates)
+    case.refused("train_until (2026-01-06) and valid_until (20260107)", options=dates[:2])
+
+
+def test_what_is_accepted_is_told_with_numbers(case: Case) -> None:
+    """A random fold, and a test split of one class."""
+    case.columns.append("fold")
+    rng = np.random.default_rng(0)
+    for row in case.rows:
+        row.append(str(rng.integers(0, 5)))
+        row[case.column("ordered")] = "0" if row[-1] == "4" else row[case.column("ordered")]
+    case.write()
+    case.spec["split"] = {"by": "fold", "train_until": 3, "valid_until": 4}
+    outcome = case.run("prepare")
+    assert outcome.code == 0, outcome.text
+    assert outcome.log.count("not point in time (") == 1
+    test_rows = sum(row[-1] == "4" for row in case.rows)
+    assert f"task 'order': all {test_rows} known labels of the test split are 0" in outcome.log
+    manifest = json.loads((case.out / "data" / "manifest.json").read_text())
+    assert set(manifest["point_in_time"].values()) == {False}
 
 
 def test_a_label_that_is_not_binary(case: Case) -> None:

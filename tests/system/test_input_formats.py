@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import yaml
 
 NUMBERS = {"price": float, "timestamp": int, "day": int, "clicked": int, "ordered": int}
 LISTS = ("tags",)
@@ -110,3 +112,39 @@ def test_every_format_gives_the_cache_of_the_csv_file(caches: dict[str, Path], n
     assert manifests[0] == manifests[1]
     encodings = [(f / "encoding" / "encoding.json").read_bytes() for f in (ours, theirs)]
     assert encodings[0] == encodings[1]
+
+
+def test_dates_and_iso_times_give_the_cache_of_the_numbers(
+    caches: dict[str, Path],
+    cli: Callable[..., Any],
+    shop_module: dict[str, Any],
+    shop_yaml: str,
+    tmp_path: Path,
+) -> None:
+    rows, columns = shop_module["shop_rows"](rows=900), shop_module["COLUMNS"].split(",")
+    at, day = columns.index("timestamp"), columns.index("day")
+    for row in rows:
+        row[at] = datetime.fromtimestamp(int(row[at]), timezone(timedelta(hours=5))).isoformat()
+        row[day] = f"{row[day][:4]}-{row[day][4:6]}-{row[day][6:]}"
+    _write(tmp_path, "shop.csv", rows, columns)
+    (tmp_path / "spec.yaml").write_text(shop_yaml)
+    done = cli(
+        "prepare", "--spec", tmp_path / "spec.yaml", "--data-dir", tmp_path,
+        "--out", tmp_path / "out", "--quiet", "--set", "split.train_until=2026-01-06",
+        "--set", "split.valid_until=2026-01-07",
+    )  # fmt: skip
+    assert done.code == 0, done.text
+    ours, theirs = tmp_path / "out" / "data", caches["shop.csv"]
+    for array in sorted(p.name for p in theirs.glob("*.npy")):
+        assert (ours / array).read_bytes() == (theirs / array).read_bytes(), array
+    mine, other = (json.loads((f / "manifest.json").read_text()) for f in (ours, theirs))
+    assert mine["periods"] == [f"{p[:4]}-{p[4:6]}-{p[6:]}" for p in other["periods"]]
+    resolved = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert resolved["spec"]["split"]["train_until"] == "2026-01-06"
+    # The folder is the same run's when it is named again, dates and all.
+    again = cli(
+        "prepare", "--spec", tmp_path / "spec.yaml", "--data-dir", tmp_path,
+        "--out", tmp_path / "out", "--quiet", "--set", "split.train_until='2026-01-06T00:00:00Z'",
+        "--set", "split.valid_until=2026-01-07",
+    )  # fmt: skip
+    assert again.code == 0, again.text

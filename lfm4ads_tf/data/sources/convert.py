@@ -25,12 +25,13 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
+NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
 _INFINITY = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _LARGEST_EXPONENT = 400
 
 _FIX_NUMBER = (
-    "correct the cell, leave it empty when the value is missing, or declare the column as text."
+    "correct the cell, or leave it empty when the value is missing; a column of texts takes a "
+    "feature of a kind that reads text, such as vocabulary or hashed."
 )
 _FIX_INFINITE = "replace it by a finite number, or leave the cell empty."
 _FIX_TYPE = "store the column as plain numbers or text (times as integers)."
@@ -59,7 +60,7 @@ def convert_column(
     rows = 0
     for chunk in column.chunks:
         origin = Origin(path, name, rows)
-        chunks.append(_convert(_plain(chunk), kind, origin, list_separator))
+        chunks.append(_convert(plain_array(chunk), kind, origin, list_separator))
         rows += len(chunk)
     return pa.chunked_array(chunks, type=ARROW_TYPES[kind])
 
@@ -73,16 +74,16 @@ def _convert(array: pa.Array, kind: str, origin: Origin, separator: str) -> pa.A
         "floats": _to_float,
     }[kind]
     if kind not in ("strings", "floats"):
-        return scalar(_single(array, origin) if _is_list(array.type) else array, origin, None)
-    if not _is_list(array.type):
-        if kind == "floats" and _is_number(array.type):
+        return scalar(single_values(array, origin) if is_list(array.type) else array, origin, None)
+    if not is_list(array.type):
+        if kind == "floats" and is_number(array.type):
             return _listed(_to_float(array, origin, None))
-        if kind == "floats" and not (_is_binary(array.type) or pa.types.is_string(array.type)):
+        if kind == "floats" and not (is_binary(array.type) or pa.types.is_string(array.type)):
             raise origin.type_error(array.type, kind, _FIX_TYPE)
         array = pc.split_pattern(_to_string(array, origin, None), separator)
     offsets, elements = _list_parts(array)
     row_of = np.repeat(np.arange(len(array)), np.diff(offsets))  # (elements,)
-    elements = scalar(_plain(elements), origin, row_of)
+    elements = scalar(plain_array(elements), origin, row_of)
     if kind == "strings":
         elements = pc.fill_null(elements, "")
     elif elements.null_count:
@@ -93,7 +94,7 @@ def _convert(array: pa.Array, kind: str, origin: Origin, separator: str) -> pa.A
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), elements)
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def plain_array(array: pa.Array) -> pa.Array:
     """Decodes dictionaries, extension types, views and typeless nulls."""
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -106,13 +107,15 @@ def _plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is a list of any size."""
     return bool(
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a type is bytes."""
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -128,7 +131,7 @@ def _list_parts(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     return offsets, array.flatten()
 
 
-def _single(array: pa.Array, origin: Origin) -> pa.Array:
+def single_values(array: pa.Array, origin: Origin) -> pa.Array:
     """Turns lists of at most one value into scalars; an empty list is null."""
     offsets, elements = _list_parts(array)
     lengths = np.diff(offsets)
@@ -140,7 +143,7 @@ def _single(array: pa.Array, origin: Origin) -> pa.Array:
             array[at].as_py(),
             "declare the column as a list (multi-valued), or keep one value.",
         )
-    return _plain(elements.take(pa.array(offsets[:-1], pa.int64(), mask=lengths == 0)))
+    return plain_array(elements.take(pa.array(offsets[:-1], pa.int64(), mask=lengths == 0)))
 
 
 def _listed(array: pa.Array) -> pa.Array:
@@ -165,8 +168,8 @@ def _refuse_first(
 
 def _to_string(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
     kind = array.type
-    if _is_binary(kind):
-        array = _decode(array, origin, row_of)
+    if is_binary(kind):
+        array = decode_text(array, origin, row_of)
     elif pa.types.is_floating(kind):
         array = pc.cast(pc.if_else(pc.is_nan(array), None, array), pa.string())
     elif not pa.types.is_string(kind):
@@ -177,7 +180,12 @@ def _to_string(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa
     return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
 
 
-def _decode(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
+def decode_text(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
+    """Bytes as text.
+
+    Raises:
+        UserError: They are not UTF-8.
+    """
     try:
         return pc.cast(pc.cast(array, pa.binary()), pa.string())
     except pa.ArrowInvalid as error:
@@ -195,11 +203,11 @@ def _decode(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Ar
 
 
 def _to_float(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
-    if _is_binary(array.type):
-        array = _decode(array, origin, row_of)
+    if is_binary(array.type):
+        array = decode_text(array, origin, row_of)
     if pa.types.is_string(array.type):
-        numbers = _parse(array, pa.float64(), _parse_float, "is not a number", origin, row_of)
-    elif _is_number(array.type):
+        numbers = _parse(array, pa.float64(), parse_float, "is not a number", origin, row_of)
+    elif is_number(array.type):
         numbers = pc.cast(array, pa.float64(), safe=False)
     else:
         raise origin.type_error(array.type, "float", _FIX_TYPE)
@@ -209,12 +217,12 @@ def _to_float(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.
 
 
 def _to_int(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
-    if _is_binary(array.type):
-        array = _decode(array, origin, row_of)
+    if is_binary(array.type):
+        array = decode_text(array, origin, row_of)
     what = "is not a 64-bit integer"
     if pa.types.is_string(array.type):
         return _parse(array, pa.int64(), _parse_int, what, origin, row_of)
-    if not _is_number(array.type):
+    if not is_number(array.type):
         raise origin.type_error(array.type, "int", _FIX_TYPE)
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
@@ -227,7 +235,8 @@ def _to_int(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Ar
         raise
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is a number or a truth value."""
     return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -255,7 +264,7 @@ def _parse(
     coded = text.dictionary_encode()
     known = coded.dictionary.to_pylist()
     parsed = [parse_one(value.strip()) for value in known]
-    missing = [not value.strip() or bool(_NAN.fullmatch(value.strip())) for value in known]
+    missing = [not value.strip() or bool(NAN.fullmatch(value.strip())) for value in known]
     bad = [p is None and not m for p, m in zip(parsed, missing, strict=True)]
     if any(bad):
         mask = pa.array(bad).take(coded.indices)
@@ -270,7 +279,8 @@ def _parse(
     return pa.array(parsed, kind).take(coded.indices)
 
 
-def _parse_float(text: str) -> float | None:
+def parse_float(text: str) -> float | None:
+    """The number that a text is, None if it is none."""
     # An overflow such as '1e999' becomes inf here, and is refused as infinite by the caller.
     return float(text) if _NUMBER.fullmatch(text) or _INFINITY.fullmatch(text) else None
 

@@ -12,6 +12,7 @@ from lfm4ads_tf.data.sources.convert import ARROW_TYPES, ColumnType, convert_col
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
 from lfm4ads_tf.data.sources.parquet import parquet_columns, read_parquet
 from lfm4ads_tf.data.sources.tfrecord import feature_names, read_tfrecord, sniff_kinds
+from lfm4ads_tf.data.sources.times import TIME, alike, convert_times
 from lfm4ads_tf.errors import UserError
 
 Format = Literal["csv", "parquet", "tfrecord"]
@@ -32,6 +33,7 @@ def read_table(
     paths: Sequence[Path],
     columns: Mapping[str, ColumnType],
     *,
+    times: Mapping[str, bool] | None = None,
     format: Format | None = None,
     delimiter: str = ",",
     list_separator: str = "|",
@@ -54,13 +56,15 @@ def read_table(
         paths: The files, in the order in which their rows are concatenated. gzip is detected from
             the content.
         columns: column -> type.
+        times: column -> whether numbers are refused, of those that are read as times as well, see
+            `convert_times`.
         format: The format of all files; None takes it from each file's extension (`.csv`, `.tsv`,
             `.parquet`, `.tfrecord`, also with `.gz` where text or records are gzipped).
         delimiter: The delimiter of CSV files; a `.tsv` file uses a tab when this is the default.
         list_separator: Where a text is split into a list.
 
     Returns:
-        A table of exactly `columns`, in that order, (rows,).
+        A table of exactly `columns`, in that order, and then `time:<column>` of `times`, (rows,).
 
     Raises:
         UserError: There is no path; a file is missing, empty, without rows, truncated, corrupt or
@@ -85,13 +89,22 @@ def read_table(
                 fix="give one character, e.g. ',' between columns and '|' inside lists.",
             )
     tables = []
-    for path, raw in _raw_tables(paths, list(columns), format, delimiter):
+    times = times or {}
+    wanted = list(dict.fromkeys([*columns, *times]))
+    clocks: dict[str, list[pa.ChunkedArray]] = {name: [] for name in times}
+    for path, raw in _raw_tables(paths, wanted, format, delimiter):
         arrays = [
             convert_column(raw[name], kind, path=path, name=name, list_separator=list_separator)
             for name, kind in columns.items()
         ]
+        for name, iso in times.items():
+            clocks[name].append(convert_times(raw[name], path=path, name=name, iso=iso))
         tables.append(pa.Table.from_arrays(arrays, names=list(columns)))
-    return pa.concat_tables(tables)
+    table = pa.concat_tables(tables)
+    for name, parts in clocks.items():
+        chunks = [chunk for part in alike(parts, paths, name) for chunk in part.chunks]
+        table = table.append_column(TIME + name, pa.chunked_array(chunks))
+    return table
 
 
 def column_names(path: Path, *, format: Format | None = None, delimiter: str = ",") -> list[str]:

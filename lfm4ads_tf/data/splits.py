@@ -14,6 +14,8 @@ from lfm4ads_tf.features.split import SplitByColumn
 _LOG = logging.getLogger(__name__)
 
 TRAIN, VALID, TEST, AUXILIARY = 0, 1, 2, 3
+SMALL_GROUP = 0.02
+"""Share of all rows below which a group of scenarios gets no periods of its own."""
 SPLITS = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
@@ -72,11 +74,11 @@ def assign_periods(
 ) -> tuple[np.ndarray, list[str]]:
     """Period of each row: the rank of its value, or its block of time.
 
-    Scenarios whose time ranges overlap form a group, and so do neighbours of which one has fewer
-    than N / (2 blocks) of all N rows. A group's rows, in time order, are cut into blocks of
-    equally many; one that ties in time left with fewer than n / (2 blocks) of the group's n rows
-    is joined with its neighbour. Groups do not overlap, so a period is a function of time alone,
-    and the past of a row is the same for all scenarios.
+    Scenarios whose time ranges overlap form a group, and one with fewer than 2 % of all rows goes
+    with its neighbour in time. A group's rows, in time order, are cut into blocks of equally
+    many; one that ties in time left with fewer than n / (2 blocks) of the group's n rows is
+    joined with its neighbour. Groups do not overlap, so a period is a function of time alone, and
+    the past of a row is the same for all scenarios.
 
     Args:
         column: Values of the period column (N,); None for blocks.
@@ -92,7 +94,7 @@ def assign_periods(
         return period.astype(np.int32), [f"{v:.15g}" for v in values]
     count = blocks or 1
     starts = []
-    for rows in np.split(np.arange(len(time)), _groups(_codes(scenario, len(time)), time, count)):
+    for rows in np.split(np.arange(len(time)), _groups(_codes(scenario, len(time)), time)):
         edges, sizes = _equal_blocks(time[rows], count)
         starts.append(edges)
         if len(sizes) < min(count, len(rows)):
@@ -110,13 +112,12 @@ def assign_periods(
     return period.astype(np.int32), [f"{edge:.15g}" for edge in edges]
 
 
-def _groups(codes: np.ndarray, time: np.ndarray, blocks: int) -> np.ndarray:
+def _groups(codes: np.ndarray, time: np.ndarray) -> np.ndarray:
     """Where each group of scenarios but the first begins, as a place in the sorted rows.
 
     Args:
         codes: Scenario of each row, (N,).
         time: Event times (N,), sorted.
-        blocks: Blocks of a group.
     """
     _, first = np.unique(codes, return_index=True)
     _, reverse = np.unique(codes[::-1], return_index=True)
@@ -126,7 +127,7 @@ def _groups(codes: np.ndarray, time: np.ndarray, blocks: int) -> np.ndarray:
     apart = np.append(True, begins[1:] > ends[:-1])
     # The groups do not overlap and rows are sorted, so a group is a stretch of rows.
     starts = np.searchsorted(time, begins[apart], side="left")
-    return starts[_large(starts, len(time), blocks)][1:]
+    return starts[_large(starts, len(time), SMALL_GROUP * len(time))][1:]
 
 
 def _equal_blocks(time: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,19 +139,19 @@ def _equal_blocks(time: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray
     """
     edges = np.unique(time[(np.arange(blocks) * len(time)) // blocks])
     starts = np.searchsorted(time, edges)
-    kept = _large(starts, len(time), blocks)
+    kept = _large(starts, len(time), len(time) / (2 * blocks))
     return edges[kept], np.diff(np.append(starts[kept], len(time)))
 
 
-def _large(starts: np.ndarray, rows: int, blocks: int) -> np.ndarray:
-    """Which stretches of rows begin one of at least rows / (2 blocks): a small one is joined.
+def _large(starts: np.ndarray, rows: int, least: float) -> np.ndarray:
+    """Which stretches of rows begin one of at least so many: a small one is joined.
 
     A small stretch is joined with those behind it, the last one with the one before.
 
     Args:
         starts: First row of each stretch, increasing from 0, (M,).
         rows: Rows of all stretches.
-        blocks: See above.
+        least: Rows that a stretch needs, at most `rows`.
 
     Returns:
         Places in `starts`, increasing from 0.
@@ -158,9 +159,9 @@ def _large(starts: np.ndarray, rows: int, blocks: int) -> np.ndarray:
     ends = np.append(starts[1:], rows)
     kept = [0]
     for place, end in enumerate(ends[:-1].tolist()):
-        if (end - starts[kept[-1]]) * 2 * blocks >= rows:
+        if end - starts[kept[-1]] >= least:
             kept.append(place + 1)
-    if len(kept) > 1 and (rows - starts[kept[-1]]) * 2 * blocks < rows:
+    if len(kept) > 1 and rows - starts[kept[-1]] < least:
         kept.pop()
     return np.asarray(kept)
 

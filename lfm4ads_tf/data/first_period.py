@@ -103,7 +103,9 @@ def join_first(
     """
     train = split == TRAIN
     ranks = np.unique(period[train])
-    candidates = _candidates(ranks, split, period)[: spec.period.first_at_most]
+    free = _candidates(ranks, split, period)
+    candidates = free[: spec.period.first_at_most]
+    more = "raise period.first_at_most, " if len(free) > len(candidates) else ""
     rows = np.flatnonzero(train & (period <= candidates[-1]))
     within = period[rows]
     needed = 1
@@ -122,7 +124,7 @@ def join_first(
         first, rest = (
             number.of(np.flatnonzero(train & m)) for m in (period <= until, period > until)
         )
-        _tell_short(number, spread(first), spread(rest), needed, len(candidates))
+        _tell_short(number, spread(first), spread(rest), needed, len(candidates), more)
     if longest is None:
         return period, names
     _LOG.info(
@@ -211,8 +213,18 @@ def _described(of: Spread) -> str:
     return f"{of.known} values, {of.of_mode} of them {of.mode:.6g} ({of.distinct} different)"
 
 
-def _tell_short(number: _Number, first: Spread, rest: Spread, joined: int, tried: int) -> None:
-    """Says that a number has too little spread where it is fitted."""
+def _tell_short(
+    number: _Number, first: Spread, rest: Spread, joined: int, tried: int, more: str
+) -> None:
+    """Says that a number has too little spread where it is fitted.
+
+    Args:
+        number: The feature.
+        first, rest: Its values in the first period and in the later training rows.
+        joined: Periods that count as the first one.
+        tried: Periods that could have.
+        more: How more of them could, empty where they cannot.
+    """
     later = f"{rest.known} from {rest.least:.6g} to {rest.most:.6g}" if rest.known else "none"
     constant = first.distinct == 1 and (not rest.known or rest.least == rest.most == first.mode)
     _LOG.warning(
@@ -229,6 +241,5 @@ def _tell_short(number: _Number, first: Spread, rest: Spread, joined: int, tried
         later,
         "It is constant: remove it"
         if constant
-        else "Give `transform: buckets` with `boundaries` of your own, raise period.first_at_most, "
-        "or remove the feature",
+        else f"Give `transform: buckets` with `boundaries` of your own, {more}or remove it",
     )

@@ -106,6 +106,11 @@ class NumericFeature(EmbeddedFeatureConfig):
     bound: float | None = Field(default=BOUND, gt=0, allow_inf_nan=False)
 
     @property
+    def default_bound(self) -> float | None:
+        """The bound when none is given: the default is in deviations."""
+        return BOUND if self.standardize and self.is_dense else None
+
+    @property
     def is_dense(self) -> bool:
         """Whether it is a number itself, not the id of an interval."""
         return self.transform != "buckets"
@@ -117,10 +122,10 @@ class NumericFeature(EmbeddedFeatureConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> NumericFeature:
-        if "bound" not in self.model_fields_set and not (self.standardize and self.is_dense):
-            # The default is for deviations. It is settled here and not where it is read, so that
-            # a resolved spec says what holds and is read as it was.
-            object.__setattr__(self, "bound", None)
+        if "bound" not in self.model_fields_set:
+            # Settled here and not where it is read, so that a resolved spec says what holds and is
+            # read as it was.
+            object.__setattr__(self, "bound", self.default_bound)
         if self.bound is not None and not self.is_dense:
             raise ValueError("`bound` is for raw and log numbers; buckets are bounded anyway")
         if self.boundaries is not None:

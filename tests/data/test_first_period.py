@@ -90,7 +90,7 @@ def test_what_never_varies_makes_nothing_longer_and_is_told(
     (message,) = [r.getMessage() for r in caplog.records]
     assert "'age'" in message and "one value (0) in 40 rows in the first training" in message
     assert "in the first 3." in message and "120 from 0 to 44" in message
-    assert "first_at_most" in message
+    assert "raise period.first_at_most" in message
     caplog.clear()
     columns["age"] = pa.array(np.full(160, 7.0))
     assert joined(spec, columns, period) == 1

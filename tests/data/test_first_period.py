@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lfm4ads_tf.data.append import append_to
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.first_period import join_first, spread
+from lfm4ads_tf.data.new_rows import read_files
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
@@ -260,3 +263,37 @@ def test_numbers_of_interleaved_scenarios_are_fitted_on_an_eighth_of_all_rows(
     first = world.raw.columns["hour"].to_numpy(zero_copy_only=False)[40:100].astype(float)
     fitted = FittedEncoding.load(world.folder / "encoding").standardize["hour"]
     assert fitted == pytest.approx((first.mean(), first.std()), rel=1e-12)
+
+
+def test_new_rows_go_on_behind_a_joined_first_period(
+    grown: Callable[..., Any],
+    ads_files: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def days(low: int, high: int) -> Callable[[Any], None]:
+        def change(tables: Any) -> None:
+            tables["log"] = [row for row in tables["log"] if low <= row["day"] < high]
+
+        return change
+
+    def later(tables: Any) -> None:
+        constant_first(tables)
+        days(6, 8)(tables)
+        for row in tables["log"][:3]:
+            row["hour"] = 1e7
+
+    split = {"by": "day", "train_until": 4, "valid_until": 5}
+    whole, first = grown(split=split), grown(days(0, 6), split=split)
+    new = read_files(first.spec, first.cache, [ads_files(tmp_path / "new", later) / "log.csv"])
+    (tmp_path / "data").mkdir()
+    append_to(tmp_path / "data", first.spec, first.cache, new, {"version": 2, "fingerprint": "2"})
+    cache = EncodedCache(tmp_path / "data")
+    assert cache.manifest["periods"] == whole.cache.manifest["periods"]
+    np.testing.assert_array_equal(cache.period, whole.cache.period)
+    same = np.ones(cache.rows, bool)
+    same[400:403] = False
+    hour = dense_of(cache, "hour")
+    np.testing.assert_array_equal(hour[same], dense_of(whole.cache, "hour")[same])
+    assert hour[400:403].tolist() == [10, 10, 10]
+    assert "3 of 120 known new values lie beyond 10 deviations" in caplog.text

@@ -49,11 +49,15 @@ def unlearnt(cache: EncodedCache, found: Entries, scenario: str | None = None) -
         `logloss_constant` of each.
     """
     train = cache.rows_of("train", scenario)
+    chosen = ("all" if scenario is None else scenario, "all", "frozen")
+    # A log without scenarios has one called `all`, so its rows are there twice.
+    own = {
+        (entry["split"], entry["task"]): entry
+        for entry in found
+        if (entry["scenario"], entry["slice"], entry["refresh"]) == chosen
+    }
     poor = []
-    for entry in found:
-        chosen = ("all" if scenario is None else scenario, "all", "frozen")
-        if (entry["scenario"], entry["slice"], entry["refresh"]) != chosen:
-            continue
+    for entry in own.values():
         k = cache.layout.tasks.index(entry["task"])
         rows = cache.rows_of(entry["split"], scenario)
         constant = constant_logloss(cache.labels[train, k], cache.labels[rows, k])

@@ -55,7 +55,9 @@ def test_what_a_constant_does_as_well_is_told(
     name = scenario or "all"
     click = np.nan_to_num(ads.cache.labels[:, 0], nan=0.5)
     good = 0.1 + 0.8 * click  # knows every click, and nothing of `love`
-    poor = unlearnt(ads.cache, scored(ads, good, name), scenario)
+    twice = [*scored(ads, good, name), *scored(ads, good, name)]  # a log without scenarios
+    poor = unlearnt(ads.cache, twice, scenario)
+    assert poor == unlearnt(ads.cache, scored(ads, good, name), scenario)
     assert poor and {of["task"] for of in poor} == {"love"}
     rows, train = ads.cache.rows_of("test", scenario), ads.cache.rows_of("train", scenario)
     (of,) = [of for of in poor if of["split"] == "test"]

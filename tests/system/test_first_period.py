@@ -88,5 +88,6 @@ def test_the_upstream_learns_from_it_and_says_what_it_does_not_learn(
     assert roc_auc_score(labels[:, 0], scores["test_frozen"][:, 0]) > 0.75
     poor = json.loads((folder / "results.json").read_text())["unlearnt"]
     assert poor and {of["task"] for of in poor} == {"coin"}
+    assert len({of["split"] for of in poor}) == len(poor)
     assert "upstream seed 0 is no better than a constant for 'coin' on 150" in trained.log
     assert sorted(p.name for p in (folder / "snapshots").iterdir()) == ["1", "2", "3", "4"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from lfm4ads_tf.analysis.markup import (
@@ -61,6 +63,14 @@ class Overview:
                 f"Not point in time (marked *): {named}. The upstream was trained on rows that "
                 "are later than some of these scenarios' validation and test rows. Read their "
                 "results, and their part in the results of all scenarios, as upper bounds."
+            )
+        poor = self._data.document.get("unlearnt", [])
+        if poor:
+            named = ", ".join(dict.fromkeys(_training(of) for of in poor))
+            texts.append(
+                f"No better than a constant on validation or test rows: {named}. Their AUC is at "
+                "most 0.5 or undefined, or their logloss is not below that of the training rows' "
+                "mean label (<code>unlearnt</code> in metrics.json)."
             )
         if len(self._data.seeds) == 1:
             texts.append(
@@ -221,3 +231,9 @@ def _link(path: str) -> str:
 
 def _percent(rate: float | None) -> str:
     return DASH if rate is None else f"{100 * rate:.2f}%"
+
+
+def _training(of: Mapping[str, Any]) -> str:
+    """A trained model and a task, as one entry of `unlearnt` names them."""
+    name = of["stage"] if of["stage"] == UPSTREAM else f"{of['scenario']} {of['method']}"
+    return f"<strong>{breakable(name)}</strong> ({escape(of['task'])})"

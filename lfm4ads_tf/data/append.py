@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import AHEAD, Bag, CacheContent, EncodedCache, write_cache
 from lfm4ads_tf.data.new_rows import NewRows
+from lfm4ads_tf.data.number_checks import check_numbers
 from lfm4ads_tf.data.point_in_time import PointInTime
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import NEWEST, FrozenState, request_columns
@@ -144,6 +145,9 @@ class _Appended:
             keys={"user": self.user_keys, "item": self.item_keys},
             manifest={**self._facts(columns), **manifest},
         )
+        encoded = {k: np.concatenate([p[k] for p in self.encoded]) for k in ("ids", "dense")}
+        every = {"new": np.arange(self.rows)}
+        check_numbers(self.spec, self.fitted, new.columns, self.layout, encoded, every)
         self.fitted.save(self.folder / "encoding")
         save_waiting(self.folder / "encoding", self.waiting)
         (self.folder / "tables").mkdir()

@@ -16,6 +16,7 @@ from lfm4ads_tf.data.ahead import ahead_rows
 from lfm4ads_tf.data.cache import Bag, CacheContent, write_cache
 from lfm4ads_tf.data.codes import combine, factorize
 from lfm4ads_tf.data.events import event_sequences
+from lfm4ads_tf.data.number_checks import check_numbers
 from lfm4ads_tf.data.point_in_time import PointInTime
 from lfm4ads_tf.data.raw import RawData
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN
@@ -336,6 +337,14 @@ class _Encoding:
             "auxiliary_rows": int((raw.split == AUXILIARY).sum()),
             "periods": raw.period_values,
             "point_in_time": flags,
+            "beyond_bound": check_numbers(
+                self.spec,
+                self.fitted,
+                raw.columns,
+                self.layout,
+                {"ids": self.ids, "dense": self.dense},
+                {name: np.flatnonzero(raw.split == code) for name, code in SPLITS.items()},
+            ),
         }
 
     def _write_samples(self, folder: Path) -> None:

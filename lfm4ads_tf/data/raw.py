@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfm4ads_tf.data.clock import read_clock, time_columns, without_times
+from lfm4ads_tf.data.first_period import join_first
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
 from lfm4ads_tf.data.sources.table import column_names, read_table
@@ -139,6 +140,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             best = np.concatenate([np.full((extra, best.shape[1]), np.nan, np.float32), best])
     tables = side_tables(spec, folder, columns)
     log = _join(spec, tables, log)
+    period, period_values = join_first(spec, log, split, period, period_values)
     labels, signals = np.split(feedback, [len(spec.tasks)], axis=1)
     return RawData(log, labels, signals, time, split, period, period_values, best, tables)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pyarrow as pa
 
@@ -10,7 +12,11 @@ from lfm4ads_tf.features.moments import moment_text
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import SplitByColumn
 
+_LOG = logging.getLogger(__name__)
+
 TRAIN, VALID, TEST, AUXILIARY = 0, 1, 2, 3
+SMALL_GROUP = 0.02
+"""Share of all rows below which a group of scenarios gets no periods of its own."""
 SPLITS = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
@@ -74,12 +80,15 @@ def assign_periods(
 ) -> tuple[np.ndarray, list[str]]:
     """Period of each row: the rank of its value, or its block of time.
 
-    Blocks begin where each scenario's own rows, in time order, are cut into equally many. A
-    period is a function of time alone, so the past of a row is the same for all scenarios.
+    Scenarios whose time ranges overlap form a group, and one with fewer than 2 % of all rows goes
+    with its neighbour in time. A group's rows, in time order, are cut into blocks of equally
+    many; one that ties in time left with fewer than n / (2 blocks) of the group's n rows is
+    joined with its neighbour. Groups do not overlap, so a period is a function of time alone, and
+    the past of a row is the same for all scenarios.
 
     Args:
         column: Values of the period column (N,); None for blocks.
-        blocks: Number of blocks per scenario, None for a column.
+        blocks: Number of blocks per group, None for a column.
         time: Event times (N,), sorted.
         scenario: Scenario values (N,), None without a scenario key.
 
@@ -89,15 +98,78 @@ def assign_periods(
     if column is not None:
         values, period = np.unique(column, return_inverse=True)
         return period.astype(np.int32), [f"{v:.15g}" for v in values]
-    codes = _codes(scenario, len(time))
-    starts = [time[:1]]
-    for code in np.unique(codes):
-        own = time[codes == code]
-        starts.append(own[(np.arange(blocks or 1) * len(own)) // (blocks or 1)])
-    edges = np.unique(np.concatenate(starts))
+    count = blocks or 1
+    starts = []
+    for rows in np.split(np.arange(len(time)), _groups(_codes(scenario, len(time)), time)):
+        edges, sizes = _equal_blocks(time[rows], count)
+        starts.append(edges)
+        if len(sizes) < min(count, len(rows)):
+            _LOG.info(
+                "periods: rows of one time are not cut apart, so %d rows make %d blocks of %d to "
+                "%d rows instead of %d equal ones",
+                len(rows),
+                len(sizes),
+                sizes.min(),
+                sizes.max(),
+                count,
+            )
+    edges = np.concatenate(starts)
     period = np.searchsorted(edges, time, side="right") - 1
-    used, period = np.unique(period, return_inverse=True)
-    return period.astype(np.int32), [f"{edges[k]:.15g}" for k in used]
+    return period.astype(np.int32), [f"{edge:.15g}" for edge in edges]
+
+
+def _groups(codes: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Where each group of scenarios but the first begins, as a place in the sorted rows.
+
+    Args:
+        codes: Scenario of each row, (N,).
+        time: Event times (N,), sorted.
+    """
+    _, first = np.unique(codes, return_index=True)
+    _, reverse = np.unique(codes[::-1], return_index=True)
+    last = len(codes) - 1 - reverse
+    order = np.argsort(time[first], kind="stable")
+    begins, ends = time[first][order], np.maximum.accumulate(time[last][order])
+    apart = np.append(True, begins[1:] > ends[:-1])
+    # The groups do not overlap and rows are sorted, so a group is a stretch of rows.
+    starts = np.searchsorted(time, begins[apart], side="left")
+    return starts[_large(starts, len(time), SMALL_GROUP * len(time))][1:]
+
+
+def _equal_blocks(time: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """First time and number of rows of each block of a group.
+
+    Args:
+        time: The group's event times (n,), sorted.
+        blocks: Blocks of equally many rows, before ties in time and small blocks are joined.
+    """
+    edges = np.unique(time[(np.arange(blocks) * len(time)) // blocks])
+    starts = np.searchsorted(time, edges)
+    kept = _large(starts, len(time), len(time) / (2 * blocks))
+    return edges[kept], np.diff(np.append(starts[kept], len(time)))
+
+
+def _large(starts: np.ndarray, rows: int, least: float) -> np.ndarray:
+    """Which stretches of rows begin one of at least so many: a small one is joined.
+
+    A small stretch is joined with those behind it, the last one with the one before.
+
+    Args:
+        starts: First row of each stretch, increasing from 0, (M,).
+        rows: Rows of all stretches.
+        least: Rows that a stretch needs, at most `rows`.
+
+    Returns:
+        Places in `starts`, increasing from 0.
+    """
+    ends = np.append(starts[1:], rows)
+    kept = [0]
+    for place, end in enumerate(ends[:-1].tolist()):
+        if end - starts[kept[-1]] >= least:
+            kept.append(place + 1)
+    if len(kept) > 1 and rows - starts[kept[-1]] < least:
+        kept.pop()
+    return np.asarray(kept)
 
 
 def _codes(scenario: pa.Array | None, rows: int) -> np.ndarray:

@@ -51,7 +51,8 @@ def _columns(spec: FeatureSpec, fitted: FittedEncoding, name: str) -> tuple[Any,
         if feature.transform == "buckets":
             number = tf.feature_column.numeric_column(keys[0])
             return (tf.feature_column.bucketized_column(number, list(fitted.boundaries[name])),)
-        return (_numeric(keys[0], feature, fitted.standardize.get(name, (0.0, 1.0))),)
+        moments = fitted.standardize.get(name, (0.0, 1.0))
+        return (_numeric(keys[0], feature, moments, fitted.bounds.get(name, np.inf)),)
     if isinstance(feature, CrossedFeature):
         return (tf.feature_column.crossed_column(list(keys), feature.buckets),)
     column = _categorical(spec, fitted, name, keys[0], isinstance(feature, SequenceFeature))
@@ -92,11 +93,11 @@ def _categorical(
     return listed(key, values, dtype=tf.string, default_value=0)
 
 
-def _numeric(key: str, feature: NumericFeature, moments: tuple[float, float]) -> Any:
+def _numeric(key: str, feature: NumericFeature, moments: tuple[float, float], bound: float) -> Any:
     log = np.asarray([feature.transform == "log"])
-    mean, deviation = (np.asarray([m], np.float32) for m in moments)
+    mean, deviation, limit = (np.asarray([m], np.float32) for m in (*moments, bound))
     return tf.feature_column.numeric_column(
-        key, normalizer_fn=lambda x: standardize(x, log, mean, deviation)
+        key, normalizer_fn=lambda x: standardize(x, log, mean, deviation, limit)
     )
 
 

@@ -17,11 +17,13 @@ from lfm4ads_tf.features.spec import FeatureSpec
 class DenseEncoder(tf.Module):
     """Encodes all dense features; numeric ones are stacked and treated together.
 
-        x' = (f(x) - mean) / deviation, f the identity or sign(x) log(1 + |x|)
+        x' = min(max((f(x) - mean) / deviation, -bound), bound)
+
+    with f the identity or sign(x) log(1 + |x|).
 
     Args:
         spec: The feature spec.
-        fitted: Means and deviations.
+        fitted: Means, deviations and bounds.
         layout: The order of the columns.
         read: The part of the layout to encode; the other columns are 0.
     """
@@ -41,6 +43,8 @@ class DenseEncoder(tf.Module):
         self._log = np.asarray(log, bool)[:, np.newaxis]  # (N, 1)
         self._mean = np.asarray([m for m, _ in moments], np.float32)[:, np.newaxis]  # (N, 1)
         self._deviation = np.asarray([d for _, d in moments], np.float32)[:, np.newaxis]  # (N, 1)
+        bounds = [fitted.bounds.get(n, np.inf) for n in numeric]
+        self._bound = np.asarray(bounds, np.float32)[:, np.newaxis]  # (N, 1)
         vectors: list[str] = []
         scalars: list[str] = []
         starts: dict[str, int] = {n: i for i, n in enumerate(numeric)}
@@ -78,7 +82,7 @@ class DenseEncoder(tf.Module):
         if self._numeric:
             # Columns first: a column is then copied as a whole, not number by number.
             values = tf.stack([raw[c] for c in self._numeric])  # (N, B)
-            values = standardize(values, self._log, self._mean, self._deviation)
+            values = standardize(values, self._log, self._mean, self._deviation, self._bound)
             parts.append(tf.transpose(values))  # (B, N)
         if self._scalars:
             values = finite(tf.stack([raw[c] for c in self._scalars]))  # (N, B)
@@ -92,18 +96,24 @@ class DenseEncoder(tf.Module):
 
 
 def standardize(
-    values: tf.Tensor, log: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+    values: tf.Tensor,
+    log: np.ndarray,
+    mean: np.ndarray,
+    deviation: np.ndarray,
+    bound: np.ndarray,
 ) -> tf.Tensor:
-    """The dense value of numbers: log where asked, then standardised, 0 if missing.
+    """The dense value of numbers: log where asked, standardised, bounded; 0 if missing.
 
     Args:
         values: Columns of B numbers, (N, B) float32; not finite is missing.
         log: Which columns are logarithmic, (N, 1) bool.
         mean, deviation: (N, 1) float32.
+        bound: Largest absolute value, (N, 1) float32; infinite for none.
 
     Returns:
         (N, B) float32.
     """
+    known = tf.math.is_finite(values)
     if log.any():
         # In float32 the last bit of log1p depends on a row's place in the batch (vector lanes
         # against the remainder); rounding from float64 makes the value depend on the row alone.
@@ -112,7 +122,12 @@ def standardize(
         values = tf.where(log, logarithm, values)
     # The graph optimiser turns a division by constants into this product; saying it here keeps
     # serving bit-equal to the encoding of the training data.
-    return finite((values - mean) * (np.float32(1) / deviation))
+    values = (values - mean) * (np.float32(1) / deviation)
+    if np.isfinite(bound).any():
+        # What is missing is settled by the raw number: a quotient that overflows is bounded.
+        values = tf.where(known, values, tf.constant(0.0, tf.float32))
+        values = tf.minimum(tf.maximum(values, -bound), bound)
+    return finite(values)
 
 
 def finite(values: tf.Tensor) -> tf.Tensor:

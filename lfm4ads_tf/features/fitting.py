@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,8 @@ class FittedEncoding:
         vocabularies: Table -> vocabulary.
         boundaries: Bucketised feature -> increasing boundaries, float32 values.
         standardize: Dense numeric feature -> (mean, deviation) after its transform.
+        bounds: Dense numeric feature -> largest absolute encoded value; none where it is not
+            named, as in what an earlier version fitted.
         scenarios: Scenario values in the order of their first training row, auxiliary last.
     """
 
@@ -49,16 +52,19 @@ class FittedEncoding:
     boundaries: Mapping[str, list[float]] = field(default_factory=dict)
     standardize: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     scenarios: list[str] = field(default_factory=lambda: [ALL])
+    bounds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Hexadecimal digest of everything that decides what a raw value becomes."""
-        plain = {
+        plain: dict[str, Any] = {
             "vocabularies": {t: list(v.values) for t, v in self.vocabularies.items()},
             "boundaries": dict(self.boundaries),
             "standardize": {k: list(v) for k, v in self.standardize.items()},
             "scenarios": self.scenarios,
         }
+        if self.bounds:  # an encoding without them keeps the digest that exports know
+            plain["bounds"] = dict(self.bounds)
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -73,6 +79,7 @@ class FittedEncoding:
             "boundaries": dict(self.boundaries),
             "standardize": {k: list(v) for k, v in self.standardize.items()},
             "scenarios": self.scenarios,
+            "bounds": dict(self.bounds),
         }
         text = json.dumps(document, indent=2, ensure_ascii=False)
         (folder / "encoding.json").write_text(text, encoding="utf-8")
@@ -88,6 +95,7 @@ class FittedEncoding:
             boundaries=document["boundaries"],
             standardize={k: (v[0], v[1]) for k, v in document["standardize"].items()},
             scenarios=document["scenarios"],
+            bounds=document.get("bounds", {}),
         )
 
 
@@ -116,12 +124,14 @@ def fit_encoding(
     vocabularies: dict[str, Vocabulary] = {}
     boundaries: dict[str, list[float]] = {}
     standardize: dict[str, tuple[float, float]] = {}
+    bounds: dict[str, float] = {}
     for name, feature in spec.features.items():
         if isinstance(feature, NumericFeature):
             if feature.boundaries is not None:
                 boundaries[name] = _float32_steps(np.asarray(feature.boundaries))
-                continue
-            if feature.transform != "buckets" and not feature.standardize:
+            if feature.bound is not None:
+                bounds[name] = feature.bound
+            if not feature.is_fitted:
                 continue
             (column,) = feature.raw_columns(name)
             values = _first_values(raw_values.column_of(columns, column), first_rows, name, column)
@@ -133,7 +143,7 @@ def fit_encoding(
         elif table_of(spec, name) == name and encoding_of(spec, name) == "vocabulary":
             vocabularies[name] = _vocabulary(spec, name, columns, train_rows)
     return FittedEncoding(
-        vocabularies, boundaries, standardize, _scenarios(spec, columns, train_rows)
+        vocabularies, boundaries, standardize, _scenarios(spec, columns, train_rows), bounds
     )
 
 
@@ -177,7 +187,8 @@ def _first_values(column: object, rows: np.ndarray, name: str, column_name: str)
         raise UserError(
             f"Feature '{name}' has no value in the first training period.",
             received=f"{len(rows)} rows, all of them missing in column '{column_name}'",
-            fix="remove the feature, set `standardize: false`, or give explicit `boundaries`",
+            fix="remove the feature, set `standardize: false`, give explicit `boundaries`, or let "
+            "more periods count as the first one with period.first_at_most",
         )
     return values
 

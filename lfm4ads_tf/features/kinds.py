@@ -13,6 +13,9 @@ from pydantic import Field, model_validator
 
 from lfm4ads_tf.strict import StrictModel
 
+BOUND = 10.0
+"""Bound of a standardised number when none is given, in deviations."""
+
 
 class BaseFeature(StrictModel):
     """What all kinds share.
@@ -84,9 +87,15 @@ class NumericFeature(EmbeddedFeatureConfig):
     """A number: `raw`, `log` (sign(x) log(1 + |x|)), or `buckets`.
 
     Raw and log values are standardised by the mean and deviation of the first training period
-    unless `standardize` is false, and a missing value becomes the mean (0 when not standardised).
-    `buckets` gives the index of the interval, with `boundaries`, or with `buckets` equal-count
-    intervals of the first training period (the first, so that no later event can move them).
+    unless `standardize` is false, and kept within [-bound, bound]; a missing value becomes the
+    mean (0 when not standardised). `buckets` gives the index of the interval, with `boundaries`,
+    or with `buckets` equal-count intervals of the first training period (the first, so that no
+    later event can move them).
+
+    Attributes:
+        transform, standardize, buckets, boundaries: See above.
+        bound: Largest absolute value of the input, None for no bound. When absent it is 10
+            deviations for standardised numbers, and none for the others.
     """
 
     kind: Literal["numeric"]
@@ -94,9 +103,31 @@ class NumericFeature(EmbeddedFeatureConfig):
     standardize: bool = True
     buckets: int = Field(default=10, ge=2)
     boundaries: list[float] | None = None
+    bound: float | None = Field(default=BOUND, gt=0, allow_inf_nan=False)
+
+    @property
+    def default_bound(self) -> float | None:
+        """The bound when none is given: the default is in deviations."""
+        return BOUND if self.standardize and self.is_dense else None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is a number itself, not the id of an interval."""
+        return self.transform != "buckets"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether training rows settle its moments or boundaries."""
+        return self.standardize if self.is_dense else self.boundaries is None
 
     @model_validator(mode="after")
     def _consistent(self) -> NumericFeature:
+        if "bound" not in self.model_fields_set:
+            # Settled here and not where it is read, so that a resolved spec says what holds and is
+            # read as it was.
+            object.__setattr__(self, "bound", self.default_bound)
+        if self.bound is not None and not self.is_dense:
+            raise ValueError("`bound` is for raw and log numbers; buckets are bounded anyway")
         if self.boundaries is not None:
             if self.transform != "buckets":
                 raise ValueError("`boundaries` needs `transform: buckets`")

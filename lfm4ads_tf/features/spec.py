@@ -27,7 +27,7 @@ from lfm4ads_tf.features.kinds import (
 from lfm4ads_tf.features.label_columns import check_labels
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
-from lfm4ads_tf.features.split import Period, Split
+from lfm4ads_tf.features.split import BLOCKS, Period, Split
 from lfm4ads_tf.strict import StrictModel, parse
 
 Owner = Literal["user", "item", "context"]
@@ -130,7 +130,7 @@ class FeatureSpec(StrictModel):
     ads: RowSet | None = None
     segments: dict[SegmentName, RowSet] = {}
     split: Split
-    period: Period = Period(blocks=8)
+    period: Period = Period(blocks=BLOCKS)
     features: dict[str, Annotated[FeatureConfig, Field(discriminator="kind")]] = Field(min_length=1)
     thresholds: dict[Literal["cold_item", "light_user"], int] = {"cold_item": 5, "light_user": 5}
     skew: SkewConfig = SkewConfig()

@@ -101,18 +101,33 @@ def _kind_of_split(value: Any) -> str:
     return "by fraction" if fractions else "by column"
 
 
+BLOCKS = 8
+"""Blocks of time when no period is given."""
+
+
 class Period(StrictModel):
     """What "a day" is: the distinct values of a column, or blocks of time.
 
-    Blocks begin where each scenario's rows, in time order, are cut into `blocks` equal parts.
+    Blocks are cut over the rows of all scenarios that overlap in time, into `blocks` equal parts,
+    see `lfm4ads_tf.data.splits`.
+
+    Attributes:
+        by: The column.
+        blocks: The number of blocks.
+        first_at_most: How many periods of the training rows may count as one first period, so
+            that every number varies in it, see `lfm4ads_tf.data.first_period`.
     """
 
     by: str | None = None
     blocks: int | None = Field(default=None, ge=2)
+    first_at_most: int = Field(default=3, ge=1)
 
     @model_validator(mode="after")
     def _one_of(self) -> Period:
-        if (self.by is None) == (self.blocks is None):
+        neither = self.by is None and self.blocks is None
+        if neither and "first_at_most" in self.model_fields_set:
+            object.__setattr__(self, "blocks", BLOCKS)  # said of the default period
+        elif (self.by is None) == (self.blocks is None):
             raise ValueError("give exactly one of `by` (a column) and `blocks` (a number)")
         return self
 

@@ -13,6 +13,7 @@ import numpy as np
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.files import staged_folder, write_json
 from lfm4ads_tf.pipeline.extract import open_store, representations_version
+from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
 from lfm4ads_tf.pipeline.pretrain import (
     load_upstream,
     stored_results,
@@ -64,14 +65,18 @@ def continue_upstream(parent: Run, child: Run, seed: int) -> None:
             found[own] = predict(model, cache, rows[own], refresh=refresh)
         return found
 
+    found = upstream_entries(child, score, seed, wall)
+    poor = unlearnt(cache, found)
     report = {
         "history": result.history,
         "steps": result.steps,
         "examples_per_s": result.examples_per_s,
-        "entries": upstream_entries(child, score, seed, wall),
+        "unlearnt": poor,
+        "entries": found,
     }
     write_json(folder / "results.json", report)
     _LOG.info("upstream seed %d: %d more steps in %.0f s", seed, result.steps, wall)
+    warn_unlearnt(f"upstream seed {seed}, version {child.version},", poor)
 
 
 def extend_stored(parent: Run, child: Run, seed: int) -> None:

@@ -48,6 +48,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         "rows": run.cache.manifest["rows"],
         "auxiliary_rows": run.cache.manifest["auxiliary_rows"],
         "point_in_time": run.cache.manifest["point_in_time"],
+        "unlearnt": [poor for _, stored in found for poor in stored.get("unlearnt", [])],
         "results": results,
         "comparisons": compare(results),
         "overall": overall(results, run.cache.layout.scenarios),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from lfm4ads_tf.data.encode import encode_to
 from lfm4ads_tf.data.raw import RawData, all_source_files, load_raw
 from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.kinds import NumericFeature
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.split import Period
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.run import Run, fingerprint
@@ -65,7 +68,20 @@ def source_fingerprint(spec: FeatureSpec, folder: Path) -> str:
         for p in all_source_files(spec, folder)
     ]
     data = spec.model_dump(mode="json", exclude={"run", "thresholds", "skew"})
-    return fingerprint([data, files])
+    return fingerprint([_without_newer_defaults(spec, data), files])
+
+
+def _without_newer_defaults(spec: FeatureSpec, data: dict[str, Any]) -> dict[str, Any]:
+    """The spec without keys that are newer than the first runs, where they say the default.
+
+    Data that were encoded before a key existed are thus known again; they stay as they were.
+    """
+    if spec.period.first_at_most == Period.model_fields["first_at_most"].default:
+        del data["period"]["first_at_most"]
+    for name, feature in spec.features.items():
+        if isinstance(feature, NumericFeature) and feature.bound == feature.default_bound:
+            del data["features"][name]["bound"]
+    return data
 
 
 def download_folder() -> Path:

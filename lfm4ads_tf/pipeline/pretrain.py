@@ -17,6 +17,7 @@ from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
@@ -57,14 +58,18 @@ def pretrain(run: Run, seed: int) -> None:
     result = trainer.fit(_phases(run))
     write_weights(model, folder / "weights")
     wall = time.perf_counter() - began
+    found = _score(run, model, seed, wall)
+    poor = unlearnt(cache, found)
     report = {
         "history": result.history,
         "steps": result.steps,
         "examples_per_s": result.examples_per_s,
-        "entries": _score(run, model, seed, wall),
+        "unlearnt": poor,
+        "entries": found,
     }
     write_json(folder / "results.json", report)
     _LOG.info("upstream seed %d: %d steps in %.0f s", seed, result.steps, wall)
+    warn_unlearnt(f"upstream seed {seed}", poor)
 
 
 def upstream_trainer(

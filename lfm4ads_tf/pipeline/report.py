@@ -99,9 +99,10 @@ def _shown_names(run: Run) -> dict[str, str]:
 def _renamed(document: dict[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:
     """The document with the scenarios' names on the page."""
     found = dict(document)
-    for key in ("results", "comparisons"):
+    for key in ("results", "comparisons", "unlearnt"):
         found[key] = [
-            {**e, "scenario": shown.get(e["scenario"], e["scenario"])} for e in document[key]
+            {**e, "scenario": shown.get(e["scenario"], e["scenario"])}
+            for e in document.get(key, [])  # an earlier version wrote no `unlearnt`
         ]
     flags = document["point_in_time"]
     found["point_in_time"] = {shown.get(name, name): flag for name, flag in flags.items()}

@@ -20,6 +20,7 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.initial_weights import initialise
+from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
 from lfm4ads_tf.pipeline.pretrain import stored_results, task_loss
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
@@ -167,6 +168,7 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
                 wall_s=wall,
             )
     write_arrays(folder / "predictions.npz", stored)
+    poor = unlearnt(cache, found, scenario)
     report = {
         "resolved": method.resolved,
         "history": result.history,
@@ -174,9 +176,11 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
         "steps": result.steps,
         "examples_per_s": result.examples_per_s,
         "representations": None if store is None else store.version,
+        "unlearnt": poor,
         "entries": found,
     }
     write_json(folder / "results.json", report)
+    warn_unlearnt(f"{scenario} {method.name} seed {seed}", poor)
 
 
 def _is_made(folder: Path, method: Method) -> bool:

@@ -255,8 +255,15 @@ def test_a_run_without_the_baseline_is_not_compared(document_of: Build, data_of:
 def test_warnings_and_facts(document_of: Build, data_of: Build) -> None:
     document = document_of(("old", "new"), seeds=1)
     document["point_in_time"] = {"old": False, "new": True, "tiny": True}
+    of = {"method": "upstream", "task": "click", "seed": 0}
+    document["unlearnt"] = [
+        {**of, "stage": "upstream", "scenario": "all", "split": "valid"},
+        {**of, "stage": "upstream", "scenario": "all", "split": "test"},
+        {**of, "stage": "downstream", "scenario": "old", "method": "none", "split": "test"},
+    ]
     data: ReportData = data_of(document, spans={"train": ("2020-01-01", "2020-02-01")})
     text = Page(report_page(data)).text
+    assert "validation or test rows: upstream (click), old none (click). Their AUC" in text
     assert "Not point in time (marked *): old. The upstream" in text
     assert "all scenarios\xa0*" in text  # their rows hold the flagged scenario's
     assert "Scenarios without a downstream model: tiny (900 training rows)" in text

@@ -76,20 +76,82 @@ def test_blocks_of_one_scenario_hold_equally_many_rows(rows: int, blocks: int) -
     assert (np.diff(period) >= 0).all()
 
 
-@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 6))
-def test_blocks_are_a_function_of_time_and_begin_at_every_scenarios_cuts(
-    seed: int, rows: int, blocks: int
+# A scenario begins somewhere and lasts a while, so that some overlap and others lie apart.
+SCENARIO = st.tuples(st.integers(0, 60), st.lists(st.integers(0, 15), min_size=1, max_size=30))
+
+
+def log_of(scenarios: list[tuple[int, list[int]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Times and scenarios of all rows, in time order."""
+    time = np.concatenate([np.add(begin, own) for begin, own in scenarios]).astype(float)
+    names = np.repeat([f"s{k}" for k in range(len(scenarios))], [len(own) for _, own in scenarios])
+    order = np.argsort(time, kind="stable")
+    return time[order], names[order]
+
+
+def overlapping(time: np.ndarray, names: np.ndarray) -> list[np.ndarray]:
+    """Rows of every set of scenarios that are linked by overlaps, pair by pair."""
+    sets = [{name} for name in np.unique(names)]
+    spans = {n: (time[names == n].min(), time[names == n].max()) for n in np.unique(names)}
+    for one, (low, high) in spans.items():
+        for other, (begin, end) in spans.items():
+            if low <= end and begin <= high:
+                mine, theirs = (next(s for s in sets if n in s) for n in (one, other))
+                if mine is not theirs:
+                    sets.remove(theirs)
+                    mine |= theirs
+    return [np.isin(names, list(s)) for s in sets]
+
+
+@given(st.lists(SCENARIO, min_size=1, max_size=4), st.integers(2, 6), st.randoms())
+def test_blocks_are_large_whatever_the_scenarios_and_their_order(
+    scenarios: list[tuple[int, list[int]]], blocks: int, random: Any
 ) -> None:
-    rng = np.random.default_rng(seed)
-    time = np.sort(rng.integers(0, 40, rows)).astype(float)
-    texts = rng.choice(np.array(["a", "b"], object), rows)
-    period, names = assign_periods(None, blocks, time, pa.array(texts, pa.string()))
-    starts = {float(time[0])}
-    for text in set(texts):
-        own = time[texts == text]
-        starts |= {float(own[k * len(own) // blocks]) for k in range(blocks)}
-    edges = sorted(starts)
-    expected = [max(k for k, edge in enumerate(edges) if edge <= t) for t in time]
-    used = sorted(set(expected))
-    assert period.tolist() == [used.index(k) for k in expected]
-    assert [float(n) for n in names] == [edges[k] for k in used]
+    time, names = log_of(scenarios)
+    period, starts = assign_periods(None, blocks, time, pa.array(names))
+    assert (np.diff(period) >= 0).all() and set(period) == set(range(len(starts)))
+    assert ((np.diff(time) > 0) | (np.diff(period) == 0)).all()  # a function of time
+    assert [float(n) for n in starts] == [time[period == k][0] for k in range(len(starts))]
+    for rows in overlapping(time, names):
+        for own in np.unique(period[rows]):
+            assert (period == own).sum() * 2 * blocks >= rows.sum()
+    # Other names of the scenarios and another order of rows of one time change nothing.
+    shuffled = random.sample(range(len(time)), len(time))
+    order = sorted(shuffled, key=lambda row: time[row])
+    other = {f"s{k}": f"x{n}" for k, n in enumerate(random.sample(range(4), 4))}
+    renamed = pa.array([other[names[row]] for row in order])
+    again, _ = assign_periods(None, blocks, time[order], renamed)
+    assert again.tolist() == period[order].tolist()
+
+
+@given(st.integers(2, 100), st.integers(2, 8), st.integers(2, 5))
+def test_interleaved_scenarios_are_cut_as_one(rows: int, blocks: int, scenarios: int) -> None:
+    time = np.arange(rows, dtype=float)
+    names = np.arange(rows) % scenarios
+    names[[0, -1]] = 0  # the first lasts all the time, so all overlap
+    cut = assign_periods(None, blocks, time, pa.array(names.astype(str)))
+    whole = assign_periods(None, blocks, time, None)
+    assert cut[0].tolist() == whole[0].tolist() and cut[1] == whole[1]
+
+
+def test_scenarios_years_apart_are_cut_each_by_itself() -> None:
+    time = np.concatenate([np.arange(40.0), 1e9 + np.arange(400.0)])
+    names = pa.array(["old"] * 40 + ["new"] * 400)
+    period, _ = assign_periods(None, 4, time, names)
+    assert np.bincount(period).tolist() == [10] * 4 + [100] * 4
+
+
+def test_a_scenario_of_a_few_rows_makes_no_periods_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    time = np.concatenate([[0.0], 100 + np.arange(158.0), [1000.0, 2000.0]])
+    names = pa.array(["a"] + ["b"] * 158 + ["c", "d"])
+    assert np.bincount(assign_periods(None, 4, time, names)[0]).tolist() == [40, 40, 40, 41]
+    assert not caplog.records
+
+
+def test_blocks_joined_for_their_ties_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    time = np.array([0.0] * 39 + [1.0] * 3 + [2.0] * 39)
+    with caplog.at_level("INFO"):
+        period, names = assign_periods(None, 4, time, None)
+    assert np.bincount(period).tolist() == [39, 42] and names == ["0", "1"]
+    assert "81 rows make 2 blocks of 39 to 42 rows instead of 4" in caplog.text

@@ -37,7 +37,13 @@ FEATURES: dict[str, Any] = {
     "three": {"kind": "crossed", "owner": "context", "columns": ["brand", "tab", "user_id"]},
     "age": {"kind": "numeric", "owner": "user"},
     "age_log": {"kind": "numeric", "owner": "user", "column": "age", "transform": "log"},
-    "age_plain": {"kind": "numeric", "owner": "user", "column": "age", "standardize": False},
+    "age_plain": {
+        "kind": "numeric",
+        "owner": "user",
+        "column": "age",
+        "standardize": False,
+        "bound": 5,
+    },
     "age_bucket": {"kind": "numeric", "owner": "user", "column": "age", "transform": "buckets"},
     "price_bucket": {
         "kind": "numeric",
@@ -71,6 +77,7 @@ FITTED = FittedEncoding(
     boundaries={"age_bucket": [-1.5, 0.0, 3.25, 80.0], "price_bucket": [0.0, 1.0]},
     standardize={"age": (3.5, 0.25), "age_log": (-1.0, 2.0)},
     scenarios=["tab 2", "ü"],
+    bounds={"age": 30.0, "age_plain": 5.0},
 )
 TEXT = st.sampled_from(["", *VALUES]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=5

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.dense_encoder import standardize
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding, admit, fit_encoding
 
@@ -161,3 +165,52 @@ def test_save_and_load(make_spec: Any, tmp_path: Path) -> None:
     fitted.save(tmp_path / "encoding")
     assert FittedEncoding.load(tmp_path / "encoding") == fitted
     assert fitted.vocabularies["tags"].values == ["ü"]
+
+
+def test_an_encoding_of_an_earlier_version_has_no_bound(make_spec: Any, tmp_path: Path) -> None:
+    rows = [("u1", "i1", [], float(k), [], "tab 1") for k in range(9)]
+    spec = make_spec({"age": {"kind": "numeric", "owner": "user", "bound": 3}})
+    fitted = fit_encoding(spec, columns_of(rows), np.arange(9), np.ones(9, bool))
+    assert fitted.bounds == {"age": 3.0}
+    fitted.save(tmp_path)
+    document = json.loads((tmp_path / "encoding.json").read_text())
+    del document["bounds"]
+    (tmp_path / "encoding.json").write_text(json.dumps(document))
+    earlier = FittedEncoding.load(tmp_path)
+    assert earlier == replace(fitted, bounds={})
+    assert earlier.digest != fitted.digest  # an export of one is none of the other
+    column = {"age": np.array([1e4, -1e4]), "tab": np.array(["tab 1"] * 2, object)}
+    whole, bounded = (Encoder(spec, of).encode_numpy(column)["dense"] for of in (earlier, fitted))
+    assert bounded.tolist() == [[3.0], [-3.0]]
+    np.testing.assert_allclose(whole[:, 0], (column["age"] - 4) / np.std(np.arange(9)), rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.floats(width=32), min_size=1, max_size=20),
+    st.sampled_from(["raw", "log"]),
+    st.floats(-1e3, 1e3, width=32),
+    st.sampled_from([2.0**-9, 0.75, 1e3]),
+    st.sampled_from([None, 0.5, 10.0]),
+)
+def test_numbers_are_bounded_and_missing_by_their_raw_value(
+    values: list[float], transform: str, mean: float, deviation: float, bound: float | None
+) -> None:
+    x = np.asarray(values, np.float32).astype(np.float64)
+    arrays = [np.full((1, 1), v, np.float32) for v in (mean, deviation, bound or np.inf)]
+    log = np.full((1, 1), transform == "log")
+    found = standardize(tf.constant(x[None], tf.float32), log, *arrays).numpy()[0]
+    wide = np.where(np.isfinite(x), x, 0.0)
+    wide = np.sign(wide) * np.log1p(np.abs(wide)) if transform == "log" else wide
+    with np.errstate(over="ignore"):
+        wide = wide.astype(np.float32).astype(np.float64)
+    exact = np.where(np.isfinite(x), (wide - mean) / deviation, 0.0)
+    assert np.isfinite(found).all()
+    error = 1e-6 * (np.abs(wide) + abs(mean)) / deviation
+    if bound is None:  # a quotient that overflows is missing, as it always was
+        overflow = np.abs(exact) > np.finfo(np.float32).max
+        assert not found[overflow].any()
+        exact = np.where(overflow, 0.0, exact)
+    else:
+        exact = np.clip(exact, -bound, bound)
+    assert (np.abs(found - exact) <= error + 1e-30).all()

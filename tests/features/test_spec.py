@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import check_table_owners, load_spec
+from lfm4ads_tf.features.spec import check_table_owners, load_spec, parse_spec
 
 HASHED = {"kind": "hashed", "owner": "user"}
 ITEM = {"kind": "vocabulary", "owner": "item"}
@@ -96,6 +96,8 @@ def test_bad_feature_is_refused(make_spec: Any, features: Any, words: list[str])
             ["sum to 1"],
         ),
         ({"period": {"by": "day", "blocks": 4}}, ["period", "exactly one"]),
+        ({"period": {}}, ["period", "exactly one"]),
+        ({"period": {"first_at_most": 0}}, ["first_at_most", "received 0"]),
         ({"best_possible": {"clik": "p"}}, ["'clik'", "'click'"]),
         ({"tasks": {}}, ["tasks"]),
         ({"log": None}, ["log", "required"]),
@@ -143,3 +145,44 @@ def test_unreadable_file_is_a_user_error(tmp_path: Path, text: str | None) -> No
         path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="spec.yaml"):
         load_spec(path)
+
+
+def test_a_bound_by_default_is_of_deviations_and_stays_when_read_again(make_spec: Any) -> None:
+    kinds = {
+        "age": ({}, 10),
+        "age_log": ({"transform": "log"}, 10),
+        "free": ({"bound": None}, None),
+        "own": ({"bound": 2.5}, 2.5),
+        "plain": ({"standardize": 0}, None),
+        "plain_own": ({"standardize": False, "bound": 7}, 7),
+        "bucket": ({"transform": "buckets"}, None),
+    }
+    number = {"kind": "numeric", "owner": "user", "column": "age"}
+    spec = make_spec({name: {**number, **more} for name, (more, _) in kinds.items()})
+    for _ in range(2):
+        bounds = {name: getattr(f, "bound", 0) for name, f in spec.features.items()}
+        assert bounds == {name: bound for name, (_, bound) in kinds.items()}
+        spec = parse_spec(spec.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"bound": 0}, ["bound", "received 0"]),
+        ({"bound": "inf"}, ["bound"]),
+        ({"bound": 3, "transform": "buckets"}, ["bound", "raw and log"]),
+    ],
+)
+def test_a_bound_is_a_positive_number_of_a_dense_one(
+    make_spec: Any, more: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(UserError) as error:
+        make_spec({"age": {"kind": "numeric", "owner": "user", **more}})
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_the_default_period_can_be_given_a_longer_first_one(make_spec: Any) -> None:
+    assert make_spec(period={"first_at_most": 2}).period.blocks == 8
+    assert make_spec(period={"by": "day", "first_at_most": 2}).period.blocks is None
+    assert make_spec().period.first_at_most == 3

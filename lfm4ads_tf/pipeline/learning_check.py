@@ -1,0 +1,91 @@
+"""Whether a trained model tells rows apart: its scores against those of a constant."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.metrics import logloss
+
+_LOG = logging.getLogger(__name__)
+
+Entries = Sequence[dict[str, Any]]
+
+
+def constant_logloss(train: np.ndarray, labels: np.ndarray) -> float | None:
+    """Cross-entropy of predicting the training rows' mean label for every row, in nats.
+
+        -mean(y log p + (1 - y) log(1 - p)), p the mean of the known training labels
+
+    Args:
+        train: Labels of the training rows (M,), NaN where unknown.
+        labels: Labels of the scored rows (N,), likewise.
+
+    Returns:
+        The loss, None without a known label on either side.
+    """
+    known = train[np.isfinite(train)].astype(np.float64)
+    if not len(known):
+        return None
+    return logloss(labels, np.full(len(labels), known.mean()))
+
+
+def unlearnt(cache: EncodedCache, found: Entries, scenario: str | None = None) -> Entries:
+    """The tasks and splits on which a model is no better than a constant.
+
+    That is an AUC of at most 0.5 or none, or a logloss that is not below the constant's.
+
+    Args:
+        cache: The encoded cache.
+        found: Entries of `metrics.json` of one trained model.
+        scenario: The scenario or segment it was trained on, None for all rows.
+
+    Returns:
+        `stage`, `scenario`, `method`, `seed`, `task`, `split`, `rows`, `auc`, `logloss` and
+        `logloss_constant` of each.
+    """
+    train = cache.rows_of("train", scenario)
+    chosen = ("all" if scenario is None else scenario, "all", "frozen")
+    # A log without scenarios has one called `all`, so its rows are there twice.
+    own = {
+        (entry["split"], entry["task"]): entry
+        for entry in found
+        if (entry["scenario"], entry["slice"], entry["refresh"]) == chosen
+    }
+    poor = []
+    for entry in own.values():
+        k = cache.layout.tasks.index(entry["task"])
+        rows = cache.rows_of(entry["split"], scenario)
+        constant = constant_logloss(cache.labels[train, k], cache.labels[rows, k])
+        auc, loss = entry["metrics"]["auc"], entry["metrics"]["logloss"]
+        beaten = constant is not None and loss is not None and loss >= constant
+        if auc is None or auc <= 0.5 or beaten:
+            names = ("stage", "scenario", "method", "seed", "task", "split", "rows")
+            values = {"auc": auc, "logloss": loss, "logloss_constant": constant}
+            poor.append({**{name: entry[name] for name in names}, **values})
+    return poor
+
+
+def warn_unlearnt(label: str, poor: Entries) -> None:
+    """Says of which tasks a model knows nothing.
+
+    Args:
+        label: The training, such as `upstream seed 0`.
+        poor: What `unlearnt` gives.
+    """
+    if poor:
+        found = [
+            f"'{of['task']}' on {of['rows']} {of['split']} rows (AUC {_number(of['auc'])}, logloss "
+            f"{_number(of['logloss'])}, that of the training rows' mean label "
+            f"{_number(of['logloss_constant'])})"
+            for of in poor
+        ]
+        _LOG.warning("%s is no better than a constant for %s", label, "; ".join(found))
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

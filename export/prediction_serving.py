@@ -14,13 +14,13 @@ from export.golden_rows import GoldenRows
 from export.merging import Rebuild, merged_model
 from export.ranking import Ranking
 from export.representation_lookup import RepresentationLookup
-from export.request_name import request_name
 from export.request_schema import RequestSchema
 from export.serving_model import ServingModel, with_presence
 from export.signature import Signature
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
+from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.upstream import Upstream

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from export.exporter import export_model
 from export.golden_rows import GoldenRows
 from export.retrieval_serving import RetrievalServing
+from lfm4ads_tf.data.samples import cache_rows
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
@@ -41,7 +42,7 @@ def export_retrieval(
     Args:
         run: The run.
         encoder: The encoder of its feature spec.
-        samples: Raw rows for warm-up and verification, with their `row` in the cache.
+        samples: Raw rows for warm-up and verification, see `read_samples`.
         is_due: Whether the newest version of a name was made from something else.
     """
     chosen = chosen_retrieval(run)
@@ -73,7 +74,7 @@ def export_retrieval(
     read = [] if method.source is None else [method.source]
     joined: Mapping[str, np.ndarray] = {}
     if part.representations is not None:
-        joined = part.representations(mine["row"].to_numpy())
+        joined = part.representations(cache_rows(mine))
     for name in due:
         index: Index = items.exact if name == "retrieval_exact" else items.approximate
 

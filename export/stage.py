@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tf_keras
 
 from export.exporter import export_model
 from export.publishing import ROLLED_BACK, newest_version
 from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import export_retrieval
+from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run, file_name
+from lfm4ads_tf.pipeline.run import Run, ranker_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
 from lfm4ads_tf.representations.store import RepresentationStore
 
@@ -76,7 +76,7 @@ class _Exports:
         self.run = run
         self.out = run.exports
         self.encoder = load_encoder(run)
-        self.every_sample = pq.read_table(run.out / "data" / "samples.parquet")
+        self.every_sample = read_samples(run.out / "data")
         self.samples = _spread(self.every_sample)
 
     def source(self, training: Path, method: str) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class _Exports:
         """Exports one scenario's ranker; representations come with the request or by lookup."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
-        name = f"ranker_{file_name(scenario)}"
+        name = ranker_name(scenario)
         folder = run.downstream(scenario, method.name, seed)
         source = self.source(folder, method.name)
         if method.sources:
@@ -140,7 +140,7 @@ class _Exports:
         joined: Mapping[str, np.ndarray] = {}
         lookups: dict[str, RepresentationLookup] = {}
         if store is not None:
-            joined = store.lookup(run.cache, method.sources)(samples["row"].to_numpy())
+            joined = store.lookup(run.cache, method.sources)(cache_rows(samples))
             if run.config.export.representations == "lookup":
                 lookups, held = self._lookups(store, method.sources, samples)
                 # a refreshed version was evaluated with what each row's period knew
@@ -197,7 +197,7 @@ class _Exports:
     def _samples_of(self, scenario: str) -> pa.Table:
         """The samples of a scenario or segment, all of them where it has none."""
         rows = self.run.cache.rows_of("test", scenario)
-        mine = np.isin(self.every_sample["row"].to_numpy(), rows)
+        mine = np.isin(cache_rows(self.every_sample), rows)
         return _spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
 
 
@@ -220,7 +220,7 @@ def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[
 
     Args:
         training: Folder of the training.
-        samples: Rows with their `row` in the cache; their moving features are `frozen`.
+        samples: See `read_samples`; their moving features are `frozen`.
         tasks: The tasks.
 
     Returns:
@@ -231,7 +231,7 @@ def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[
     if not len(rows):
         return {task: np.full(len(samples), np.nan, np.float32) for task in tasks}
     order = np.argsort(rows)
-    wanted = samples["row"].to_numpy()
+    wanted = cache_rows(samples)
     place = np.minimum(np.searchsorted(rows, wanted, sorter=order), len(rows) - 1)
     found = order[place]  # (B,)
     known = rows[found] == wanted

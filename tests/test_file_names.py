@@ -29,10 +29,10 @@ _ANY = st.text(max_size=300)
         ("~", "~7E"),
         ("50%", "50~25"),
         ("größe", "gr~C3~B6~C3~9Fe"),
-        ("feature/linear/UR & module/isomorphic", "feature~2Flinear~2FUR~20~26~20module~2Fisomorphic"),
+        ("module/isomorphic & full", "module~2Fisomorphic~20~26~20full"),
         ("model/IR*UR", "model~2FIR~2AUR"),
     ],
-)  # fmt: skip
+)
 def test_known_names(text: str, name: str) -> None:
     assert file_name(text) == name
     assert text_of(name) == text

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from export.request_name import request_name
 from export.request_schema import RequestSchema
 from export.skew.comparison import (
     TOLERANCE,
@@ -26,6 +25,7 @@ from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
+from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.progress import Progress
 

@@ -16,6 +16,7 @@ from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.report import report
+from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
@@ -77,6 +78,7 @@ def resolve_run(
     run_methods(run)  # a wrong method name is refused before anything is written
     if run.config.retrieval.enabled:
         retrieval_methods(run)
+    check_request_names(run)  # so is a name that an export could not have
     for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
         table_rule(part.training.optimizer)  # so is a wrong option of an update rule
     return run

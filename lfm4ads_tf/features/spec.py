@@ -331,7 +331,7 @@ def key_columns(spec: FeatureSpec, key: str) -> tuple[str, ...]:
 
 
 def key_aliases(spec: FeatureSpec) -> dict[str, str]:
-    """What `user`, `item` and `scenario` mean as a statistic's key."""
+    """What the keys of a statistic mean that are neither a feature nor a raw column."""
     columns = {"user": spec.keys.user, "item": spec.keys.item, "scenario": spec.keys.scenario}
     return {alias: column for alias, column in columns.items() if column is not None}
 

@@ -17,6 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfm4ads_tf.config import Resolved, RunConfig
+from lfm4ads_tf.data.append import append_to
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.new_rows import read_files
+from lfm4ads_tf.data.pack import pack
+from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.samples import cache_rows, read_samples
@@ -171,6 +176,50 @@ def test_names_that_met(
 ) -> None:
     spec = renamed(ads_spec, features, columns)
     assert_same_data(make_ads(with_columns(columns), per_day=20, **spec), plain, features, columns)
+
+
+def test_packed_and_appended_data_may_have_names_of_ours(
+    make_ads: Callable[..., Any],
+    ads_files: Callable[..., Path],
+    ads_spec: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    features = {"clicked": "a/b", "user_click": "../c", "item_love": "ids", "tags": "x@daily"}
+    columns = {"hour": "row"}
+    tables = {"users": ads_spec["tables"]["users"], "../items": ads_spec["tables"]["items"]}
+    split = {"by": "day", "train_until": 4, "valid_until": 5}
+    found = []
+    for ours in (True, False):
+        names = (features, columns) if ours else ({}, {})
+        spec = renamed(ads_spec, *names) | {"split": split}
+        spec |= {"tables": tables} if ours else {}
+
+        def first(log: Any, names: Any = names) -> None:
+            with_columns(names[1])(log)
+            log["log"] = [row for row in log["log"] if row["day"] < 6]
+
+        def later(log: Any, names: Any = names) -> None:
+            with_columns(names[1])(log)
+            log["log"] = [row for row in log["log"] if row["day"] >= 6]
+
+        world = make_ads(first, **spec)
+        place = tmp_path / f"ours_{ours}"
+        pack(world.cache, place / "packed", 16)
+        packed = PackedCache(place / "packed")
+        new = read_files(world.spec, world.cache, [ads_files(place / "new", later) / "log.csv"])
+        (place / "data").mkdir()
+        append_to(place / "data", world.spec, world.cache, new, {"version": 2})
+        appended = EncodedCache(place / "data")
+        rows = np.arange(world.cache.rows)
+        found.append(
+            [packed.take(rows, "daily"), appended.take(np.arange(appended.rows)),
+             appended.take_ahead(np.arange(len(appended.ahead_row)))]
+        )  # fmt: skip
+    for one, other in zip(*found, strict=True):
+        for key in ("ids", "dense"):
+            np.testing.assert_array_equal(one[key], other[key])
+        for name, bag in other["bags"].items():
+            np.testing.assert_array_equal(one["bags"][features.get(name, name)].values, bag.values)
 
 
 # -- what the spec refuses ------------------------------------------------------------------------

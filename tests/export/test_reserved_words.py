@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from export.archive import described_signatures
 from export.client import ServingClient
@@ -16,6 +18,8 @@ from export.golden import GoldenRequest
 from export.golden_rows import GoldenRows
 from export.local_server.server import LocalServer
 from export.prediction_serving import PredictionServing
+from export.serving.model_config import ServedModel, render
+from export.wire.model_target import ModelTarget
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
@@ -128,3 +132,12 @@ def test_a_server_answers_for_every_task_over_both_apis(exported: Exported) -> N
                 for task, scores in found.items():
                     wanted = exported.scores[task][:rows]
                     np.testing.assert_allclose(scores, wanted, rtol=0, atol=1e-6)
+
+
+@given(st.text(max_size=20))
+def test_an_exported_name_is_the_same_in_a_configuration_and_in_a_url(text: str) -> None:
+    """No character of it is escaped anywhere, so that every server reads the same name."""
+    name = f"ranker_{file_name(text)}"
+    assert ModelTarget(name).path() == f"/v1/models/{name}"
+    config = render({name: ServedModel([1], {"stable": 1})}, "/models")
+    assert f'name: "{name}"' in config and f'base_path: "/models/{name}"' in config

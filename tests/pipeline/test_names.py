@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.pipeline import sweep
 from lfm4ads_tf.pipeline.evaluate import compare
 from lfm4ads_tf.pipeline.overall import overall
 from lfm4ads_tf.pipeline.run import Run
@@ -93,3 +95,24 @@ def test_tables_print_every_name_as_it_is() -> None:
     for name in NAMES:
         assert f"Downstream, scenario {name}, test split" in printed
     assert printed.count("[/t]") >= 9 and "[/m]" in printed
+
+
+def test_a_sweep_without_a_scenario_key_tells_each_result_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    methods = ("none", "feature/linear/UR")
+    candidates: Any = [
+        SimpleNamespace(method=SimpleNamespace(name=n), level="", adapter="", side="", layer="")
+        for n in methods
+    ]
+    aucs: Any = {"none": {0: 0.5}, "feature/linear/UR": {0: 0.6}}
+    monkeypatch.setattr(sweep, "_validation", lambda *_: {"click": (aucs, 9.0)})
+    monkeypatch.setattr(sweep, "_layers", lambda *_: [])
+    run: Any = SimpleNamespace(
+        spec=SimpleNamespace(name="s", task_names=["click"]),
+        config=SimpleNamespace(all_seeds=[0]),
+        cache=SimpleNamespace(layout=SimpleNamespace(segments=())),
+    )
+    document = sweep._document(run, ["all"], candidates, None)
+    told = [(e["scenario"], e["task"], e["method"]) for e in document["results"]]
+    assert sorted(told) == sorted(("all", "click", name) for name in methods)

@@ -28,7 +28,6 @@ import lfm4ads_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow as tf
 import tf_keras
 import yaml
@@ -43,6 +42,7 @@ from export.request_schema import RequestSchema
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import complete
+from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
@@ -274,7 +274,7 @@ def trained_subject(
     run = open_run(out)
     cache, seed = run.cache, run.config.seed
     encoder = load_encoder(run)
-    samples = pq.read_table(out / "data" / "samples.parquet")
+    samples = read_samples(out / "data")
     scenario = kind.removeprefix("ranker_") if kind.startswith("ranker_") else None
     chosen = cache.rows_of("test", scenario)[:rows]
     stored, vectors = dict(_NO_VECTORS), dict(_NO_VECTORS)
@@ -295,7 +295,7 @@ def trained_subject(
         samples = samples.filter(pc.equal(samples[key], scenario)) if key else samples
         if store is not None:
             join = store.lookup(cache, method.sources)
-            stored = dict(join(samples["row"].to_numpy()))
+            stored = dict(join(cache_rows(samples)))
             vectors = {name: values[:, :-1] for name, values in join(chosen).items()}
 
         def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:
@@ -358,7 +358,7 @@ def untrained_subject(out: Path, *, rows: int, dim: int, log_rows: int = 20_000)
     )
     run = open_run(out / "run")
     layout, seed = run.cache.layout, run.config.seed
-    samples = pq.read_table(run.out / "data" / "samples.parquet")
+    samples = read_samples(run.out / "data")
     places = pa.array(np.arange(_REQUEST_ROWS) % samples.num_rows)
 
     def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:

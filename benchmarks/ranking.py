@@ -28,7 +28,6 @@ import lfm4ads_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
 
 # isort: split
 import numpy as np
-import pyarrow.parquet as pq
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +38,7 @@ from export.golden_rows import GoldenRows
 from export.prediction_serving import PredictionServing
 from export.signature import Signature
 from lfm4ads_tf.config import resolve
+from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
@@ -219,11 +219,11 @@ def of_run(
     scenario = scenario or trained_scenarios(run)[0]
     seed, method = run.config.seed, chosen_method(run, scenario)
     model = load_downstream(run, scenario, method, seed)
-    samples = pq.read_table(out / "data" / "samples.parquet").slice(0, candidates - 1)
+    samples = read_samples(out / "data").slice(0, candidates - 1)
     stored: Mapping[str, np.ndarray] = {}
     if method.sources:
         lookup = open_store(run, seed).lookup(run.cache, method.sources)
-        stored = lookup(samples["row"].to_numpy())
+        stored = lookup(cache_rows(samples))
     rows = GoldenRows.of(samples, load_encoder(run), stored)
     model(rows.batch, training=False)
     return _with_candidates(model, rows)
@@ -244,7 +244,7 @@ def untrained(
     cache = prepare(run, None)
     model = build.downstream(cache.layout, run.config, read_method(run, "none"), {}, 0)
     encoder: Encoder = load_encoder(run)
-    samples = pq.read_table(folder / "data" / "samples.parquet").slice(0, candidates - 1)
+    samples = read_samples(folder / "data").slice(0, candidates - 1)
     rng = np.random.default_rng(0)
     ads = samples["ad_id"].to_numpy(zero_copy_only=False)
     events = [rng.choice(ads, _SEQUENCE).tolist() for _ in range(samples.num_rows)]

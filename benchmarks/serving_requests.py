@@ -14,12 +14,12 @@ import lfm4ads_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
 # isort: split
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from export.publishing import versions
 from export.request_schema import RequestSchema
+from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_types
 from lfm4ads_tf.features.spec import parse_spec, read_yaml
@@ -64,7 +64,7 @@ class ServingRequests:
             {c: types.get(c) or RawType(kind) for c, kind in self.contract["columns"].items()},
             self.contract["representations"],
         )
-        samples = pq.read_table(out / "data" / "samples.parquet").slice(0, _MOST_ROWS)
+        samples = read_samples(out / "data").slice(0, _MOST_ROWS)
         self._rows = samples.num_rows
         self._columns = {c: _column(samples, c, of) for c, of in self._schema.columns.items()}
         self._vectors = _representations(out, samples, self._schema.representations)
@@ -154,5 +154,5 @@ def _representations(
         return {}
     run = open_run(out)
     lookup = open_store(run, run.config.seed).lookup(run.cache, list(widths))
-    stored = lookup(samples["row"].to_numpy())  # (R, d + 1), the last column flags presence
+    stored = lookup(cache_rows(samples))  # (R, d + 1), the last column flags presence
     return {name: np.asarray(values[:, :-1], np.float32) for name, values in stored.items()}

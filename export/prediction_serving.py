@@ -14,7 +14,6 @@ from export.golden_rows import GoldenRows
 from export.merging import Rebuild, merged_model
 from export.ranking import Ranking
 from export.representation_lookup import RepresentationLookup
-from export.request_name import request_name
 from export.request_schema import RequestSchema
 from export.rounding import Rounding, changed_batch, encoded_rounding, rounding_bound
 from export.serving_model import ServingModel, with_presence
@@ -23,6 +22,7 @@ from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
+from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.model_parts import ModelParts

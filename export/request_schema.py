@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.request_name import request_names
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
+from lfm4ads_tf.features.request_name import request_names
 
 
 class RequestSchema:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import tensorflow as tf
 
 from export.golden_rows import GoldenRows
-from export.request_name import EXCLUDE
 from export.request_schema import RequestSchema
 from export.rounding import Change, Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
@@ -19,6 +18,7 @@ from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
+from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.models.retriever import Retriever

@@ -16,6 +16,7 @@ from export.exporter import export_model
 from export.golden_rows import GoldenRows
 from export.retrieval_serving import RetrievalServing
 from export.verify_child import SCHEMA
+from lfm4ads_tf.data.samples import cache_rows
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
@@ -42,7 +43,7 @@ class RetrievalExports:
     Args:
         run: The run.
         encoder: The encoder of its feature spec.
-        samples: Raw rows for warm-up and verification, with their `row` in the cache.
+        samples: Raw rows for warm-up and verification, see `read_samples`.
         is_due: Whether the newest version of a name was made from something else.
     """
 
@@ -77,7 +78,7 @@ class RetrievalExports:
         mine = _of_scenario(self._run, self._samples, scenario)
         joined: Mapping[str, np.ndarray] = {}
         if items.part.representations is not None:
-            joined = items.part.representations(mine["row"].to_numpy())
+            joined = items.part.representations(cache_rows(mine))
         version = export_model(
             name,
             items.part.model,

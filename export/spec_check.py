@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.request_name import EXCLUDE
 from export.request_schema import RequestSchema
 from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
+from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec, parse_spec, read_yaml
 
 _OWN_COLUMNS = {EXCLUDE: RawType("texts")}  # of retrieval exports, whatever the spec says

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tf_keras
 
 from export.exporter import export_model
@@ -20,6 +19,7 @@ from export.publishing import ROLLED_BACK, newest_version, versions
 from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import RETRIEVAL, RetrievalExports
 from export.verify_child import SCHEMA
+from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline import build
@@ -28,7 +28,7 @@ from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run, file_name
+from lfm4ads_tf.pipeline.run import Run, ranker_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
 from lfm4ads_tf.representations.store import RepresentationStore
 
@@ -50,7 +50,7 @@ def export_run(run: Run) -> None:
     for kind in ("foundation", "user_tower", "item_tower"):
         exports.attempt(kind, partial(exports.upstream, kind))
     for scenario in trained_scenarios(run):
-        exports.attempt(f"ranker_{file_name(scenario)}", partial(exports.ranker, scenario))
+        exports.attempt(ranker_name(scenario), partial(exports.ranker, scenario))
     exports.retrieval()
     exports.finish()
 
@@ -74,7 +74,7 @@ class _Exports:
         self.run = run
         self.out = run.exports
         self.encoder = load_encoder(run)
-        self.every_sample = pq.read_table(run.out / "data" / "samples.parquet")
+        self.every_sample = read_samples(run.out / "data")
         self.samples = _spread(self.every_sample)
         self.outcomes: list[ExportOutcome] = []
 
@@ -86,9 +86,7 @@ class _Exports:
             self._note(ExportOutcome(name, "refused", self._version(name), str(refused)))
         except UserError as error:
             self._note(ExportOutcome(name, "failed", self._version(name), str(error)))
-        except (
-            Exception
-        ) as error:  # a defect of ours must not cost the other exports and the report
+        except Exception as error:  # a defect of ours must not cost the others and the report
             _LOG.exception("the export '%s' failed", name)
             reason = f"{type(error).__name__}: {error}"
             self._note(ExportOutcome(name, "failed", self._version(name), reason))
@@ -178,7 +176,7 @@ class _Exports:
         """Exports one scenario's ranker; representations come with the request or by lookup."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
-        name = f"ranker_{file_name(scenario)}"
+        name = ranker_name(scenario)
         folder = run.downstream(scenario, method.name, seed)
         source = self.source(folder, method.name)
         if method.sources:
@@ -200,7 +198,7 @@ class _Exports:
         joined: Mapping[str, np.ndarray] = {}
         lookups: dict[str, RepresentationLookup] = {}
         if store is not None:
-            joined = store.lookup(run.cache, method.sources)(samples["row"].to_numpy())
+            joined = store.lookup(run.cache, method.sources)(cache_rows(samples))
             if run.config.export.representations == "lookup":
                 lookups, held = self._lookups(store, method.sources, samples)
                 # a refreshed version was evaluated with what each row's period knew
@@ -257,7 +255,7 @@ class _Exports:
     def _samples_of(self, scenario: str) -> pa.Table:
         """The samples of a scenario or segment, all of them where it has none."""
         rows = self.run.cache.rows_of("test", scenario)
-        mine = np.isin(self.every_sample["row"].to_numpy(), rows)
+        mine = np.isin(cache_rows(self.every_sample), rows)
         return _spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
 
 
@@ -280,7 +278,7 @@ def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[
 
     Args:
         training: Folder of the training.
-        samples: Rows with their `row` in the cache; their moving features are `frozen`.
+        samples: See `read_samples`; their moving features are `frozen`.
         tasks: The tasks.
 
     Returns:
@@ -291,7 +289,7 @@ def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[
     if not len(rows):
         return {task: np.full(len(samples), np.nan, np.float32) for task in tasks}
     order = np.argsort(rows)
-    wanted = samples["row"].to_numpy()
+    wanted = cache_rows(samples)
     place = np.minimum(np.searchsorted(rows, wanted, sorter=order), len(rows) - 1)
     found = order[place]  # (B,)
     known = rows[found] == wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import gzip
 from collections.abc import Callable
@@ -230,6 +231,12 @@ def ads_files() -> Callable[[Path, Callable[[Tables], None]], Path]:
 def ads_features() -> Callable[..., dict[str, Any]]:
     """`ads_features(*names)`: some of the features, for models that are traced fast."""
     return lambda *names: {n: ADS_SPEC["features"][n] for n in names}
+
+
+@pytest.fixture()
+def ads_spec() -> dict[str, Any]:
+    """The spec as plain values, to be changed."""
+    return copy.deepcopy(ADS_SPEC)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import StatisticFeature
 from lfm4ads_tf.features.skew import is_moving
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _of_tables(
     own |= {*spec.log.user_columns, *spec.log.item_columns}
     found: dict[str, pa.Array] = {}
     for name, config in spec.tables.items():
-        table = pq.read_table(data / "tables" / f"{name}.parquet")
+        table = pq.read_table(data / "tables" / f"{file_name(name)}.parquet")
         key = rows[keys.user if config.owner == "user" else keys.item]
         position = pc.index_in(key, value_set=table[config.key].combine_chunks())
         known = pc.is_valid(position).to_numpy(zero_copy_only=False)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from export.representation_lookup import storage_rounding
-from export.request_name import request_name
 from export.request_schema import RequestSchema
 from export.rounding import Rounding, encoded_rounding, score_limit
 from export.skew.comparison import (
@@ -28,6 +27,7 @@ from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
+from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.progress import Progress
 

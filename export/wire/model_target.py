@@ -58,7 +58,7 @@ class ModelTarget:
 
     def path(self) -> str:
         """The target in a REST path."""
-        path = f"/v1/models/{quote(self.name, safe='')}"
+        path = f"/v1/models/{quote(self.name, safe='@+')}"
         if self.version is not None:
             return f"{path}/versions/{self.version}"
         return path if self.label is None else f"{path}/labels/{quote(self.label, safe='')}"

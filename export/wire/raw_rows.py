@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.request_name import EXCLUDE
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.raw_types import RawType
+from lfm4ads_tf.features.request_name import EXCLUDE
 
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table"
 """A list of rows (column -> value), a mapping column -> values of all rows, or an Arrow table."""

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from export.request_name import EXCLUDE, request_name
 from export.request_schema import RequestSchema
 from export.wire.raw_rows import RawRows, Rows, check_weights
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.kinds import MultiFeature
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
+from lfm4ads_tf.features.request_name import EXCLUDE, request_name
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.representations.names import side_of
 

@@ -25,6 +25,7 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.growth import grow_encoding, load_waiting, save_waiting
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 
 
 def append_to(
@@ -152,7 +153,7 @@ class _Appended:
         save_waiting(self.folder / "encoding", self.waiting)
         (self.folder / "tables").mkdir()
         for name, table in new.tables.items():
-            pq.write_table(table, self.folder / "tables" / f"{name}.parquet")
+            pq.write_table(table, self.folder / "tables" / f"{file_name(name)}.parquet")
         shutil.copyfile(old.folder / "samples.parquet", self.folder / "samples.parquet")
         write_cache(self.folder, content)
 

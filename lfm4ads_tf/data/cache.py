@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.file_names import file_name
 
 Refresh = Literal["frozen", "daily"]
 
@@ -70,6 +71,11 @@ def gather_lists(
     return Bag(
         np.take(values, positions), splits, None if weights is None else np.take(weights, positions)
     )
+
+
+def array_file(folder: Path, name: str) -> Path:
+    """File of a stored array: of a column, or of a part of a bag such as `<feature>.values`."""
+    return folder / f"{file_name(name)}.npy"
 
 
 class EncodedCache:
@@ -306,12 +312,12 @@ class EncodedCache:
         return (self.folder / name).read_bytes()
 
     def _open(self, name: str) -> np.ndarray:
-        self._maps[name] = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        self._maps[name] = np.load(array_file(self.folder, name), mmap_mode="r")
         # A plain view: indexing it is faster, and what it returns is no memmap.
         return np.asarray(self._maps[name])
 
     def _open_bag(self, name: str) -> Bag:
-        weighted = (self.folder / f"{name}.weights.npy").exists()
+        weighted = array_file(self.folder, f"{name}.weights").exists()
         return Bag(
             self._open(f"{name}.values"),
             self._open(f"{name}.splits"),
@@ -351,7 +357,7 @@ class CacheContent:
 def write_cache(folder: Path, content: CacheContent) -> None:
     """Writes a cache into an existing, empty folder; the manifest comes last."""
     for name in ("ids", "dense", *INDEX, *AHEAD):
-        np.save(folder / f"{name}.npy", content.columns[name])
+        np.save(array_file(folder, name), content.columns[name])
     if content.moving_dense is not None:
         np.save(folder / "dense_daily.npy", content.moving_dense)
     if content.best_possible is not None:
@@ -359,10 +365,10 @@ def write_cache(folder: Path, content: CacheContent) -> None:
     moving = {f"{name}@daily": bag for name, bag in content.moving_bags.items()}
     ahead = {f"{name}@ahead": bag for name, bag in content.ahead_bags.items()}
     for name, bag in {**content.bags, **moving, **ahead}.items():
-        np.save(folder / f"{name}.values.npy", bag.values)
-        np.save(folder / f"{name}.splits.npy", bag.splits)
+        np.save(array_file(folder, f"{name}.values"), bag.values)
+        np.save(array_file(folder, f"{name}.splits"), bag.splits)
         if bag.weights is not None:
-            np.save(folder / f"{name}.weights.npy", bag.weights)
+            np.save(array_file(folder, f"{name}.weights"), bag.weights)
     for side, keys in content.keys.items():
         pq.write_table(pa.table({"key": keys}), folder / f"{side}_keys.parquet")
     manifest = {

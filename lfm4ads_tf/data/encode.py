@@ -19,6 +19,7 @@ from lfm4ads_tf.data.events import event_sequences
 from lfm4ads_tf.data.number_checks import check_numbers
 from lfm4ads_tf.data.point_in_time import PointInTime
 from lfm4ads_tf.data.raw import RawData
+from lfm4ads_tf.data.samples import write_samples
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN
 from lfm4ads_tf.data.state import (
     NEWEST,
@@ -35,6 +36,7 @@ from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.row_sets import refused_name
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -322,7 +324,7 @@ class _Encoding:
         self._write_samples(folder)
         (folder / "tables").mkdir()
         for name, table in raw.tables.items():
-            pq.write_table(table, folder / "tables" / f"{name}.parquet")
+            pq.write_table(table, folder / "tables" / f"{file_name(name)}.parquet")
         write_cache(folder, content)
 
     def _facts(self) -> dict[str, Any]:
@@ -354,13 +356,13 @@ class _Encoding:
             chosen = np.flatnonzero((self.scenario == k) & (self.raw.split == TEST))
             rows += chosen[:SAMPLE_ROWS].tolist()
         index = pa.array(rows, pa.int64())
-        columns: dict[str, Any] = {"row": index}
+        columns: dict[str, Any] = {}
         for column in raw_types(self.spec):
             value = self.request.get(column, self.raw.columns.get(column))
             columns[column] = pa.array(value).take(index)
         for key in (self.spec.keys.user, self.spec.keys.item):
             columns[key] = pc.cast(self.raw.columns[key], pa.string()).take(index)
-        pq.write_table(pa.table(columns), folder / "samples.parquet")
+        write_samples(folder, index.to_numpy(), columns)
 
 
 def _stacked(columns: list[np.ndarray], rows: int) -> np.ndarray:

@@ -28,6 +28,7 @@ from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 
 _LOG = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ def _log_columns(spec: FeatureSpec) -> set[str]:
 
 def _stored_tables(spec: FeatureSpec, data: Path) -> dict[str, pa.Table]:
     """The side tables as the earlier rows were joined with them."""
-    return {n: pq.read_table(data / "tables" / f"{n}.parquet") for n in spec.tables}
+    return {n: pq.read_table(data / "tables" / f"{file_name(n)}.parquet") for n in spec.tables}
 
 
 def _type_of(table: pa.Table, column: str) -> ColumnType:

@@ -25,6 +25,7 @@ import tensorflow as tf
 from lfm4ads_tf.data.block_format import BagFormat, BlockFormat, ColumnFormat
 from lfm4ads_tf.data.cache import AHEAD, INDEX, EncodedCache
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import unwritable
 
 VERSION = 2
@@ -124,7 +125,7 @@ def block_format(cache: EncodedCache, block_rows: int) -> BlockFormat:
 def _save(place: str, name: str, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array))
-    _write_file(f"{place}/{name}.npy", buffer.getvalue())
+    _write_file(f"{place}/{file_name(name)}.npy", buffer.getvalue())
 
 
 def _write_file(path: str, data: bytes) -> None:

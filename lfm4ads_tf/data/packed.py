@@ -20,6 +20,7 @@ from lfm4ads_tf.data.block_format import BagFormat, BlockFormat
 from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh, gather_lists
 from lfm4ads_tf.data.pack import VERSION
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.file_names import file_name
 
 
 class PackedCache(EncodedCache):
@@ -203,9 +204,9 @@ class PackedCache(EncodedCache):
 
     def _open(self, name: str) -> np.ndarray:
         try:
-            return np.asarray(np.load(io.BytesIO(self._bytes(f"{name}.npy"))))
+            return np.asarray(np.load(io.BytesIO(self._bytes(f"{file_name(name)}.npy"))))
         except (ValueError, EOFError) as error:
-            raise self._damaged(f"{name}.npy", error) from error
+            raise self._damaged(f"{file_name(name)}.npy", error) from error
 
     def _check_size(self, name: str, expected: int) -> None:
         try:

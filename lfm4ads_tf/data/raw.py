@@ -20,6 +20,7 @@ from lfm4ads_tf.data.sources.times import TIME, time_numbers
 from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, refuse_scenario
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import (
     AuxiliaryTable,
@@ -111,6 +112,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     """
     columns = read_columns(spec, folder)
     log = read_log(spec, folder, columns)
+    _refuse_reserved(spec, log)
     clock = read_clock(spec, log)
     order = clock.order()
     log = without_times(spec, log)
@@ -127,12 +129,13 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
 
     auxiliary = _read_auxiliary(spec, folder)
     if auxiliary is not None:
-        extra = len(auxiliary[spec.keys.user])
+        earlier, labels = auxiliary
+        extra = len(earlier[spec.keys.user])
         log = {
-            name: pa.concat_arrays([auxiliary.get(name, pa.nulls(extra, a.type)), a])
+            name: pa.concat_arrays([earlier.get(name, pa.nulls(extra, a.type)), a])
             for name, a in log.items()
         }
-        feedback = np.concatenate([_auxiliary_labels(spec, auxiliary, extra), feedback])
+        feedback = np.concatenate([_auxiliary_labels(spec, labels, extra), feedback])
         time = np.concatenate([np.full(extra, time.min()), time])
         split = np.concatenate([np.full(extra, AUXILIARY, np.int8), split])
         period = np.concatenate([np.full(extra, -1, np.int32), period])
@@ -141,8 +144,8 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     tables = side_tables(spec, folder, columns)
     log = _join(spec, tables, log)
     period, period_values = join_first(spec, log, split, period, period_values)
-    labels, signals = np.split(feedback, [len(spec.tasks)], axis=1)
-    return RawData(log, labels, signals, time, split, period, period_values, best, tables)
+    tasks, signals = np.split(feedback, [len(spec.tasks)], axis=1)
+    return RawData(log, tasks, signals, time, split, period, period_values, best, tables)
 
 
 def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnType]]:
@@ -234,6 +237,22 @@ def read_log(
     return log
 
 
+def _refuse_reserved(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> None:
+    """No scenario of the log may be called as results or settings of ours are."""
+    column = spec.keys.scenario
+    if column is None:
+        return
+    for name in RESERVED_SCENARIOS:
+        count = pc.sum(pc.equal(log[column], name)).as_py() or 0
+        if count:
+            refuse_scenario(
+                name,
+                f"{count} rows with '{name}' in column '{column}' of the log",
+                "give these rows another value there; or, where they are all rows, remove "
+                "`scenario` from `keys`",
+            )
+
+
 def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table: str) -> None:
     """Every row needs a user and an item."""
     for key in (spec.keys.user, spec.keys.item):
@@ -290,8 +309,15 @@ def _join(
     return joined
 
 
-def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | None:
-    """Auxiliary rows in order, under the log's column names; None when there are none."""
+def _read_auxiliary(
+    spec: FeatureSpec, folder: Path
+) -> tuple[dict[str, pa.Array], dict[str, pa.Array]] | None:
+    """Auxiliary rows in order, None when there are none.
+
+    Returns:
+        Their keys under the log's column names, and their labels under the auxiliary table's own:
+        a label there may have the name of a column of the log.
+    """
     files = _auxiliary_files(spec, folder)
     if files is None or spec.auxiliary is None:
         return None
@@ -316,8 +342,7 @@ def _read_auxiliary(spec: FeatureSpec, folder: Path) -> dict[str, pa.Array] | No
     }
     if spec.keys.scenario is not None:
         columns[spec.keys.scenario] = pa.array([table.scenario] * len(order), pa.string())
-    # The labels keep the auxiliary table's own names, apart from the log's label columns.
-    return columns | {f"auxiliary:{c}": sorted_rows[c] for c in table.labels.values()}
+    return columns, {c: sorted_rows[c] for c in table.labels.values()}
 
 
 def _auxiliary_files(spec: FeatureSpec, folder: Path) -> list[Path] | None:
@@ -334,7 +359,7 @@ def _auxiliary_labels(spec: FeatureSpec, rows: Mapping[str, pa.Array], count: in
     known = spec.auxiliary.labels if spec.auxiliary else {}
     for k, (name, task) in enumerate(spec.feedback.items()):
         if name in known:
-            labels[:, k] = _label(rows[f"auxiliary:{known[name]}"], task, name)
+            labels[:, k] = _label(rows[known[name]], task, name)
     return labels
 
 

@@ -16,6 +16,7 @@ from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 
 
 def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Array]:
@@ -34,7 +35,8 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     # Keys stay text, whatever a feature reads them as: tables are joined by text.
     wanted = {**feature_columns(spec), **wanted}
-    sides = {name: pq.read_table(data / "tables" / f"{name}.parquet") for name in spec.tables}
+    stored_in = data / "tables"
+    sides = {n: pq.read_table(stored_in / f"{file_name(n)}.parquet") for n in spec.tables}
     stored = {c: name for name, table in reversed(sides.items()) for c in table.column_names}
     missing = [c for c in wanted if c not in present and c not in stored]
     if missing:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.statistics import count_and_rate
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
-from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec import FeatureSpec, key_aliases
+from lfm4ads_tf.file_names import file_name
 
 NEWEST = "newest"
 """Folder, within that of the state at the end of training, of the state after all rows."""
@@ -45,7 +46,7 @@ class FrozenState:
         Returns:
             Raw column -> (B,) float32.
         """
-        table = pq.read_table(self._folder / f"{name}.parquet")
+        table = pq.read_table(self._folder / f"{file_name(name)}.parquet")
         prior = json.loads(table.schema.metadata[b"statistic"])["prior"]
         joined = join_keys(keys)
         position = pc.index_in(joined, value_set=table["key"].combine_chunks())
@@ -60,7 +61,7 @@ class FrozenState:
 
     def sequence(self, name: str, users: pa.Array) -> pa.ListArray:
         """The item keys of an event sequence for some users, (B,) lists of text."""
-        table = pq.read_table(self._folder / f"{name}.parquet")
+        table = pq.read_table(self._folder / f"{file_name(name)}.parquet")
         position = pc.index_in(users, value_set=table["user"].combine_chunks())
         taken = table["items"].combine_chunks().take(position)
         return pc.fill_null(taken, pa.scalar([], pa.list_(pa.string())))
@@ -72,12 +73,12 @@ def write_statistic(
     """Writes a statistic's state: one row per key with its events n and positives s."""
     table = pa.table({"key": join_keys(keys), "n": n, "s": s})
     metadata = {b"statistic": json.dumps({"prior": prior}).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), folder / f"{name}.parquet")
+    pq.write_table(table.replace_schema_metadata(metadata), folder / f"{file_name(name)}.parquet")
 
 
 def write_sequence(folder: Path, name: str, users: pa.Array, items: pa.ListArray) -> None:
     """Writes an event sequence's state: one row per user with its last items."""
-    pq.write_table(pa.table({"user": users, "items": items}), folder / f"{name}.parquet")
+    pq.write_table(pa.table({"user": users, "items": items}), folder / f"{file_name(name)}.parquet")
 
 
 def join_keys(keys: list[pa.Array]) -> pa.Array:
@@ -132,7 +133,6 @@ def statistic_key(
     if key in feature_ids:
         ids = feature_ids[key]
         return pc.cast(pa.array(ids, mask=ids < 0), pa.string())
-    aliases = {"user": spec.keys.user, "item": spec.keys.item, "scenario": spec.keys.scenario}
-    column = columns[aliases.get(key) or key]
+    column = columns[key_aliases(spec).get(key, key)]
     texts = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)

@@ -20,6 +20,7 @@ from lfm4ads_tf.data.state import (
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 
 
 def advance_state(
@@ -54,7 +55,7 @@ def advance_state(
 
 
 def _add_counts(folder: Path, name: str, keys: pa.Array, labels: np.ndarray) -> None:
-    old = pq.read_table(folder / f"{name}.parquet")
+    old = pq.read_table(folder / f"{file_name(name)}.parquet")
     known = np.isfinite(labels) & pc.is_valid(keys).to_numpy(zero_copy_only=False)
     new = keys.filter(pa.array(known))
     every = pa.concat_arrays([old["key"].combine_chunks(), pc.cast(new, old["key"].type)])
@@ -72,7 +73,7 @@ def _add_counts(folder: Path, name: str, keys: pa.Array, labels: np.ndarray) -> 
 
 
 def _add_items(folder: Path, name: str, users: pa.Array, items: pa.Array, most: int) -> None:
-    old = pq.read_table(folder / f"{name}.parquet")
+    old = pq.read_table(folder / f"{file_name(name)}.parquet")
     lists = old["items"].combine_chunks()
     lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
     keys = old["user"].combine_chunks()

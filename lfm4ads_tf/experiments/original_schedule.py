@@ -24,8 +24,8 @@ from lfm4ads_tf.experiments.public_network import PublicNetwork, embed
 from lfm4ads_tf.experiments.public_retriever import PublicRetriever
 from lfm4ads_tf.experiments.schedule import Entry
 from lfm4ads_tf.experiments.static_aggregate import StaticAggregate
+from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_arrays, write_json
-from lfm4ads_tf.pipeline.run import file_name
 from lfm4ads_tf.seeding import derive
 
 

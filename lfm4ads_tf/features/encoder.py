@@ -19,8 +19,9 @@ from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import build_layout
 from lfm4ads_tf.features.vocabulary_lookup import VocabularyLookup, lookup_entries
 
-_SCENARIOS = "scenarios of the spec"
-_ADS = "ads of the spec"
+# not printable, so that no feature can have these names
+_SCENARIOS = "\x1fscenarios"
+_ADS = "\x1fads"
 
 
 class Encoder(tf_keras.layers.Layer):

@@ -11,14 +11,13 @@ import tensorflow as tf
 from pydantic import Field
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, made_columns
 from lfm4ads_tf.strict import StrictModel
 
 if TYPE_CHECKING:
     from lfm4ads_tf.features.spec import FeatureSpec
 
 SegmentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-
-_RESERVED = "all"
 
 
 class RowSet(StrictModel):
@@ -89,12 +88,7 @@ def check_row_sets(spec: FeatureSpec) -> None:
         UserError: See above.
     """
     labels = {task.label for task in spec.feedback.values()} | set(spec.best_possible.values())
-    moving = {
-        column
-        for name, feature in spec.features.items()
-        if feature.kind in ("statistic", "sequence")
-        for column in _made_columns(feature, name)
-    }
+    moving = {c for name, feature in spec.features.items() for c in made_columns(name, feature)}
     sets = {f"segments.{name}": of for name, of in spec.segments.items()}
     if spec.ads is not None:
         sets["ads"] = spec.ads
@@ -116,7 +110,7 @@ def check_row_sets(spec: FeatureSpec) -> None:
                 received=repr(empty[0]),
                 fix="remove it",
             )
-    taken = [_RESERVED, *([spec.auxiliary.scenario] if spec.auxiliary else [])]
+    taken = [*RESERVED_SCENARIOS, *([spec.auxiliary.scenario] if spec.auxiliary else [])]
     for name in spec.segments:
         if name in taken:
             raise refused_name(name)
@@ -129,13 +123,6 @@ def refused_name(name: str) -> UserError:
         received=f"segments.{name}",
         fix="rename the segment: results, folders and exports go by these names",
     )
-
-
-def _made_columns(feature: object, name: str) -> tuple[str, ...]:
-    """Raw columns that are assembled for a feature rather than read."""
-    if getattr(feature, "kind", None) == "sequence":
-        return (name,) if getattr(feature, "events_of", None) is not None else ()
-    return tuple(getattr(feature, "raw_columns")(name))  # noqa: B009 - every kind has it
 
 
 def _forms(value: bool | int | float | str) -> list[str]:

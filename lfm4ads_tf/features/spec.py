@@ -25,6 +25,7 @@ from lfm4ads_tf.features.kinds import (
     VocabularyFeature,
 )
 from lfm4ads_tf.features.label_columns import check_labels
+from lfm4ads_tf.features.name_checks import check_names
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import BLOCKS, Period, Split
@@ -118,7 +119,7 @@ class FeatureSpec(StrictModel):
         run: Overrides of the run configuration that suit this data set.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
     dataset: str | None = None
     dataset_options: dict[str, Any] = {}
     log: LogTable
@@ -188,6 +189,7 @@ def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> F
     """Checks an already loaded spec, see `load_spec`."""
     spec = parse(FeatureSpec, raw, source=source)
     _check_references(spec)
+    check_names(spec, {name: columns_read(spec, name) for name in spec.features})
     _check_owners(spec)
     check_labels(spec)
     check_row_sets(spec)
@@ -328,11 +330,16 @@ def key_columns(spec: FeatureSpec, key: str) -> tuple[str, ...]:
             "A statistic counts by scenario, but the spec declares no scenario key.",
             fix="add `scenario: <column>` under `keys`",
         )
-    aliases = {"user": spec.keys.user, "item": spec.keys.item, "scenario": spec.keys.scenario}
-    column = aliases.get(key)
-    if column is not None:
-        return (column,)
+    aliases = key_aliases(spec)
+    if key in aliases:
+        return (aliases[key],)
     return spec.features[key].raw_columns(key) if key in spec.features else (key,)
+
+
+def key_aliases(spec: FeatureSpec) -> dict[str, str]:
+    """What the keys of a statistic mean that are neither a feature nor a raw column."""
+    columns = {"user": spec.keys.user, "item": spec.keys.item, "scenario": spec.keys.scenario}
+    return {alias: column for alias, column in columns.items() if column is not None}
 
 
 def _check_owners(spec: FeatureSpec) -> None:

@@ -25,7 +25,7 @@ from lfm4ads_tf.models.batch import batch_of
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.run import Run, ranker_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
 from lfm4ads_tf.representations.names import is_item_side
 from lfm4ads_tf.representations.store import RepresentationStore
@@ -100,18 +100,26 @@ def open_run(out: Path) -> Run:
 def scenario_of(run: Run, model: str) -> str | None:
     """Scenario or segment of a trained model by its name, None for the foundation model.
 
+    Args:
+        run: The run.
+        model: `foundation`, or `ranker_` and the scenario, as it is or as its export is called.
+
     Raises:
         UserError: The run has no such model.
     """
-    scenario = model.removeprefix("ranker_") if model.startswith("ranker_") else None
+    if model == "foundation":
+        return None
     trained = trained_scenarios(run)
-    if model != "foundation" and scenario not in trained:
-        known = ["foundation", *[f"ranker_{s}" for s in trained]]
+    named = {f"ranker_{s}": s for s in trained}
+    exported = {ranker_name(s): s for s in trained}
+    if model not in named and model not in exported:
+        known = ["foundation", *named]
         raise UserError(
             f"The run has no model '{model}'.{nearest(model, known)}",
             fix=f"use one of {', '.join(known)}",
         )
-    return scenario
+    # a scenario may be called as another one's export is: its own name counts
+    return named[model] if model in named else exported[model]
 
 
 def load_encoder(run: Run) -> Encoder:

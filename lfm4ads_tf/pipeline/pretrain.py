@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.fitting import ALL
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import Upstream
@@ -182,9 +183,11 @@ def upstream_entries(
             identity: dict[str, Any] = {"method": "upstream", "refresh": refresh, "seed": seed}
             identity |= {"split": split, "wall_s": round(wall, 2)}
             found += entries(
-                cache, slices, rows, scores, stage="upstream", scenario="all", **identity
+                cache, slices, rows, scores, stage="upstream", scenario=ALL, **identity
             )
             for scenario in (*cache.layout.scenarios, *cache.layout.segments):
+                if scenario == ALL:  # without a scenario key: the entries above
+                    continue
                 mine = np.isin(rows, cache.rows_of(split, scenario), assume_unique=True)
                 if mine.any():
                     found += entries(

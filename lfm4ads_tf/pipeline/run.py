@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
 
 _CONFIG_FILE = "config.yaml"
@@ -115,11 +117,11 @@ class Run:
 
     def downstream(self, scenario: str, method: str, seed: int) -> Path:
         """Folder of one downstream model."""
-        return self.out / "downstream" / file_name(scenario) / file_name(method) / f"seed_{seed}"
+        return _of_method(self.out / "downstream" / file_name(scenario), method) / f"seed_{seed}"
 
     def retrieval(self, scenario: str, method: str, seed: int) -> Path:
         """Folder of one retrieval model."""
-        return self.out / "retrieval" / file_name(scenario) / file_name(method) / f"seed_{seed}"
+        return _of_method(self.out / "retrieval" / file_name(scenario), method) / f"seed_{seed}"
 
     def tensorboard(self, folder: Path) -> Path:
         """Where the TensorBoard logs of a training folder go."""
@@ -169,9 +171,20 @@ class Run:
         return _first_difference(_identity(theirs), _identity(ours))
 
 
-def file_name(text: str) -> str:
-    """A scenario or method name as a folder's name."""
-    return "".join(c if c.isalnum() or c in "-.@+" else "_" for c in text)
+def ranker_name(scenario: str) -> str:
+    """Name of the exported ranker of a scenario or segment."""
+    return f"ranker_{file_name(scenario)}"
+
+
+def _of_method(parent: Path, method: str) -> Path:
+    """Folder of a method's models.
+
+    Earlier versions wrote every special character as `_`; such a folder goes on being used. It is
+    the new folder of no other method: those whose names need no escape are `none` and `full`.
+    """
+    folder = parent / file_name(method)
+    earlier = parent / re.sub(r"[^\w.@+-]", "_", method)
+    return earlier if earlier.is_dir() and not folder.exists() else folder
 
 
 def fingerprint(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.report import report
+from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
@@ -78,6 +80,7 @@ def resolve_run(
     run_methods(run)  # a wrong method name is refused before anything is written
     if run.config.retrieval.enabled:
         retrieval_methods(run)
+    check_request_names(run)  # so is a name that an export could not have
     for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
         table_rule(part.training.optimizer)  # so is a wrong option of an update rule
     return run
@@ -130,4 +133,6 @@ def run_stages(
 
 
 def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """The names of a list with commas; one that holds a comma stands in double quotes."""
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return [part.strip() for part in parts if part.strip()]

@@ -138,7 +138,7 @@ def _document(
         "rows": {s: round(rows[s, ranked_by]) for s in (ALL, *scenarios)},
         "results": [
             entry
-            for scenario in (ALL, *scenarios)
+            for scenario in dict.fromkeys((ALL, *scenarios))
             for name in shown
             for entry in _entries(scenario, name, candidates, values[scenario, name])
         ],

@@ -82,7 +82,7 @@ def _ranking(
     heads += ["best possible"] if with_best else []
     heads += ["to none, AUC points"] if differences else []
     heads += ["AUC daily", "GAUC", "logloss", "calibration"]
-    table = Table(title=f"{title}, test split", title_justify="left")
+    table = Table(title=escape(f"{title}, test split"), title_justify="left")
     for head in first:
         wide = 24 if head == "method" else None
         table.add_column(head, overflow="fold", min_width=wide, no_wrap=head == "task")
@@ -115,7 +115,7 @@ def _print_overall(overall: list[dict[str, Any]], console: Console) -> None:
             f"Mean AUC over {len(entries[0]['scenarios'])} scenarios weighted by rows, {task}, "
             f"{refresh}, test split"
         )
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(title), title_justify="left")
         table.add_column("method", overflow="fold", min_width=24)
         for head in ("AUC", *(f"to {b}, points" for b in BASELINES)):
             table.add_column(head, justify="right")
@@ -137,7 +137,8 @@ def _print_retrieval(document: dict[str, Any], console: Console) -> None:
         table.add_column(head, justify="right")
     for (scenario, task, method), group in _grouped(entries, "scenario", "task", "method").items():
         values = [_spread(e["metrics"][m] for e in group) for m in entries[0]["metrics"]]
-        table.add_row(escape(scenario), task, method, f"{group[0]['rows']:,}", *values)
+        names = [escape(name) for name in (scenario, task, method)]
+        table.add_row(*names, f"{group[0]['rows']:,}", *values)
     console.print(table)
 
 

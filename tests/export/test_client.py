@@ -416,7 +416,7 @@ def own_scores(exports: Path, world: Any, vectors: Any) -> Callable[[str], dict[
 
 
 def _request_name(column: str) -> str:
-    from export.request_name import request_name
+    from lfm4ads_tf.features.request_name import request_name
 
     return request_name(column)
 

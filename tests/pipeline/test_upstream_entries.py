@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,3 +54,20 @@ def test_a_segment_has_entries_like_a_scenario(
         ratio = values["mean_prediction"] / values["mean_label"]
         assert values["calibration"] == pytest.approx(ratio)
         assert values["calibration_error"] >= abs(scores.mean() - labels[chosen].mean()) - 1e-9
+
+
+def test_without_a_scenario_key_no_entry_stands_twice(
+    make_ads: Callable[..., Any], ads_spec: dict[str, Any], tmp_path: Path
+) -> None:
+    ads_spec["keys"]["scenario"] = ads_spec["auxiliary"] = None
+    ads_spec["features"] = {k: ads_spec["features"][k] for k in ("user_id", "item_id", "brand")}
+    ads_spec["segments"] = {"b2": {"by": "brand", "values": ["b2"]}}
+    ads = make_ads(per_day=20, **ads_spec)
+    raw = {"upstream": {"network": NETWORK}}
+    model = build.foundation(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
+    run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
+    found = _score(run, model, 0, 1.0)
+    names = ("scenario", "task", "slice", "refresh", "split")
+    keys = Counter(tuple(entry[name] for name in names) for entry in found)
+    assert set(keys.values()) == {1}
+    assert {key[0] for key in keys} == {"all", "b2"}

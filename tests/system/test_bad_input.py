@@ -139,6 +139,22 @@ def test_seeds_below_one(case: Case) -> None:
     case.refused("seeds", options=["--seeds", "0"])
 
 
+def test_names_that_only_exports_would_miss(case: Case) -> None:
+    case.spec["features"]["UR"] = case.spec["features"].pop("position") | {"column": "position"}
+    case.refused("The feature 'UR' and the representation 'UR' cannot be told apart")
+    case.spec["features"]["position"] = case.spec["features"].pop("UR")
+    case.spec["features"]["age_group"]["column"] = "exclude"
+    case.spec["log"]["user_columns"] = ["exclude", "city"]
+    case.refused("The column 'exclude' cannot be told apart", "retrieval.enabled=false")
+
+
+def test_a_scenario_called_as_the_results_over_all_rows(case: Case) -> None:
+    for row in case.rows[::5]:
+        row[case.column("surface")] = "all"
+    case.write()
+    case.refused("No scenario can be called 'all'", "140 rows with 'all' in column 'surface'")
+
+
 # -- the files ------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from lfm4ads_tf.training.checkpoints import read_weights
 
 pytestmark = pytest.mark.slow
 
-METHOD = "feature_linear_UR"
+METHOD = "feature~2Flinear~2FUR"
 
 
 def test_the_first_version_is_untouched(refreshed: Any) -> None:

@@ -60,7 +60,7 @@ def test_stage_commands_go_on_where_the_last_one_stopped(
     assert {e["seed"] for e in ours["results"]} == {0}
     assert_same_metrics(ours, shop_metrics)
     theirs = shop_run[0]
-    for name in ("upstream", "downstream/home/none", "downstream/home/feature_linear_UR"):
+    for name in ("upstream", "downstream/home/none", "downstream/home/feature~2Flinear~2FUR"):
         a = np.load(out / name / "seed_0" / "predictions.npz")
         b = np.load(theirs / name / "seed_0" / "predictions.npz")
         assert all(np.array_equal(a[k], b[k]) for k in b.files), name

@@ -51,9 +51,9 @@ def test_every_artefact_of_the_contract_is_there(shop_run: Any) -> None:
                 table = pq.read_table(out / "representations" / f"seed_{seed}" / part["file"])
                 assert table.num_rows == part["rows"] > 0
                 assert table.schema.field("vector").type.list_size == representation["dim"], name
-        for method in ("none", "feature_linear_UR"):
+        for method in ("none", "feature~2Flinear~2FUR"):
             assert (out / "downstream" / "home" / method / f"seed_{seed}" / "results.json").exists()
-        folder = out / "retrieval" / "all" / "model_own" / f"seed_{seed}"
+        folder = out / "retrieval" / "all" / "model~2Fown" / f"seed_{seed}"
         assert (folder / "results.json").exists()
     retrieval = ("retrieval_exact", "retrieval_ann")
     for model in ("foundation", "user_tower", "item_tower", "ranker_home", *retrieval):
@@ -140,7 +140,7 @@ def test_every_number_is_the_definition_applied_to_the_stored_scores(
 ) -> None:
     out, _ = shop_run
     folders = {"upstream": "upstream", "none": "downstream/home/none"}
-    folders["feature/linear/UR"] = "downstream/home/feature_linear_UR"
+    folders["feature/linear/UR"] = "downstream/home/feature~2Flinear~2FUR"
     nulls = checked = 0
     for entry in shop_metrics["results"]:
         if entry["stage"] == "retrieval":

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
+from lfm4ads_tf.file_names import file_name
+
 pytestmark = pytest.mark.slow
 
 GATE = "feature/gate/CR_user@dnn_1"
@@ -43,7 +45,7 @@ def swept(
 
 def _values(out: Path, method: str, task: str) -> list[float]:
     """Validation AUC of seeds 0 and 1, as the downstream models' own results have it."""
-    folder = method.replace("/", "_")
+    folder = file_name(method)
     found = []
     for seed in (0, 1):
         path = out / "downstream" / "home" / folder / f"seed_{seed}" / "results.json"
@@ -106,7 +108,7 @@ def test_a_second_sweep_trains_nothing_and_a_wider_one_only_what_is_new(
     assert one.code == 0, one.text
     assert "One seed allows no paired test" in one.out and "no test" in one.out
     new = {p.relative_to(out).as_posix() for p in out.rglob("results.json") if p not in before}
-    assert new == {"downstream/home/module_warm_start_embeddings/seed_1/results.json"}
+    assert new == {"downstream/home/module~2Fwarm_start~2Fembeddings/seed_1/results.json"}
 
 
 def test_the_choice_is_run_with_config(
@@ -124,7 +126,7 @@ def test_the_choice_is_run_with_config(
     stored = json.loads((out / "downstream/home/full/seed_0/results.json").read_text())
     assert stored["resolved"] == best
     ours, theirs = (
-        np.load(out / "downstream" / "home" / m.replace("/", "_") / "seed_0" / "predictions.npz")
+        np.load(out / "downstream" / "home" / file_name(m) / "seed_0" / "predictions.npz")
         for m in ("full", best)
     )
     assert np.array_equal(ours["valid_frozen"], theirs["valid_frozen"])

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from export.request_name import request_name
 from export.skew.comparison import SkewComparison
 from export.skew.logged_rows import LoggedRows, read_log
 from export.skew.offline_rows import OfflineRows
@@ -20,6 +19,7 @@ from export.skew.served_model import Outputs
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.request_name import request_name
 
 ROWS = 40
 Change = Callable[[Outputs], None]

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from export.request_name import request_name
 from export.request_schema import RequestSchema
 from export.wire.request_builder import RequestBuilder
 from export.wire.scored_rows import read_rows
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
+from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.features.spec import parse_spec
 from lfm4ads_tf.representations.names import is_item_side
 

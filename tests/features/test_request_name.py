@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.request_name import request_name, request_names
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.request_name import request_name, request_names
 
 
 @pytest.mark.parametrize(

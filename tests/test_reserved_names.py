@@ -144,6 +144,18 @@ def plain(make_ads: Callable[..., Any]) -> Any:
     return make_ads(per_day=20)
 
 
+def test_a_column_may_be_called_as_the_times_are_read(
+    make_ads: Callable[..., Any], ads_spec: dict[str, Any]
+) -> None:
+    """The times lie beside the raw columns; a feature reads a column of that name."""
+    columns = {"hour": "time:time_ms", "tab": "time:day"}
+    spec = renamed(ads_spec, {}, columns)
+    ours = make_ads(with_columns(columns), per_day=20, **spec)
+    hours = ours.raw.columns["time:time_ms"].to_pylist()
+    assert hours[-20:] == [float(k % 24) for k in range(20)]
+    assert set(ours.raw.columns["time:day"].to_pylist()) >= {"t0", "t1"}
+
+
 @pytest.mark.parametrize("start", range(0, len(EVERY), FEATURES))
 def test_features_and_columns_may_have_names_of_ours(
     start: int, make_ads: Callable[..., Any], plain: Any, ads_spec: dict[str, Any]

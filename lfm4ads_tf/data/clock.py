@@ -90,7 +90,7 @@ def read_clock(spec: FeatureSpec, log: Mapping[str, pa.Array], *, split: bool = 
 
     Args:
         spec: The feature spec.
-        log: Column -> values (N,); those of `time_columns` under `time:<column>`, as
+        log: Column -> values (N,); those of `time_columns` under `TIME + column`, as
             `convert_times` gives them.
         split: Whether the rows are to be split.
 

@@ -64,7 +64,7 @@ def read_table(
         list_separator: Where a text is split into a list.
 
     Returns:
-        A table of exactly `columns`, in that order, and then `time:<column>` of `times`, (rows,).
+        A table of exactly `columns`, in that order, and then `TIME + column` of `times`, (rows,).
 
     Raises:
         UserError: There is no path; a file is missing, empty, without rows, truncated, corrupt or

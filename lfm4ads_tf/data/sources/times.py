@@ -25,8 +25,9 @@ from lfm4ads_tf.data.sources.origin import Origin
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.moments import MOMENTS, microseconds_of
 
-TIME = "time:"
-"""What a column that is read as times is called beside the same column as a feature reads it."""
+TIME = "\0time:"
+"""Before the name of a column that is read as times, beside the same column as a feature reads it.
+No column of a file begins like this."""
 
 MOMENT = pa.timestamp("us")
 """Arrow type of dates and times: microseconds since 1970 in UTC."""

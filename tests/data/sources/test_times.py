@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm4ads_tf.data.sources.table import read_table
-from lfm4ads_tf.data.sources.times import convert_times, is_calendar, time_numbers
+from lfm4ads_tf.data.sources.times import TIME, convert_times, is_calendar, time_numbers
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.moments import moment_of, moment_text
 
@@ -147,10 +147,10 @@ def test_files_of_one_table_hold_one_kind(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("at,x\n1767571200,3\n")
     a, b, c = (tmp_path / f"{name}.csv" for name in "abc")
     table = read_table([a, b], {"x": "int"}, times={"at": False})
-    assert table.column_names == ["x", "time:at"]
-    assert is_calendar(table["time:at"]) and table["time:at"].null_count == 1
+    assert table.column_names == ["x", TIME + "at"]
+    assert is_calendar(table[TIME + "at"]) and table[TIME + "at"].null_count == 1
     table = read_table([b, c], {"x": "int"}, times={"at": False})
-    assert table["time:at"].to_pylist() == [None, 1767571200]
+    assert table[TIME + "at"].to_pylist() == [None, 1767571200]
     with pytest.raises(UserError, match="Column 'at' holds dates or times in .*a.csv.* numbers in"):
         read_table([a, b, c], {"x": "int"}, times={"at": False})
 

@@ -80,9 +80,9 @@ class Overview:
         lost = [e for e in self._data.document.get("exports", []) if e["state"] != "published"]
         for export in lost:
             older = f"; version {export['version']} stays" if export["version"] else ""
+            verb = "was refused" if export["state"] == "refused" else "failed"
             texts.append(
-                f"The export {breakable(export['model'])} was {escape(export['state'])}{older}: "
-                f"{escape(export['reason'])}"
+                f"The export {breakable(export['model'])} {verb}{older}: {escape(export['reason'])}"
             )
         with_model = set(self._results.names("scenario", stage="downstream"))
         skipped = [s for s in self._data.scenarios if s["name"] not in with_model]

@@ -144,3 +144,44 @@ def test_other_answers_are_refused(exported: Any, what: str, tmp_path: Path) -> 
             verify_child.verify(golden.parent.parent, [])
     finally:
         golden.write_bytes(before)
+
+
+def test_a_row_that_rounding_could_send_to_other_lists_is_not_golden(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is taken by the row before, at the start by the first sound one."""
+    rows = GoldenRows.of(world.samples, world.encoder, {"UR": world.representations["UR"]})
+    count = len(rows.representations["UR"])
+    serving = RetrievalServing(projection(world), approximate(), rows)
+    slacks = []
+
+    def decided(queries: Any, slack: float) -> np.ndarray:
+        slacks.append(slack)
+        return ~np.isin(np.arange(count), [0, 5, 6])
+
+    monkeypatch.setattr(serving._index, "decided", decided)
+    found = serving.decided(rows)
+    places = np.arange(count)
+    places[[0, 5, 6]] = [1, 4, 4]
+    np.testing.assert_array_equal(found.representations["UR"], rows.representations["UR"][places])
+    assert found.columns["user_id"].to_pylist() == rows.columns["user_id"].take(places).to_pylist()
+    assert 0 < slacks[0] < 1e-2
+    monkeypatch.setattr(serving._index, "decided", lambda *_: np.zeros(count, bool))
+    assert serving.decided(rows) is rows  # nothing better is there
+    exact_one = RetrievalServing(projection(world), exact(), rows)
+    assert exact_one.decided(rows) is rows
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_scores_may_differ_by_a_share_of_their_terms(world: Any, scale: float) -> None:
+    """A dot product has no unit: larger vectors are allowed more, in proportion."""
+    rows = GoldenRows.of(world.samples, world.encoder, {"UR": world.representations["UR"]})
+    model = projection(world)
+    index = ExactIndex(KEYS, VECTORS * np.float32(scale), k=K)
+    serving = RetrievalServing(model, index, rows)
+    bound = serving.roundings(rows)["scores"].bound
+    queries = model.projection(tf.constant(rows.representations["UR"][:, :-1])).numpy()
+    terms = np.abs(queries) @ np.abs(VECTORS * np.float32(scale)).T
+    eps = np.finfo(np.float32).eps
+    assert eps * terms.max() / 8 < bound < 64 * eps * terms.max()
+    assert (serving.magnitudes(rows)["scores"][:, 0] <= terms.max(axis=1) * (1 + 1e-6)).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from benchmarks.ranking import SessionRunner
+from export import verify_child
 from export.archive import described_signatures
 from export.golden_rows import GoldenRows
 from export.prediction_serving import PredictionServing
 from export.representation_lookup import RepresentationLookup
+from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
@@ -374,3 +377,36 @@ def test_a_ranker_with_lookups_scores_as_one_that_is_sent_the_vectors(
     for task in TASKS:
         np.testing.assert_allclose(first[task], second[task], rtol=0, atol=1e-7)
         np.testing.assert_allclose(second[task], offline[task], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_a_lookup_of_a_smaller_type_is_golden_with_what_it_holds(
+    world: Any, models: Any, tmp_path: Path, unproven: None, storage: Any
+) -> None:
+    """Its scores are near those of the float32 vectors, and equal to its own golden ones."""
+    users = list(dict.fromkeys(k for k in world.samples["user_id"].to_pylist() if k))
+    rng = np.random.default_rng(4)
+    stored, lookups = {}, {}
+    for name, values in world.representations.items():
+        vectors = 0.2 * rng.normal(size=(len(users), values.shape[1] - 1))
+        vectors = vectors.astype(np.float32)
+        lookups[name] = RepresentationLookup(name, pa.array(users), vectors, storage)
+        place = {key: k for k, key in enumerate(users)}
+        held = [
+            np.append(vectors[place[key]], 1.0) if key else np.zeros(vectors.shape[1] + 1)
+            for key in world.samples["user_id"].to_pylist()
+        ]
+        stored[name] = np.array(held, np.float32)
+    kind = KINDS[1]
+    folder = world.export(
+        kind,
+        models[kind],
+        tmp_path,
+        representations=stored,
+        lookups=lookups,
+        config=ExportConfig(warmup_rows=1, tables=storage),
+    )
+    report = verify_child.verify(folder, [])
+    assert report["largest_share"] <= 1
+    blessing = json.loads((folder / "blessing.json").read_text("utf-8"))
+    assert 0 < blessing["evaluation"]["largest_share"] <= 1

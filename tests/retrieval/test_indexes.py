@@ -243,3 +243,32 @@ def test_partition_is_kept_in_a_file(tmp_path: Path) -> None:
     assert np.array_equal(read.centroids, partition.centroids)
     assert np.array_equal(read.metric, partition.metric)
     assert (read.probes, read.distortion) == (partition.probes, partition.distortion)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 6), st.floats(1e-4, 1.0))
+def test_what_is_decided_reads_the_same_lists_however_scores_are_rounded(
+    seed: int, probes: int, slack: float
+) -> None:
+    vectors, queries = world(200, 6, seed, queries=40)
+    partition = Partition.fit(vectors, lists=6, seed=seed)
+    index = InvertedIndex(keys_of(200), vectors, partition, k=5)
+    index = index.probing(probes, queries, recall=1.0)
+    sound = index.decided(tf.constant(queries), slack)
+    near = np.asarray(index.coarse_scores(tf.constant(queries)), np.float64)  # (B, L)
+    margin = -np.diff(-np.sort(-near, axis=1), append=-np.inf)[:, probes - 1]
+    assert sound.tolist() == (margin > 2 * slack).tolist()
+    rng = np.random.default_rng(seed)
+    before = np.sort(np.argsort(-near, axis=1)[:, :probes], axis=1)
+    for _ in range(10):
+        rounded = near + rng.uniform(-slack, slack, near.shape)
+        after = np.sort(np.argsort(-rounded, axis=1)[:, :probes], axis=1)
+        assert (before == after).all(axis=1)[sound].all()
+    assert ExactIndex(keys_of(200), vectors, k=5).decided(tf.constant(queries), slack).all()
+
+
+def test_items_are_given_back_in_the_order_of_their_keys() -> None:
+    vectors, _ = world(50, 4, 3)
+    approximate = InvertedIndex(keys_of(50), vectors, Partition.fit(vectors, lists=5), k=3)
+    for index in (ExactIndex(keys_of(50), vectors, k=3), approximate):
+        np.testing.assert_array_equal(index.item_vectors(), vectors)

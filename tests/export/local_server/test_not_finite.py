@@ -55,9 +55,7 @@ def with_bad_feature(examples: np.ndarray, name: str, bad: float) -> np.ndarray:
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("signature", ["predict", "rank"])
-def test_a_number_or_weight_is_missing(
-    stub: Any, golden: Any, signature: str, bad: float
-) -> None:
+def test_a_number_or_weight_is_missing(stub: Any, golden: Any, signature: str, bad: float) -> None:
     for name in ("income", "age", "price", "s.rate".replace(".", "_dot_")):
         missing, found = (dict(golden[signature]) for _ in range(2))
         one = missing[name].copy()

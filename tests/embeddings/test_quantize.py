@@ -27,6 +27,7 @@ from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, Table
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.strict import parse
+from tests.rounding import assert_close
 
 TINY = float(np.finfo(np.float32).tiny)  # TensorFlow computes with zeros below it
 
@@ -194,15 +195,13 @@ def test_the_layer_equals_numpy(sets: int) -> None:
                             if kept
                             else np.zeros((sets, dim))
                         )
-                    np.testing.assert_allclose(
-                        found[dim][b, place], expected, rtol=1e-5, atol=1e-6, err_msg=name
-                    )
+                    assert_close(found[dim][b, place], expected, terms=16, what=name)
         values, mask = layer.sequence("seen", ragged(bags["seen"]), 3)
         for b, row in enumerate(bags["seen"]):
             last = [embedding(layer, "item", i) for i in row[-3:]]
             assert mask[b].numpy().tolist() == [k < len(last) for k in range(3)]
             wanted = np.array([*last, *[np.zeros((sets, 4))] * (3 - len(last))])
-            np.testing.assert_allclose(values[b], wanted, rtol=1e-6, atol=1e-7)
+            assert_close(values[b], wanted, terms=16)
 
     check()
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
+from tests.rounding import assert_close
 
 TABLES = [TableConfig("user", 9, 4), TableConfig("item", 23, 4, 0.5), TableConfig("tag", 6, 2)]
 FEATURES = [
@@ -115,7 +116,7 @@ def test_lookup_equals_numpy(shards: int, sets: int) -> None:
         assert list(found) == [4, 2]
         for dim, values in expected.items():
             assert found[dim].shape == values.shape
-            np.testing.assert_allclose(found[dim], values, rtol=1e-5, atol=1e-5)
+            assert_close(found[dim], values, terms=16)
 
     check()
 
@@ -334,4 +335,4 @@ def test_export_holds_merged_tables_and_scores_alike(shards: int, tmp_path: Path
     found = loaded.signatures["serving_default"](
         ids=example()["ids"], seen=seen.flat_values, splits=seen.row_splits
     )
-    np.testing.assert_allclose(found["score"], expected, rtol=1e-6, atol=1e-6)
+    assert_close(found["score"], expected, terms=16)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.interactions.cross import Cross
+from tests.rounding import assert_close
 
 D = 6
 
@@ -26,7 +27,14 @@ def test_equals_the_formula(rank: int | None) -> None:
     weights = {v.name.split(":")[0].split("cross_1/")[-1]: v.numpy() for v in layer.weights}
     product = x if rank is None else x @ weights["down/kernel"]
     expected = x0 * (product @ weights["kernel/kernel"] + weights["kernel/bias"]) + x
-    np.testing.assert_allclose(layer((tf.constant(x0), tf.constant(x))), expected, atol=1e-5)
+    assert_close(
+        layer((tf.constant(x0), tf.constant(x))),
+        expected,
+        terms=D + 6,
+        magnitude=np.abs(x0)
+        * (np.abs(product) @ np.abs(weights["kernel/kernel"]) + np.abs(weights["kernel/bias"]))
+        + np.abs(x),
+    )
 
 
 @pytest.mark.parametrize(("rank", "count"), [(None, D * D + D), (2, 2 * D * 2 + D)])

@@ -158,7 +158,7 @@ def apply(
 
 
 def _graph(function: Callable[..., Any], data: tf.data.Dataset) -> Any:
-    """Without AutoGraph: no layer branches on a tensor, and it takes most of the time of a trace."""
+    """A traced function, without AutoGraph: no layer branches on a tensor, and it takes long."""
     return tf.function(function, input_signature=[data.element_spec], autograph=False)
 
 

@@ -14,6 +14,8 @@ from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, Table
 from lfm4ads_tf.errors import UserError
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 SETS, DIM = 2, 3
 
 

@@ -16,6 +16,8 @@ from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, Table
 from lfm4ads_tf.errors import UserError
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 TABLES = [TableConfig("user", 9, 4), TableConfig("item", 23, 4, 0.5), TableConfig("tag", 6, 2)]
 FEATURES = [
     EmbeddedFeature("user_id", "user"),

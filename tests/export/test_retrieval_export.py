@@ -24,6 +24,8 @@ from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
 from lfm4ads_tf.retrieval.partition import Partition
 from tests.quick_proof import quick_proof
 
+pytestmark = pytest.mark.processor
+
 ITEMS, K = 60, 8
 KEYS = np.array([f"ï{k}" for k in range(ITEMS)])
 VECTORS = np.random.default_rng(1).normal(size=(ITEMS, 5)).astype(np.float32)

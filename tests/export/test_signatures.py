@@ -26,6 +26,8 @@ from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
 from lfm4ads_tf.transfer.token import TokenAdapter
 
+pytestmark = pytest.mark.processor
+
 KINDS = ("foundation", "ranker_tab 1")
 TASKS = ["click", "like"]
 

@@ -12,6 +12,8 @@ from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 FM, CROSS, DNN = (
     {"type": "fm", "dim": 4},
     {"type": "cross", "depth": 2},

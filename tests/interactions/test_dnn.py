@@ -7,6 +7,8 @@ import tensorflow as tf
 from lfm4ads_tf.interactions.dnn import DNN
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.mark.parametrize("activate_input", [False, True])
 def test_pre_activations_equal_the_formula(activate_input: bool) -> None:

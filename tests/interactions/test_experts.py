@@ -11,6 +11,8 @@ import tf_keras
 from lfm4ads_tf.interactions.experts import ExpertMixture
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 B, D, E, T = 7, 6, 3, 2
 
 

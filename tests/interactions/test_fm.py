@@ -9,6 +9,8 @@ import tensorflow as tf
 from lfm4ads_tf.interactions.fm import FM
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 
 def pair_sum(vectors: np.ndarray) -> np.ndarray:
     """sum over pairs f < g of v_f * v_g, (B, dim)."""

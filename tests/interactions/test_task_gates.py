@@ -13,6 +13,8 @@ from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 LAYERS = [
     {"type": "fm", "dim": 4},
     {"type": "cross", "depth": 2},

@@ -24,10 +24,13 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from tests.rounding import assert_close
 
-pytestmark = pytest.mark.skipif(
-    library() is None,
-    reason="the kernels are not built (python -m lfm4ads_tf.kernels.build) or switched off",
-)
+pytestmark = [
+    pytest.mark.processor,
+    pytest.mark.skipif(
+        library() is None,
+        reason="the kernels are not built (python -m lfm4ads_tf.kernels.build) or switched off",
+    ),
+]
 
 SIZES = {"user": 50, "item": 7, "tab": 1}
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from tests.rounding import room
 
+pytestmark = pytest.mark.processor
+
 
 def oracle(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> float:
     total = 0.0

@@ -23,6 +23,8 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 MakeBatch = Callable[..., dict[str, Any]]
 MakeModel = Callable[..., FoundationModel]
 CONTENT = ("content_block/", "content_heads/")

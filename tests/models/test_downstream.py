@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.config import DownstreamConfig
@@ -15,6 +16,8 @@ from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 LAYERS = ["towers", "fm", "cross_1", "dnn_1"]
 DIMS = {"UR": 3, "IR": 2, "CR_user@cross_1": 5}

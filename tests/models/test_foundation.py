@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
@@ -11,6 +12,8 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 
 def test_represent_gives_towers_and_every_layer(

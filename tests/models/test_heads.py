@@ -7,6 +7,8 @@ import tensorflow as tf
 from lfm4ads_tf.models.heads import ScenarioTaskHeads
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 S, T, D = 3, 2, 5
 
 

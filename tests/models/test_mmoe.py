@@ -25,6 +25,8 @@ from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 SIZES = MMoEConfig(experts=3, expert_units=[8, 5], task_units=[4])
 MakeBatch = Callable[..., dict[str, Any]]
 

@@ -15,6 +15,8 @@ from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.training.step import make_optimizer, training_step
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 COUNTS = np.array([5, 0, 1, 7, 2, 5])
 
 

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.retriever import Retriever
 from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 COUNTS = np.array([5, 0, 1, 7, 2, 5])
 

@@ -13,6 +13,8 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.two_towers import TwoTowers
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 
 def embedded(
     model: TwoTowers, layout: FeatureLayout, batch: dict[str, Any]

@@ -21,6 +21,8 @@ from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 LAYERS = ["towers", "fm", "cross_1", "cross_2", "dnn_1", "dnn_2"]
 STACK = [
     {"type": "fm", "dim": 4},

@@ -17,6 +17,8 @@ from lfm4ads_tf.representations.aggregations.mean import Mean
 from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 KEYS, DIM, HALF_LIFE, DECAY = 5, 3, 7.0, 0.9
 ALL = np.arange(KEYS)
 RULES: dict[str, Aggregation] = {

@@ -31,6 +31,8 @@ from lfm4ads_tf.training.schedule import chain
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 FEATURES = ["user_id", "segment", "user_click", "clicked", "item_id", "brand", "tab"]
 UPSTREAM = {
     "network": {

@@ -10,6 +10,8 @@ from lfm4ads_tf.representations.aggregations.event_groups import EventGroups, by
 from lfm4ads_tf.representations.key_sums import KeySums
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

@@ -18,6 +18,8 @@ from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.side_states import Events, SideStates
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 LAYERS = ["towers", "content.fm", "ad.fm"]
 KEYS = pa.array([f"k{k}" for k in range(6)])
 COUNT = 50

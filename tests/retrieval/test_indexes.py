@@ -21,6 +21,8 @@ from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
 from lfm4ads_tf.retrieval.partition import Partition
 from tests.rounding import assert_close, room
 
+pytestmark = pytest.mark.processor
+
 
 def keys_of(count: int, first: int = 0) -> np.ndarray:
     return np.array([f"ad {k}" for k in range(first, first + count)])

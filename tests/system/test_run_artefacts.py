@@ -18,6 +18,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 
+pytestmark = pytest.mark.processor
+
 TASKS = ["click", "order"]
 
 

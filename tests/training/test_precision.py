@@ -31,6 +31,8 @@ from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close, room
 
+pytestmark = pytest.mark.processor
+
 FEATURES = ["user_id", "segment", "user_click", "clicked", "item_id", "tab"]
 WIDE = SMALLEST
 PARTS: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.transfer.adapter import Adapted, Adapter
@@ -13,6 +14,8 @@ from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
 from lfm4ads_tf.transfer.mlp_stack import MlpStack
 from lfm4ads_tf.transfer.token import TokenAdapter
 from tests.rounding import assert_close, probability_room
+
+pytestmark = pytest.mark.processor
 
 ROWS, WIDTH = 9, 7
 

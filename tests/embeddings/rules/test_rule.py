@@ -17,6 +17,8 @@ from lfm4ads_tf.embeddings.rules.rule import RowRule
 from lfm4ads_tf.embeddings.rules.sgd import Sgd
 from tests.rounding import assert_close
 
+pytestmark = pytest.mark.processor
+
 share = st.floats(0.0, 0.999)
 strength = st.floats(0.0, 2.0)
 RULES = st.one_of(

@@ -15,9 +15,10 @@ Layers that follow each other add up: `terms` is the length of the longest chain
 an input to the output, so about the sum of the widths that are summed over.
 
 Where a test has no sum of magnitudes at hand, the largest value of the compared array stands for
-it. The elements of one array are sums of n terms of like size and both signs, so about sqrt(n)
-times a term; their roundings have both signs too and add up in the same way, to about sqrt(n / 2)
-times EPSILON / 2 of such an element. With a factor of about ten for the unlucky ones among many
+it; the array must have some dozens of elements, for a few may all be sums that cancel. The
+elements of one array are sums of n terms of like size and both signs, so about sqrt(n) times a
+term; their roundings have both signs too and add up in the same way, to about sqrt(n / 2) times
+EPSILON / 2 of such an element. With a factor of about ten for the unlucky ones among many
 elements (Higham and Mary 2019, A New Approach to Probabilistic Rounding Error Analysis):
 
     |found - expected| <= 4 * sqrt(n) * EPSILON * max |expected|

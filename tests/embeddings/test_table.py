@@ -108,6 +108,7 @@ def as_bags(bags: dict) -> dict:
 def test_lookup_equals_numpy(shards: int, sets: int) -> None:
     layer = ShardedEmbedding(TABLES, FEATURES, shards=shards, sets=sets)
     tables = fill_randomly(layer)
+    largest = max(np.abs(values).max() for values in tables.values())
 
     @settings(max_examples=20, deadline=None)
     @given(batch=batches())
@@ -118,7 +119,8 @@ def test_lookup_equals_numpy(shards: int, sets: int) -> None:
         assert list(found) == [4, 2]
         for dim, values in expected.items():
             assert found[dim].shape == values.shape
-            assert_close(found[dim], values, terms=16)
+            # at most four rows with weights of at most 3
+            assert_close(found[dim], values, terms=8, magnitude=12 * largest)
 
     check()
 
@@ -337,4 +339,7 @@ def test_export_holds_merged_tables_and_scores_alike(shards: int, tmp_path: Path
     found = loaded.signatures["serving_default"](
         ids=example()["ids"], seen=seen.flat_values, splits=seen.row_splits
     )
-    assert_close(found["score"], expected, terms=16)
+    fields = trained.embeddings(example()["ids"], example()["bags"])
+    largest = max(np.abs(values).max() for values in fields.values())
+    size = largest * np.abs(trained.head.kernel).sum()
+    assert_close(found["score"], expected, terms=trained.head.kernel.shape[0] + 4, magnitude=size)

@@ -145,6 +145,10 @@ def ahead(made: Chain, side: str, period: int, state: str) -> dict[str, np.ndarr
 
 def test_after_training_every_key_has_its_vector_by_the_final_weights(made: Chain) -> None:
     cache, stored = made.world.cache, parts(made.store)
+    sizes = {
+        tower: largest_of(*(v for k, v in stored.items() if k[0] == tower))
+        for tower in ("UR", "IR")
+    }
     end = int(cache.period[cache.train_rows].max()) + 1
     made.load(None)
     trained = np.isin(cache.split, (TRAIN, AUXILIARY))
@@ -154,7 +158,7 @@ def test_after_training_every_key_has_its_vector_by_the_final_weights(made: Chai
         found = stored[tower, "train", end] | stored.get((tower, "refresh", end), {})
         assert found.keys() == {raw[c] for c in codes[trained]}
         for key, vector in ahead(made, side, end, "train").items():
-            assert_close(found[key], vector, terms=24)
+            assert_close(found[key], vector, terms=24, magnitude=sizes[tower])
         keys, vectors = made.store.frozen(tower)
         assert found.keys() == set(keys.to_pylist())
         for key, vector in zip(keys.to_pylist(), vectors, strict=True):
@@ -170,6 +174,10 @@ def same_ids(made: Chain, first: int, second: int) -> bool:
 
 def test_stored_values_are_the_definition(made: Chain) -> None:
     cache, stored = made.world.cache, parts(made.store)
+    sizes = {
+        tower: largest_of(*(v for k, v in stored.items() if k[0] == tower))
+        for tower in ("UR", "IR")
+    }
     layers = ["towers", "cross_1", "dnn_1"]
     names = ["UR", "IR", *[f"CR_{s}@{n}" for s in ("user", "item") for n in layers]]
     assert sorted(made.store.dims) == sorted(names)
@@ -194,12 +202,12 @@ def test_stored_values_are_the_definition(made: Chain) -> None:
             assert found.keys() == last.keys()
             for key, vector in ahead(made, side, period + 1, state).items():
                 if key in last:
-                    assert_close(found[key], vector, terms=24)
+                    assert_close(found[key], vector, terms=24, magnitude=sizes[tower])
             for k, r in enumerate(following):
                 key = keys[side][codes[side][r]]
                 # An id is admitted with a later event: the earlier one still has another.
                 if live is not None and key in found and same_ids(made, r, rows[last[key]]):
-                    assert_close(found[key], live[tower][k], terms=24)
+                    assert_close(found[key], live[tower][k], terms=24, magnitude=sizes[tower])
                     compared += 1
             for layer in layers:
                 for k, r in enumerate(rows):
@@ -269,7 +277,7 @@ def test_one_snapshot_uses_the_final_weights(made: Chain) -> None:
     stored = parts(single.store)["UR", "train", 1]
     expected = ahead(made, "user", 1, "train")
     for key in stored:
-        assert_close(stored[key], expected[key], terms=24)
+        assert_close(stored[key], expected[key], terms=24, magnitude=largest_of(stored))
     assert not np.allclose(stored[key], parts(made.store)["UR", "train", 1][key])
 
 
@@ -339,6 +347,11 @@ def test_event_mode_is_the_state_just_before_the_row(made: Chain, by_event: Chai
 
 
 VARIANTS = ("~count_decay", "~mean-raw", "~last")
+
+
+def largest_of(*vectors: dict[str, np.ndarray]) -> float:
+    """Of the numbers of some parts: single vectors have few, which may all be sums that cancel."""
+    return max(float(np.abs(vector).max()) for part in vectors for vector in part.values())
 
 
 ROUNDINGS = 120  # of an activation (some 40 terms) and of sums over the events of a key

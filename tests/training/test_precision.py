@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close, room
 
-pytestmark = pytest.mark.processor
+pytestmark = [
+    pytest.mark.processor,
+    # TensorFlow asks the processor, not oneDNN, whether oneDNN knows bfloat16, and dies of the
+    # difference; on a processor of that kind it does not ask for it.
+    pytest.mark.skipif(
+        os.environ.get("ONEDNN_MAX_CPU_ISA", "").startswith(("SSE", "AVX2")),
+        reason="oneDNN is kept from instructions that TensorFlow sees and uses",
+    ),
+]
 
 FEATURES = ["user_id", "segment", "user_click", "clicked", "item_id", "tab"]
 WIDE = SMALLEST

@@ -123,10 +123,14 @@ def parts(store: RepresentationStore) -> dict[tuple[str, str, int], dict[str, np
     return out
 
 
+def represented(model: FoundationModel, batch: Any) -> dict[str, tf.Tensor]:
+    """With the model as an argument, so that one trace serves all calls."""
+    return model.represent(batch)
+
+
 def activations(made: Chain, rows: np.ndarray) -> dict[str, np.ndarray]:
-    found = list(
-        apply(made.model.represent, batches(made.world.cache, rows, 1000, refresh="daily"))
-    )
+    data = batches(made.world.cache, rows, 1000, refresh="daily")
+    found = list(apply(represented, data, made.model))
     return {n: v.numpy() for n, v in found[0].items()}
 
 
@@ -135,9 +139,8 @@ def ahead(made: Chain, side: str, period: int, state: str) -> dict[str, np.ndarr
     cache = made.world.cache
     places = cache.ahead(period, daily=state == "daily")
     data = batches(cache, places, 1000, ahead=True)
-    out = np.concatenate(
-        [v["UR" if side == "user" else "IR"].numpy() for v in apply(made.model.represent, data)]
-    )
+    tower = "UR" if side == "user" else "IR"
+    out = np.concatenate([v[tower].numpy() for v in apply(represented, data, made.model)])
     codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
     raw = cache.keys(side).to_pylist()
     return {raw[code]: out[k] for k, code in enumerate(codes)}  # the last row of a key stays

@@ -6,7 +6,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 
-.PHONY: demo test test-slow lint clean
+# How other processors compute, one setting for each pass of `make test-processors`; docs/testing.md
+# says what each one does. TensorFlow reads them when it is imported: a process for each.
+PROCESSORS := without-onednn avx2 without-kernels one-thread
+without-onednn := TF_ENABLE_ONEDNN_OPTS=0
+avx2 := ONEDNN_MAX_CPU_ISA=AVX2
+without-kernels := LFM4ADS_KERNELS=0
+one-thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+
+.PHONY: demo test test-slow test-processors $(PROCESSORS:%=test-%) lint clean
 
 # Creates the environment, installs exact tested versions, runs the whole pipeline on MovieLens.
 demo: $(VENV)/.installed
@@ -18,6 +26,13 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+# The tests of what processors compute differently, once under each of the settings above.
+test-processors: $(PROCESSORS:%=test-%)
+
+$(PROCESSORS:%=test-%): test-%: $(VENV)/.installed
+	@echo "Tests of what processors compute differently, $*: $($*)"
+	env $($*) $(BIN)/python -m pytest -m "processor and not slow"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from lfm4ads_tf.features.spec import merge
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.presets import PRESETS
 from lfm4ads_tf.strict import parse
+from tests.rounding import assert_close
 
 USER, ITEM, SCENARIOS = 27, 9, 15
 NAMES = [f"f{k}" for k in range(USER + ITEM)]
@@ -95,11 +96,11 @@ def test_equals_a_numpy_forward_pass(model: FoundationModel) -> None:
     every = affine(np.maximum(hidden_2, 0), "scenario")  # (B, 15)
     expected = every[np.arange(len(ids)), given["scenario"].numpy()]
     found = model.represent(given)
-    np.testing.assert_allclose(found["towers"], x0, atol=1e-6)
-    np.testing.assert_allclose(found["cross_3"], x, atol=1e-5)
-    np.testing.assert_allclose(found["dnn_1"], hidden_1, atol=1e-5)
-    np.testing.assert_allclose(found["dnn_2"], hidden_2, atol=1e-5)
-    np.testing.assert_allclose(model(given).numpy()[:, 0], expected, atol=1e-5)
+    assert_close(found["towers"], x0, terms=2160)
+    assert_close(found["cross_3"], x, terms=2160)
+    assert_close(found["dnn_1"], hidden_1, terms=2160)
+    assert_close(found["dnn_2"], hidden_2, terms=2160)
+    assert_close(model(given).numpy()[:, 0], expected, terms=2160)
 
 
 def test_the_spec_declares_these_fields() -> None:

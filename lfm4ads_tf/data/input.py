@@ -145,16 +145,21 @@ def apply(
             batch do not trace it again: on small data tracing takes longer than running.
     """
     if model is None:
-        compiled = tf.function(function, input_signature=[data.element_spec])
+        compiled = _graph(function, data)
     else:
         # Beside Keras' attribute tracking: the functions are no part of a checkpoint.
         kept = vars(model).setdefault("_applied", {})
         key = (function, str(data.element_spec))
         if key not in kept:
-            kept[key] = tf.function(partial(function, model), input_signature=[data.element_spec])
+            kept[key] = _graph(partial(function, model), data)
         compiled = kept[key]
     for batch in read(data):
         yield compiled(batch)
+
+
+def _graph(function: Callable[..., Any], data: tf.data.Dataset) -> Any:
+    """A traced function, without AutoGraph: no layer branches on a tensor, and it takes long."""
+    return tf.function(function, input_signature=[data.element_spec], autograph=False)
 
 
 def _load(

@@ -164,7 +164,9 @@ def score_encoded(
         encoded: What `Encoder.encode_numpy` gave.
         representations: Name -> (B, d + 1).
     """
-    forward = tf.function(lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True)
+    forward = tf.function(
+        lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True, autograph=False
+    )
     count = len(encoded["scenario"])
     batches = (
         batch_of(encoded, representations, start, min(start + _BATCH, count))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks.export_tables import STORAGES, measure, table, trained_subject, untrained_subject
-from benchmarks.extraction import make_run
 from export.merging import TOLERANCES
+from tests.quick_proof import quick_proof
 
 
 def check_sizes(found: dict[str, Any]) -> None:
@@ -26,17 +26,18 @@ def check_sizes(found: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_an_untrained_model_with_a_large_table(tmp_path: Path) -> None:
     subject = untrained_subject(tmp_path / "log", rows=5000, dim=8, log_rows=3000)
-    found = measure(subject, rounds=1, calls=1)
+    with quick_proof():
+        found = measure(subject, rounds=1, calls=1)
     assert found["rows"] == 512 and "tasks" not in found["tables"]["int8"]
     assert found["widths"][0][0] > 5000
     check_sizes(found)
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_scored_on_its_test_rows(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", 3000)
-    subject = trained_subject(tmp_path / "run")
-    found = measure(subject, rounds=1, calls=1)
+def test_a_trained_model_is_scored_on_its_test_rows(synthetic_run: Path) -> None:
+    subject = trained_subject(synthetic_run)
+    with quick_proof():
+        found = measure(subject, rounds=1, calls=1)
     check_sizes(found)
     assert found["rows"] == len(subject.labels) > 100  # type: ignore[arg-type]
     for storage in STORAGES:

@@ -17,6 +17,7 @@ from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
+from tests.rounding import assert_close
 
 IDS = 1000
 KINDS = {"double": Hashing("double", 37), "quotient_remainder": Hashing("quotient_remainder", 32)}
@@ -122,7 +123,7 @@ def test_single_lookups_equal_numpy(kind: str, shards: int) -> None:
     tables = ("hashed", "before", "hashed", "after")
     known = embeddings(layer)
     expected = [[known[t][i] for t, i in zip(tables, row, strict=True)] for row in ids]
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert_close(found, expected, terms=8)
 
 
 @both_kinds
@@ -152,7 +153,7 @@ def test_pooled_lookups_equal_numpy(kind: str, shards: int, combiner: str, weigh
             if combiner == "mean":
                 expected[b, f] = expected[b, f] / total if total else 0.0
     found = tf.function(layer)(tf.zeros([size, 0], tf.int64), bags)[3]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert_close(found, expected, terms=8)
 
 
 @both_kinds
@@ -191,7 +192,7 @@ def test_gradients_reach_both_rows_and_no_other(
             for rows in KINDS[kind].rows_numpy(np.array([i])):
                 expected[rows[0]] += weight
     expected[-1] = 1.0 if combiner is None else 0.0  # missing: its own row once, or dropped
-    np.testing.assert_allclose(mine, expected, rtol=1e-6)
+    assert_close(mine, expected, terms=8)
 
     optimizer.apply_gradients(zip(gradients, layer.trainable_variables, strict=True))
     changed = np.any(layer.read_table("hashed")[:, 0] != before, axis=1)
@@ -224,7 +225,7 @@ def test_an_export_holds_the_few_rows_and_looks_up_alike(kind: str, tmp_path: Pa
     ids = tf.constant([[999, 8, 0, -1], [-1, -1, 500, 4]], tf.int64)
     loaded = tf.saved_model.load(str(tmp_path / "model"))
     found = loaded.signatures["serving_default"](ids=ids)["fields"]
-    np.testing.assert_allclose(found, layer(ids)[3], rtol=1e-6)
+    assert_close(found, layer(ids)[3], terms=8)
 
 
 def test_what_hashing_cannot_do_is_refused() -> None:

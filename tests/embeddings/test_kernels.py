@@ -16,10 +16,13 @@ from lfm4ads_tf.embeddings.rules.rule import RowRule
 from lfm4ads_tf.embeddings.rules.sgd import Sgd
 from lfm4ads_tf.kernels.library import library, stock_ops
 
-pytestmark = pytest.mark.skipif(
-    library() is None,
-    reason="the kernels are not built (python -m lfm4ads_tf.kernels.build) or switched off",
-)
+pytestmark = [
+    pytest.mark.processor,
+    pytest.mark.skipif(
+        library() is None,
+        reason="the kernels are not built (python -m lfm4ads_tf.kernels.build) or switched off",
+    ),
+]
 
 RATE = 0.1
 # Relative spacing of the numbers of a storage.

@@ -12,6 +12,9 @@ from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.rules.adagrad import Adagrad
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 SETS, DIM = 2, 3
 
@@ -86,7 +89,7 @@ def test_adagrad_equals_numpy(
         np.testing.assert_array_equal(after[still], before[still])
         assert np.all(np.any(after != before, axis=-1) == used[..., 0])
         untouched[rows] = False
-    np.testing.assert_allclose(after, weights, rtol=1e-5, atol=1e-6)
+    assert_close(after, weights, terms=48)
     slot = whole(layer, optimizer.slot(layer, str(DIM), "accumulator"))
     np.testing.assert_allclose(slot, sums.reshape(len(sums), -1), rtol=1e-5)
     assert untouched.sum() >= 24
@@ -126,7 +129,7 @@ def test_adam_and_adamw_equal_numpy(weight_decay: float, clip_norm: float | None
             size = rate * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
             start[k] = start[k] - size * first[k] / (np.sqrt(second[k]) + 1e-8)
     for k, value in start.items():
-        np.testing.assert_allclose(variables[k], value, rtol=1e-5, atol=1e-6)
+        assert_close(variables[k], value, terms=48)
 
 
 def test_the_clipped_norm_spans_tables_and_dense_variables() -> None:

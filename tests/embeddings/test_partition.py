@@ -17,6 +17,7 @@ from lfm4ads_tf.embeddings.partition import (
     shard_bounds,
 )
 from lfm4ads_tf.errors import UserError
+from tests.rounding import assert_close
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +93,7 @@ def test_lookup_and_its_gradient_per_shard(rows: int, shards: int, data) -> None
     expected = np.zeros_like(table)
     np.add.at(expected, picked, 2 * table[picked])
     found = np.concatenate([tf.convert_to_tensor(g).numpy() for g in gradients])
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert_close(found, expected, terms=24)
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,6 +27,7 @@ from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, Table
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.strict import parse
+from tests.rounding import assert_close
 
 TINY = float(np.finfo(np.float32).tiny)  # TensorFlow computes with zeros below it
 
@@ -173,6 +174,7 @@ def ragged(rows: list[list[int]]) -> tf.RaggedTensor:
 def test_the_layer_equals_numpy(sets: int) -> None:
     layer = made(TABLES, sets=sets)
     pool = {"sum": np.sum, "mean": np.mean, "max": np.max}
+    largest = max(np.abs(layer.read_table(table.name)).max() for table in TABLES)
 
     @settings(max_examples=15, deadline=None)
     @given(batch=batches())
@@ -194,15 +196,14 @@ def test_the_layer_equals_numpy(sets: int) -> None:
                             if kept
                             else np.zeros((sets, dim))
                         )
-                    np.testing.assert_allclose(
-                        found[dim][b, place], expected, rtol=1e-5, atol=1e-6, err_msg=name
-                    )
+                    size = 4 * largest  # of at most four vectors
+                    assert_close(found[dim][b, place], expected, terms=8, magnitude=size, what=name)
         values, mask = layer.sequence("seen", ragged(bags["seen"]), 3)
         for b, row in enumerate(bags["seen"]):
             last = [embedding(layer, "item", i) for i in row[-3:]]
             assert mask[b].numpy().tolist() == [k < len(last) for k in range(3)]
             wanted = np.array([*last, *[np.zeros((sets, 4))] * (3 - len(last))])
-            np.testing.assert_allclose(values[b], wanted, rtol=1e-6, atol=1e-7)
+            assert_close(values[b], wanted, terms=8, magnitude=largest)
 
     check()
 

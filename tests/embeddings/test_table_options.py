@@ -19,6 +19,7 @@ from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, Table
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.library import stock_ops
+from tests.rounding import assert_close
 
 all_shards = pytest.mark.parametrize("shards", [1, 3])
 storages = pytest.mark.parametrize("storage", ["float32", "bfloat16", "float16"])
@@ -187,7 +188,7 @@ def test_a_group_scales_the_learning_rate(shards: int, options: dict[str, float]
     assert np.abs(plain["item"]).max() > 0.1
     for factor in (1.0, 0.25, 0.0):
         np.testing.assert_array_equal(steps[factor]["user"], plain["user"])
-        np.testing.assert_allclose(steps[factor]["item"], factor * plain["item"], atol=1e-6)
+        assert_close(steps[factor]["item"], factor * plain["item"], terms=16)
     assert not steps[0.0]["item"].any()
 
 
@@ -237,7 +238,7 @@ def test_maxima_equal_numpy(shards: int, sets: int) -> None:
                 np.testing.assert_array_equal(found[row, column], expected)
             np.testing.assert_array_equal(found[row, 1], user[[0, 3, -1][row]])
             total = sum((item[i] for i in a[row] if i >= 0), zeros)
-            np.testing.assert_allclose(found[row, 2], total, atol=1e-6)
+            assert_close(found[row, 2], total, terms=4, magnitude=4 * np.abs(item).max())
 
     check()
 
@@ -299,7 +300,7 @@ def test_sequences_equal_numpy(shards: int, hashing: Hashing | None) -> None:
             expected = np.zeros((length, 2, 4), np.float32)
             for k, i in enumerate(last):
                 expected[k] = by_id[i]
-            np.testing.assert_allclose(values[b], expected, rtol=1e-6, atol=1e-7)
+            assert_close(values[b], expected, terms=2, magnitude=2 * np.abs(by_id).max())
 
     check()
 
@@ -336,13 +337,11 @@ def test_several_tables_per_width_train_as_one(
     assert several.fields(4) == one.fields(4) and several.dims == (4,)
     for name in ("user", "item", "tag"):
         np.testing.assert_array_equal(several.read_table(name), one.read_table(name))
-    np.testing.assert_allclose(several(*example())[4], one(*example())[4], rtol=1e-6, atol=1e-7)
+    assert_close(several(*example())[4], one(*example())[4], terms=16)
     train(one, **options)
     train(several, **options)
     for name in ("user", "item", "tag"):
-        np.testing.assert_allclose(
-            several.read_table(name), one.read_table(name), rtol=2e-5, atol=2e-5
-        )
+        assert_close(several.read_table(name), one.read_table(name), terms=16)
     again = ShardedEmbedding.from_manifest(several.manifest())
     assert again.physical == several.physical and again.tables_per_width == per_width
 
@@ -367,7 +366,7 @@ def test_treatments_live_side_by_side_and_merge_into_one(shards: int) -> None:
     merged = ShardedEmbedding(plain, FEATURES, sets=2, seed=9)
     assert merged.physical == ("4",)
     assert transplant(layer, merged) == ("user", "item", "tag")
-    np.testing.assert_allclose(merged(*example())[4], expected, rtol=1e-6, atol=1e-7)
+    assert_close(merged(*example())[4], expected, terms=16)
 
 
 @pytest.mark.parametrize(

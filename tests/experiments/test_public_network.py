@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from lfm4ads_tf.experiments.public_network import PublicNetwork
 from lfm4ads_tf.experiments.public_retriever import PublicRetriever
+from tests.rounding import assert_close
 
 SIZES, USER_FIELDS, TABS, USERS = (5, 3, 4, 2), 2, 3, 6
 ROWS = 12
@@ -57,9 +58,9 @@ def test_network_equals_numpy(adapter: str) -> None:
     every = affine(np.maximum(activations[-1], 0), model.output_layer)
     expected = every[np.arange(ROWS), given["tab"].numpy()]
     for training in (False, True):
-        np.testing.assert_allclose(model(given, training=training), expected, atol=1e-4)
+        assert_close(model(given, training=training), expected, terms=300)
     for found, wanted in zip(model.represent(given), activations, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+        assert_close(found, wanted, terms=300)
 
 
 def test_initial_values_have_the_layers_bounds() -> None:
@@ -87,7 +88,7 @@ def test_retriever_equals_numpy() -> None:
     user = rows[:, :USER_FIELDS].reshape(ROWS, -1)  # (B, 20)
     items = rows[:, USER_FIELDS:].reshape(ROWS, -1)  # (B, 20)
     expected = (affine(user, own.projection) * items).sum(axis=1)
-    np.testing.assert_allclose(own(given), expected, rtol=1e-4, atol=1e-4)
+    assert_close(own(given), expected, terms=300)
     assert len(own.trainable_variables) == 3
 
     known = np.random.default_rng(1).normal(size=(USERS, 7)).astype(np.float32)
@@ -95,5 +96,5 @@ def test_retriever_equals_numpy() -> None:
         SIZES, USER_FIELDS, items=own.table.numpy(), representations=known, seed=1
     )
     expected = (affine(known[given["user"].numpy()], model.projection) * items).sum(axis=1)
-    np.testing.assert_allclose(model(given), expected, rtol=1e-4, atol=1e-4)
+    assert_close(model(given), expected, terms=300)
     assert [v.shape.as_list() for v in model.trainable_variables] == [[7, 20], [20]]

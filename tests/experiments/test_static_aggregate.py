@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm4ads_tf.experiments.static_aggregate import StaticAggregate, later_events
+from tests.rounding import assert_close
 
 
 def by_loop(user: np.ndarray, activations: np.ndarray, users: int) -> np.ndarray:
@@ -25,7 +26,7 @@ def test_equals_the_loop_in_any_batches(user: list[int], batch: int) -> None:
     for start in range(0, len(user), batch):
         aggregate.add(start, activations[start : start + batch])
     found = aggregate.read()
-    np.testing.assert_allclose(found, by_loop(users, activations, 6), atol=2e-5)
+    assert_close(found, by_loop(users, activations, 6), terms=24)
     assert not found[5].any(), "a user without events"
 
 

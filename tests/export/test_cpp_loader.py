@@ -16,6 +16,8 @@ from export.cpp_loader import build_loader, run_cpp
 from export.verify_child import read_golden
 from lfm4ads_tf.errors import ExportRefused, UserError
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.fixture(scope="session")
 def compiled() -> Path:

@@ -29,6 +29,8 @@ from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
 from lfm4ads_tf.transfer.token import TokenAdapter
 
+pytestmark = pytest.mark.processor
+
 KINDS = ("foundation", "ranker_tab 1")
 TASKS = ["click", "like"]
 
@@ -338,7 +340,7 @@ def test_two_keys_of_one_fingerprint_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_ranker_with_lookups_scores_as_one_that_is_sent_the_vectors(
-    world: Any, models: Any, tmp_path: Path, unproven: None
+    world: Any, models: Any, exports: Path, tmp_path: Path, unproven: None
 ) -> None:
     """Both by the scores of one snapshot; users that are not in it are cold."""
     keys = pa.array([f"ü{k}" for k in range(0, 30, 2)])  # every second user is cold
@@ -359,9 +361,8 @@ def test_a_ranker_with_lookups_scores_as_one_that_is_sent_the_vectors(
     assert 0 < sum(user in position for user in users) < len(users)
     lookups = {name: RepresentationLookup(name, keys, values) for name, values in vectors.items()}
     kind, model = KINDS[1], models[KINDS[1]]
-    folders = {}
-    for how, options in (("request", {}), ("lookup", {"lookups": lookups})):
-        folders[how] = world.export(kind, model, tmp_path / how, representations=stored, **options)
+    own = world.export(kind, model, tmp_path, representations=stored, lookups=lookups)
+    folders = {"request": exports / kind / "1", "lookup": own}
     loaded = {how: tf.saved_model.load(str(folder)) for how, folder in folders.items()}
     inputs = {how: set(m.signatures["predict"].structured_input_signature[1])
               for how, m in loaded.items()}  # fmt: skip

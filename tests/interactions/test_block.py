@@ -10,6 +10,9 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock, layer_names
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.strict import parse
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 FM, CROSS, DNN = (
     {"type": "fm", "dim": 4},
@@ -102,8 +105,8 @@ def test_stacked_each_layer_reads_what_the_one_before_left() -> None:
     }
     assert list(found) == list(expected) == block.layer_names
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
-    np.testing.assert_allclose(output, relu(hidden[-1]), atol=1e-4)
+        assert_close(found[name], value, terms=48, what=name)
+    assert_close(output, relu(hidden[-1]), terms=48)
 
 
 def test_parallel_layers_read_the_towers_and_lie_side_by_side() -> None:
@@ -115,10 +118,10 @@ def test_parallel_layers_read_the_towers_and_lie_side_by_side() -> None:
     z = oracle.fm(np.asarray(given.fields[0]))
     crossed = oracle.cross(towers)
     hidden = oracle.dnn(np.concatenate([towers, z], axis=1))
-    np.testing.assert_allclose(found["cross_2"], crossed[1], atol=1e-4)
-    np.testing.assert_allclose(found["dnn_2"], hidden[1], atol=1e-4)
+    assert_close(found["cross_2"], crossed[1], terms=48)
+    assert_close(found["dnn_2"], hidden[1], terms=48)
     expected = np.concatenate([z, crossed[1], relu(hidden[1])], axis=1)
-    np.testing.assert_allclose(output, expected, atol=1e-4)
+    assert_close(output, expected, terms=48)
     assert list(found) == block.layer_names
 
 
@@ -138,7 +141,7 @@ def test_gate_scales_the_own_part_and_extra_joins_behind_it() -> None:
     found, _ = run(InteractionBlock(config([CROSS]), name="block"), both)
     own = np.concatenate([given.user, given.item, given.context], axis=1)
     expected = np.concatenate([own * 0.5, np.ones((8, 3)), np.full((8, 3), 2.0)], axis=1)
-    np.testing.assert_allclose(found["towers"], expected, atol=1e-6)
+    assert_close(found["towers"], expected, terms=1)
 
 
 def test_without_context() -> None:

@@ -5,6 +5,9 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.interactions.cross import Cross
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 D = 6
 
@@ -26,7 +29,11 @@ def test_equals_the_formula(rank: int | None) -> None:
     weights = {v.name.split(":")[0].split("cross_1/")[-1]: v.numpy() for v in layer.weights}
     product = x if rank is None else x @ weights["down/kernel"]
     expected = x0 * (product @ weights["kernel/kernel"] + weights["kernel/bias"]) + x
-    np.testing.assert_allclose(layer((tf.constant(x0), tf.constant(x))), expected, atol=1e-5)
+    sizes = {name: np.abs(value) for name, value in weights.items()}
+    product = np.abs(x) if rank is None else np.abs(x) @ sizes["down/kernel"]
+    size = np.abs(x0) * (product @ sizes["kernel/kernel"] + sizes["kernel/bias"]) + np.abs(x)
+    found = layer((tf.constant(x0), tf.constant(x)))
+    assert_close(found, expected, terms=2 * D + 4, magnitude=size)
 
 
 @pytest.mark.parametrize(("rank", "count"), [(None, D * D + D), (2, 2 * D * 2 + D)])

@@ -5,6 +5,9 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.interactions.dnn import DNN
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 
 @pytest.mark.parametrize("activate_input", [False, True])
@@ -21,10 +24,12 @@ def test_pre_activations_equal_the_formula(activate_input: bool) -> None:
     for k, found in enumerate(hidden):
         kernel, bias = (v.numpy() for v in layer.trainable_variables[2 * k : 2 * k + 2])
         expected = value @ kernel + bias
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert_close(
+            found, expected, terms=8, magnitude=np.abs(value) @ np.abs(kernel) + np.abs(bias)
+        )
         assert (found.numpy() < 0).any()  # not yet rectified
         value = np.maximum(expected, 0)
-    np.testing.assert_allclose(output, value, atol=1e-4)
+    assert_close(output, value, terms=20)
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -9,6 +9,9 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.interactions.experts import ExpertMixture
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 B, D, E, T = 7, 6, 3, 2
 
@@ -62,8 +65,8 @@ def test_mixture_is_the_loop_over_experts_and_tasks(units: list[int]) -> None:
                 expected[b, t] += weights[e] * outputs[e][b]
     found = layer(tf.constant(x))
     assert found.shape == (B, T, units[-1])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(layer.outputs_and_gates(x)[0], np.stack(outputs, axis=1), atol=1e-5)
+    assert_close(found, expected, terms=24)
+    assert_close(layer.outputs_and_gates(x)[0], np.stack(outputs, axis=1), terms=24)
 
 
 def test_gates_are_distributions_over_the_experts() -> None:
@@ -94,28 +97,28 @@ def test_gradients_are_those_of_the_unfused_loop() -> None:
         ]
         reference = tf.reduce_sum(tf.stack(mixed, axis=1) * target)
         fused = tf.reduce_sum(layer(x) * target)
-    np.testing.assert_allclose(fused, reference, rtol=1e-5)
-    np.testing.assert_allclose(tape.gradient(fused, x), tape.gradient(reference, x), atol=1e-4)
+    assert_close(fused, reference, terms=24)
+    assert_close(tape.gradient(fused, x), tape.gradient(reference, x), terms=24)
     first = [tape.gradient(reference, e[0][0]) for e in experts]
     by_gate = [tape.gradient(reference, g) for g in gates]
-    np.testing.assert_allclose(
-        tape.gradient(fused, layer.kernel), tf.concat([*first, *by_gate], axis=-1), atol=1e-4
+    assert_close(
+        tape.gradient(fused, layer.kernel), tf.concat([*first, *by_gate], axis=-1), terms=24
     )
-    np.testing.assert_allclose(
+    assert_close(
         tape.gradient(fused, layer.bias),
         tf.concat([tape.gradient(reference, e[0][1]) for e in experts], axis=0),
-        atol=1e-4,
+        terms=24,
     )
     kernel, bias = layer.deeper[0]
-    np.testing.assert_allclose(
+    assert_close(
         tape.gradient(fused, kernel),
         tf.stack([tape.gradient(reference, e[1][0]) for e in experts]),
-        atol=1e-4,
+        terms=24,
     )
-    np.testing.assert_allclose(
+    assert_close(
         tape.gradient(fused, bias)[:, 0],
         tf.stack([tape.gradient(reference, e[1][1]) for e in experts]),
-        atol=1e-4,
+        terms=24,
     )
 
 
@@ -125,7 +128,7 @@ def test_one_expert_is_a_plain_mlp() -> None:
     plain.build((None, D))
     (expert,), _ = unfused(layer)
     plain.set_weights([w for pair in expert for w in pair])
-    np.testing.assert_allclose(layer(tf.constant(x))[:, 0], plain(x), atol=1e-6)
+    assert_close(layer(tf.constant(x))[:, 0], plain(x), terms=24)
 
 
 def test_initial_weights_belong_to_seed_name_and_expert() -> None:

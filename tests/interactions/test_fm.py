@@ -7,6 +7,9 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.interactions.fm import FM
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 
 def pair_sum(vectors: np.ndarray) -> np.ndarray:
@@ -18,7 +21,7 @@ def pair_sum(vectors: np.ndarray) -> np.ndarray:
 def test_one_width_is_the_sum_over_all_pairs() -> None:
     fields = np.random.default_rng(0).normal(size=(5, 6, 4)).astype(np.float32)
     layer = FM(4)
-    np.testing.assert_allclose(layer([tf.constant(fields)]), pair_sum(fields), atol=1e-5)
+    assert_close(layer([tf.constant(fields)]), pair_sum(fields), terms=24)
     assert layer.trainable_variables == []
 
 
@@ -30,11 +33,13 @@ def test_other_widths_are_projected_first() -> None:
     kernels = {v.shape[0]: v.numpy() for v in layer.trainable_variables}
     assert sorted(kernels) == [2, 7]
     projected = [groups[0], groups[1] @ kernels[7], groups[2] @ kernels[2]]
-    np.testing.assert_allclose(found, pair_sum(np.concatenate(projected, axis=1)), atol=1e-5)
+    assert_close(found, pair_sum(np.concatenate(projected, axis=1)), terms=24)
 
 
 @pytest.mark.parametrize("fields", [1, 2])
 def test_few_fields(fields: int) -> None:
     values = np.random.default_rng(2).normal(size=(3, fields, 4)).astype(np.float32)
     expected = np.zeros((3, 4)) if fields == 1 else values[:, 0] * values[:, 1]
-    np.testing.assert_allclose(FM(4)([tf.constant(values)]), expected, atol=1e-6)
+    assert_close(
+        FM(4)([tf.constant(values)]), expected, terms=8, magnitude=np.square(values).sum(axis=1)
+    )

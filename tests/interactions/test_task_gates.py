@@ -11,6 +11,9 @@ from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock, layer_n
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.strict import parse
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 LAYERS = [
     {"type": "fm", "dim": 4},
@@ -52,7 +55,7 @@ def test_mixture_is_the_loop_over_tasks_and_experts(tasks: int) -> None:
     stream, outputs = drawn(5, 6), [drawn(5, 4, seed=1), drawn(5, 6, seed=2)]
     assert gates((stream, outputs)).shape == (5, tasks, 7)
     randomise(gates)
-    np.testing.assert_allclose(gates((stream, outputs)), mixture(gates, stream, outputs), atol=1e-5)
+    assert_close(gates((stream, outputs)), mixture(gates, stream, outputs), terms=32)
 
 
 def test_a_further_expert_or_task_leaves_the_others_initial_weights() -> None:
@@ -90,15 +93,13 @@ def test_a_gated_block_mixes_what_each_layer_makes_of_the_towers() -> None:
     cross_1 = next(
         v for v in block.trainable_variables if "cross_1" in v.name and "kernel:" in v.name
     )
-    np.testing.assert_allclose(
-        found["cross_1"], x * (x @ cross_1.numpy() + _bias(block)) + x, atol=1e-4
-    )
+    assert_close(found["cross_1"], x * (x @ cross_1.numpy() + _bias(block)) + x, terms=32)
     experts = [found["fm"].numpy(), found["cross_2"].numpy(), np.maximum(found["dnn_2"], 0)]
     assert block.gates is not None
     expected = mixture(block.gates, x, experts)
-    np.testing.assert_allclose(found["mix_click"], expected[:, 0], atol=1e-4)
-    np.testing.assert_allclose(found["mix_buy"], expected[:, 1], atol=1e-4)
-    np.testing.assert_allclose(output, expected.reshape(8, 6), atol=1e-4)
+    assert_close(found["mix_click"], expected[:, 0], terms=32)
+    assert_close(found["mix_buy"], expected[:, 1], terms=32)
+    assert_close(output, expected.reshape(8, 6), terms=32)
 
 
 def _bias(block: InteractionBlock) -> np.ndarray:

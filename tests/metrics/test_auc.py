@@ -12,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.metrics import auc
 
+pytestmark = pytest.mark.processor
+
 ROWS = st.integers(2, 60)
 
 

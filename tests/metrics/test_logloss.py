@@ -9,6 +9,8 @@ from sklearn.metrics import log_loss
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.metrics import logloss
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_equals_scikit_learn(dtype: type) -> None:

@@ -21,6 +21,9 @@ from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.transfer.methods import parse_method
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 MakeBatch = Callable[..., dict[str, Any]]
 MakeModel = Callable[..., FoundationModel]
@@ -102,7 +105,7 @@ def test_a_branchs_gradient_is_that_of_its_own_rows(
     two = gradients(model, with_branch(batch | {"labels": tf.constant(labels)}, branch))
     for path, gradient in one.items():
         if path.startswith(AD):
-            np.testing.assert_allclose(gradient, two[path], atol=1e-7, err_msg=path)
+            assert_close(gradient, two[path], terms=24, what=path)
     assert any(not np.allclose(g, two[p]) for p, g in one.items() if p.startswith(CONTENT))
 
 
@@ -122,10 +125,10 @@ def test_ad_logits_are_those_of_a_single_branch_model_with_the_ad_weights(
     branch = np.array([0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1])
     logits = both(with_branch(batch, branch)).numpy()
     copy(content=False)
-    np.testing.assert_allclose(logits[branch == 1], single(batch)[branch == 1], atol=1e-5)
+    assert_close(logits[branch == 1], single(batch)[branch == 1], terms=40)
     assert not np.allclose(logits[branch == 0], single(batch)[branch == 0], atol=1e-3)
     copy(content=True)
-    np.testing.assert_allclose(logits[branch == 0], single(batch)[branch == 0], atol=1e-5)
+    assert_close(logits[branch == 0], single(batch)[branch == 0], terms=40)
 
 
 @pytest.mark.parametrize("branch", [0, 1])
@@ -136,7 +139,7 @@ def test_a_batch_of_one_branch_needs_no_row_of_the_other(
     mixed = model(with_branch(batch, np.arange(12) % 2))
     alone = model(with_branch(batch, branch))
     rows = np.arange(branch, 12, 2)
-    np.testing.assert_allclose(alone.numpy()[rows], mixed.numpy()[rows], atol=1e-5)
+    assert_close(alone.numpy()[rows], mixed.numpy()[rows], terms=40)
     assert alone.shape == (12, 2)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.config import DownstreamConfig
@@ -14,6 +15,9 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.methods import parse_method
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 LAYERS = ["towers", "fm", "cross_1", "dnn_1"]
 DIMS = {"UR": 3, "IR": 2, "CR_user@cross_1": 5}
@@ -57,7 +61,7 @@ def test_gate_and_extra_reach_the_stream(
     extra = stored["UR"] @ weights[1][0] + weights[1][1]
     kernel, bias = (w.numpy() for w in model.heads.shared.weights)
     expected = np.concatenate([own, extra], axis=1) @ kernel + bias
-    np.testing.assert_allclose(model(batch), expected, atol=1e-4)
+    assert_close(model(batch), expected, terms=40)
 
 
 def test_all_methods_start_from_the_same_own_weights(
@@ -151,8 +155,8 @@ def test_tokens_are_fields_of_the_factorisation_machine(
     fields = np.concatenate([*projected, token[:, None]], axis=1)
     expected = 0.5 * (fields.sum(1) ** 2 - (fields**2).sum(1))
     activations, _ = model.activations(batch)
-    np.testing.assert_allclose(activations["fm"], expected, atol=1e-4)
-    np.testing.assert_allclose(activations["towers"][:, -4:], token, atol=1e-6)
+    assert_close(activations["fm"], expected, terms=40)
+    assert_close(activations["towers"][:, -4:], token, terms=40)
 
 
 def test_adapter_penalty_is_half_the_squared_kernels(
@@ -181,15 +185,15 @@ def test_a_field_gate_multiplies_every_field_embedding(
     model = model_of("feature/gate_fields/UR", layout, network, embeddings)
     plain = model_of("none", layout, network, embeddings)
     batch = with_representations(make_batch())
-    np.testing.assert_allclose(model(batch), plain(batch), atol=1e-6)  # it starts at 1
+    assert_close(model(batch), plain(batch), terms=40)  # it starts at 1
     randomize(model)
     gate = model.adapters[0](batch["representations"], width=model.backbone.fields_width).gate
     gated = model.backbone.towers(batch, gate=gate)
     fields = model.backbone.towers(batch).fields
     flat = np.concatenate([np.reshape(f, [12, -1]) for f in fields], axis=1)
     ours = np.concatenate([np.reshape(f, [12, -1]) for f in gated.fields], axis=1)
-    np.testing.assert_allclose(ours, flat * gate, atol=1e-6)
+    assert_close(ours, flat * gate, terms=40)
     _, stream = model.activations(batch)
     _, expected = model.backbone.interact(gated)
-    np.testing.assert_allclose(stream, expected, atol=1e-5)
+    assert_close(stream, expected, terms=40)
     assert np.abs(gated.user - model.backbone.towers(batch).user).max() > 1e-2

@@ -4,12 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 
 def test_represent_gives_towers_and_every_layer(
@@ -39,7 +43,7 @@ def test_represent_gives_towers_and_every_layer(
     )
     # The heads read the activated last layer.
     expected = model.heads(tf.nn.relu(found["dnn_1"]), batch["scenario"])
-    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    assert_close(logits, expected, terms=24)
 
 
 def test_ur_is_bit_equal_whatever_the_item_side_holds(
@@ -90,4 +94,4 @@ def test_an_unknown_scenario_reads_the_shared_head(
     randomize(model)
     batch["scenario"] = tf.fill([12], tf.constant(-1, tf.int64))
     stream = tf.nn.relu(model.represent(batch)["dnn_1"])
-    np.testing.assert_allclose(model(batch), model.heads.shared(stream), atol=1e-6)
+    assert_close(model(batch), model.heads.shared(stream), terms=24)

@@ -5,6 +5,9 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.models.heads import ScenarioTaskHeads
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 S, T, D = 3, 2, 5
 
@@ -28,7 +31,8 @@ def test_logits_of_the_rows_own_scenario(shared: bool) -> None:
         if shared:
             kernel, bias = (w.numpy() for w in heads.shared.weights)
             expected += stream[b] @ kernel + bias
-        np.testing.assert_allclose(found[b], expected, atol=1e-5)
+        size = 2 * np.abs(stream[b]).sum() * np.abs(own_kernel).max() + 2 * np.abs(own_bias).max()
+        assert_close(found[b], expected, terms=2 * D + 2, magnitude=size)
     assert (scenario == -1).any()
 
 

@@ -23,6 +23,9 @@ from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.mmoe import MMoE
 from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 SIZES = MMoEConfig(experts=3, expert_units=[8, 5], task_units=[4])
 MakeBatch = Callable[..., dict[str, Any]]
@@ -96,7 +99,7 @@ def test_logits_of_each_task_and_scenario(
             expected[b, t] = (every[b, 0] if shared else 0) + (
                 every[b, s + shared] if s >= 0 else 0
             )
-    np.testing.assert_allclose(model(batch), expected, atol=1e-5)
+    assert_close(model(batch), expected, terms=40)
 
 
 def test_scenarios_start_as_corrections_of_zero(
@@ -141,7 +144,7 @@ def test_one_task_and_one_expert_is_a_plain_mlp(
             heads.logit_bias[0, 0],
         ]
     )
-    np.testing.assert_allclose(model(batch), plain(stream), atol=1e-5)
+    assert_close(model(batch), plain(stream), terms=40)
 
 
 def test_a_tasks_loss_moves_its_own_gate_and_tower_alone(
@@ -227,10 +230,10 @@ def test_sharded_tables_merge_and_towers_cut_out_as_an_export_needs(
         batch,
     )
     assert merged is not model and merged.backbone.embeddings.shards == 1
-    np.testing.assert_allclose(merged(batch), model(batch), atol=1e-6)
+    assert_close(merged(batch), model(batch), terms=40)
     found = model.represent(batch)
-    np.testing.assert_allclose(TowerModel(model.backbone, "user")(batch), found["UR"], atol=1e-6)
-    np.testing.assert_allclose(TowerModel(model.backbone, "item")(batch), found["IR"], atol=1e-6)
+    assert_close(TowerModel(model.backbone, "user")(batch), found["UR"], terms=40)
+    assert_close(TowerModel(model.backbone, "item")(batch), found["IR"], terms=40)
 
 
 SPEC: dict[str, Any] = {

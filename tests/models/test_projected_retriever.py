@@ -13,6 +13,9 @@ from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.training.step import make_optimizer, training_step
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 COUNTS = np.array([5, 0, 1, 7, 2, 5])
 
@@ -35,10 +38,16 @@ def test_softmax_loss_of_the_projection_against_numpy(
     user, item = (v.numpy().astype(float) for v in model(batch))
     kernel, bias = (v.numpy().astype(float) for v in model.projection.weights)
     source = batch["representations"]["UR"].numpy()[:, :-1].astype(float)
-    np.testing.assert_allclose(user, source @ kernel + bias, rtol=1e-5, atol=1e-6)
+    assert_close(
+        user,
+        source @ kernel + bias,
+        terms=5,
+        magnitude=np.abs(source) @ np.abs(kernel) + np.abs(bias),
+    )
     assert np.array_equal(item, batch["representations"]["IR"].numpy()[:, :-1])
     codes, q = batch["item"].numpy(), np.maximum(COUNTS, 1) / COUNTS.sum()
     losses = []
+    sizes = np.abs(user) @ np.abs(item).T - np.log(q.min())
     for b in range(12):
         logits = [
             user[b] @ item[c] - np.log(q[codes[c]])
@@ -47,7 +56,7 @@ def test_softmax_loss_of_the_projection_against_numpy(
         ]
         own = user[b] @ item[b] - np.log(q[codes[b]])
         losses.append(np.log(np.sum(np.exp(logits))) - own)
-    assert float(model.loss(batch)) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert_close(model.loss(batch), np.mean(losses), terms=12 + 3, magnitude=sizes.max())
 
 
 @pytest.mark.parametrize("projected", [True, False])
@@ -69,7 +78,8 @@ def test_bce_loss_reads_one_task_and_skips_unknown_labels(
     p = 1 / (1 + np.exp(-(user * item).sum(axis=1)))
     y = labels[4:, 1]
     expected = -(y * np.log(p[4:]) + (1 - y) * np.log(1 - p[4:])).sum() / 12
-    assert float(model.loss(batch)) == pytest.approx(expected, rel=1e-5)
+    largest = (np.abs(user) * np.abs(item)).sum(axis=1).max() + np.log(2)
+    assert_close(model.loss(batch), expected, terms=12 + 3, magnitude=largest)
 
 
 def test_only_w_and_b_are_trained(make_batch: Callable[..., dict[str, Any]]) -> None:

@@ -11,6 +11,9 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.two_towers import TwoTowers
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 
 def embedded(
@@ -58,7 +61,7 @@ def test_without_units_a_representation_is_the_sides_inputs(
     found = model.towers(batch)
     for owner, value in (("user", found.user), ("item", found.item), ("context", found.context)):
         expected = parts_of(model, layout, batch, owner)
-        np.testing.assert_allclose(value, expected, atol=1e-5, err_msg=owner)
+        assert_close(value, expected, terms=8, what=owner)
     assert [f.shape[1:].as_list() for f in found.fields] == [[4, 4], [2, 3], [1, 2]]
 
 
@@ -82,7 +85,7 @@ def test_towers_are_dense_layers_over_their_side(
             kernel, bias = (w.numpy() for w in layer.weights)
             x = x @ kernel + bias
             x = np.maximum(x, 0) if k + 1 < len(tower.layers) else x  # the last is linear
-        np.testing.assert_allclose(value, x, atol=1e-4)
+        assert_close(value, x, terms=24)
         assert (value.numpy() < 0).any()
 
 

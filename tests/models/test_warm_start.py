@@ -19,6 +19,9 @@ from lfm4ads_tf.models.isomorphic import IsomorphicModule
 from lfm4ads_tf.models.warm_start import start_module, warm_start
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.methods import parse_method
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 LAYERS = ["towers", "fm", "cross_1", "cross_2", "dnn_1", "dnn_2"]
 STACK = [
@@ -82,7 +85,7 @@ def test_output_starts_at_the_upstreams_logits(
     warm_start(upstream, model, "output", {SCENARIO: 1.0})
     expected = upstream(batch).numpy()
     assert np.abs(before - expected).max() > 0.1
-    np.testing.assert_allclose(tf.sigmoid(model(batch)), tf.sigmoid(expected), atol=1e-6)
+    assert_close(tf.sigmoid(model(batch)), tf.sigmoid(expected), terms=64)
 
 
 @pytest.mark.parametrize("level", ["towers", "fm", "cross_1", "cross_2", "dnn_1", "dnn_2"])
@@ -144,7 +147,7 @@ def test_omitted_features_count_as_zero_inputs(
     kernel, bias = cross.dense.kernel.numpy(), cross.dense.bias.numpy()
     crossed = origin * (origin @ kernel + bias) + origin
     expected = upstream.heads(tf.constant(crossed, tf.float32), batch["scenario"])
-    np.testing.assert_allclose(model(batch), expected, atol=1e-4)
+    assert_close(model(batch), expected, terms=64)
 
 
 def test_a_segment_starts_from_the_mixture_of_its_scenarios(
@@ -159,7 +162,7 @@ def test_a_segment_starts_from_the_mixture_of_its_scenarios(
     logits = {
         s: upstream({**batch, "scenario": tf.fill([12], tf.constant(s, tf.int64))}) for s in (0, 2)
     }
-    np.testing.assert_allclose(model(batch), 0.25 * logits[0] + 0.75 * logits[2], atol=1e-4)
+    assert_close(model(batch), 0.25 * logits[0] + 0.75 * logits[2], terms=64)
 
 
 def test_frozen_layers_leave_training_and_rates_name_the_copied_ones(
@@ -207,9 +210,9 @@ def test_the_module_computes_the_upstreams_activations_from_stored_ur_and_ir(
     start_module(upstream, module, {SCENARIO: 1.0})
     ours, _ = module.activations(batch)
     for name, value in ours.items():
-        np.testing.assert_allclose(value, theirs[name], atol=1e-4, rtol=1e-4, err_msg=name)
+        assert_close(value, theirs[name], terms=64, what=name)
     joined, logits = module(batch)
-    np.testing.assert_allclose(tf.sigmoid(logits), tf.sigmoid(upstream(batch)), atol=1e-5)
+    assert_close(tf.sigmoid(logits), tf.sigmoid(upstream(batch)), terms=64)
     np.testing.assert_array_equal(joined[:, -2:], np.ones((12, 2)))
 
 
@@ -234,7 +237,7 @@ def test_what_the_module_joins(
     cross = activations["dnn_1"].numpy()
     kernel, bias = (w.numpy() for w in module.gate.weights)
     gate = 1 / (1 + np.exp(-(np.c_[cross, present] @ kernel + bias)))
-    np.testing.assert_allclose(joined, np.c_[cross * gate, present], atol=1e-4)
+    assert_close(joined, np.c_[cross * gate, present], terms=64)
     assert logits is None
     towers = activations["towers"].numpy()
     assert not towers[6:, :4].any() and not towers[:6, 4:7].any()
@@ -255,4 +258,4 @@ def test_context_that_the_downstream_omits_is_zero_in_the_module(
         module(batch)
         start_module(upstream, module, {SCENARIO: 1.0})
         expected = np.where([n in omitted for n, _ in labels], 0.0, theirs["towers"])
-        np.testing.assert_allclose(module.activations(batch)[0]["towers"], expected, atol=1e-6)
+        assert_close(module.activations(batch)[0]["towers"], expected, terms=64)

@@ -27,6 +27,7 @@ from lfm4ads_tf.pipeline.retrieval_model import (
 )
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
+from tests.rounding import assert_close
 
 pytestmark = pytest.mark.slow
 SPEC = Path(__file__).resolve().parents[2] / "feature_specs" / "synthetic.yaml"
@@ -121,15 +122,13 @@ def test_ir_is_the_stored_one_and_cold_items_get_the_item_tower(
         else:
             cold += 1
             batch = next(iter(batches(run.cache, np.array([row]), 1)))
-            np.testing.assert_allclose(
-                found, upstream.represent(batch)["IR"][0], rtol=1e-5, atol=1e-6
-            )
+            assert_close(found, upstream.represent(batch)["IR"][0], terms=24)
     assert 0 < cold < len(items)
     kernel, bias = (v.numpy() for v in part.model.projection.weights)
     rows = run.cache.rows_of("test")[:20]
     assert part.representations is not None
     source = part.representations(rows)["UR"][:, :-1]
-    np.testing.assert_allclose(part.users(rows), source @ kernel + bias, rtol=1e-4, atol=1e-5)
+    assert_close(part.users(rows), source @ kernel + bias, terms=24)
 
 
 def test_training_rows_have_an_ir_of_an_earlier_period(run: Run) -> None:

@@ -29,6 +29,9 @@ from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import chain
 from lfm4ads_tf.training.trainer import Trainer
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 FEATURES = ["user_id", "segment", "user_click", "clicked", "item_id", "brand", "tab"]
 UPSTREAM = {
@@ -120,10 +123,14 @@ def parts(store: RepresentationStore) -> dict[tuple[str, str, int], dict[str, np
     return out
 
 
+def represented(model: FoundationModel, batch: Any) -> dict[str, tf.Tensor]:
+    """With the model as an argument, so that one trace serves all calls."""
+    return model.represent(batch)
+
+
 def activations(made: Chain, rows: np.ndarray) -> dict[str, np.ndarray]:
-    found = list(
-        apply(made.model.represent, batches(made.world.cache, rows, 1000, refresh="daily"))
-    )
+    data = batches(made.world.cache, rows, 1000, refresh="daily")
+    found = list(apply(represented, data, made.model))
     return {n: v.numpy() for n, v in found[0].items()}
 
 
@@ -132,9 +139,8 @@ def ahead(made: Chain, side: str, period: int, state: str) -> dict[str, np.ndarr
     cache = made.world.cache
     places = cache.ahead(period, daily=state == "daily")
     data = batches(cache, places, 1000, ahead=True)
-    out = np.concatenate(
-        [v["UR" if side == "user" else "IR"].numpy() for v in apply(made.model.represent, data)]
-    )
+    tower = "UR" if side == "user" else "IR"
+    out = np.concatenate([v[tower].numpy() for v in apply(represented, data, made.model)])
     codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
     raw = cache.keys(side).to_pylist()
     return {raw[code]: out[k] for k, code in enumerate(codes)}  # the last row of a key stays
@@ -142,6 +148,10 @@ def ahead(made: Chain, side: str, period: int, state: str) -> dict[str, np.ndarr
 
 def test_after_training_every_key_has_its_vector_by_the_final_weights(made: Chain) -> None:
     cache, stored = made.world.cache, parts(made.store)
+    sizes = {
+        tower: largest_of(*(v for k, v in stored.items() if k[0] == tower))
+        for tower in ("UR", "IR")
+    }
     end = int(cache.period[cache.train_rows].max()) + 1
     made.load(None)
     trained = np.isin(cache.split, (TRAIN, AUXILIARY))
@@ -151,7 +161,7 @@ def test_after_training_every_key_has_its_vector_by_the_final_weights(made: Chai
         found = stored[tower, "train", end] | stored.get((tower, "refresh", end), {})
         assert found.keys() == {raw[c] for c in codes[trained]}
         for key, vector in ahead(made, side, end, "train").items():
-            np.testing.assert_allclose(found[key], vector, atol=1e-6)
+            assert_close(found[key], vector, terms=24, magnitude=sizes[tower])
         keys, vectors = made.store.frozen(tower)
         assert found.keys() == set(keys.to_pylist())
         for key, vector in zip(keys.to_pylist(), vectors, strict=True):
@@ -167,6 +177,10 @@ def same_ids(made: Chain, first: int, second: int) -> bool:
 
 def test_stored_values_are_the_definition(made: Chain) -> None:
     cache, stored = made.world.cache, parts(made.store)
+    sizes = {
+        tower: largest_of(*(v for k, v in stored.items() if k[0] == tower))
+        for tower in ("UR", "IR")
+    }
     layers = ["towers", "cross_1", "dnn_1"]
     names = ["UR", "IR", *[f"CR_{s}@{n}" for s in ("user", "item") for n in layers]]
     assert sorted(made.store.dims) == sorted(names)
@@ -191,12 +205,12 @@ def test_stored_values_are_the_definition(made: Chain) -> None:
             assert found.keys() == last.keys()
             for key, vector in ahead(made, side, period + 1, state).items():
                 if key in last:
-                    np.testing.assert_allclose(found[key], vector, atol=1e-6)
+                    assert_close(found[key], vector, terms=24, magnitude=sizes[tower])
             for k, r in enumerate(following):
                 key = keys[side][codes[side][r]]
                 # An id is admitted with a later event: the earlier one still has another.
                 if live is not None and key in found and same_ids(made, r, rows[last[key]]):
-                    np.testing.assert_allclose(found[key], live[tower][k], atol=1e-6)
+                    assert_close(found[key], live[tower][k], terms=24, magnitude=sizes[tower])
                     compared += 1
             for layer in layers:
                 for k, r in enumerate(rows):
@@ -211,7 +225,10 @@ def test_stored_values_are_the_definition(made: Chain) -> None:
                     mean = np.sum([f * v for f, (_, v) in zip(fade, past, strict=True)], axis=0)
                     mean /= np.sum(fade)
                     normed = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
-                    np.testing.assert_allclose(found[key], normed, atol=2e-4)
+                    spread = np.sqrt(mean.var() + 1e-6)
+                    assert_close(
+                        found[key], normed, terms=ROUNDINGS, magnitude=largest(past) / spread
+                    )
         seen |= {(n, state, period + 1) for n in names}
     assert seen == set(stored)
     assert compared
@@ -263,7 +280,7 @@ def test_one_snapshot_uses_the_final_weights(made: Chain) -> None:
     stored = parts(single.store)["UR", "train", 1]
     expected = ahead(made, "user", 1, "train")
     for key in stored:
-        np.testing.assert_allclose(stored[key], expected[key], atol=1e-6)
+        assert_close(stored[key], expected[key], terms=24, magnitude=largest_of(stored))
     assert not np.allclose(stored[key], parts(made.store)["UR", "train", 1][key])
 
 
@@ -310,8 +327,8 @@ def test_event_mode_is_the_state_just_before_the_row(made: Chain, by_event: Chai
                     assert not np.concatenate(mine).any()
                 else:
                     assert all(m[-1] == 1 for m in mine)
-                    for one, vector in zip(mine, before(log), strict=True):
-                        np.testing.assert_allclose(one[:-1], vector, atol=5e-4)
+                    for one, (vector, size) in zip(mine, before(log), strict=True):
+                        assert_close(one[:-1], vector, terms=ROUNDINGS, magnitude=size)
                 log.append((cache.time[r] / 3600, values["dnn_1"][k]))
     # UR and IR are functions of features, not of events: they are those of the mode `daily`.
     own = parts(store)
@@ -335,20 +352,35 @@ def test_event_mode_is_the_state_just_before_the_row(made: Chain, by_event: Chai
 VARIANTS = ("~count_decay", "~mean-raw", "~last")
 
 
-def before(log: list[tuple[float, np.ndarray]]) -> list[np.ndarray]:
-    """Time decay, count decay, mean and last of some events."""
+def largest_of(*vectors: dict[str, np.ndarray]) -> float:
+    """Of the numbers of some parts: single vectors have few, which may all be sums that cancel."""
+    return max(float(np.abs(vector).max()) for part in vectors for vector in part.values())
+
+
+ROUNDINGS = 120  # of an activation (some 40 terms) and of sums over the events of a key
+
+
+def largest(log: list[tuple[float, np.ndarray]]) -> float:
+    """Of the activations; a weighted mean's terms add up to no more."""
+    return max(float(np.abs(v).max()) for _, v in log)
+
+
+def before(log: list[tuple[float, np.ndarray]]) -> list[tuple[np.ndarray, float]]:
+    """Time decay, count decay, mean and last of some events, each with the size of its terms."""
     stacked = np.stack([v for _, v in log]).astype(np.float64)
     times = np.array([t for t, _ in log])
     fade = 2.0 ** (-(times[-1] - times) / HALF_LIFE)
     counted = 0.99 ** np.arange(len(log))[::-1]
 
-    def normed(v: np.ndarray) -> np.ndarray:
-        return (v - v.mean()) / np.sqrt(v.var() + 1e-6)
+    def normed(v: np.ndarray, weight: float = 1.0) -> tuple[np.ndarray, float]:
+        """Layer normalisation divides differences to the mean, and their roundings too."""
+        spread = np.sqrt(v.var() + 1e-6)
+        return (v - v.mean()) / spread, weight * largest(log) / spread
 
     return [
         normed(fade @ stacked / fade.sum()),
-        normed(counted @ stacked),
-        stacked.mean(axis=0),
+        normed(counted @ stacked, counted.sum()),
+        (stacked.mean(axis=0), largest(log)),
         normed(stacked[-1]),
     ]
 

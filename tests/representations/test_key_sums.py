@@ -8,6 +8,9 @@ import pytest
 from lfm4ads_tf.representations import key_sums
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups, by_key
 from lfm4ads_tf.representations.key_sums import KeySums
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -22,13 +25,14 @@ def test_sums_are_those_of_a_loop(
     weight = rng.random(60) * rng.integers(0, 2, 60)
     values = rng.normal(size=(60, 7)).astype(np.float32)
     table = rng.normal(size=(30, 7)).astype(np.float32)
-    expected = table.astype(np.float64)
+    expected, sizes = table.astype(np.float64), np.abs(table).astype(np.float64)
     for k, w, v in zip(key, weight, values, strict=True):
         expected[k] += w * v
+        sizes[k] += w * np.abs(v)
     values[weight == 0] = np.nan  # they are not read
     sums = KeySums(key, weight)
     sums.add_to(table, values)
-    np.testing.assert_allclose(table, expected, atol=1e-5)
+    assert_close(table, expected, terms=60, magnitude=sizes)
     assert sums.keys.tolist() == np.unique(key[weight != 0]).tolist()
 
 

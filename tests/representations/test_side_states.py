@@ -16,6 +16,9 @@ from lfm4ads_tf.representations.aggregations.mean import Mean
 from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.side_states import Events, SideStates
+from tests.rounding import assert_close
+
+pytestmark = pytest.mark.processor
 
 LAYERS = ["towers", "content.fm", "ad.fm"]
 KEYS = pa.array([f"k{k}" for k in range(6)])
@@ -68,7 +71,7 @@ def test_each_branch_takes_its_own_events(cr_events: str) -> None:
             own = np.ones(COUNT, bool) if feeds else last.branch == branch
             assert codes == np.unique(last.key[own]).tolist()
             wanted = expected.read("x", np.array(codes), layer_norm=ending != "~mean-raw")
-            np.testing.assert_allclose(vectors, wanted, atol=1e-5)
+            assert_close(vectors, wanted, terms=100)
 
 
 def test_scanning_reads_the_state_before_each_event() -> None:
@@ -89,14 +92,14 @@ def test_scanning_reads_the_state_before_each_event() -> None:
         before = found(fresh, Events(np.array([key] * 2), np.zeros(2), np.array([0, 1])))
         for name, (vectors, known) in read.items():
             assert known[n]
-            np.testing.assert_allclose(vectors[n], before[name][1][0], atol=1e-5, err_msg=name)
+            assert_close(vectors[n], before[name][1][0], terms=100, what=name)
     after = found(side, events)
     both = states()
     add(both, first)
     add(both, (events, values))
     for name, (codes, vectors) in found(both, events).items():
         assert after[name][0] == codes
-        np.testing.assert_allclose(after[name][1], vectors, atol=1e-5, err_msg=name)
+        assert_close(after[name][1], vectors, terms=100, what=name)
 
 
 def test_a_row_of_a_key_without_events_sees_nothing() -> None:
@@ -126,7 +129,7 @@ def test_stored_states_continue_under_other_codes(tmp_path: Path) -> None:
     for name, (codes, vectors) in found(whole, second[0]).items():
         place = {c: k for k, c in enumerate(ours[name][0])}
         other = ours[name][1][[place[int(code[c])] for c in codes]]
-        np.testing.assert_allclose(other, vectors, atol=1e-6, err_msg=name)
+        assert_close(other, vectors, terms=100, what=name)
 
 
 def test_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 import train
+from tests.quick_proof import quick_proof
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -164,9 +165,14 @@ def shop_arguments(shop: Shop, small: list[str]) -> list[str]:
 def shop_run(
     tmp_path_factory: pytest.TempPathFactory, shop_arguments: list[str]
 ) -> tuple[Path, Outcome]:
-    """One whole run: two seeds, one scenario, two methods; tests only read it."""
+    """One whole run: two seeds, one scenario, two methods; tests only read it.
+
+    Of its exports the ranker is proven as users' exports are.
+    """
     out = tmp_path_factory.mktemp("runs") / "shop"
-    outcome = _run_cli("run", *shop_arguments, "--out", out, "--seeds", 2, "--scenarios", "home")
+    options = ["--out", out, "--seeds", 2, "--scenarios", "home"]
+    with quick_proof(but=["ranker_home"]):
+        outcome = _run_cli("run", *shop_arguments, *options)
     assert outcome.code == 0, outcome.text
     return out, outcome
 

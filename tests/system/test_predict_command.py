@@ -15,6 +15,8 @@ import pytest
 
 from lfm4ads_tf.data.cache import EncodedCache
 
+pytestmark = pytest.mark.processor
+
 
 @pytest.fixture(scope="module")
 def test_rows(shop: Any) -> pa.Table:

@@ -18,6 +18,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 
+pytestmark = pytest.mark.processor
+
 TASKS = ["click", "order"]
 
 
@@ -126,11 +128,14 @@ def _slice(cache: EncodedCache, rows: np.ndarray, name: str) -> np.ndarray:
 
 
 def _gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> float | None:
+    """From the pairs of a user's rows; scikit-learn for each user takes seconds."""
     total, weight = 0.0, 0
     for user in np.unique(users):
         mine = users == user
-        if len(np.unique(labels[mine])) == 2:
-            total += mine.sum() * roc_auc_score(labels[mine], scores[mine])
+        above, below = scores[mine & (labels == 1)], scores[mine & (labels == 0)]
+        if len(above) and len(below):
+            gaps = above[:, np.newaxis] - below
+            total += mine.sum() * ((gaps > 0) + 0.5 * (gaps == 0)).mean()
             weight += mine.sum()
     return total / weight if weight else None
 

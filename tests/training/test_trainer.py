@@ -22,6 +22,8 @@ from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
+pytestmark = pytest.mark.processor
+
 NETWORK = {
     "user_tower": [4],
     "item_tower": [4],

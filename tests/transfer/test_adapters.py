@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.transfer.adapter import Adapted, Adapter
@@ -12,6 +13,9 @@ from lfm4ads_tf.transfer.mlp import MlpAdapter
 from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
 from lfm4ads_tf.transfer.mlp_stack import MlpStack
 from lfm4ads_tf.transfer.token import TokenAdapter
+from tests.rounding import assert_close, probability_room
+
+pytestmark = pytest.mark.processor
 
 ROWS, WIDTH = 9, 7
 
@@ -43,7 +47,12 @@ def test_linear() -> None:
     assert adapted.gate is None and len(adapted.extra) == 2
     for k, value in enumerate(values.values()):
         kernel, bias = (w.numpy() for w in adapter.projections[k].weights)
-        np.testing.assert_allclose(adapted.extra[k], value @ kernel + bias, atol=1e-5)
+        assert_close(
+            adapted.extra[k],
+            value @ kernel + bias,
+            terms=6,
+            magnitude=np.abs(value) @ np.abs(kernel) + np.abs(bias),
+        )
 
 
 def test_gate() -> None:
@@ -53,7 +62,9 @@ def test_gate() -> None:
     assert adapted.extra == [] and adapted.gate.shape == (ROWS, WIDTH)
     kernel, bias = (w.numpy() for w in adapter.weights)
     joined = np.concatenate(list(values.values()), axis=1)
-    np.testing.assert_allclose(adapted.gate, 1 / (1 + np.exp(-(joined @ kernel + bias))), atol=1e-6)
+    logits = joined @ kernel + bias
+    allowed = probability_room(joined.shape[1] + 1, np.abs(joined) @ np.abs(kernel) + np.abs(bias))
+    assert np.all(np.abs(adapted.gate - 1 / (1 + np.exp(-logits))) <= allowed)
 
 
 def stack_in_numpy(stack: MlpStack, value: np.ndarray) -> np.ndarray:
@@ -73,7 +84,7 @@ def test_mlp() -> None:
     assert adapted.gate is None and len(adapted.extra) == 2 and not adapted.tokens
     for k, value in enumerate(values.values()):
         expected = stack_in_numpy(adapter.stacks[k], value)
-        np.testing.assert_allclose(adapted.extra[k], expected, atol=1e-4)
+        assert_close(adapted.extra[k], expected, terms=24)
 
 
 def test_tokens_are_fields_and_part_of_the_stream() -> None:
@@ -83,7 +94,7 @@ def test_tokens_are_fields_and_part_of_the_stream() -> None:
     assert adapted.gate is None and len(adapted.tokens) == 2
     for k, value in enumerate(values.values()):
         expected = stack_in_numpy(adapter.stacks[k], value)
-        np.testing.assert_allclose(adapted.tokens[k], expected, atol=1e-4)
+        assert_close(adapted.tokens[k], expected, terms=24)
         np.testing.assert_array_equal(adapted.extra[k], adapted.tokens[k])
 
 
@@ -97,7 +108,8 @@ def test_mlp_gate_starts_open_and_follows_its_formula() -> None:
         stack_in_numpy(stack, value)
         for stack, value in zip(adapter.stacks, values.values(), strict=True)
     )
-    np.testing.assert_allclose(gate, 2 / (1 + np.exp(-scores)), atol=1e-4)
+    allowed = 2 * probability_room(24, np.abs(scores).max())
+    assert np.all(np.abs(gate - 2 / (1 + np.exp(-scores))) <= allowed)
 
 
 def test_zero_init_gives_zeros_and_dropout_acts_in_training_alone() -> None:

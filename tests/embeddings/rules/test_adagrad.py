@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings.rules.adagrad import Adagrad
+from tests.rounding import assert_close
 
 Run = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 RATES = [0.1, 0.1, 0.05, 0.2, 0.01, 0.1]
@@ -40,7 +41,7 @@ def test_equals_numpy(
     for g, rate in zip(gradients.astype(np.float64), RATES, strict=True):
         sums = sums + (np.mean(g**2, axis=2, keepdims=True) if row_wise else g**2)
         weights = weights - rate * g / (np.sqrt(sums) + epsilon)
-    np.testing.assert_allclose(found, weights, rtol=1e-5, atol=1e-6)
+    assert_close(found, weights, terms=48)
     np.testing.assert_allclose(accumulator, sums, rtol=1e-5)
 
 
@@ -51,7 +52,7 @@ def test_equals_the_legacy_kernel(start: np.ndarray, gradients: np.ndarray, run_
     for gradient in gradients:
         optimizer.apply_gradients([(tf.constant(gradient), variable)])
     found, (accumulator,) = run_rule(Adagrad(0.3, 0.01), start, gradients, 0.1)
-    np.testing.assert_allclose(found, variable, rtol=1e-5, atol=1e-6)
+    assert_close(found, variable, terms=48)
     np.testing.assert_allclose(accumulator, optimizer.get_slot(variable, "accumulator"), rtol=1e-5)
 
 
@@ -71,7 +72,7 @@ def test_row_wise_is_element_wise_for_one_size_within_a_set(
     size = np.abs(gradients[..., :1]) * np.sign(start)  # (6, U, K, D), equal up to the sign
     one, (slot,) = run_rule(Adagrad(row_wise=False), start, size, RATES)
     other, (row_slot,) = run_rule(Adagrad(row_wise=True), start, size, RATES)
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert_close(one, other, terms=48)
     np.testing.assert_allclose(slot, np.broadcast_to(row_slot, slot.shape), rtol=1e-6)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from lfm4ads_tf.embeddings.rules.ftrl import Ftrl
+from tests.rounding import assert_close
 
 Run = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 RATES = [0.1, 0.1, 0.05, 0.2, 0.02, 0.1]
@@ -50,8 +51,8 @@ def test_equals_numpy(start: np.ndarray, gradients: np.ndarray, run_rule: Run, r
         w = np.where(np.abs(z) <= rule.l1, 0.0, (np.sign(z) * rule.l1 - z) / curvature)
     # z is a difference of terms of the size of z; where they cancel, the rounding of them stays
     np.testing.assert_allclose(accumulator, n, rtol=1e-5)
-    np.testing.assert_allclose(linear, z, rtol=1e-5, atol=1e-5 * np.abs(z).max())
-    np.testing.assert_allclose(found, w, rtol=1e-5, atol=2e-6)
+    assert_close(linear, z, terms=48)
+    assert_close(found, w, terms=48)
     np.testing.assert_array_equal(found == 0.0, w == 0.0)
 
 
@@ -74,12 +75,12 @@ def test_touched_at_every_step_it_is_dense_ftrl(
     for gradient in gradients:
         optimizer.apply_gradients([(tf.constant(gradient), variable)])
     found, (accumulator, linear) = run_rule(rule, start, gradients, 0.1)
-    np.testing.assert_allclose(found, variable, rtol=1e-5, atol=2e-6)
+    assert_close(found, variable, terms=48)
     if legacy:
         slot = optimizer.get_slot(variable, "accumulator")
         np.testing.assert_allclose(accumulator, slot, rtol=1e-5)
         slot = optimizer.get_slot(variable, "linear").numpy()
-        np.testing.assert_allclose(linear, slot, rtol=1e-5, atol=1e-5 * np.abs(slot).max())
+        assert_close(linear, slot, terms=48)
 
 
 def test_the_weight_minimises_the_regularized_sum_of_losses(run_rule: Run) -> None:
@@ -111,7 +112,7 @@ def test_a_constant_step_size_without_penalties_is_gradient_descent(
     zeros = np.zeros(gradients.shape[1:], np.float32)
     rule = Ftrl(learning_rate_power=0.0, initial=0.0)
     found, _ = run_rule(rule, zeros, gradients, 0.1)
-    np.testing.assert_allclose(found, -0.1 * gradients.sum(axis=0), rtol=1e-5, atol=1e-6)
+    assert_close(found, -0.1 * gradients.sum(axis=0), terms=48)
 
 
 def test_l1_makes_exact_zeros_and_more_of_them_when_stronger(

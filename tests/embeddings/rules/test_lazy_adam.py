@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings.rules.adam import LazyAdam
+from tests.rounding import assert_close
 
 Run = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 RATES = [0.01, 0.02, 0.01, 0.005, 0.03, 0.01]
@@ -44,8 +45,8 @@ def test_equals_numpy(
         v = b2 * v + (1 - b2) * g**2
         w = w - rate * weight_decay * w
         w = w - rate * np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(v) + epsilon)
-    np.testing.assert_allclose(found, w, rtol=1e-5, atol=1e-6 * np.abs(w).max())
-    np.testing.assert_allclose(m_found, m, rtol=1e-5, atol=1e-6 * np.abs(m).max())
+    assert_close(found, w, terms=48)
+    assert_close(m_found, m, terms=48)
     np.testing.assert_allclose(v_found, v, rtol=1e-5, atol=1e-9)
     np.testing.assert_array_equal(steps, np.full((5, 3, 1), 6.0))
 
@@ -57,7 +58,7 @@ def test_touched_at_every_step_it_is_dense_adam(
     kind = tf_keras.optimizers.legacy.Adam if legacy else tf_keras.optimizers.Adam
     expected = _dense(kind(0.01, beta_1=0.8, beta_2=0.99, epsilon=1e-5), start, gradients)
     found, _ = run_rule(LazyAdam(0.8, 0.99, 1e-5), start, gradients, 0.01)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert_close(found, expected, terms=48)
 
 
 def test_touched_at_every_step_it_is_dense_adamw(
@@ -65,7 +66,7 @@ def test_touched_at_every_step_it_is_dense_adamw(
 ) -> None:
     dense = tf_keras.optimizers.AdamW(0.1, weight_decay=0.2, beta_1=0.8, beta_2=0.99, epsilon=1e-5)
     found, _ = run_rule(LazyAdam(0.8, 0.99, 1e-5, 0.2), start, gradients, 0.1)
-    np.testing.assert_allclose(found, _dense(dense, start, gradients), rtol=1e-5, atol=1e-6)
+    assert_close(found, _dense(dense, start, gradients), terms=48)
     plain, _ = run_rule(LazyAdam(0.8, 0.99, 1e-5), start, gradients, 0.1)
     assert np.abs(found - plain).max() > 0.05
 
@@ -99,7 +100,7 @@ def test_rows_and_sets_count_their_own_touches(
     gradient = mixed(list(gradients[:4]))
     found, (_, _, steps) = rule.update(weights, slots, gradient, tf.constant(0.01))
     after = [run_rule(rule, start, gradients[: t + 1], 0.01)[0] for t in range(4)]
-    np.testing.assert_allclose(found, mixed(after), rtol=1e-5, atol=1e-6)
+    assert_close(found, mixed(after), terms=48)
     np.testing.assert_array_equal(steps[..., 0], done + 1)
 
 

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings.rules.sgd import Sgd
+from tests.rounding import assert_close
 
 Run = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 RATES = [0.1, 0.1, 0.05, 0.2, 0.02, 0.1]
@@ -29,10 +30,10 @@ def test_equals_numpy(
     for g, rate in zip(gradients.astype(np.float64), RATES, strict=True):
         m = momentum * m + g
         w = w - rate * (g + momentum * m if nesterov else m)
-    np.testing.assert_allclose(found, w, rtol=1e-5, atol=1e-6 * np.abs(w).max())
+    assert_close(found, w, terms=48)
     assert len(slots) == (1 if momentum else 0)
     for slot in slots:
-        np.testing.assert_allclose(slot, m, rtol=1e-5, atol=1e-6 * np.abs(m).max())
+        assert_close(slot, m, terms=48)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -51,7 +52,7 @@ def test_touched_at_every_step_it_is_dense(
     for gradient in gradients:
         optimizer.apply_gradients([(tf.constant(gradient), variable)])
     found, _ = run_rule(Sgd(momentum, nesterov), start, gradients, 0.1)
-    np.testing.assert_allclose(found, variable, rtol=1e-5, atol=2e-6)
+    assert_close(found, variable, terms=48)
 
 
 def test_a_first_step_of_momentum_is_plain(

@@ -1,0 +1,49 @@
+"""A cheap proof of exports, for tests of what is done with an export.
+
+The proof that users get starts a Python process, which imports TensorFlow, and a C++ loader, and
+times many calls: some four seconds of a processor for each export. Here the same checks
+(`export.verify_child.verify`) run in the tests' process, and C++ is skipped. Tests of the proof
+itself, one export of each session fixture, and the slow runs keep the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export import verify, verify_child
+from lfm4ads_tf.errors import ExportRefused
+
+
+@contextmanager
+def quick_proof(but: Collection[str] = ()) -> Iterator[None]:
+    """Exports inside the context are proven in this process.
+
+    Args:
+        but: Names of the models that are proven as users' exports are.
+    """
+    real_process, real_cpp = verify._in_clean_process, verify._in_cpp
+
+    def in_process(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
+        if folder.parent.name in but:
+            return real_process(folder, warmup)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(verify_child, "LATENCY_CALLS", 1)
+            try:
+                return verify_child.verify(folder, warmup)
+            except verify_child.Refused as refused:
+                raise ExportRefused(str(refused)) from refused
+
+    def in_cpp(folder: Path) -> dict[str, Any]:
+        if folder.parent.name in but:
+            return real_cpp(folder)
+        return {"cpp_loader": None, "cpp_loader_skipped": "a quick proof, in tests"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "_in_clean_process", in_process)
+        patch.setattr(verify, "_in_cpp", in_cpp)
+        yield

@@ -94,7 +94,12 @@ class Subject:
 
 
 def measure(
-    subject: Subject, *, rounds: int = 9, calls: int = 10, say: Callable[[str], None] = print
+    subject: Subject,
+    *,
+    rounds: int = 9,
+    calls: int = 10,
+    warmup: int = 1,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Exports a model with tables of each type, and measures the exports in turns.
 
@@ -102,6 +107,7 @@ def measure(
         subject: What is exported.
         rounds: Turns of each type that count; two more before them do not.
         calls: Requests of a turn.
+        warmup: Turns of loading before those that count.
         say: Is told what comes next.
 
     Returns:
@@ -131,7 +137,7 @@ def measure(
             found[storage] = _sizes(versions[storage])
         rows = _write_rows(folder / "rows", subject, versions["float32"])
         say("loading the exports")
-        _add_loading(found, versions, rounds)
+        _add_loading(found, versions, rounds, warmup)
         say("asking the exports")
         workers = {of: _worker("serve", versions[of], folder) for of in versions}
         try:
@@ -207,7 +213,7 @@ def _add(of: dict[str, Any], key: str, values: list[float]) -> None:
 
 
 def _add_loading(
-    found: dict[str, dict[str, Any]], versions: Mapping[str, Path], rounds: int
+    found: dict[str, dict[str, Any]], versions: Mapping[str, Path], rounds: int, warmup: int
 ) -> None:
     """Seconds of loading, each in a process of its own."""
     seconds: dict[str, list[dict[str, float]]] = {storage: [] for storage in versions}
@@ -225,10 +231,10 @@ def _add_loading(
         return seconds[storage][-1]["session_s"]
 
     turns = {storage: (lambda storage=storage: load(storage)) for storage in versions}
-    interleave(turns, rounds=rounds, warmup=1)
+    interleave(turns, rounds=rounds, warmup=warmup)
     for storage, values in seconds.items():
         for key in ("session_s", "python_s"):
-            _add(found[storage], key, [value[key] for value in values[1:]])
+            _add(found[storage], key, [value[key] for value in values[warmup:]])
 
 
 def _add_scores(

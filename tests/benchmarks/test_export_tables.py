@@ -27,7 +27,7 @@ def check_sizes(found: dict[str, Any]) -> None:
 def test_an_untrained_model_with_a_large_table(tmp_path: Path) -> None:
     subject = untrained_subject(tmp_path / "log", rows=5000, dim=8, log_rows=3000)
     with quick_proof():
-        found = measure(subject, rounds=1, calls=1)
+        found = measure(subject, rounds=1, calls=1, warmup=0)
     assert found["rows"] == 512 and "tasks" not in found["tables"]["int8"]
     assert found["widths"][0][0] > 5000
     check_sizes(found)
@@ -37,7 +37,7 @@ def test_an_untrained_model_with_a_large_table(tmp_path: Path) -> None:
 def test_a_trained_model_is_scored_on_its_test_rows(synthetic_run: Path) -> None:
     subject = trained_subject(synthetic_run)
     with quick_proof():
-        found = measure(subject, rounds=1, calls=1)
+        found = measure(subject, rounds=1, calls=1, warmup=0)
     check_sizes(found)
     assert found["rows"] == len(subject.labels) > 100  # type: ignore[arg-type]
     for storage in STORAGES:

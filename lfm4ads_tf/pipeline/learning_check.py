@@ -81,10 +81,14 @@ def warn_unlearnt(label: str, poor: Entries) -> None:
         found = [
             f"'{of['task']}' on {of['rows']} {of['split']} rows (AUC {_number(of['auc'])}, logloss "
             f"{_number(of['logloss'])}, that of the training rows' mean label "
-            f"{_number(of['logloss_constant'])})"
+            f"{_number(of['logloss_constant'])}{_ranks(of['auc'])})"
             for of in poor
         ]
         _LOG.warning("%s is no better than a constant for %s", label, "; ".join(found))
+
+
+def _ranks(auc: float | None) -> str:
+    return "" if auc is None or auc <= 0.5 else ": it ranks, but its probabilities are off"
 
 
 def _number(value: float | None) -> str:

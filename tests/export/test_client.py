@@ -34,6 +34,7 @@ from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.features.spec import parse_spec
+from tests.rounding import assert_close
 
 SPEC = parse_spec(
     {
@@ -438,7 +439,7 @@ def test_scores_over_the_wire_are_the_saved_models(
     assert set(found) == set(expected)
     for name, values in expected.items():
         assert found[name].dtype == np.float32
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-6, err_msg=name)
+        assert_close(found[name], values, terms=200, what=name)
 
 
 def test_ranking_gives_the_scores_of_single_rows(connect: Any, world: Any, vectors: Any) -> None:

@@ -15,6 +15,7 @@ from export import cpp_loader
 from export.cpp_loader import build_loader, run_cpp
 from export.verify_child import read_golden
 from lfm4ads_tf.errors import ExportRefused, UserError
+from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor
 
@@ -41,7 +42,7 @@ def test_answers_equal_those_of_python(exports: Path) -> None:
             found = answers[signature][name]
             assert found.shape == wanted.shape
             if wanted.dtype.kind == "f":
-                np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+                assert_close(found, wanted, terms=200, what=name)
             else:
                 assert np.array_equal(found.astype(wanted.dtype), wanted)
     assert answers["classify"]["classes"][3].tolist() == [b"click", b"like"]

@@ -20,6 +20,7 @@ from export.request_schema import RequestSchema
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
+from tests.rounding import assert_close
 
 KINDS = ("foundation", "ranker_tab 1", "user_tower", "item_tower")
 USER_COLUMNS = {"user_id", "income", "age", "segments", "history", "pages"}
@@ -81,7 +82,7 @@ def test_both_signatures_equal_the_keras_model(
         assert outputs.keys() == expected.keys()
         for name, values in outputs.items():
             assert values.dtype == tf.float32
-            np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-6)
+            assert_close(values, expected[name], terms=200, what=name)
             assert len(np.unique(values.numpy(), axis=0)) > rows // 2  # the rows do matter
 
 
@@ -142,7 +143,7 @@ def test_blessing_tells_what_was_proven(exports: Path) -> None:
     assert blessing["model"] == blessing["kind"] == "ranker_tab 1"
     assert blessing["tensorflow"] == tf.__version__
     assert blessing["rows_compared"] == 41 and blessing["warmup_records"] == 12
-    assert 0 <= blessing["largest_difference"] <= 1e-6
+    assert 0 <= blessing["largest_difference"] and 0 <= blessing["largest_share"] <= 1
     assert blessing["load_s"] > 0 and blessing["blessed_at"]
     inputs = blessing["signatures"]["predict"]["inputs"]
     assert inputs["CR_user_at_cross_2"] == "float32 (None, 5)"

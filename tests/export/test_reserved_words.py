@@ -27,6 +27,7 @@ from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
+from tests.rounding import assert_close
 
 TASKS = [
     "ids", "scores", "classes", "outputs", "representation", "scenario_index", "branch_index",
@@ -110,7 +111,7 @@ def test_every_signature_answers_with_its_own(exported: Exported) -> None:
             if values.dtype == object:
                 assert [t.decode() for t in values.ravel()] == list(expected.ravel())
             else:
-                np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
+                assert_close(values, expected, terms=200, what=name)
     spread = np.stack([scores[task] for task in TASKS])
     assert len(np.unique(spread[:, 0])) == len(TASKS)  # no two tasks alike
 

@@ -28,6 +28,7 @@ from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.transfer.gate import GateAdapter
 from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
 from lfm4ads_tf.transfer.token import TokenAdapter
+from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor
 
@@ -75,7 +76,7 @@ def test_every_signature_gives_what_the_keras_model_gives(
         for key, values in outputs.items():
             expected = request.expected[key]
             if values.dtype == np.float32:
-                np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
+                assert_close(values, expected, terms=200, what=key)
             elif values.dtype == object:
                 assert [t.decode() for t in values.ravel()] == list(expected.ravel())
             else:
@@ -274,12 +275,12 @@ def test_a_gate_over_user_and_item_multiplies_each_once() -> None:
     wide = {n: tf.repeat(v, 7 // v.shape[0], axis=0) for n, v in stored.items()}
     gate = GateAdapter(list(sizes), seed=3)
     expected = gate(wide, width=5).gate
-    np.testing.assert_allclose(gate(stored, width=5).gate, expected, rtol=0, atol=1e-6)
+    assert_close(gate(stored, width=5).gate, expected, terms=9)
     fields = MlpGateAdapter(list(sizes), units=[4], of_fields=True, seed=3)
     expected = fields(wide, width=5).gate
     found = fields(stored, width=5).gate
     assert found.shape == (7, 5)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert_close(found, expected, terms=13)
 
 
 def test_encode_tells_what_each_feature_becomes(world: Any, loaded: Any) -> None:

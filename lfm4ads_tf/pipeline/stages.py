@@ -12,7 +12,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from lfm4ads_tf.config import resolve
-from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
@@ -104,10 +104,11 @@ def run_stages(
         export: Exports a run; `export` is no part of this package.
 
     Raises:
-        UserError: Anything that the user can mend.
+        UserError: Anything that the user can mend; where it is about exports, the stages after
+            them have been run.
         ExportRefused: An export was refused or failed; the stages after it have been run.
     """
-    refused: ExportRefused | None = None
+    lost: ExportRefused | UserError | None = None
     run.begin()
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)
@@ -124,12 +125,12 @@ def run_stages(
         elif stage == "export":
             try:
                 export(run)
-            except ExportRefused as error:
-                refused = error
+            except (ExportRefused, UserError) as error:
+                lost = error
         elif stage == "report":
             console.print(f"report: {report(run)}")
-    if refused is not None:
-        raise refused
+    if lost is not None:
+        raise lost
 
 
 def _split(text: str) -> list[str]:

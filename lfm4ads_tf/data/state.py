@@ -16,6 +16,7 @@ from lfm4ads_tf.data.statistics import count_and_rate
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.spec import FeatureSpec, key_aliases
+from lfm4ads_tf.features.value_texts import value_texts
 from lfm4ads_tf.file_names import file_name
 
 NEWEST = "newest"
@@ -134,5 +135,5 @@ def statistic_key(
         ids = feature_ids[key]
         return pc.cast(pa.array(ids, mask=ids < 0), pa.string())
     column = columns[key_aliases(spec).get(key, key)]
-    texts = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+    texts = column if pa.types.is_string(column.type) else value_texts(column)
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)

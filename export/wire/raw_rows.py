@@ -212,12 +212,10 @@ def _whole(values: Any, of: RawType) -> Any:
         return np.where(np.isinf(floats), np.nan, floats) if _fits(floats) else None
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         inside = values.type.value_type
-        if of.kind == "texts" and pa.types.is_string(inside):
-            lists = values.cast(pa.large_list(pa.string()))
-            if not lists.null_count:
-                flat = value_texts(lists.flatten())
-                lengths = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
-                return _list_array(flat, np.concatenate([[0], np.cumsum(lengths)]))
+        if of.kind == "texts" and (pa.types.is_string(inside) or _is_number(inside)):
+            lengths = pc.fill_null(pc.list_value_length(values), 0)
+            splits = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))])
+            return _list_array(value_texts(values.flatten()), splits)
         if of.kind in ("numbers", "vector") and _is_number(inside):
             flat = values.flatten()
             floats = flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -254,7 +252,7 @@ def _one_by_one(name: str, of: RawType, values: Any) -> Any:
         except ValueError as error:
             raise _invalid(
                 f"Column '{name}' must hold {of}: row {row} {error}.",
-                received=repr(value)[:200],
+                received=_shown(value),
                 fix="correct the value; None stands for a missing one",
             ) from error
     if of.kind == "number":
@@ -265,6 +263,13 @@ def _one_by_one(name: str, of: RawType, values: Any) -> Any:
         return pa.array(converted, pa.string())
     inside = pa.string() if of.kind == "texts" else pa.float64()
     return pa.array(converted, pa.list_(inside))
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:200]
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"a {type(value).__name__} of too many digits"
 
 
 def _missing(value: Any) -> bool:
@@ -317,9 +322,7 @@ def _number(value: Any) -> float:
 
 
 def _listed(value: Any) -> list[Any]:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
+    if isinstance(value, np.ndarray | list | tuple):
         return list(value)
     raise ValueError(f"is of type {type(value).__name__}, not a list")
 

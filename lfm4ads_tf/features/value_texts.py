@@ -125,7 +125,7 @@ def exact_limit(kind: pa.DataType) -> int:
 def _of_floats(array: pa.Array) -> pa.Array:
     values = array.to_numpy(zero_copy_only=False)  # NaN where null
     missing = np.isnan(values)
-    size = np.abs(values)
+    size = np.abs(values).astype(np.float64)
     with np.errstate(invalid="ignore"):
         whole = np.isfinite(values) & (np.floor(values) == values) & (size < 2.0**63)
     integers = pa.array(np.where(whole, values, 0).astype(np.int64), mask=missing | ~whole)

@@ -294,7 +294,7 @@ def test_exact_floats_are_not_warned_of(
             "9 keys are kept apart by leading zeros alone ('3' against '000003')",
         ),
         ([f"{k} " for k in range(3, 12)], "9 keys are kept apart by spaces around the text alone"),
-        ([f"i{k}" for k in range(9)], "the table 'i0', 'i1', 'i2'."),
+        ([f"i{k}" for k in range(9)], "the table 'i0', 'i1', 'i2'\nFix:"),
     ],
 )
 def test_a_table_that_joins_nothing_is_refused(tmp_path: Path, keys: list[str], told: str) -> None:

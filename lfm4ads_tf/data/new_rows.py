@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
 from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
+from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import (
     arrays,
     best_possible_values,
@@ -221,6 +222,7 @@ def _log_columns(spec: FeatureSpec) -> set[str]:
 
 def _stored_tables(spec: FeatureSpec, data: Path) -> dict[str, pa.Table]:
     """The side tables as the earlier rows were joined with them."""
+    warn_older_texts(data)
     return {n: pq.read_table(data / "tables" / f"{file_name(n)}.parquet") for n in spec.tables}
 
 

@@ -135,5 +135,18 @@ def statistic_key(
         ids = feature_ids[key]
         return pc.cast(pa.array(ids, mask=ids < 0), pa.string())
     column = columns[key_aliases(spec).get(key, key)]
-    texts = column if pa.types.is_string(column.type) else value_texts(column)
+    texts = column if pa.types.is_string(column.type) else _texts(column)
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    """Texts of a column that was read as numbers.
+
+    A 32-bit float of the file is a 64-bit one here; it gets the text that its file meant.
+    """
+    texts = value_texts(column)
+    if column.type != pa.float64():
+        return texts
+    single = column.cast(pa.float32(), safe=False)
+    same = pc.equal(single.cast(pa.float64()), column)
+    return pc.if_else(same, value_texts(single), texts)

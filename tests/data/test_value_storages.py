@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -372,3 +373,33 @@ def test_truth_values_are_numbers_in_every_format(tmp_path: Path) -> None:
                 for a in (array, pa.array(column))
             ]
             assert found == [expected, expected]
+
+
+def test_a_run_of_older_texts_is_told(
+    caplog: pytest.LogCaptureFixture, worlds: dict[str, World], tmp_path: Path
+) -> None:
+    world = worlds["small"]
+    file = world.folder / "log.csv"
+    read_requests(world.spec, world.folder / "data", file)
+    assert not caplog.messages
+    shutil.copytree(world.folder / "data", tmp_path / "vocabulary")
+    shutil.copytree(world.folder / "data", tmp_path / "sample")
+    (held,) = [
+        path
+        for path in (tmp_path / "vocabulary" / "encoding").glob("*.parquet")
+        if "true" in pq.read_table(path)["value"].to_pylist()
+    ]
+    table = pq.read_table(held)
+    old = pa.array(["True" if v == "true" else v for v in table["value"].to_pylist()])
+    pq.write_table(table.set_column(0, "value", old), held)
+    samples = pq.read_table(tmp_path / "sample" / "samples.parquet")
+    place = samples.column_names.index("item")
+    old = pa.array([f"{key}.0" for key in samples["item"].to_pylist()])
+    pq.write_table(samples.set_column(place, "item", old), tmp_path / "sample" / "samples.parquet")
+    read_requests(world.spec, tmp_path / "vocabulary", file)
+    assert "feature 'new' holds 'True', which files now give as 'true' (1 such" in caplog.text
+    caplog.clear()
+    read_requests(world.spec, tmp_path / "sample", file)
+    assert f"column 'item' holds '{old[0]}', which files now give as '{str(old[0])[:-2]}'" in (
+        caplog.text
+    )

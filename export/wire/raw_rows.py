@@ -16,7 +16,7 @@ from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
-from lfm4ads_tf.features.value_texts import text_of, value_texts
+from lfm4ads_tf.features.value_texts import value_text, value_texts
 
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table"
 """A list of rows (column -> value), a mapping column -> values of all rows, or an Arrow table."""
@@ -288,7 +288,7 @@ def _text(value: Any) -> str | None:
             raise ValueError("is not UTF-8") from None
     try:
         # As the training rows' values became texts.
-        return text_of(value)
+        return value_text(value)
     except TypeError:
         raise ValueError(f"is of type {type(value).__name__}") from None
     except ValueError:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.value_texts import text_of, value_texts
+from lfm4ads_tf.features.value_texts import value_text, value_texts
 
 Columns = Mapping[str, Any]
 """Raw column -> NumPy array, Arrow array, or (values, offsets) for a list."""
@@ -40,7 +40,7 @@ def texts(column: Any) -> pa.Array:
     try:
         array = _arrow(column)
     except OverflowError:  # an integer beyond 64 bits among objects
-        array = pa.array([None if v is None or v != v else text_of(v) for v in column])
+        array = pa.array([None if v is None or v != v else value_text(v) for v in column])
     if not pa.types.is_string(array.type):
         array = value_texts(array)
     return pc.fill_null(array, "")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, made_columns
-from lfm4ads_tf.features.value_texts import text_of
+from lfm4ads_tf.features.value_texts import value_text
 from lfm4ads_tf.strict import StrictModel
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def _forms(value: bool | int | float | str) -> list[str]:
     """The texts of one value."""
     if isinstance(value, bool):
         return [str(value).lower(), str(value), str(value).upper(), *_forms(int(value))]
-    if isinstance(value, str) and text_of(value) != value:
-        return [value, text_of(value)]  # the files' texts have been read likewise
+    if isinstance(value, str) and value_text(value) != value:
+        return [value, value_text(value)]  # the files' texts have been read likewise
     number = _number(str(value))
     if number is None:
         return [str(value)]

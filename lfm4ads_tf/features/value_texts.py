@@ -80,7 +80,7 @@ def plain_texts(array: pa.Array) -> pa.Array:
     return _replaced(array, array, scientific, _of_scientific)
 
 
-def text_of(value: Any) -> str:
+def value_text(value: Any) -> str:
     """The text of one Python or NumPy value: that of `value_texts`.
 
     Raises:

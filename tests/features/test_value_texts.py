@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm4ads_tf.features.value_texts import inexact, plain_texts, text_of, value_texts
+from lfm4ads_tf.features.value_texts import inexact, plain_texts, value_text, value_texts
 
 BIG = 2**53 + 1  # no 64-bit float
 UINT = 2**64 - 1
@@ -65,7 +65,7 @@ def test_texts_of_numbers_and_truth_values_are_read_and_others_stay() -> None:
     )
     for text, plain in zip(given, expected, strict=True):  # each by itself, as in a request
         assert plain_texts(pa.array([text], pa.string())).to_pylist() == [plain]
-        assert text is None or text_of(text) == plain
+        assert text is None or value_text(text) == plain
 
 
 TEXTS = st.one_of(
@@ -78,7 +78,7 @@ TEXTS = st.one_of(
 @given(st.lists(st.none() | TEXTS, max_size=8))
 def test_columns_and_single_texts_are_read_alike_and_once(texts: list[str | None]) -> None:
     found = plain_texts(pa.array(texts, pa.string()))
-    assert found.to_pylist() == [None if t is None else text_of(t) for t in texts]
+    assert found.to_pylist() == [None if t is None else value_text(t) for t in texts]
     assert plain_texts(found).equals(found)
 
 
@@ -95,7 +95,7 @@ def test_an_integer_has_its_digits_in_every_storage(numbers: list[int]) -> None:
     ]
     for array in written:
         assert value_texts(array).to_pylist() == expected
-    assert [text_of(n) for n in numbers] == [text_of(float(n)) for n in numbers] == expected
+    assert [value_text(n) for n in numbers] == [value_text(float(n)) for n in numbers] == expected
 
 
 @given(st.data(), st.sampled_from([16, 32, 64]))
@@ -108,7 +108,7 @@ def test_a_float_has_its_shortest_text(data: st.DataObject, bits: int) -> None:
         if np.isnan(number):
             assert text is None
             continue
-        assert text == text_of(number) == text_of(text)
+        assert text == value_text(number) == value_text(text)
         assert numbers.dtype.type(text) == number
         if np.isfinite(number) and number != int(number):
             assert text == str(number)
@@ -117,10 +117,10 @@ def test_a_float_has_its_shortest_text(data: st.DataObject, bits: int) -> None:
 @given(st.decimals(-(10**9), 10**9, allow_nan=False, places=5))
 def test_a_decimal_has_the_text_of_the_equal_float(value: Decimal) -> None:
     text = value_texts(pa.array([value], pa.decimal128(30, 5)))[0].as_py()
-    assert text == text_of(value)
+    assert text == value_text(value)
     assert Decimal(text) == value
     if Decimal(repr(float(value))) == value:
-        assert text == text_of(float(value))
+        assert text == value_text(float(value))
 
 
 def test_integers_that_a_float_type_may_have_merged_are_counted() -> None:
@@ -133,6 +133,6 @@ def test_integers_that_a_float_type_may_have_merged_are_counted() -> None:
 
 def test_what_has_no_text_of_its_own() -> None:
     with pytest.raises(TypeError, match="list"):
-        text_of([1])
+        value_text([1])
     with pytest.raises(ValueError, match="digits"):
-        text_of(10**5000)
+        value_text(10**5000)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lfm4ads_tf.data.sources import read_table
 from lfm4ads_tf.data.sources.table import column_names
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.value_texts import text_of
+from lfm4ads_tf.features.value_texts import value_text
 
 COLUMNS = {"s": "string", "i": "int", "f": "float", "ss": "strings", "fs": "floats"}
 ARROW = pa.schema(
@@ -100,8 +100,8 @@ def test_csv_parquet_and_tfrecord_read_alike(
     table = read_table(files, COLUMNS)
     assert table.schema == ARROW
     for row in rows:  # an integral number and a truth value have one text
-        row["s"] = row["s"] and text_of(row["s"])
-        row["ss"] = [text_of(text) for text in row["ss"]]
+        row["s"] = row["s"] and value_text(row["s"])
+        row["ss"] = [value_text(text) for text in row["ss"]]
     for i, path in enumerate(files):
         assert table.slice(i * len(rows), len(rows)).to_pylist() == rows, path.name
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from lfm4ads_tf.data.clock import read_clock, time_columns, without_times
 from lfm4ads_tf.data.first_period import join_first
+from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
 from lfm4ads_tf.data.sources.table import column_names, read_table
@@ -127,6 +128,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     feedback = feedback_values(spec, log)
     best = best_possible_values(spec, log)
 
+    keys = {key: log[key] for key in (spec.keys.user, spec.keys.item)}
     auxiliary = _read_auxiliary(spec, folder)
     if auxiliary is not None:
         earlier, labels = auxiliary
@@ -142,6 +144,8 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
         if best is not None:
             best = np.concatenate([np.full((extra, best.shape[1]), np.nan, np.float32), best])
     tables = side_tables(spec, folder, columns)
+    refuse_unjoined(spec, tables, keys)
+    warn_few_joined(spec, tables, keys)
     log = _join(spec, tables, log)
     period, period_values = join_first(spec, log, split, period, period_values)
     tasks, signals = np.split(feedback, [len(spec.tasks)], axis=1)

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.data.join_checks import warn_few_joined
+from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import arrays, feature_columns
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
@@ -31,6 +33,7 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     Raises:
         UserError: The file cannot be read or lacks a column.
     """
+    warn_older_texts(data)
     present = column_names(path, delimiter=spec.log.delimiter)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     # Keys stay text, whatever a feature reads them as: tables are joined by text.
@@ -57,9 +60,10 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         config = spec.tables[name]
         key = spec.keys.user if config.owner == "user" else spec.keys.item
         position = pc.index_in(rows[key], value_set=side[config.key].combine_chunks())
-        for column in side.column_names:
-            if column in wanted and column not in rows:
-                rows[column] = side[column].combine_chunks().take(position)
+        taken = [c for c in side.column_names if c in wanted and c not in rows]
+        warn_few_joined(spec, {name: side.select([config.key, *taken])}, rows)
+        for column in taken:
+            rows[column] = side[column].combine_chunks().take(position)
     return rows
 
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, made_columns
+from lfm4ads_tf.features.value_texts import value_text
 from lfm4ads_tf.strict import StrictModel
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class RowSet(StrictModel):
         found = [_number(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
         return list(dict.fromkeys(n for n in found if n is not None))
 
+    @property
+    def integers(self) -> list[int]:
+        """The values that are integers, exactly."""
+        found = [_integer(v) for v in self.values]
+        return list(dict.fromkeys(n for n in found if n is not None))
+
     def rows(self, column: pa.Array) -> np.ndarray:
         """Whether each row of a raw column is in the set, (N,) bool.
 
@@ -56,7 +63,12 @@ class RowSet(StrictModel):
                 f"Rows cannot be chosen by '{self.by}', which holds lists.",
                 fix="name a column with one text or number per row",
             )
-        if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        if pa.types.is_integer(column.type):
+            # Not as floats, which would merge integers beyond 2^53.
+            kept = [n for n in self.integers if _holds(column.type, n)]
+            found = pc.is_in(column, value_set=pa.array(kept, column.type))
+            return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+        if pa.types.is_floating(column.type):
             values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             return np.isin(values, np.array(self.numbers, np.float64))
         texts = pc.fill_null(column.cast(pa.string()), "")
@@ -74,7 +86,7 @@ class RowSet(StrictModel):
         """
         known: list[float] = self.numbers
         if column.dtype.is_integer:
-            known = [int(n) for n in known if n >= 0 and n == int(n)]
+            known = [n for n in self.integers if 0 <= n < 2**63]
         return tf.reduce_any(
             tf.equal(column[:, tf.newaxis], tf.constant(known, column.dtype)),  # (B, V)
             axis=1,
@@ -129,6 +141,8 @@ def _forms(value: bool | int | float | str) -> list[str]:
     """The texts of one value."""
     if isinstance(value, bool):
         return [str(value).lower(), str(value), str(value).upper(), *_forms(int(value))]
+    if isinstance(value, str) and value_text(value) != value:
+        return [value, value_text(value)]  # the files' texts have been read likewise
     number = _number(str(value))
     if number is None:
         return [str(value)]
@@ -136,6 +150,23 @@ def _forms(value: bool | int | float | str) -> list[str]:
     # a code such as 007 is no number: it equals itself alone
     written = [*whole, repr(number)]
     return [str(value), *written] if str(value) in written else [str(value)]
+
+
+def _integer(value: bool | int | float | str) -> int | None:
+    """An integer, None if the value is something else."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():
+        return int(value)
+    number = _number(str(value))
+    return int(number) if number is not None and number == int(number) else None
+
+
+def _holds(kind: pa.DataType, number: int) -> bool:
+    """Whether an integer type has a number."""
+    if pa.types.is_unsigned_integer(kind):
+        return 0 <= number < 2**kind.bit_width
+    return -(2 ** (kind.bit_width - 1)) <= number < 2 ** (kind.bit_width - 1)
 
 
 def _number(text: str) -> float | None:

@@ -42,9 +42,9 @@ def read_table(
 
     | type | Arrow type | missing value | accepts |
     |---|---|---|---|
-    | string | string | null (empty text too) | any scalar, as its text |
+    | string | string | null (empty text too) | any scalar, as its text, see `value_texts` |
     | int | int64 | null | integers; text and floats of integral value such as `720.0` |
-    | float | float64 | null (NaN too) | finite numbers and their text |
+    | float | float64 | null (NaN too) | finite numbers, truth values, and their text |
     | strings | list<string> | empty list | lists; text, split at `list_separator` |
     | floats | list<double> | empty list | lists of finite numbers; text, split likewise |
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, made_columns
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.written import Written, text_of
 
 if TYPE_CHECKING:
     from lfm4ads_tf.features.spec import FeatureSpec
@@ -33,6 +34,12 @@ class RowSet(StrictModel):
 
     by: str = Field(min_length=1)
     values: list[bool | int | float | str] = Field(min_length=1)
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _written(cls, values: Any) -> Any:
+        """`NO`, `010` and `16:9` are texts; `true` in any case is a truth value."""
+        return [_value(value) for value in values] if isinstance(values, list) else values
 
     @property
     def texts(self) -> list[str]:
@@ -123,6 +130,16 @@ def refused_name(name: str) -> UserError:
         received=f"segments.{name}",
         fix="rename the segment: results, folders and exports go by these names",
     )
+
+
+def _value(value: Any) -> Any:
+    """A value as it was written."""
+    if isinstance(value, Written):
+        if value.value is None:
+            raise ValueError(f"a missing value is in no set; quote the text '{value}'")
+        truth = isinstance(value.value, bool) and value.lower() in ("true", "false")
+        return value.value if truth else str(value)
+    return value if isinstance(value, bool | int | float) else text_of(value)
 
 
 def _forms(value: bool | int | float | str) -> list[str]:

@@ -30,6 +30,7 @@ from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import BLOCKS, Period, Split
 from lfm4ads_tf.strict import StrictModel, parse
+from lfm4ads_tf.written import load, text_of
 
 Owner = Literal["user", "item", "context"]
 
@@ -148,7 +149,9 @@ class FeatureSpec(StrictModel):
         for key in ("tasks", "signals"):
             short = full.get(key)
             if isinstance(short, dict):
-                full[key] = {k: {"label": v} if isinstance(v, str) else v for k, v in short.items()}
+                full[key] = {
+                    k: {"label": v} if isinstance(text_of(v), str) else v for k, v in short.items()
+                }
         return full
 
     @property
@@ -198,13 +201,13 @@ def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> F
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads one YAML mapping.
+    """Reads one YAML mapping; its scalars remember how they were written, see `written`.
 
     Raises:
         UserError: The file is missing, is not YAML, or holds no mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"The file {path} cannot be read.",

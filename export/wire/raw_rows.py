@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
 
@@ -86,6 +87,28 @@ class RawRows:
                     f"The feature spec knows no column '{name}'.{nearest(name, names)}",
                     fix="correct the name, or leave the column out",
                 )
+
+    def take_out(self, missing: MissingValues) -> None:
+        """Makes texts that stand for a missing value missing, as the reader of files does.
+
+        Numbers that do, and texts inside of lists, are left to the graph, which knows them too.
+
+        Args:
+            missing: The markers of the feature spec.
+        """
+        for name, values in self.columns.items():
+            markers = missing.of(name)
+            if markers is None:
+                continue
+            texts = set(markers.texts)
+            if isinstance(values, pa.Array):
+                if pa.types.is_string(values.type):
+                    found = pc.is_in(values, value_set=pa.array(markers.texts, pa.string()))
+                    self.columns[name] = pc.if_else(found, pa.scalar(None, pa.string()), values)
+            elif not isinstance(values, np.ndarray) or values.dtype.kind in "OUS":
+                self.columns[name] = [
+                    None if isinstance(v, str | bytes) and _spelt(v) in texts else v for v in values
+                ]
 
     def column(self, name: str, of: RawType, reader: str) -> Any:
         """One column in the container that `RequestSchema` takes.
@@ -255,6 +278,11 @@ def _one_by_one(name: str, of: RawType, values: Any) -> Any:
         return pa.array(converted, pa.string())
     inside = pa.string() if of.kind == "texts" else pa.float64()
     return pa.array(converted, pa.list_(inside))
+
+
+def _spelt(value: str | bytes) -> str:
+    """A text as a string."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _missing(value: Any) -> bool:

@@ -49,7 +49,7 @@ class RowSet(StrictModel):
     @property
     def numbers(self) -> list[float]:
         """The values that are numbers."""
-        found = [_number(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
+        found = [number_of(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
         return list(dict.fromkeys(n for n in found if n is not None))
 
     def rows(self, column: pa.Array) -> np.ndarray:
@@ -146,7 +146,7 @@ def _forms(value: bool | int | float | str) -> list[str]:
     """The texts of one value."""
     if isinstance(value, bool):
         return [str(value).lower(), str(value), str(value).upper(), *_forms(int(value))]
-    number = _number(str(value))
+    number = number_of(str(value))
     if number is None:
         return [str(value)]
     whole = [str(int(number))] if number == int(number) else []
@@ -155,7 +155,7 @@ def _forms(value: bool | int | float | str) -> list[str]:
     return [str(value), *written] if str(value) in written else [str(value)]
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
     """A finite number, None if the text is something else."""
     try:
         number = float(text)

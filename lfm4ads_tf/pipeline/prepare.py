@@ -78,6 +78,12 @@ def _without_newer_defaults(spec: FeatureSpec, data: dict[str, Any]) -> dict[str
     """
     if spec.period.first_at_most == Period.model_fields["first_at_most"].default:
         del data["period"]["first_at_most"]
+    if not spec.missing:
+        del data["missing"]
+    for kind in ("tasks", "signals"):
+        for task in data[kind].values():
+            if not task["unknown"]:
+                del task["unknown"]
     for name, feature in spec.features.items():
         if isinstance(feature, NumericFeature) and feature.bound == feature.default_bound:
             del data["features"][name]["bound"]

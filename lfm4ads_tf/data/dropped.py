@@ -150,6 +150,39 @@ def tell_unscored(cache_scenario: np.ndarray, parts: Parts) -> None:
         )
 
 
+def tell_others(
+    spec: FeatureSpec,
+    scenario: str,
+    scenarios: Sequence[str],
+    codes: np.ndarray,
+    rows: Mapping[str, pa.Array],
+) -> None:
+    """Warns of rows that are scored by the model of a scenario or segment that is not theirs.
+
+    Args:
+        spec: The feature spec.
+        scenario: The scenario or segment of the model.
+        scenarios: The scenarios that training knows.
+        codes: Index of each row's scenario, (N,), -1 unknown.
+        rows: Raw columns of the rows; a segment's column may be absent, and nothing tells then.
+    """
+    if scenario in scenarios:
+        mine, column = codes == scenarios.index(scenario), spec.keys.scenario
+    else:
+        of = spec.segments[scenario]
+        mine, column = np.ones(len(codes), bool), of.by
+        if column in rows:
+            mine = of.rows(rows[column])
+    if not mine.all() and column is not None:
+        _LOG.warning(
+            "%d of %d rows are not of '%s', whose model scores them all the same: %s",
+            int((~mine).sum()),
+            len(mine),
+            scenario,
+            _values_of(raw_values.texts(rows[column].filter(pa.array(~mine)))),
+        )
+
+
 def _outside(spec: FeatureSpec, columns: raw_values.Columns, parts: Parts) -> str | None:
     """Ids that are there and not in [0, size)."""
     told = []
@@ -224,15 +257,20 @@ def _scenarios(
         return None
     every = np.unique(np.concatenate([rows[unknown[rows]] for rows in parts.values()]))
     column = raw_values.column_of(columns, spec.keys.scenario)
-    values = pc.value_counts(raw_values.texts(column).take(pa.array(every)))
-    found = sorted(
-        zip(values.field("counts").to_pylist(), values.field("values").to_pylist(), strict=True),
-        key=lambda pair: (-pair[0], pair[1]),
-    )
-    named = [f"'{value}' {count:,}" if value else f"none {count:,}" for count, value in found]
+    values = raw_values.texts(column).take(pa.array(every))
     return (
-        f"rows without a scenario that training has are in no scenario: "
-        f"{_of_parts(counts, parts)}; {_few(named)}"
+        "rows without a scenario that training knows are in no scenario: "
+        f"{_of_parts(counts, parts)}; {_values_of(values)}"
+    )
+
+
+def _values_of(texts: pa.Array) -> str:
+    """The most frequent values of a column with how many rows each has."""
+    found = pc.value_counts(texts)
+    counts, values = found.field("counts").to_pylist(), found.field("values").to_pylist()
+    order = sorted(range(len(values)), key=lambda k: (-counts[k], not values[k], values[k]))
+    return _few(
+        [f"'{values[k]}' {counts[k]:,}" if values[k] else f"none {counts[k]:,}" for k in order]
     )
 
 

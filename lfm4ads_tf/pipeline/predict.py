@@ -15,13 +15,12 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.config import Resolved
-from lfm4ads_tf.data.dropped import tell_dropped
+from lfm4ads_tf.data.dropped import tell_dropped, tell_others
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.features.spec import FeatureSpec, read_yaml
+from lfm4ads_tf.features.spec import read_yaml
 from lfm4ads_tf.files import staged_file
 from lfm4ads_tf.models.batch import batch_of
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
@@ -35,7 +34,6 @@ from lfm4ads_tf.strict import parse
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 8192
-_SHOWN = 5
 
 
 def predict(out: Path, model: str, path: Path, output: Path) -> int:
@@ -68,7 +66,7 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
     names = rows[key] if key in rows else pa.array([scenario or "all"] * count)
     tell_dropped(run.spec, rows, encoded["scenario"], {"given": np.arange(count)})
     if scenario is not None:
-        _tell_others(run.spec, scenario, encoder.layout, encoded["scenario"], rows)
+        tell_others(run.spec, scenario, encoder.layout.scenarios, encoded["scenario"], rows)
     table = pa.table(
         {
             "row": np.repeat(np.arange(count), len(tasks)),
@@ -82,46 +80,6 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
     with staged_file(output) as staging:
         pq.write_table(table, staging)
     return len(table)
-
-
-def _tell_others(
-    spec: FeatureSpec,
-    scenario: str,
-    layout: FeatureLayout,
-    codes: np.ndarray,
-    rows: Mapping[str, pa.Array],
-) -> None:
-    """Warns of rows that are scored by the model of a scenario or segment that is not theirs.
-
-    Args:
-        spec: The feature spec.
-        scenario: The scenario or segment of the model.
-        layout: Names its scenarios.
-        codes: Index of each row's scenario, (N,), -1 unknown.
-        rows: Raw columns of the rows.
-    """
-    if scenario in layout.scenarios:
-        mine = codes == layout.scenarios.index(scenario)
-        column = spec.keys.scenario
-    else:
-        of = spec.segments[scenario]
-        column = of.by
-        if column not in rows:
-            return  # a segment's column need not be given, and nothing tells the rows apart
-        mine = of.rows(rows[column])
-    if mine.all() or column is None:
-        return
-    values = pc.value_counts(pc.fill_null(rows[column].filter(pa.array(~mine)), ""))
-    counts = sorted((-v["counts"], v["values"]) for v in values.to_pylist())
-    named = [f"'{value}' {-count:,}" if value else f"none {-count:,}" for count, value in counts]
-    _LOG.warning(
-        "%d of %d rows are not of '%s', whose model scores them all the same: %s%s",
-        int((~mine).sum()),
-        len(mine),
-        scenario,
-        ", ".join(named[:_SHOWN]),
-        f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else "",
-    )
 
 
 def open_run(out: Path) -> Run:

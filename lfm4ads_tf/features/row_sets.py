@@ -79,7 +79,8 @@ class RowSet(StrictModel):
         Returns:
             (B,) bool.
         """
-        known: list[float] = self.numbers
+        # what float32 cannot hold is in no batch
+        known: list[float] = [n for n in self.numbers if abs(n) <= float(column.dtype.max)]
         if column.dtype.is_integer:
             known = [int(n) for n in known if n >= 0 and n == int(n)]
         return tf.reduce_any(

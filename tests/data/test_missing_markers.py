@@ -162,6 +162,30 @@ def test_numbers_and_records_have_markers_too(tmp_path: Path, make_missing: Any)
     assert found.to_pydict() == {"number": [4, None], "list": [["a", ""], [""]]}
 
 
+def test_a_number_is_a_marker_in_the_file_where_it_is_one_in_the_graph(
+    ads_spec: dict[str, Any], tmp_path: Path
+) -> None:
+    most = np.finfo(np.float64).max
+    spec = parse_spec({**ads_spec, "missing": {"hour": [0.1, float(most)], "price": [-0.3]}})
+    held = np.array([0.1, 0.1 + 1e-12, 0.2, -0.3, most, 3])
+    for kind in (pa.float64(), pa.float32()):
+        with np.errstate(over="ignore"):
+            table = pa.table({"hour": pa.array(held.astype(kind.to_pandas_dtype()))})
+        keep = np.isfinite(table["hour"].to_numpy())
+        pq.write_table(table.filter(pa.array(keep)), tmp_path / "t.parquet")
+        missing = MissingValues(spec)
+        found = read_table([tmp_path / "t.parquet"], {"hour": "float"}, missing=missing)
+        gone = [v is None for v in found["hour"].to_pylist()]
+        assert gone == np.array([True, True, False, False, True, False])[keep].tolist()
+        assert missing.found["hour", "0.1"] == 2
+        with np.errstate(over="ignore"):
+            numbers = tf.constant(held.astype(np.float32))
+        markers = missing.of("hour")
+        assert markers is not None
+        missing_in_graph = markers.holds_number(numbers).numpy() | ~np.isfinite(numbers)
+        assert np.array_equal(missing_in_graph[keep], gone)
+
+
 def test_what_is_found_and_what_is_not_is_told(
     make_ads: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:

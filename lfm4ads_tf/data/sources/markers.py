@@ -92,6 +92,9 @@ def _found(
     if _is_text(values.type):
         known = pa.array(markers.texts, pa.string()).cast(values.type)
         found = pc.is_in(values, value_set=known)
+    elif pa.types.is_floating(values.type):
+        held = values.to_numpy(zero_copy_only=False)
+        found = pa.array(_equal_numbers(held, markers))
     else:
         found = pa.array(markers.rows(values))
     if only is not None:
@@ -99,13 +102,23 @@ def _found(
     hits = pc.value_counts(values.filter(found))
     for value, count in zip(hits.field("values"), hits.field("counts"), strict=True):
         given = value.as_py()
-        text = given.decode() if isinstance(given, bytes) else given
-        marker = next(m for m in markers.values if text in _single(name, m, text))
+        marker = next(m for m in markers.values if _is(given, RowSet(by=name, values=[m])))
         missing.found[name, str(marker)] += count.as_py()
     return found
 
 
-def _single(name: str, marker: object, like: object) -> list[str] | list[float]:
-    """All that one marker is written as, as texts or numbers."""
-    of = RowSet(by=name, values=[marker])
-    return of.texts if isinstance(like, str) else of.numbers
+def _equal_numbers(values: np.ndarray, markers: RowSet) -> np.ndarray:
+    """Whether numbers are markers, exactly or in float32: what a graph takes for one is one."""
+    known = np.asarray(markers.numbers, np.float64)
+    with np.errstate(over="ignore"):
+        short, short_known = values.astype(np.float32), known.astype(np.float32)
+    same = np.isin(short, short_known[np.isfinite(short_known)])
+    return np.asarray(np.isin(values, known) | same, bool)
+
+
+def _is(value: object, marker: RowSet) -> bool:
+    """Whether a found value is this one marker."""
+    if isinstance(value, float):
+        return bool(_equal_numbers(np.array([value]), marker)[0])
+    text = value.decode() if isinstance(value, bytes) else value
+    return text in (marker.texts if isinstance(text, str) else marker.numbers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.config import Resolved, resolve
+from lfm4ads_tf.data.splits import AUXILIARY
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import read_yaml
 from lfm4ads_tf.strict import StrictModel, parse
@@ -150,3 +153,22 @@ def test_a_number_is_its_text_where_a_text_is_meant_and_its_value_elsewhere(text
 def test_plain_values_of_a_program_are_taken_as_before() -> None:
     found = _Typed.model_validate({"text": 3, "texts": [True, date(2026, 1, 6)], "whole": None})
     assert found.text == "3" and found.texts == ["true", "2026-01-06"] and found.whole is None
+
+
+def test_rows_of_such_values_are_chosen(make_ads: Callable[..., Any]) -> None:
+    texts = ["NO", "010", "16:9", "yes", "SE", "10", "969", "false", "true", "8"]
+
+    def change(tables: dict[str, list[dict[str, Any]]]) -> None:
+        for k, row in enumerate(tables["log"]):
+            row["market"] = texts[k % len(texts)]
+
+    world = make_ads(
+        change,
+        ads=load("{by: market, values: [NO, 010, 16:9, yes]}"),
+        segments=load("{off: {by: market, values: [no, SE]}}"),
+    )
+    log = world.raw.split != AUXILIARY
+    market = np.array(world.raw.columns["market"].to_pylist(), object)[log]
+    assert np.array_equal(world.cache.branch[log], np.isin(market, texts[:4]))
+    assert world.cache.layout.segments == ("off",)
+    assert np.array_equal(world.cache.segments[log, 0], market == "SE")

@@ -343,9 +343,12 @@ def _read_auxiliary(
         a label there may have the name of a column of the log.
     """
     files = _auxiliary_files(spec, folder)
-    if files is None or spec.auxiliary is None:
+    if spec.auxiliary is None:
         return None
     table = spec.auxiliary
+    if files is None:
+        _LOG.info("no auxiliary rows: no file matches %s", ", ".join(table.files))
+        return None
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= dict.fromkeys(table.labels.values(), "float")
     raw = arrays(

@@ -16,6 +16,7 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.dropped import tell_dropped, tell_others, tell_unscored
 from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
 from lfm4ads_tf.pipeline.evaluate import evaluate
+from lfm4ads_tf.pipeline.prepare import _tell_unknown_scenarios
 
 FEATURES = {
     "site": {"owner": "context", "kind": "identity", "size": 5},
@@ -173,3 +174,15 @@ def test_prepare_and_evaluate_count_what_they_drop(
     caplog.clear()
     evaluate(SimpleNamespace(cache=world.cache, out=tmp_path, config=RunConfig(), spec=world.spec))  # type: ignore[arg-type]
     assert f"no scenario's results: 5 of {tests} test rows" in caplog.text
+
+
+def test_scenarios_that_no_row_is_of_are_told(ads: Any, caplog: pytest.LogCaptureFixture) -> None:
+    config = RunConfig.model_validate(
+        {"scenarios": ["t0", "NO"], "retrieval": {"enabled": True, "scenarios": ["all", "t9"]}}
+    )
+    _tell_unknown_scenarios(SimpleNamespace(cache=ads.cache, config=config))  # type: ignore[arg-type]
+    rows = len(ads.cache.rows_of("train", "t0"))
+    first, second = caplog.messages
+    assert "scenarios: 1 of 2 are in no training row: 'NO'; the data have" in first
+    assert f"'t0' ({rows:,} rows)" in first
+    assert "retrieval.scenarios: 1 of 2 are in no training row: 't9'" in second

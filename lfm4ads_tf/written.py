@@ -48,6 +48,9 @@ class Written(str):
         made.value = value
         return made
 
+    def __getnewargs__(self) -> tuple[str, Any]:  # type: ignore[override]
+        return str(self), self.value
+
 
 class _Loader(yaml.SafeLoader):
     """Makes `Written` scalars, takes every key as a text, and refuses a key that comes twice."""
@@ -80,6 +83,13 @@ def _mapping(loader: _Loader, node: Any) -> Any:
 
 def _scalar(loader: _Loader, node: Any) -> Any:
     """A scalar that YAML does not take for a text."""
+    try:
+        return _value(loader, node)
+    except ValueError:
+        return node.value  # no value after all, such as the date 2026-13-01
+
+
+def _value(loader: _Loader, node: Any) -> Any:
     text: str = node.value
     if text in _BOOLEANS:
         value: Any = _BOOLEANS[text]

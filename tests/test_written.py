@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -103,6 +105,13 @@ def test_the_config_of_a_run_reads_back_the_same(tmp_path: Path, more: str) -> N
     assert again.model_dump() == found.model_dump()
     # other readers of YAML 1.1 see the same texts
     assert parse(Resolved, yaml.safe_load(found.to_yaml()), source="x").config == found.config
+
+
+def test_what_has_no_value_after_all_is_a_text() -> None:
+    texts = ["2026-13-01", "9" * 5000, "1:99"]
+    assert load(f"[{', '.join(texts)}]") == texts
+    (written,) = load("[010]")
+    assert copy.deepcopy(written).value == 10 and pickle.loads(pickle.dumps(written)) == "010"
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

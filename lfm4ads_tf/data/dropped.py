@@ -71,21 +71,26 @@ def tell_missing(spec: FeatureSpec, missing: MissingValues, of_auxiliary: Missin
     told = [t for t in (missing.told(), of_auxiliary.told()) if t is not None]
     if told:
         _LOG.info("cells read as missing by `missing` and `unknown`: %s", "; ".join(told))
-    unmatched = missing.unmatched()
+    unmatched = missing.unmatched(of_auxiliary)
     if unmatched:
         _LOG.warning("markers of missing values that are found nowhere: %s", ", ".join(unmatched))
 
 
-def tell_unknown_numbers(spec: FeatureSpec, values: Mapping[str, np.ndarray]) -> None:
+def tell_unknown_numbers(
+    spec: FeatureSpec, log: Mapping[str, pa.Array], auxiliary: Mapping[str, pa.Array]
+) -> None:
     """Warns of numbers under `unknown` that no label holds, and of negative ones it does not name.
 
     Args:
         spec: The feature spec.
-        values: Label column -> numbers of the log's rows (N,), NaN where missing.
+        log, auxiliary: Label column -> numbers of the rows of each table.
     """
     unmatched = []
     for name, task in spec.feedback.items():
-        column = values[task.label]
+        column = _numbers_of(log[task.label])
+        earlier = spec.auxiliary.labels.get(name) if spec.auxiliary is not None else None
+        if earlier is not None and earlier in auxiliary:
+            column = np.concatenate([column, _numbers_of(auxiliary[earlier])])
         present = np.isin(task.unknown_numbers, column)
         unmatched += [
             f"{number:g} in '{task.label}' ({name})"
@@ -108,6 +113,11 @@ def tell_unknown_numbers(spec: FeatureSpec, values: Mapping[str, np.ndarray]) ->
             )
     if unmatched:
         _LOG.warning("no label is one of the unknown values %s", ", ".join(unmatched))
+
+
+def _numbers_of(column: pa.Array) -> np.ndarray:
+    """A column of numbers, NaN where missing, (N,) float64."""
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
 
 def tell_unmatched(path: str, of: RowSet, column: pa.Array) -> None:

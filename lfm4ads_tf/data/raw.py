@@ -131,10 +131,10 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     if clock.period is not None:
         period_values = clock.period_names()
     feedback = feedback_values(spec, log)
-    tell_unknown_numbers(spec, {t.label: floats(log[t.label]) for t in spec.feedback.values()})
     best = best_possible_values(spec, log)
 
     auxiliary = _read_auxiliary(spec, folder, of_auxiliary)
+    tell_unknown_numbers(spec, log, {} if auxiliary is None else auxiliary[1])
     if auxiliary is not None:
         earlier, labels = auxiliary
         extra = len(earlier[spec.keys.user])
@@ -387,7 +387,7 @@ def _auxiliary_labels(spec: FeatureSpec, rows: Mapping[str, pa.Array], count: in
     known = spec.auxiliary.labels if spec.auxiliary else {}
     for k, (name, task) in enumerate(spec.feedback.items()):
         if name in known:
-            labels[:, k] = _label(rows[known[name]], task, name)
+            labels[:, k] = _label(rows[known[name]], task, name, known[name])
     return labels
 
 
@@ -396,7 +396,8 @@ def feedback_values(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarra
     return np.stack([_label(log[t.label], t, n) for n, t in spec.feedback.items()], axis=1)
 
 
-def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
+def _label(column: pa.Array, task: Any, name: str, own: str | None = None) -> np.ndarray:
+    label = own or task.label
     values = floats(column)
     if task.unknown_numbers:
         values = np.where(np.isin(values, task.unknown_numbers), np.nan, values)
@@ -406,7 +407,7 @@ def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
         raise UserError(
-            f"The label column '{task.label}' of task '{name}' must hold 0, 1 or nothing.",
+            f"The label column '{label}' of task '{name}' must hold 0, 1 or nothing.",
             received=f"{values[wrong][0]:g}, in {int(wrong.sum())} of {len(values)} rows",
             fix=f"where that means unknown, say so: `{name}: {{label: {task.label}, unknown: "
             f"[{values[wrong][0]:g}]}}`; where it is a grade, declare a threshold: "

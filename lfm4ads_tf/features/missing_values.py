@@ -65,17 +65,22 @@ class MissingValues:
             by_column.setdefault(column, []).append(f"{count:,} '{marker}'")
         return "; ".join(f"'{c}' {', '.join(of)}" for c, of in by_column.items()) or None
 
-    def unmatched(self) -> list[str]:
-        """Declared markers that no cell of the read columns holds."""
+    def unmatched(self, auxiliary: MissingValues) -> list[str]:
+        """Declared markers that no cell of the read columns holds.
+
+        Args:
+            auxiliary: What was found in the auxiliary table, whose labels are the same tasks'.
+        """
         hits = set(self.found)
+        earlier = {marker for _, marker in auxiliary.found}
         anywhere = {marker for _, marker in hits}
         lacking = [f"'{m}' in no column" for m in dict.fromkeys(self._every) if m not in anywhere]
-        for columns in (self._named, self._labels):
+        for columns, elsewhere in ((self._named, set[str]()), (self._labels, earlier)):
             lacking += [
                 f"'{m}' in no row of '{column}'"
                 for column, markers in columns.items()
                 for m in dict.fromkeys(markers)
-                if m and (column, m) not in hits
+                if m and (column, m) not in hits and m not in elsewhere
             ]
         return lacking
 

@@ -77,7 +77,7 @@ def test_new_rows_and_the_encoders_graph_know_the_markers(marked: Any, tmp_path:
     ragged = tf.ragged.constant([["tag1", "N/A"], ["-"], ["tag1"], []])
 
     def encode(brand: list[str], age: list[float], level: list[int], tags: Any) -> Any:
-        return encoder(
+        return tf.function(encoder)(
             {
                 "brand": tf.constant(brand),
                 "segment": tf.constant(["s0"] * 4),
@@ -222,6 +222,25 @@ def test_a_label_of_minus_one_asks_for_unknown(
     tasks = {"click": {"label": "click", "unknown": [-1]}, "love": ads_spec["tasks"]["love"]}
     raw = load_raw(parse_spec({**ads_spec, "tasks": tasks}), folder)
     assert np.isnan(raw.labels[40:47, 0]).all()
+
+
+def test_auxiliary_labels_have_unknown_values_too(
+    ads_files: Any, ads_spec: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def change(tables: dict[str, list[dict[str, Any]]]) -> None:
+        for k, row in enumerate(tables["history"][:9]):
+            row["watched"] = ("n/k", -1, -2)[k % 3]
+
+    folder = ads_files(tmp_path, change)
+    label: dict[str, Any] = {"label": "click", "unknown": ["n/k", -1]}
+    tasks = {**ads_spec["tasks"], "click": label}
+    with pytest.raises(UserError, match="(?s)column 'watched' of task 'click'.*unknown: .-2"):
+        load_raw(parse_spec({**ads_spec, "tasks": tasks}), folder)
+    label["unknown"].append(-2)
+    caplog.clear()
+    labels = load_raw(parse_spec({**ads_spec, "tasks": tasks}), folder).labels[:40, 0]
+    assert not caplog.messages  # each of them is in some label of the task
+    assert np.isnan(labels).tolist() == [True] * 9 + [False] * 31
 
 
 @pytest.mark.parametrize(

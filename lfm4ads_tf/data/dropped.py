@@ -79,18 +79,23 @@ def tell_missing(spec: FeatureSpec, missing: MissingValues, of_auxiliary: Missin
 def tell_unknown_numbers(
     spec: FeatureSpec, log: Mapping[str, pa.Array], auxiliary: Mapping[str, pa.Array]
 ) -> None:
-    """Warns of numbers under `unknown` that no label holds, and of negative ones it does not name.
+    """Tells labels that are numbers under `unknown`, and warns of what may be amiss with them.
+
+    That is a number that no label holds, and a negative label that it does not name.
 
     Args:
         spec: The feature spec.
         log, auxiliary: Label column -> numbers of the rows of each table.
     """
-    unmatched = []
+    told, unmatched = [], []
     for name, task in spec.feedback.items():
         column = _numbers_of(log[task.label])
         earlier = spec.auxiliary.labels.get(name) if spec.auxiliary is not None else None
         if earlier is not None and earlier in auxiliary:
             column = np.concatenate([column, _numbers_of(auxiliary[earlier])])
+        held = int(np.isin(column, task.unknown_numbers).sum())
+        if held:
+            told.append(f"'{task.label}' ({name}) {held:,}")
         present = np.isin(task.unknown_numbers, column)
         unmatched += [
             f"{number:g} in '{task.label}' ({name})"
@@ -111,6 +116,8 @@ def tell_unknown_numbers(
                 name,
                 below[0],
             )
+    if told:
+        _LOG.info("labels that are a number under `unknown`: %s", ", ".join(told))
     if unmatched:
         _LOG.warning("no label is one of the unknown values %s", ", ".join(unmatched))
 

@@ -203,6 +203,7 @@ def test_what_is_found_and_what_is_not_is_told(
     assert "'segment' 3 'unknown'" in caplog.text
     assert "'??' in no column, 'none' in no row of 'segment'" in caplog.text
     assert "'n/k' in no row of 'click'" in caplog.text
+    assert "labels that are a number under `unknown`: 'click' (click) 5" in caplog.text
     assert "no label is one of the unknown values -2 in 'stars' (love)" in caplog.text
     rows = len(world.raw.split) - 40
     assert f"{rows // 10} of {rows} labels in 'stars' are below 0 (such as -1)" in caplog.text

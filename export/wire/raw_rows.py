@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.value_texts import value_text, value_texts
@@ -89,6 +90,28 @@ class RawRows:
                     f"The feature spec knows no column '{name}'.{nearest(name, names)}",
                     fix="correct the name, or leave the column out",
                 )
+
+    def take_out(self, missing: MissingValues) -> None:
+        """Makes texts that stand for a missing value missing, as the reader of files does.
+
+        Numbers that do, and texts inside of lists, are left to the graph, which knows them too.
+
+        Args:
+            missing: The markers of the feature spec.
+        """
+        for name, values in self.columns.items():
+            markers = missing.of(name)
+            if markers is None:
+                continue
+            texts = set(markers.texts)
+            if isinstance(values, pa.Array):
+                if pa.types.is_string(values.type):
+                    found = pc.is_in(values, value_set=pa.array(markers.texts, pa.string()))
+                    self.columns[name] = pc.if_else(found, pa.scalar(None, pa.string()), values)
+            elif not isinstance(values, np.ndarray) or values.dtype.kind in "OUS":
+                self.columns[name] = [
+                    None if isinstance(v, str | bytes) and _spelt(v) in texts else v for v in values
+                ]
 
     def column(self, name: str, of: RawType, reader: str) -> Any:
         """One column in the container that `RequestSchema` takes.
@@ -270,6 +293,11 @@ def _shown(value: Any) -> str:
         return repr(value)[:200]
     except ValueError:  # Python prints no integer of more than 4,300 digits
         return f"a {type(value).__name__} of too many digits"
+
+
+def _spelt(value: str | bytes) -> str:
+    """A text as a string."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _missing(value: Any) -> bool:

@@ -16,6 +16,7 @@ from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -52,7 +53,11 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     if not wanted:  # a retrieval by a stored representation alone always reads one
         raise UserError("The model reads no column.", received=path)
     return read_table(
-        [path], wanted, delimiter=spec.log.delimiter, list_separator=spec.log.list_separator
+        [path],
+        wanted,
+        missing=MissingValues(spec),
+        delimiter=spec.log.delimiter,
+        list_separator=spec.log.list_separator,
     )
 
 

@@ -29,6 +29,7 @@ from lfm4ads_tf.data.raw import (
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -102,6 +103,7 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         paths,
         wanted,
         times=times,
+        missing=MissingValues(spec),
         format=of.format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,

@@ -17,6 +17,7 @@ from lfm4ads_tf.data.sources.table import column_names, read_table
 from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -42,6 +43,9 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     sides = {n: pq.read_table(stored_in / f"{file_name(n)}.parquet") for n in spec.tables}
     stored = {c: name for name, table in reversed(sides.items()) for c in table.column_names}
     missing = [c for c in wanted if c not in present and c not in stored]
+    # Only to tell which rows are of a segment: they may be absent.
+    segments = {of.by for of in spec.segments.values()} & {*present, *stored}
+    wanted = {**dict.fromkeys(segments, "string"), **wanted}
     if missing:
         raise UserError(
             f"The rows lack the column '{missing[0]}', which the feature spec reads."
@@ -52,6 +56,7 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     table = read_table(
         [path],
         {c: t for c, t in wanted.items() if c in present},
+        missing=MissingValues(spec),
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, made_columns
 from lfm4ads_tf.features.value_texts import value_text
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.written import Written, text_of
 
 if TYPE_CHECKING:
     from lfm4ads_tf.features.spec import FeatureSpec
@@ -35,6 +36,12 @@ class RowSet(StrictModel):
     by: str = Field(min_length=1)
     values: list[bool | int | float | str] = Field(min_length=1)
 
+    @field_validator("values", mode="before")
+    @classmethod
+    def _written(cls, values: Any) -> Any:
+        """`NO`, `010` and `16:9` are texts; `true` in any case is a truth value."""
+        return [_value(value) for value in values] if isinstance(values, list) else values
+
     @property
     def texts(self) -> list[str]:
         """Every text that one of the values is written as."""
@@ -43,7 +50,7 @@ class RowSet(StrictModel):
     @property
     def numbers(self) -> list[float]:
         """The values that are numbers."""
-        found = [_number(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
+        found = [number_of(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
         return list(dict.fromkeys(n for n in found if n is not None))
 
     @property
@@ -84,7 +91,8 @@ class RowSet(StrictModel):
         Returns:
             (B,) bool.
         """
-        known: list[float] = self.numbers
+        # what float32 cannot hold is in no batch
+        known: list[float] = [n for n in self.numbers if abs(n) <= float(column.dtype.max)]
         if column.dtype.is_integer:
             known = [n for n in self.integers if 0 <= n < 2**63]
         return tf.reduce_any(
@@ -137,13 +145,23 @@ def refused_name(name: str) -> UserError:
     )
 
 
+def _value(value: Any) -> Any:
+    """A value as it was written."""
+    if isinstance(value, Written):
+        if value.value is None:
+            raise ValueError(f"a missing value is in no set; quote the text '{value}'")
+        truth = isinstance(value.value, bool) and value.lower() in ("true", "false")
+        return value.value if truth else str(value)
+    return value if isinstance(value, bool | int | float) else text_of(value)
+
+
 def _forms(value: bool | int | float | str) -> list[str]:
     """The texts of one value."""
     if isinstance(value, bool):
         return [str(value).lower(), str(value), str(value).upper(), *_forms(int(value))]
     if isinstance(value, str) and value_text(value) != value:
         return [value, value_text(value)]  # the files' texts have been read likewise
-    number = _number(str(value))
+    number = number_of(str(value))
     if number is None:
         return [str(value)]
     whole = [str(int(number))] if number == int(number) else []
@@ -158,7 +176,7 @@ def _integer(value: bool | int | float | str) -> int | None:
         return int(value)
     if isinstance(value, str) and value.isascii() and value.removeprefix("-").isdigit():
         return int(value)
-    number = _number(str(value))
+    number = number_of(str(value))
     return int(number) if number is not None and number == int(number) else None
 
 
@@ -169,7 +187,7 @@ def _holds(kind: pa.DataType, number: int) -> bool:
     return -(2 ** (kind.bit_width - 1)) <= number < 2 ** (kind.bit_width - 1)
 
 
-def _number(text: str) -> float | None:
+def number_of(text: str) -> float | None:
     """A finite number, None if the text is something else."""
     try:
         number = float(text)

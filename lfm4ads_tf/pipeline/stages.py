@@ -19,7 +19,7 @@ from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.request_names import check_request_names
-from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods
+from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
@@ -115,6 +115,8 @@ def run_stages(
     for stage in stages:
         if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
             downstream_scenarios(run)  # so is a wrong scenario name
+            if "retrieve" in stages and run.config.retrieval.enabled:
+                retrieval_scenarios(run)
         if stage == "transfer":
             warn_skipped(run)
         if stage in _PER_SEED:

@@ -14,7 +14,8 @@ def spec_of(**more: Any) -> FeatureSpec:
             "name": "s",
             "log": {"files": ["log.csv"]},
             "keys": {"user": "u", "item": "i", "time": "t"},
-            "tasks": {"click": "click"},
+            "tasks": {"click": {"label": "click", "unknown": more.pop("unknown", [])}},
+            "missing": more.pop("missing", []),
             "split": {"by": "day", "train_until": 6, "valid_until": 7},
             "period": {"by": "day", **more.pop("period", {})},
             "features": {
@@ -35,12 +36,13 @@ def test_data_encoded_before_bounds_and_longer_first_periods_are_known_again(
     del then["period"]["first_at_most"]
     for feature in then["features"].values():
         del feature["bound"]
+    del then["missing"], then["tasks"]["click"]["unknown"]
     stat = log.stat()
     assert found == fingerprint([then, [("log.csv", stat.st_size, stat.st_mtime_ns)]])
     same, others = (
         [{"bound": 10}, {"period": {"first_at_most": 3}}],
         [{"bound": 9}, {"bound": None}],
     )
-    others.append({"period": {"first_at_most": 1}})
+    others += [{"period": {"first_at_most": 1}}, {"missing": ["-"]}, {"unknown": [-1]}]
     assert {source_fingerprint(spec_of(**more), tmp_path) for more in same} == {found}
-    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 4
+    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 6

@@ -10,10 +10,12 @@ import pyarrow as pa
 
 from lfm4ads_tf.data.sources.convert import ARROW_TYPES, ColumnType, convert_column
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
+from lfm4ads_tf.data.sources.markers import take_out_texts, take_out_values
 from lfm4ads_tf.data.sources.parquet import parquet_columns, read_parquet
 from lfm4ads_tf.data.sources.tfrecord import feature_names, read_tfrecord, sniff_kinds
 from lfm4ads_tf.data.sources.times import TIME, alike, convert_times
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.missing_values import MissingValues
 
 Format = Literal["csv", "parquet", "tfrecord"]
 
@@ -34,6 +36,7 @@ def read_table(
     columns: Mapping[str, ColumnType],
     *,
     times: Mapping[str, bool] | None = None,
+    missing: MissingValues | None = None,
     format: Format | None = None,
     delimiter: str = ",",
     list_separator: str = "|",
@@ -58,6 +61,7 @@ def read_table(
         columns: column -> type.
         times: column -> whether numbers are refused, of those that are read as times as well, see
             `convert_times`.
+        missing: Values that stand for a missing one.
         format: The format of all files; None takes it from each file's extension (`.csv`, `.tsv`,
             `.parquet`, `.tfrecord`, also with `.gz` where text or records are gzipped).
         delimiter: The delimiter of CSV files; a `.tsv` file uses a tab when this is the default.
@@ -93,10 +97,13 @@ def read_table(
     wanted = list(dict.fromkeys([*columns, *times]))
     clocks: dict[str, list[pa.ChunkedArray]] = {name: [] for name in times}
     for path, raw in _raw_tables(paths, wanted, format, delimiter):
-        arrays = [
-            convert_column(raw[name], kind, path=path, name=name, list_separator=list_separator)
-            for name, kind in columns.items()
-        ]
+        arrays = []
+        for name, kind in columns.items():
+            held = raw[name] if missing is None else take_out_texts(raw[name], missing, name, kind)
+            values = convert_column(held, kind, path=path, name=name, list_separator=list_separator)
+            arrays.append(
+                values if missing is None else take_out_values(values, missing, name, kind)
+            )
         for name, iso in times.items():
             clocks[name].append(convert_times(raw[name], path=path, name=name, iso=iso))
         tables.append(pa.Table.from_arrays(arrays, names=list(columns)))

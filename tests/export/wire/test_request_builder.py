@@ -379,3 +379,28 @@ def test_a_vector_with_a_number_that_is_not_finite_is_refused_in_every_form(
         for values in (wrong, np.array(wrong), pa.array(wrong)):
             with pytest.raises(ServingError, match=f"'{name}' must hold .*: row 1 has "):
                 builder.examples({name: values, other: good})
+
+
+@pytest.mark.parametrize("form", ["dicts", "mapping", "table"])
+def test_markers_of_missing_values_are_sent_as_missing(
+    world: World, schema: RequestSchema, vectors: dict[str, np.ndarray], form: str
+) -> None:
+    document = world.spec.model_dump(mode="json") | {"missing": {"*": ["N/A"], "brand": ["-"]}}
+    builder = RequestBuilder(parse_spec(document), signatures_of(schema), "the model 'ranker'")
+    rows = forms(world.samples, vectors)["dicts"][:4]
+    cells: dict[str, Any] = {"brand": "-", "price": "N/A", "weekday": "N/A", "vector": "N/A"}
+
+    def given(values: dict[str, Any]) -> Any:
+        held = [{**row, **values} for row in rows]
+        if form == "dicts":
+            return held
+        columns = {name: [row[name] for row in held] for name in held[0]}
+        return columns if form == "mapping" else pa.table(columns)
+
+    found = builder.tensors(given(cells))
+    expected = builder.tensors(given(dict.fromkeys(cells)))
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    # a marker of one column is a text like another elsewhere
+    assert "-" in str(builder.tensors(given({"item_id": "-"}))["item_id"])

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.data.log_files import row_names
 from lfm4ads_tf.data.raw import arrays
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.sources.convert import ColumnType
@@ -96,7 +97,7 @@ def read_log(
         UserError: The file cannot be read, lacks a column, or holds a vector of another width.
     """
     plain = read_requests(spec, data, path)
-    present = column_names(path, delimiter=spec.log.delimiter)
+    present = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
     kinds: dict[str, ColumnType] = {}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature):
@@ -120,7 +121,13 @@ def _read(
         return {}
     separator = spec.log.list_separator
     return arrays(
-        read_table([path], columns, delimiter=spec.log.delimiter, list_separator=separator)
+        read_table(
+            [path],
+            columns,
+            delimiter=spec.log.delimiter,
+            list_separator=separator,
+            names=row_names(spec),
+        )
     )
 
 
@@ -129,7 +136,8 @@ def _of_tables(
 ) -> dict[str, pa.Array]:
     """The side tables' columns that the log holds too, by the rows' keys."""
     keys = spec.keys
-    own = {keys.user, keys.item, keys.time, keys.scenario}
+    own = {keys.user, keys.item, keys.time_column, keys.scenario}
+    own |= {*keys.user_parts, *keys.item_parts}
     own |= {*spec.log.user_columns, *spec.log.item_columns}
     found: dict[str, pa.Array] = {}
     for name, config in spec.tables.items():

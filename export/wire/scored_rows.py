@@ -12,9 +12,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from export.request_schema import RequestSchema
+from lfm4ads_tf.data.log_files import row_names
+from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
@@ -35,7 +37,9 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     """
     if not path.exists():
         raise UserError("There is no such file.", received=path, fix="correct --input")
-    present = column_names(path, delimiter=spec.log.delimiter)
+    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    made = made_of_log(spec).beside(held)
+    present = made.extended(held)
     wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
     wanted |= dict.fromkeys(schema.representations, "floats")
     if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
@@ -51,8 +55,14 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
         )
     if not wanted:  # a retrieval by a stored representation alone always reads one
         raise UserError("The model reads no column.", received=path)
-    return read_table(
-        [path], wanted, delimiter=spec.log.delimiter, list_separator=spec.log.list_separator
+    return read_made(
+        made,
+        [path],
+        wanted,
+        complete=False,
+        delimiter=spec.log.delimiter,
+        list_separator=spec.log.list_separator,
+        names=row_names(spec),
     )
 
 

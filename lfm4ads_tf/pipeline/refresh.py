@@ -203,7 +203,8 @@ def _append(child: Run, parent: Run, rows: NewRows, number: int, source: str) ->
         },
     }
     with staged_folder(target) as staging:
-        append_to(staging, child.spec, earlier, rows, manifest)
+        # the child's own spec knows the columns of vectors once it has data
+        append_to(staging, parent.spec, earlier, rows, manifest)
     unknown = int((child.cache.scenario[-len(rows.time) :] < 0).sum())
     if unknown:
         _LOG.warning("%d new rows are of scenarios that the model does not know", unknown)

@@ -73,7 +73,7 @@ def log() -> list[Row]:
         )
         row |= {"item": f"i{rng.integers(9)}", "kind": ["music", "book"][place % 2]}
         row |= {"place": place, "click": int(rng.random() < 0.4)}
-        numbers = np.round(rng.normal(size=SIZE), 3).tolist()
+        numbers = (np.round(rng.normal(size=SIZE), 3) + 0.0).tolist()  # no -0.0
         if place % 20 == 7:
             numbers[3] = 0.0  # in columns: an empty cell
         row["taste"] = numbers
@@ -135,7 +135,7 @@ class World:
         return {
             str(path.relative_to(self.data)): path.read_bytes()
             for path in sorted(self.data.rglob("*"))
-            if path.suffix == ".npy" or "state" in path.parts
+            if path.is_file() and (path.suffix == ".npy" or "state" in path.parts)
         }
 
 

@@ -272,6 +272,23 @@ def test_columns_of_a_side_table_are_a_vector(tmp_path: Path, log: list[Row]) ->
     np.testing.assert_array_equal(row["dense"][0, start : start + 2], [number / 4, number])
 
 
+def test_auxiliary_rows_hold_the_key_in_parts_too(log: list[Row], tmp_path: Path) -> None:
+    write(tmp_path / "log.csv", [without("country+id")(r) for r in log])
+    write_people(tmp_path, log, joined=False)
+    past = [{**{k: r[k] for k in ("country", "id", "item")}, "n": 3 - k, "seen": k % 2}
+            for k, r in enumerate(log[:3])]  # fmt: skip
+    write(tmp_path / "past.csv", past, header=False)
+    raw = spec_of(keys={"user": ["country", "id"]})
+    raw["tables"]["people"]["key"] = ["land", "nr"]
+    raw["auxiliary"] = {"files": ["past.csv"], "columns": list(past[0]), "scenario": "past"}
+    raw["auxiliary"] |= {"order": "n", "labels": {"click": "seen"}}
+    found = load_raw(parse_spec(raw), tmp_path)
+    assert found.columns["country+id"].to_pylist()[:3] == [
+        r["country+id"] for r in reversed(log[:3])
+    ]
+    assert found.labels[:3, 0].tolist() == [0, 1, 0]
+
+
 # --- all at once --------------------------------------------------------------------------------
 
 

@@ -81,6 +81,11 @@ def test_a_row_of_another_length_is_counted_from_the_first_line(tmp_path: Path) 
     refused(tmp_path, expected, log={"columns": columns, "user_columns": []})
 
 
+def test_a_header_line_beside_the_names_is_no_row(tmp_path: Path) -> None:
+    columns = LOG.partition("\n")[0].split(",")
+    refused(tmp_path, "holds the names of the columns", "log.csv", log={"columns": columns})
+
+
 def test_names_for_a_file_with_names_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "log.parquet").write_bytes(b"PAR1")
     over = {"files": ["log.parquet"], "columns": ["user"]}

@@ -111,6 +111,13 @@ def read_header(
                 fix="name every column of the file, in its order; leave out `columns` for files "
                 "with a header line.",
             )
+        if list(names) == header:
+            raise UserError(
+                f"The first line of '{path}' holds the names of the columns, but `columns` names "
+                "them too: files of the log have no header line.",
+                received=delimiter.join(header)[:200],
+                fix="remove the line, or leave out `columns` where all files have one.",
+            )
         return list(names)
     for name in header:
         try:

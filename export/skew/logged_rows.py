@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.log_files import row_names
+from lfm4ads_tf.data.made_columns import made_of_log
 from lfm4ads_tf.data.raw import arrays
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.sources.convert import ColumnType
@@ -97,21 +98,22 @@ def read_log(
         UserError: The file cannot be read, lacks a column, or holds a vector of another width.
     """
     plain = read_requests(spec, data, path)
-    present = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    present = made_of_log(spec).extended(held)
     kinds: dict[str, ColumnType] = {}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature):
             kinds.update(dict.fromkeys(feature.raw_columns(name), "float"))
         elif is_moving(feature):
             kinds[name] = "strings"
-    held = _read(spec, path, {c: k for c, k in kinds.items() if c in present})
+    moving = _read(spec, path, {c: k for c, k in kinds.items() if c in present})
     stored = _read(spec, path, {n: "floats" for n in representations if n in present})
     vectors = {n: raw_values.vectors(v, representations[n], n) for n, v in stored.items()}
     rows = len(plain[spec.keys.user])
     if not rows:
         raise UserError("The log holds no row.", received=str(path), fix="give a log with rows")
     tables = _of_tables(spec, data, plain, present)
-    return LoggedRows(np.arange(rows), plain, held, tables, vectors)
+    return LoggedRows(np.arange(rows), plain, moving, tables, vectors)
 
 
 def _read(

@@ -50,8 +50,8 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
             f"The rows lack the column '{missing[0]}', which the model reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix="add it (an empty value means missing); statistics, event sequences and "
-            "representations are columns of a request too",
+            fix=f"add it{made.told(missing[0])} (an empty value means missing); statistics, event "
+            "sequences and representations are columns of a request too",
         )
     if not wanted:  # a retrieval by a stored representation alone always reads one
         raise UserError("The model reads no column.", received=path)

@@ -44,6 +44,11 @@ class Made:
         made = {**self.joined, **self.vectors}
         return [*header, *(n for n, of in made.items() if n not in header and {*of} <= {*header})]
 
+    def told(self, column: str) -> str:
+        """What a column is made of, for a message; nothing for a column that is not made."""
+        of = {**self.joined, **self.vectors}.get(column, ())
+        return f", or all of {', '.join(of)}, of which it is made" if of else ""
+
     def refuse_held(self, path: Path, header: Collection[str]) -> None:
         """Refuses a column that is called as one that is made.
 

@@ -98,7 +98,7 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
             f"The new rows lack the column '{missing[0]}', which the feature spec reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix="give rows in the format of the spec's log",
+            fix=f"give rows in the format of the spec's log{made.told(missing[0])}",
         )
     table = read_made(
         made,

@@ -49,7 +49,7 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
             f"The rows lack the column '{missing[0]}', which the feature spec reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix="add it (an empty value means missing)",
+            fix=f"add it{made.told(missing[0])} (an empty value means missing)",
         )
     table = read_made(
         made,

@@ -276,7 +276,8 @@ def test_a_log_without_a_time_is_said_to_be_none(document_of: Build, data_of: Bu
     document = document_of()
     assert "has no time" not in report_page(data_of(document))
     document["untimed"] = "are in <an order>"
-    assert "The log has no time: its rows are in &lt;an order&gt;." in report_page(data_of(document))
+    page = report_page(data_of(document))
+    assert "The log has no time: its rows are in &lt;an order&gt;." in page
 
 
 def test_wall_time_counts_every_model_once(document_of: Build, data_of: Build) -> None:

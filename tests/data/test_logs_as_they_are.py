@@ -350,6 +350,18 @@ def test_rows_to_predict_get_the_cached_values(
     assert_same_rows(all_at_once.scored(path), cached)
 
 
+def test_a_part_that_the_rows_lack_is_named(
+    all_at_once: World, log: list[Row], tmp_path: Path
+) -> None:
+    rows = [without("id")(r) for r in log[:5]]
+    pq.write_table(
+        pa.Table.from_pylist([without("country+id")(r) for r in rows]), tmp_path / "r.parquet"
+    )
+    message = r"lack the column 'country\+id'[^~]*or all of country, id, of which it is made"
+    with pytest.raises(UserError, match=message):
+        read_requests(all_at_once.spec, all_at_once.data, tmp_path / "r.parquet")
+
+
 def example(row: Row) -> bytes:
     features = {}
     for name, value in row.items():

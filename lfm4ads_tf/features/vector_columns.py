@@ -62,12 +62,21 @@ def vectors_of(spec: FeatureSpec, headers: Mapping[str, Sequence[str]]) -> dict[
 
     Raises:
         UserError: A pattern matches no column, a column is in no table, there are not as many as
-            `size` says, or one is a label, a key, the time, the scenario, or of the other side.
+            `size` says, or one is a label, a key, the time, the scenario, or of the other side; or
+            a table has a column called as the vector.
     """
     found = {}
     for name, feature in _features(spec).items():
         if feature.columns is None:
             continue
+        for held, header in headers.items():
+            if name in header:
+                raise UserError(
+                    f"The column '{name}' would stand for two things: the vector that is made of "
+                    f"columns is called so, and '{held}' has a column of this name.",
+                    received=f"columns: {feature.columns}",
+                    fix="rename the feature",
+                )
         table, columns = _in_one_table(name, feature.columns, spec, headers)
         if feature.size and feature.size != len(columns):
             raise UserError(

@@ -195,6 +195,9 @@ def test_a_vector_of_the_other_side(tmp_path: Path) -> None:
 def test_a_vector_called_as_a_column(tmp_path: Path) -> None:
     features = {"age": vector("v_*")["v"]}
     refused(tmp_path, "The column 'age' would stand for two things", features=features)
+    (tmp_path / "users.csv").write_text("user,v\na,1\n")
+    tables = {"users": {"files": ["users.csv"], "key": "user", "owner": "user"}}
+    refused(tmp_path, "'users' has a column of this name", features=vector("v_*"), tables=tables)
 
 
 def test_a_cell_of_a_vector_that_is_no_number(tmp_path: Path) -> None:

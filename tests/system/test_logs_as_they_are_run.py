@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from export.spec_check import read_spec
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.predict import open_run
 
 SURFACES = ("home", "search", "mail")
@@ -68,6 +70,9 @@ def test_new_rows_get_the_scores_of_the_run(
     assert (out / "data" / "manifest.json").stat().st_mtime_ns == made
     run = open_run(out)
     assert run.spec.features["taste"].columns == [f"taste_{k}" for k in range(11)]  # type: ignore[union-attr]
+    assert read_spec(out / "config.yaml") == run.spec  # what a client or a check is given
+    with pytest.raises(UserError, match="give the `config.yaml` of the run"):
+        read_spec(tmp_path / "spec.yaml")
     files = [(tmp_path / f"{s}.csv", s) for s in SURFACES]
     rows = [[*row, s] for path, s in files for row in csv.reader(path.open(newline=""))]
     places = np.random.default_rng(4).permutation(len(rows))

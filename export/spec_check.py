@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from export.request_schema import RequestSchema
-from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.data.vectors import settled_by
+from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec, parse_spec, read_yaml
+from lfm4ads_tf.features.vector_columns import is_settled
 
 _OWN_COLUMNS = {EXCLUDE: RawType("texts")}  # of retrieval exports, whatever the spec says
 _SCORED = ("serving_default", "predict", "rank")  # signatures with one output per task
@@ -20,12 +22,21 @@ def read_spec(path: Path) -> FeatureSpec:
     """A feature spec, or the one inside the `config.yaml` of a run.
 
     Raises:
-        UserError: It cannot be read, or is not valid.
+        UserError: It cannot be read, is not valid, or leaves the size of a vector to the data.
     """
     raw = read_yaml(path)
     if "features" not in raw and isinstance(raw.get("spec"), dict):
-        raw = raw["spec"]
-    return parse_spec(raw, source=str(path))
+        spec = parse_spec(raw["spec"], source=str(path))
+        spec = settled_by(spec, path.parent / "data") or spec
+    else:
+        spec = parse_spec(raw, source=str(path))
+    if not is_settled(spec):
+        raise UserError(
+            "The feature spec takes the columns of a vector from the data, by a pattern.",
+            received=path,
+            fix="give the `config.yaml` of the run, or list the columns in the spec",
+        )
+    return spec
 
 
 def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.data.log_files import row_names
+from lfm4ads_tf.data.made_columns import made_of_log
 from lfm4ads_tf.data.raw import arrays
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.sources.convert import ColumnType
@@ -96,21 +98,22 @@ def read_log(
         UserError: The file cannot be read, lacks a column, or holds a vector of another width.
     """
     plain = read_requests(spec, data, path)
-    present = column_names(path, delimiter=spec.log.delimiter)
+    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    present = made_of_log(spec).extended(held)
     kinds: dict[str, ColumnType] = {}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature):
             kinds.update(dict.fromkeys(feature.raw_columns(name), "float"))
         elif is_moving(feature):
             kinds[name] = "strings"
-    held = _read(spec, path, {c: k for c, k in kinds.items() if c in present})
+    moving = _read(spec, path, {c: k for c, k in kinds.items() if c in present})
     stored = _read(spec, path, {n: "floats" for n in representations if n in present})
     vectors = {n: raw_values.vectors(v, representations[n], n) for n, v in stored.items()}
     rows = len(plain[spec.keys.user])
     if not rows:
         raise UserError("The log holds no row.", received=str(path), fix="give a log with rows")
     tables = _of_tables(spec, data, plain, present)
-    return LoggedRows(np.arange(rows), plain, held, tables, vectors)
+    return LoggedRows(np.arange(rows), plain, moving, tables, vectors)
 
 
 def _read(
@@ -120,7 +123,13 @@ def _read(
         return {}
     separator = spec.log.list_separator
     return arrays(
-        read_table([path], columns, delimiter=spec.log.delimiter, list_separator=separator)
+        read_table(
+            [path],
+            columns,
+            delimiter=spec.log.delimiter,
+            list_separator=separator,
+            names=row_names(spec),
+        )
     )
 
 
@@ -129,7 +138,8 @@ def _of_tables(
 ) -> dict[str, pa.Array]:
     """The side tables' columns that the log holds too, by the rows' keys."""
     keys = spec.keys
-    own = {keys.user, keys.item, keys.time, keys.scenario}
+    own = {keys.user, keys.item, keys.time_column, keys.scenario}
+    own |= {*keys.user_parts, *keys.item_parts}
     own |= {*spec.log.user_columns, *spec.log.item_columns}
     found: dict[str, pa.Array] = {}
     for name, config in spec.tables.items():

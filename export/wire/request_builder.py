@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from export.request_schema import RequestSchema
+from export.wire.made_columns import make_columns
 from export.wire.raw_rows import RawRows, Rows, check_weights
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
@@ -17,6 +18,7 @@ from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE, request_name
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.vector_columns import settled_vectors
 from lfm4ads_tf.representations.names import side_of
 
 _DTYPES = {"text": "string", "texts": "string", "integer": "int64"}
@@ -136,6 +138,7 @@ class RequestBuilder:
 
     def _rows(self, rows: Rows) -> RawRows:
         held = RawRows(rows)
+        make_columns(held, self._spec, self.schema.columns, self._model)
         held.take_out(self._missing)
         names = (*self.schema.columns, *self.schema.representations)
         held.refuse_unknown([*names, *known_columns(self._spec), *self._stored(held.columns)])
@@ -185,11 +188,13 @@ class RequestBuilder:
 def known_columns(spec: FeatureSpec) -> set[str]:
     """Columns that the spec names: what features read, keys, labels, and what rows are split by."""
     known: set[str | None] = {*raw_types(spec), EXCLUDE, "row"}
-    known |= {spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.scenario}
+    known |= {spec.keys.user, spec.keys.item, spec.keys.time_column, spec.keys.scenario}
+    known |= {*spec.keys.user_parts, *spec.keys.item_parts}
+    known |= {column for columns in settled_vectors(spec).values() for column in columns}
     known |= {task.label for task in spec.feedback.values()} | set(spec.best_possible.values())
     known |= {*spec.log.user_columns, *spec.log.item_columns}
     known |= {rows.by for rows in spec.segments.values()}
-    known |= {table.key for table in spec.tables.values()}
+    known |= {c for table in spec.tables.values() for c in (table.key, *table.key_parts)}
     known |= {spec.period.by, getattr(spec.split, "by", None)}
     for name, feature in spec.features.items():
         known |= {*feature.raw_columns(name), *getattr(feature, "keys", [])}

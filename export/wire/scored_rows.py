@@ -12,9 +12,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from export.request_schema import RequestSchema
+from lfm4ads_tf.data.log_files import row_names
+from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import raw_types
@@ -36,7 +38,9 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     """
     if not path.exists():
         raise UserError("There is no such file.", received=path, fix="correct --input")
-    present = column_names(path, delimiter=spec.log.delimiter)
+    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    made = made_of_log(spec).beside(held)
+    present = made.extended(held)
     wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
     wanted |= dict.fromkeys(schema.representations, "floats")
     if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
@@ -47,17 +51,20 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
             f"The rows lack the column '{missing[0]}', which the model reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix="add it (an empty value means missing); statistics, event sequences and "
-            "representations are columns of a request too",
+            fix=f"add it{made.told(missing[0])} (an empty value means missing); statistics, event "
+            "sequences and representations are columns of a request too",
         )
     if not wanted:  # a retrieval by a stored representation alone always reads one
         raise UserError("The model reads no column.", received=path)
-    return read_table(
+    return read_made(
+        made,
         [path],
         wanted,
+        complete=False,
         missing=MissingValues(spec),
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
+        names=row_names(spec),
     )
 
 

@@ -55,6 +55,9 @@ class Overview:
     def warnings(self) -> str:
         """What a reader must know before believing a number; may be empty."""
         texts = []
+        untimed = self._data.document.get("untimed")
+        if untimed:
+            texts.append(f"The log has no time: its rows {escape(untimed)}.")
         flags = self._data.document["point_in_time"]
         flagged = [name for name, flag in flags.items() if not flag]
         if flagged:

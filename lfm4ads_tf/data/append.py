@@ -20,6 +20,7 @@ from lfm4ads_tf.data.point_in_time import PointInTime
 from lfm4ads_tf.data.splits import AUXILIARY, SPLITS, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import NEWEST, FrozenState, request_columns
 from lfm4ads_tf.data.state_update import advance_state
+from lfm4ads_tf.data.vectors import vector_facts
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.admission import admit
 from lfm4ads_tf.features.encoder import Encoder
@@ -224,6 +225,7 @@ class _Appended:
             "auxiliary_rows": int((split == AUXILIARY).sum()),
             "periods": [*old["periods"], *self.new.period_values],
             "point_in_time": order.flags(rows),
+            **vector_facts(self.spec),
         }
 
 

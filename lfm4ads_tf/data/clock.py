@@ -77,7 +77,9 @@ def time_columns(spec: FeatureSpec, *, split: bool = True) -> dict[str, bool]:
         spec: The feature spec.
         split: Whether the column that splits is read.
     """
-    columns = {spec.keys.time: spec.keys.time_unit == "iso"}
+    columns = {}
+    if spec.keys.time_column is not None:
+        columns[spec.keys.time_column] = spec.keys.time_unit == "iso"
     if split and isinstance(spec.split, SplitByColumn):
         columns.setdefault(spec.split.by, False)
     if spec.period.by is not None:
@@ -85,21 +87,34 @@ def time_columns(spec: FeatureSpec, *, split: bool = True) -> dict[str, bool]:
     return columns
 
 
-def read_clock(spec: FeatureSpec, log: Mapping[str, pa.Array], *, split: bool = True) -> Clock:
+def read_clock(
+    spec: FeatureSpec, log: Mapping[str, pa.Array], *, split: bool = True, first: float = 0.0
+) -> Clock:
     """The times of rows of the log.
+
+    The time of a row of a log without one is its place: in the files, or in an order that
+    `keys.shuffle` seeds.
 
     Args:
         spec: The feature spec.
         log: Column -> values (N,); those of `time_columns` under `TIME + column`, as
             `convert_times` gives them.
         split: Whether the rows are to be split.
+        first: Place of the first row of a log without a time.
 
     Raises:
         UserError: A row has no time, or a bound of the split is a date and its column holds
             numbers, or the other way round.
     """
-    time = _complete(log, spec.keys.time)
-    dated = is_calendar(log[TIME + spec.keys.time])
+    column = spec.keys.time_column
+    if column is None:
+        time = first + _places(len(log[spec.keys.user]), spec.keys.shuffle)
+        values = None
+        if split and isinstance(spec.split, SplitByColumn):
+            values = _split_values(spec.split, log, time, None)
+        return Clock(time, None, values, dated=False)
+    time = _complete(log, column)
+    dated = is_calendar(log[TIME + column])
     if not dated:
         _warn_unit(spec, time)
         unit = spec.keys.time_unit
@@ -111,8 +126,40 @@ def read_clock(spec: FeatureSpec, log: Mapping[str, pa.Array], *, split: bool = 
         dated = is_calendar(log[TIME + spec.period.by])
     values = None
     if split and isinstance(spec.split, SplitByColumn):
-        values = _split_values(spec.split, log, time, spec.keys.time)
+        values = _split_values(spec.split, log, time, column)
     return Clock(time, period, values, dated)
+
+
+def tell_order(spec: FeatureSpec, rows: int) -> None:
+    """Says how the rows of a log without a time are ordered, and what their results are worth."""
+    if spec.keys.time_column is None:
+        _LOG.warning("the log has no time: %d rows %s", rows, untimed_note(spec))
+
+
+def untimed_note(spec: FeatureSpec) -> str:
+    """What holds of the rows of a log without a time."""
+    order = (
+        "are ordered by their place in the files"
+        if spec.keys.shuffle is None
+        else f"are in an order shuffled by the seed {spec.keys.shuffle}"
+    )
+    return (
+        f"{order}, and their place stands for their time. Statistics, sequences, periods and a "
+        "split by fractions go by this order, so the results are not point in time in the sense "
+        "of real time"
+    )
+
+
+def order_facts(spec: FeatureSpec) -> dict[str, str]:
+    """What `metrics.json` says of the order of a log without a time; nothing of one with a time."""
+    return {"untimed": untimed_note(spec)} if spec.keys.time_column is None else {}
+
+
+def _places(rows: int, seed: int | None) -> np.ndarray:
+    """Place of each row, in the order of the files or in a shuffled one, (rows,) float64."""
+    if seed is None:
+        return np.arange(rows, dtype=np.float64)
+    return np.random.default_rng(seed).permutation(rows).astype(np.float64)
 
 
 def without_times(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
@@ -160,7 +207,7 @@ def _complete(log: Mapping[str, pa.Array], column: str) -> np.ndarray:
 
 
 def _split_values(
-    split: SplitByColumn, log: Mapping[str, pa.Array], time: np.ndarray, key: str
+    split: SplitByColumn, log: Mapping[str, pa.Array], time: np.ndarray, key: str | None
 ) -> np.ndarray:
     """Values of the split column in the scale of the bounds."""
     values, dated = _complete(log, split.by), is_calendar(log[TIME + split.by])
@@ -188,7 +235,7 @@ def _split_values(
 def _warn_unit(spec: FeatureSpec, time: np.ndarray) -> None:
     """Says where the times make sense in another unit only."""
     low, high = float(time.min()), float(time.max())
-    unit, column = spec.keys.time_unit, spec.keys.time
+    unit, column = spec.keys.time_unit, spec.keys.time_column
 
     def sane(of: str) -> bool:
         per_second = _PER_SECOND[of]

@@ -30,6 +30,7 @@ from lfm4ads_tf.data.state import (
     write_statistic,
 )
 from lfm4ads_tf.data.statistics import Events, frozen_totals, point_in_time
+from lfm4ads_tf.data.vectors import vector_facts
 from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
@@ -349,6 +350,7 @@ class _Encoding:
             "auxiliary_rows": int((raw.split == AUXILIARY).sum()),
             "periods": raw.period_values,
             "point_in_time": flags,
+            **vector_facts(self.spec),
             "beyond_bound": check_numbers(
                 self.spec,
                 self.fitted,

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
 from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
+from lfm4ads_tf.data.log_files import row_names
+from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import (
     arrays,
@@ -27,7 +29,7 @@ from lfm4ads_tf.data.raw import (
     side_tables,
 )
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -74,7 +76,9 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         if not path.exists():
             raise UserError("There is no such file.", received=str(path), fix="correct --input")
     of = spec.log
-    present = column_names(paths[0], format=of.format, delimiter=of.delimiter)
+    held = column_names(paths[0], format=of.format, delimiter=of.delimiter, names=row_names(spec))
+    made = made_of_log(spec).beside(held)
+    present = made.extended(held)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     if spec.keys.scenario is not None:
         wanted[spec.keys.scenario] = "string"
@@ -97,9 +101,10 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
             f"The new rows lack the column '{missing[0]}', which the feature spec reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix="give rows in the format of the spec's log",
+            fix=f"give rows in the format of the spec's log{made.told(missing[0])}",
         )
-    table = read_table(
+    table = read_made(
+        made,
         paths,
         wanted,
         times=times,
@@ -107,6 +112,7 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         format=of.format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,
+        names=row_names(spec),
     )
     log = arrays(table)
     rows = len(log[spec.keys.user])
@@ -125,8 +131,15 @@ def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRo
     replace the earlier ones of the same key.
 
     Raises:
-        UserError: A file or column is missing, or no row is later than the earlier ones.
+        UserError: A file or column is missing, no row is later than the earlier ones, or the log
+            has no time and is shuffled: its earlier rows cannot be told from new ones.
     """
+    if spec.keys.shuffle is not None:
+        raise UserError(
+            "The earlier rows of a shuffled log without a time cannot be told from new ones.",
+            received=f"keys.shuffle: {spec.keys.shuffle}",
+            fix="give the new rows alone, with --input",
+        )
     columns = read_columns(spec, folder)
     tables = dict(_stored_tables(spec, earlier.folder))
     given = side_tables(spec, folder, columns)
@@ -150,7 +163,9 @@ def _rows(
     whole_log: bool,
 ) -> NewRows:
     """Orders, joins and labels the rows of later periods."""
-    clock = read_clock(spec, log, split=False)
+    # New rows of a log without a time have their places behind the run's.
+    first = 0.0 if whole_log else float(earlier.time.max()) + 1
+    clock = read_clock(spec, log, split=False, first=first)
     names: list[str] = earlier.manifest["periods"]
     if spec.period.by is None:
         last = float(earlier.time.max())
@@ -158,7 +173,7 @@ def _rows(
         last = last_period(names, clock, spec.period.by)
     late = clock.values > last
     if not late.all() and (not whole_log or not late.any()):
-        place = spec.period.by or spec.keys.time
+        place = spec.period.by or spec.keys.time_column or "place in the log"
         raise UserError(
             "There is no new row: all are of periods that the run has."
             if not late.any()
@@ -217,7 +232,8 @@ def _joined(
 
 def _log_columns(spec: FeatureSpec) -> set[str]:
     """Columns that are the log's own wherever else they occur."""
-    keys = {spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.scenario, spec.period.by}
+    keys = {spec.keys.user, spec.keys.item, spec.keys.time_column, spec.keys.scenario}
+    keys |= {spec.period.by, *spec.keys.user_parts, *spec.keys.item_parts}
     labels = {task.label for task in spec.feedback.values()}
     return {c for c in keys if c} | labels | {*spec.log.user_columns, *spec.log.item_columns}
 

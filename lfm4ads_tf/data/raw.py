@@ -12,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfm4ads_tf.data.clock import read_clock, time_columns, without_times
+from lfm4ads_tf.data.clock import read_clock, tell_order, time_columns, without_times
 from lfm4ads_tf.data.dropped import tell_missing, tell_unknown_numbers
 from lfm4ads_tf.data.first_period import join_first
 from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
+from lfm4ads_tf.data.log_files import log_constants, log_files, refuse_twice
+from lfm4ads_tf.data.made_columns import Made, made_of_log, made_of_table, read_made
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names, is_csv
 from lfm4ads_tf.data.sources.times import TIME, time_numbers
 from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError, nearest
@@ -85,7 +87,7 @@ def source_files(folder: Path, patterns: list[str]) -> list[Path]:
     """Files of a folder that match a table's patterns, sorted within each pattern.
 
     Raises:
-        UserError: A pattern matches nothing.
+        UserError: A pattern matches nothing, or a file is matched twice.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -97,12 +99,13 @@ def source_files(folder: Path, patterns: list[str]) -> list[Path]:
                 fix="correct --data-dir, or the table's `files` in the feature spec",
             )
         found += matches
+    refuse_twice(found, patterns)
     return found
 
 
 def all_source_files(spec: FeatureSpec, folder: Path) -> list[Path]:
     """Every file that the spec reads from the folder, in a fixed order."""
-    files = source_files(folder, spec.log.files)
+    files = source_files(folder, spec.log.patterns)
     for table in spec.tables.values():
         files += source_files(folder, table.files)
     auxiliary = _auxiliary_files(spec, folder)
@@ -121,6 +124,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     log = read_log(spec, folder, columns, missing)
     _refuse_reserved(spec, log)
     clock = read_clock(spec, log)
+    tell_order(spec, len(clock.time))
     order = clock.order()
     log = without_times(spec, log)
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
@@ -172,14 +176,18 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         UserError: A column is in no table, or an owner check fails.
     """
     tables: dict[str, LogTable | SideTable] = {"log": spec.log, **spec.tables}
-    headers = {
-        name: column_names(
-            source_files(folder, table.files)[0], format=table.format, delimiter=table.delimiter
-        )
-        for name, table in tables.items()
-    }
-    keys = [spec.keys.user, spec.keys.item, spec.keys.time, spec.keys.scenario]
-    first = source_files(folder, spec.log.files)[0]
+    headers = table_headers(spec, folder)
+    first = source_files(folder, spec.log.patterns)[0]
+    _refuse_ambiguous(spec, first, headers["log"])
+    made = {"log": made_of_log(spec), **{name: made_of_table(spec, name) for name in spec.tables}}
+    for name, of in made.items():
+        path = source_files(folder, _patterns_of(spec, name))[0]
+        check_columns(path, [c for parts in of.joined.values() for c in parts], headers[name])
+        of.refuse_held(path, headers[name])
+        headers[name] = of.extended(headers[name])
+    if isinstance(spec.log.files, dict):
+        headers["log"] = [*headers["log"], str(spec.keys.scenario)]
+    keys = [spec.keys.user, spec.keys.item, spec.keys.time_column, spec.keys.scenario]
     check_columns(first, [key for key in keys if key is not None], headers["log"])
     check_table_owners(spec, headers)
     wanted: dict[str, dict[str, ColumnType]] = {name: {} for name in tables}
@@ -194,7 +202,7 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         log[column] = "float"
     for name, table in spec.tables.items():
         wanted[name][table.key] = "string"
-    own = {*log, *time_columns(spec)}
+    own = {*log, *time_columns(spec), *spec.keys.user_parts, *spec.keys.item_parts}
     named = {*spec.log.user_columns, *spec.log.item_columns} & set(headers["log"])
     segments: dict[str, ColumnType] = {of.by: "string" for of in spec.segments.values()}
     for column, kind in {**segments, **feature_columns(spec)}.items():
@@ -214,9 +222,61 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         known_kind = wanted[owner].setdefault(column, kind)
         if kind != known_kind:
             wanted[owner][column] = "string" if "string" in (kind, known_kind) else "float"
-    paths = source_files(folder, spec.log.files)
-    check_columns(paths[0], list(dict.fromkeys([*log, *own])), headers["log"])
+    check_columns(first, list(dict.fromkeys([*log, *own])), headers["log"])
     return wanted
+
+
+def table_headers(spec: FeatureSpec, folder: Path) -> dict[str, list[str]]:
+    """Table (`log` or a key of `spec.tables`) -> the columns of its first file.
+
+    Raises:
+        UserError: A file is missing, or has another number of columns than the spec names.
+    """
+    headers = {}
+    tables: dict[str, LogTable | SideTable] = {"log": spec.log, **spec.tables}
+    for name, table in tables.items():
+        paths = source_files(folder, _patterns_of(spec, name))
+        _refuse_names(name, table, paths)
+        headers[name] = column_names(
+            paths[0], format=table.format, delimiter=table.delimiter, names=table.columns
+        )
+    return headers
+
+
+def _patterns_of(spec: FeatureSpec, name: str) -> list[str]:
+    """The patterns of a table's files."""
+    return spec.log.patterns if name == "log" else spec.tables[name].files
+
+
+def _refuse_names(
+    name: str, table: LogTable | SideTable | AuxiliaryTable, paths: list[Path]
+) -> None:
+    """Names of columns are for files that have none of their own."""
+    for path in paths if table.columns is not None else ():
+        if not is_csv(path, format=table.format):
+            raise UserError(
+                f"`columns` names the columns of CSV files without a header line, but a file of "
+                f"'{name}' is no CSV file.",
+                received=path,
+                fix="leave out `columns`: the file has names of its own",
+            )
+
+
+def _refuse_ambiguous(spec: FeatureSpec, path: Path, header: list[str]) -> None:
+    """No column of the log is called as what stands for none of them."""
+    if spec.keys.time_column is None and spec.keys.time in header:
+        raise UserError(
+            f"`keys.time: {spec.keys.time}` means a log without a time, but '{path}' has a column "
+            f"'{spec.keys.time}'.",
+            fix="rename the column in the file",
+        )
+    if isinstance(spec.log.files, dict) and spec.keys.scenario in header:
+        raise UserError(
+            f"`log.files` gives the scenario '{spec.keys.scenario}' of each file, but '{path}' has "
+            "a column of this name.",
+            received=f"columns {', '.join(header)}",
+            fix="give another name in `keys.scenario`, or list the files without names",
+        )
 
 
 def feature_columns(spec: FeatureSpec) -> dict[str, ColumnType]:
@@ -239,14 +299,19 @@ def read_log(
     columns: Mapping[str, Mapping[str, ColumnType]],
     missing: MissingValues | None = None,
 ) -> dict[str, pa.Array]:
-    table = read_table(
-        source_files(folder, spec.log.files),
-        columns["log"],
+    files = log_files(spec, folder, source_files)
+    constants = log_constants(spec, files)
+    table = read_made(
+        made_of_log(spec),
+        [path for path, _ in files],
+        {c: kind for c, kind in columns["log"].items() if c not in constants},
         times=time_columns(spec),
         missing=missing or MissingValues(spec),
         format=spec.log.format,
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
+        names=spec.log.columns,
+        constants=constants,
     )
     log = arrays(table)
     refuse_missing_keys(spec, log, "the log")
@@ -289,13 +354,16 @@ def side_tables(
     """The side tables, one row per key."""
     tables = {}
     for name, table in spec.tables.items():
-        side = read_table(
+        side = read_made(
+            made_of_table(spec, name),
             source_files(folder, table.files),
             columns[name],
+            complete=False,
             missing=missing or MissingValues(spec),
             format=table.format,
             delimiter=table.delimiter,
             list_separator=table.list_separator,
+            names=table.columns,
         )
         if side[table.key].null_count:
             _LOG.warning(
@@ -355,14 +423,17 @@ def _read_auxiliary(
         return None
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= dict.fromkeys(table.labels.values(), "float")
+    _refuse_names("auxiliary", table, files)
     raw = arrays(
-        read_table(
+        read_made(
+            Made(spec.keys.joined, {}),
             files,
             wanted,
             times={table.order: False},
             missing=missing,
             format=table.format,
             delimiter=table.delimiter,
+            names=table.columns,
         )
     )
     refuse_missing_keys(spec, raw, "the auxiliary table")

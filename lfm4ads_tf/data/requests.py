@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.join_checks import warn_few_joined
+from lfm4ads_tf.data.log_files import row_names
+from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import arrays, feature_columns
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names
 from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
@@ -29,13 +31,16 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         spec: The feature spec.
         data: `OUT/data`, whose `tables/` holds the side tables of the training run.
         path: CSV, Parquet or TFRecord with the user and item keys and the log's columns; labels
-            and time are not needed.
+            and time are not needed. A joined key or a vector of columns may be there as it is or
+            in its parts. A CSV file has a header line unless the log has none.
 
     Raises:
         UserError: The file cannot be read or lacks a column.
     """
     warn_older_texts(data)
-    present = column_names(path, delimiter=spec.log.delimiter)
+    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    made = made_of_log(spec).beside(held)
+    present = made.extended(held)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     # Keys stay text, whatever a feature reads them as: tables are joined by text.
     wanted = {**feature_columns(spec), **wanted}
@@ -51,14 +56,17 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
             f"The rows lack the column '{missing[0]}', which the feature spec reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix="add it (an empty value means missing)",
+            fix=f"add it{made.told(missing[0])} (an empty value means missing)",
         )
-    table = read_table(
+    table = read_made(
+        made,
         [path],
         {c: t for c, t in wanted.items() if c in present},
+        complete=False,
         missing=MissingValues(spec),
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
+        names=row_names(spec),
     )
     rows = arrays(table)
     for name, side in sides.items():

@@ -7,7 +7,8 @@ a bag of ids. Dense kinds (raw or log `numeric`, `pretrained`, `statistic`) beco
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -175,10 +176,44 @@ class SequenceFeature(EmbeddedFeatureConfig):
 
 
 class PretrainedFeature(BaseFeature):
-    """A dense vector made elsewhere, used as it is; missing becomes zeros."""
+    """A dense vector made elsewhere, used as it is; missing becomes zeros.
+
+    Attributes:
+        size: Numbers of the vector; with `columns` it may be left out: 0 stands for as many as the
+            data have columns.
+        columns: A pattern of columns (`affinity_*`), or their names in order, with one number of
+            the vector each; one column of vectors when absent. The vector is then called as the
+            feature is.
+    """
 
     kind: Literal["pretrained"]
-    size: int = Field(ge=1)
+    size: int = Field(default=0, ge=1)
+    columns: str | list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_columns(cls, data: Any) -> Any:
+        """A list of columns settles the size; that of a pattern is settled by the data."""
+        if not isinstance(data, Mapping):
+            return data
+        full, columns = dict(data), data.get("columns")
+        if columns is not None and full.get("size") == 0:
+            del full["size"]  # a pattern that the data have not settled, written to a file
+        if isinstance(columns, list):
+            if not columns or len(set(map(str, columns))) < len(columns):
+                raise ValueError(f"`columns` must name different columns, got {columns}")
+            full.setdefault("size", len(columns))
+            if full["size"] != len(columns):
+                raise ValueError(f"`size` is {full['size']}, but `columns` are {len(columns)}")
+        return full
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PretrainedFeature:
+        if self.columns is not None and self.column is not None:
+            raise ValueError("give `column` (vectors) or `columns` (one number each), not both")
+        if not self.size and self.columns is None:
+            raise ValueError("give the vector's `size`")
+        return self
 
 
 class StatisticFeature(BaseFeature):

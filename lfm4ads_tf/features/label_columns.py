@@ -31,14 +31,19 @@ def check_labels(spec: FeatureSpec) -> None:
     places = {
         "keys.user": keys.user,
         "keys.item": keys.item,
-        "keys.time": keys.time,
+        "keys.time": keys.time_column,
         "keys.scenario": keys.scenario,
         "split.by": spec.split.by if isinstance(spec.split, SplitByColumn) else None,
         "period.by": spec.period.by,
     }
-    _refuse(places, labels)
+    parts: dict[str, str | None] = {
+        f"keys.{side}.{k}": part
+        for side, of in (("user", keys.user_parts), ("item", keys.item_parts))
+        for k, part in enumerate(of)
+    }
+    _refuse(places | parts, labels)
     if spec.auxiliary is not None:
-        places = {"keys.user": keys.user, "keys.item": keys.item}
+        places = {"keys.user": keys.user, "keys.item": keys.item, **parts}
         places["auxiliary.order"] = spec.auxiliary.order
         _refuse(places, {c: f"auxiliary.labels.{n}" for n, c in spec.auxiliary.labels.items()})
 

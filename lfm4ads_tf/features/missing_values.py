@@ -128,6 +128,7 @@ def check_missing(spec: FeatureSpec, read: set[str]) -> None:
         UserError: See above.
     """
     keys = {spec.keys.user, spec.keys.item, spec.keys.time}
+    keys |= {part for parts in spec.keys.joined.values() for part in parts}
     labels = {task.label for task in spec.feedback.values()}
     sets = [*spec.segments.values(), *([spec.ads] if spec.ads is not None else [])]
     known = read | {of.by for of in sets} | {spec.keys.scenario or ""}
@@ -163,6 +164,7 @@ def _declared(spec: FeatureSpec) -> tuple[list[str], dict[str, list[str]]]:
 def _set_apart(spec: FeatureSpec) -> set[str]:
     """Columns that a marker must name to be theirs."""
     keys = spec.keys
-    tables = [table.key for table in spec.tables.values()]
+    tables = [c for table in spec.tables.values() for c in (table.key, *table.key_parts)]
     found = [keys.user, keys.item, keys.time, keys.scenario, *tables]
+    found += [part for parts in keys.joined.values() for part in parts]
     return {column for column in [*found, *spec.best_possible.values()] if column is not None}

@@ -139,13 +139,16 @@ def _named_columns(
     for path, key in (
         ("keys.user", keys.user),
         ("keys.item", keys.item),
-        ("keys.time", keys.time),
+        ("keys.time", keys.time_column),
         ("keys.scenario", keys.scenario),
         ("split.by", spec.split.by if isinstance(spec.split, SplitByColumn) else None),
         ("period.by", spec.period.by),
     ):
         if key is not None:
             yield key, f"`{path}`"
+    for side, parts in (("user", keys.user_parts), ("item", keys.item_parts)):
+        for part in parts:
+            yield part, f"`keys.{side}`"
     for name, task in spec.feedback.items():
         yield task.label, f"the label of '{name}'"
     for name, column in spec.best_possible.items():

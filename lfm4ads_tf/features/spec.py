@@ -14,6 +14,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.file_lists import ColumnNames, ScenarioFiles
+from lfm4ads_tf.features.joined_keys import KeyParts, with_parts
 from lfm4ads_tf.features.kinds import (
     CrossedFeature,
     FeatureConfig,
@@ -30,25 +32,36 @@ from lfm4ads_tf.features.name_checks import check_names
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets, number_of
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import BLOCKS, Period, Split
+from lfm4ads_tf.features.yaml_keys import refuse_repeated_keys
 from lfm4ads_tf.strict import StrictModel, parse
 from lfm4ads_tf.written import load, text_of
 
 Owner = Literal["user", "item", "context"]
+
+NO_TIME = "none"
+"""`keys.time` of a log without a time."""
 
 
 class LogTable(StrictModel):
     """The event log: one row per impression.
 
     `user_columns` and `item_columns` name the columns of the log that describe its user or its
-    item (for a flat file); every other column of the log is context.
+    item (for a flat file); every other column of the log is context. `files` that are a mapping
+    give the scenario of the rows of each file; `columns` names those of files without a header.
     """
 
-    files: list[str] = Field(min_length=1)
+    files: ScenarioFiles
     format: Literal["csv", "parquet", "tfrecord"] | None = None
     delimiter: str = ","
     list_separator: str = "|"
     user_columns: list[str] = []
     item_columns: list[str] = []
+    columns: ColumnNames = None
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of all files, in order."""
+        return self.files if isinstance(self.files, list) else sum(self.files.values(), [])
 
 
 class SideTable(StrictModel):
@@ -57,9 +70,17 @@ class SideTable(StrictModel):
     files: list[str] = Field(min_length=1)
     owner: Literal["user", "item"]
     key: str
+    key_parts: KeyParts = []
     format: Literal["csv", "parquet", "tfrecord"] | None = None
     delimiter: str = ","
     list_separator: str = "|"
+    columns: ColumnNames = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _joined_key(cls, data: Any) -> Any:
+        """A list of columns is a key that is joined of them."""
+        return with_parts(data, ("key",))
 
 
 class AuxiliaryTable(StrictModel):
@@ -76,20 +97,51 @@ class AuxiliaryTable(StrictModel):
     optional: bool = False
     format: Literal["csv", "parquet", "tfrecord"] | None = None
     delimiter: str = ","
+    columns: ColumnNames = None
 
 
 class Keys(StrictModel):
     """The columns of the log that say who, what, when and where.
 
     `time_unit` is the unit of times that are numbers; dates and times are recognised, and `iso`
-    takes nothing else.
+    takes nothing else. The time `none` is that of a log without one: a row's place in the files is
+    its time, or its place in an order shuffled by the seed `shuffle`. A user or item key that is a
+    list of columns is joined of them, see `lfm4ads_tf.features.joined_keys`.
     """
 
     user: str
     item: str
+    user_parts: KeyParts = []
+    item_parts: KeyParts = []
     time: str
     time_unit: Literal["s", "ms", "us", "ns", "iso"] = "s"
+    shuffle: int | None = Field(default=None, ge=0)
     scenario: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _joined_keys(cls, data: Any) -> Any:
+        """A list of columns is a key that is joined of them."""
+        if isinstance(data, Mapping) and data.get("time", NO_TIME) is None:
+            raise ValueError(f"a log without a time has `time: {NO_TIME}`")
+        return with_parts(data, ("user", "item"))
+
+    @model_validator(mode="after")
+    def _shuffle_without_time(self) -> Keys:
+        if self.shuffle is not None and self.time_column is not None:
+            raise ValueError("`shuffle` orders a log without a time: give `time: none` with it")
+        return self
+
+    @property
+    def time_column(self) -> str | None:
+        """The column of the log that holds the time, None for a log without one."""
+        return None if self.time == NO_TIME else self.time
+
+    @property
+    def joined(self) -> dict[str, list[str]]:
+        """Joined key -> the columns that it is joined of."""
+        both = ((self.user, self.user_parts), (self.item, self.item_parts))
+        return {key: parts for key, parts in both if parts}
 
 
 class Task(StrictModel):
@@ -192,6 +244,9 @@ class FeatureSpec(StrictModel):
             return "user"
         if column == self.keys.item or column in self.log.item_columns:
             return "item"
+        of_user, of_item = column in self.keys.user_parts, column in self.keys.item_parts
+        if of_user != of_item:  # a part of both keys describes neither alone
+            return "user" if of_user else "item"
         return None
 
 
@@ -230,7 +285,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: The file is missing, is not YAML, or holds no mapping.
     """
     try:
-        raw = load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_repeated_keys(text, str(path))
+        raw = load(text)
     except OSError as error:
         raise UserError(
             f"The file {path} cannot be read.",
@@ -302,6 +359,20 @@ def _check_references(spec: FeatureSpec) -> None:
                 f"The spec names the unknown task '{task}'.{nearest(task, spec.feedback)}",
                 fix=f"use one of {list(spec.feedback)}",
             )
+    if spec.keys.time_column is None and spec.period.by is not None:
+        raise UserError(
+            "A log without a time has no periods of a column: its rows are ordered by their place "
+            "alone.",
+            received=f"keys.time: {NO_TIME}, period.by: {spec.period.by}",
+            fix="give `period: {blocks: ...}`, or name the column that orders the log in "
+            "`keys.time`",
+        )
+    if isinstance(spec.log.files, dict) and spec.keys.scenario is None:
+        raise UserError(
+            "`log.files` gives each file a scenario, but the spec has no scenario key.",
+            received=f"log.files of {', '.join(spec.log.files)}",
+            fix="add `scenario: <a name for the new column>` under `keys`",
+        )
     if spec.auxiliary is not None and spec.keys.scenario is None:
         raise UserError(
             "The auxiliary rows form a scenario of their own, but the spec has no scenario key.",
@@ -380,7 +451,7 @@ def _check_owners(spec: FeatureSpec) -> None:
                     f"Feature '{name}' reads the label column '{column}'.",
                     fix="remove it: a label is never an input; use kind `statistic` for its past",
                 )
-            context = column in (spec.keys.time, spec.keys.scenario)
+            context = column in (spec.keys.time_column, spec.keys.scenario)
             if feature.owner != "context" and (context or side not in (None, feature.owner)):
                 raise UserError(
                     f"Feature '{name}' is owned by the {feature.owner} but reads '{column}', "

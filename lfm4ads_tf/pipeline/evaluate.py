@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.data.clock import order_facts
 from lfm4ads_tf.data.dropped import tell_unscored
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
@@ -51,6 +52,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         "rows": run.cache.manifest["rows"],
         "auxiliary_rows": run.cache.manifest["auxiliary_rows"],
         "point_in_time": run.cache.manifest["point_in_time"],
+        **order_facts(run.spec),
         "unlearnt": [poor for _, stored in found for poor in stored.get("unlearnt", [])],
         "results": results,
         "comparisons": compare(results),

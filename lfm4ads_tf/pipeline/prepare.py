@@ -15,6 +15,7 @@ from lfm4ads_tf.data.datasets.staging import check_data_dir
 from lfm4ads_tf.data.encode import encode_to
 from lfm4ads_tf.data.raw import RawData, all_source_files, load_raw
 from lfm4ads_tf.data.splits import TRAIN
+from lfm4ads_tf.data.vectors import settle
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.kinds import NumericFeature
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS
@@ -43,7 +44,7 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
             fix="leave out --data-dir; `train.py refresh` on the run's own folder adds rows",
         )
     folder = source_folder(run, data_dir)
-    print_ = source_fingerprint(run.spec, folder)
+    print_ = source_fingerprint(run.resolved.spec, folder)
     if (target / "manifest.json").exists():
         if run.cache.manifest["fingerprint"] == print_:
             return run.cache
@@ -52,10 +53,11 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
             received=f"files of {folder}",
             fix="choose another --out, or encode them again with --overwrite",
         )
-    raw = load_raw(run.spec, folder)
-    _check_labels(run.spec, raw)
+    spec = settle(run.resolved.spec, folder)
+    raw = load_raw(spec, folder)
+    _check_labels(spec, raw)
     with staged_folder(target) as staging:
-        encode_to(staging, run.spec, raw, {"fingerprint": print_, "spec": run.spec.name})
+        encode_to(staging, spec, raw, {"fingerprint": print_, "spec": spec.name})
     _LOG.info("prepared %d rows from %s", raw.rows, folder)
     config = run.config
     _tell_unknown_scenarios(run)
@@ -109,6 +111,18 @@ def _without_newer_defaults(spec: FeatureSpec, data: dict[str, Any]) -> dict[str
     for name, feature in spec.features.items():
         if isinstance(feature, NumericFeature) and feature.bound == feature.default_bound:
             del data["features"][name]["bound"]
+    newer = {
+        "columns": [data["log"], data["auxiliary"], *data["tables"].values()],
+        "key_parts": [*data["tables"].values()],
+        "user_parts": [data["keys"]],
+        "item_parts": [data["keys"]],
+        "shuffle": [data["keys"]],
+    }
+    newer["columns"] += [f for f in data["features"].values() if f["kind"] == "pretrained"]
+    for key, places in newer.items():
+        for place in places:
+            if place is not None and not place[key] and place[key] != 0:  # a seed may be 0
+                del place[key]
     return data
 
 

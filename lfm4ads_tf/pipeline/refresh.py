@@ -203,6 +203,7 @@ def _append(child: Run, parent: Run, rows: NewRows, number: int, source: str) ->
         },
     }
     with staged_folder(target) as staging:
-        append_to(staging, child.spec, earlier, rows, manifest)
+        # the child's own spec knows the columns of vectors once it has data
+        append_to(staging, parent.spec, earlier, rows, manifest)
     config = child.config
     warn_one_class(child.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.packed import PackedCache
+from lfm4ads_tf.data.vectors import settled_by
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import FeatureSpec, read_yaml
 from lfm4ads_tf.file_names import file_name
@@ -59,12 +60,15 @@ class Run:
         self.resolved = resolved
         self.quiet = quiet
         self._overwrite = overwrite
+        self._settled: FeatureSpec | None = None
         self._refuse_another()
 
     @property
     def spec(self) -> FeatureSpec:
-        """The feature spec."""
-        return self.resolved.spec
+        """The feature spec; once there are encoded data, with the columns of its vectors."""
+        if self._settled is None:
+            self._settled = settled_by(self.resolved.spec, self.out / "data")
+        return self._settled or self.resolved.spec
 
     @property
     def config(self) -> RunConfig:

@@ -34,6 +34,8 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
     _print_overall(document["overall"], console)
     _print_retrieval(document, console)
     _print_point_in_time(document["point_in_time"], console)
+    if "untimed" in document:
+        console.print(f"[yellow]The log has no time:[/yellow] its rows {document['untimed']}.")
 
 
 def _print_point_in_time(flags: dict[str, bool], console: Console) -> None:

@@ -272,6 +272,14 @@ def test_warnings_and_facts(document_of: Build, data_of: Build) -> None:
     assert "25.00%" in text
 
 
+def test_a_log_without_a_time_is_said_to_be_none(document_of: Build, data_of: Build) -> None:
+    document = document_of()
+    assert "has no time" not in report_page(data_of(document))
+    document["untimed"] = "are in <an order>"
+    page = report_page(data_of(document))
+    assert "The log has no time: its rows are in &lt;an order&gt;." in page
+
+
 def test_wall_time_counts_every_model_once(document_of: Build, data_of: Build) -> None:
     """2 s a model: 3 upstreams, and 2 scenarios x 3 methods x 3 seeds downstream."""
     text = report_page(data_of(document_of()))

@@ -1,4 +1,4 @@
-"""CSV files, plain or gzipped, with a header line."""
+"""CSV files, plain or gzipped, with a header line or with names that are given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ _BLOCK_BYTES = 8 << 20
 
 
 def read_csv(
-    path: Path, columns: Sequence[str], *, delimiter: str = ",", quoting: bool = True
+    path: Path,
+    columns: Sequence[str],
+    *,
+    delimiter: str = ",",
+    quoting: bool = True,
+    names: Sequence[str] | None = None,
 ) -> pa.Table:
     """Reads columns of a CSV file as text.
 
@@ -30,6 +35,7 @@ def read_csv(
         columns: The columns to read, without repetition.
         delimiter: One character.
         quoting: Whether `"` quotes a cell.
+        names: The columns of a file without a header line, in its order.
 
     Returns:
         A table of the columns in the order asked for, type string; an empty cell is null.
@@ -38,14 +44,14 @@ def read_csv(
         UserError: The file is missing, empty, without rows, not UTF-8 or truncated, a column is
             missing, or a row has another number of fields than the header.
     """
-    header = read_header(path, delimiter=delimiter, quoting=quoting)
+    header = read_header(path, delimiter=delimiter, quoting=quoting, names=names)
     check_columns(path, columns, header)
     # The last column of the file is read too: an unclosed quote ends in it.
     wanted = list(dict.fromkeys([*columns, header[-1]])) if quoting else list(columns)
     try:
-        table = _read(path, wanted, delimiter, quoting, pa.string())
+        table = _read(path, wanted, delimiter, quoting, pa.string(), names=names)
     except (pa.ArrowException, OSError) as error:
-        raise _explain(path, wanted, delimiter, quoting, error) from error
+        raise _explain(path, wanted, delimiter, quoting, error, names) from error
     if not table.num_rows:
         raise no_rows(path)
     if quoting:
@@ -53,19 +59,23 @@ def read_csv(
     return table.select(list(columns))
 
 
-def read_header(path: Path, *, delimiter: str = ",", quoting: bool = True) -> list[str]:
-    """Reads the column names of a CSV file.
+def read_header(
+    path: Path, *, delimiter: str = ",", quoting: bool = True, names: Sequence[str] | None = None
+) -> list[str]:
+    """Reads the column names of a CSV file, or compares the first line with names that are given.
 
     Args:
         path: The file.
         delimiter: One character.
         quoting: Whether `"` quotes a cell.
+        names: The columns of a file without a header line, in its order.
 
     Returns:
         The names in the order of the file.
 
     Raises:
-        UserError: The file is missing, empty, not UTF-8 or truncated.
+        UserError: The file is missing, empty, not UTF-8 or truncated, or has another number of
+            columns than there are names.
     """
     check_file(path)
     try:
@@ -92,6 +102,23 @@ def read_header(path: Path, *, delimiter: str = ",", quoting: bool = True) -> li
         ) from error
     if header is None:
         raise no_rows(path)
+    if names is not None:
+        if len(names) != len(header):
+            raise UserError(
+                f"`columns` names {len(names)} columns, but the first line of '{path}' has "
+                f"{len(header)}.",
+                received=delimiter.join(header)[:200],
+                fix="name every column of the file, in its order; leave out `columns` for files "
+                "with a header line.",
+            )
+        if list(names) == header:
+            raise UserError(
+                f"The first line of '{path}' holds the names of the columns, but `columns` names "
+                "them too: files of the log have no header line.",
+                received=delimiter.join(header)[:200],
+                fix="remove the line, or leave out `columns` where all files have one.",
+            )
+        return list(names)
     for name in header:
         try:
             name.encode("utf-8")
@@ -113,6 +140,7 @@ def _read(
     *,
     threads: bool = True,
     bad_rows: list[arrow_csv.InvalidRow] | None = None,
+    names: Sequence[str] | None = None,
 ) -> pa.Table:
     def on_bad_row(row: arrow_csv.InvalidRow) -> str:
         if bad_rows is not None:
@@ -122,7 +150,9 @@ def _read(
     with pa.input_stream(str(path), compression="gzip" if is_gzip(path) else None) as stream:
         return arrow_csv.read_csv(
             stream,
-            read_options=arrow_csv.ReadOptions(use_threads=threads, block_size=_BLOCK_BYTES),
+            read_options=arrow_csv.ReadOptions(
+                use_threads=threads, block_size=_BLOCK_BYTES, column_names=names
+            ),
             parse_options=arrow_csv.ParseOptions(
                 delimiter=delimiter,
                 quote_char='"' if quoting else False,
@@ -140,7 +170,12 @@ def _read(
 
 
 def _explain(
-    path: Path, columns: Sequence[str], delimiter: str, quoting: bool, error: Exception
+    path: Path,
+    columns: Sequence[str],
+    delimiter: str,
+    quoting: bool,
+    error: Exception,
+    names: Sequence[str] | None,
 ) -> UserError:
     """Reads a file that failed once more, slowly, to say where it is wrong."""
     if isinstance(error, OSError) and not isinstance(error, pa.ArrowException):
@@ -148,15 +183,24 @@ def _explain(
     bad_rows: list[arrow_csv.InvalidRow] = []
     try:
         raw = _read(
-            path, columns, delimiter, quoting, pa.binary(), threads=False, bad_rows=bad_rows
+            path,
+            columns,
+            delimiter,
+            quoting,
+            pa.binary(),
+            threads=False,
+            bad_rows=bad_rows,
+            names=names,
         )
     except (pa.ArrowException, OSError) as again:
         if bad_rows:
             row = bad_rows[0]
             # Arrow counts the header as row 1.
-            number = "a data row" if row.number is None else f"data row {row.number - 1}"
+            ahead = 1 if names is None else 0
+            number = "a data row" if row.number is None else f"data row {row.number - ahead}"
+            told = "the header has" if names is None else "`columns` names"
             return UserError(
-                f"In '{path}', {number} has {row.actual_columns} fields, but the header has "
+                f"In '{path}', {number} has {row.actual_columns} fields, but {told} "
                 f"{row.expected_columns}.",
                 received=row.text[:200],
                 fix="give every row one field per column; quote fields that hold the delimiter.",

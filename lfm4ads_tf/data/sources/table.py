@@ -40,6 +40,8 @@ def read_table(
     format: Format | None = None,
     delimiter: str = ",",
     list_separator: str = "|",
+    names: Sequence[str] | None = None,
+    constants: Mapping[str, Sequence[str]] | None = None,
 ) -> pa.Table:
     r"""Reads typed columns of CSV, Parquet or TFRecord files into one table.
 
@@ -66,9 +68,13 @@ def read_table(
             `.parquet`, `.tfrecord`, also with `.gz` where text or records are gzipped).
         delimiter: The delimiter of CSV files; a `.tsv` file uses a tab when this is the default.
         list_separator: Where a text is split into a list.
+        names: The columns of CSV files without a header line, in their order; Parquet and TFRecord
+            files have names of their own.
+        constants: column -> a text per path, which all rows of the file have there.
 
     Returns:
-        A table of exactly `columns`, in that order, and then `TIME + column` of `times`, (rows,).
+        A table of exactly `columns`, in that order, then `TIME + column` of `times`, and then
+        `constants`, (rows,).
 
     Raises:
         UserError: There is no path; a file is missing, empty, without rows, truncated, corrupt or
@@ -96,7 +102,7 @@ def read_table(
     times = times or {}
     wanted = list(dict.fromkeys([*columns, *times]))
     clocks: dict[str, list[pa.ChunkedArray]] = {name: [] for name in times}
-    for path, raw in _raw_tables(paths, wanted, format, delimiter):
+    for path, raw in _raw_tables(paths, wanted, format, delimiter, names):
         arrays = []
         for name, kind in columns.items():
             held = raw[name] if missing is None else take_out_texts(raw[name], missing, name, kind)
@@ -111,27 +117,41 @@ def read_table(
     for name, parts in clocks.items():
         chunks = [chunk for part in alike(parts, paths, name) for chunk in part.chunks]
         table = table.append_column(TIME + name, pa.chunked_array(chunks))
+    for name, texts in (constants or {}).items():
+        filled = [pa.repeat(pa.scalar(t), len(p)) for t, p in zip(texts, tables, strict=True)]
+        table = table.append_column(name, pa.chunked_array(filled, pa.string()))
     return table
 
 
-def column_names(path: Path, *, format: Format | None = None, delimiter: str = ",") -> list[str]:
+def column_names(
+    path: Path,
+    *,
+    format: Format | None = None,
+    delimiter: str = ",",
+    names: Sequence[str] | None = None,
+) -> list[str]:
     """Names of the columns of one file, without reading its rows.
 
-    A TFRecord file has no header: the features of its first records stand for it.
+    A TFRecord file has no header: the features of its first records stand for it. A CSV file
+    without one has the `names` that are given.
 
     Raises:
         UserError: As `read_table`.
     """
     kind, file_delimiter = _format_of(path, format, delimiter)
     if kind == "csv":
-        return read_header(path, delimiter=file_delimiter)
+        return read_header(path, delimiter=file_delimiter, names=names)
     if kind == "parquet":
         return parquet_columns(path)
     return feature_names(path)
 
 
 def _raw_tables(
-    paths: Sequence[Path], columns: Sequence[str], format: Format | None, delimiter: str
+    paths: Sequence[Path],
+    columns: Sequence[str],
+    format: Format | None,
+    delimiter: str,
+    names: Sequence[str] | None,
 ) -> Iterator[tuple[Path, pa.Table]]:
     """Yields each file with its columns in their stored types."""
     formats = [_format_of(path, format, delimiter) for path in paths]
@@ -139,11 +159,20 @@ def _raw_tables(
     kinds = sniff_kinds(records, columns) if records else {}
     for path, (kind, file_delimiter) in zip(paths, formats, strict=True):
         if kind == "csv":
-            yield path, read_csv(path, columns, delimiter=file_delimiter)
+            yield path, read_csv(path, columns, delimiter=file_delimiter, names=names)
         elif kind == "parquet":
             yield path, read_parquet(path, columns)
         else:
             yield path, read_tfrecord(path, kinds)
+
+
+def is_csv(path: Path, *, format: Format | None = None) -> bool:
+    """Whether a file is read as CSV.
+
+    Raises:
+        UserError: The format is not given and the extension does not tell it.
+    """
+    return _format_of(path, format, ",")[0] == "csv"
 
 
 def _format_of(path: Path, format: Format | None, delimiter: str) -> tuple[Format, str]:

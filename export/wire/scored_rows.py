@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from export.request_schema import RequestSchema
 from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names, format_of_rows, read_table
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
@@ -35,7 +35,9 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     """
     if not path.exists():
         raise UserError("There is no such file.", received=path, fix="correct --input")
-    present = column_names(path, delimiter=spec.log.delimiter)
+    of = spec.log
+    format = format_of_rows(path, of.format)
+    present = column_names(path, format=format, delimiter=of.delimiter, text=of)
     wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
     wanted |= dict.fromkeys(schema.representations, "floats")
     if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
@@ -52,7 +54,12 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     if not wanted:  # a retrieval by a stored representation alone always reads one
         raise UserError("The model reads no column.", received=path)
     return read_table(
-        [path], wanted, delimiter=spec.log.delimiter, list_separator=spec.log.list_separator
+        [path],
+        wanted,
+        format=format,
+        delimiter=of.delimiter,
+        list_separator=of.list_separator,
+        text=of,
     )
 
 

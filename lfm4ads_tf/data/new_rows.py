@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
+from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.raw import (
     arrays,
     best_possible_values,
@@ -25,7 +26,8 @@ from lfm4ads_tf.data.raw import (
     side_tables,
 )
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.places import Places
+from lfm4ads_tf.data.sources.table import first_column_names, format_of_rows, read_table
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
@@ -71,7 +73,8 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         if not path.exists():
             raise UserError("There is no such file.", received=str(path), fix="correct --input")
     of = spec.log
-    present = column_names(paths[0], format=of.format, delimiter=of.delimiter)
+    format = format_of_rows(paths[0], of.format)
+    present = first_column_names(paths, format=format, delimiter=of.delimiter, text=of)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     if spec.keys.scenario is not None:
         wanted[spec.keys.scenario] = "string"
@@ -100,16 +103,19 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         paths,
         wanted,
         times=times,
-        format=of.format,
+        format=format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,
+        text=of,
     )
-    log = arrays(table)
+    log, places = arrays(table), Places.of(table)
+    with places.named():
+        refuse_missing_keys(spec, log)
+        check_lists(spec, log)
     rows = len(log[spec.keys.user])
     for column in spec.best_possible.values():
         log.setdefault(column, pa.nulls(rows, pa.float64()))
-    refuse_missing_keys(spec, log, "the new rows")
-    return _rows(spec, earlier, log, tables, whole_log=False)
+    return _rows(spec, earlier, log, places, tables, whole_log=False)
 
 
 def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRows:
@@ -128,20 +134,23 @@ def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRo
         gone = pc.is_in(old[key], value_set=table[key].combine_chunks())
         kept = old.filter(pc.invert(gone)).select(table.column_names)
         tables[name] = pa.concat_tables([kept, table]).combine_chunks()
-    log = read_log(spec, folder, columns)
-    return _rows(spec, earlier, log, tables, whole_log=True)
+    log, places = read_log(spec, folder, columns)
+    return _rows(spec, earlier, log, places, tables, whole_log=True)
 
 
 def _rows(
     spec: FeatureSpec,
     earlier: EncodedCache,
     log: Mapping[str, pa.Array],
+    places: Places,
     tables: Mapping[str, pa.Table],
     *,
     whole_log: bool,
 ) -> NewRows:
     """Orders, joins and labels the rows of later periods."""
-    clock = read_clock(spec, log, split=False)
+    with places.named():
+        clock = read_clock(spec, log, split=False)
+        feedback = feedback_values(spec, log)
     names: list[str] = earlier.manifest["periods"]
     if spec.period.by is None:
         last = float(earlier.time.max())
@@ -171,11 +180,10 @@ def _rows(
     else:
         values = clock.period_names()
         period = np.unique(clock.values, return_inverse=True)[1]
-    feedback = feedback_values(spec, taken)
     best = best_possible_values(spec, taken)
     return NewRows(
         _joined(spec, taken, tables),
-        feedback,
+        feedback[order],
         clock.time,
         (len(names) + period).astype(np.int32),
         values,

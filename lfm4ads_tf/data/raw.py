@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 
 from lfm4ads_tf.data.clock import read_clock, time_columns, without_times
 from lfm4ads_tf.data.first_period import join_first
+from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.places import ROW, BadRow, Places
+from lfm4ads_tf.data.sources.table import first_column_names, read_table
 from lfm4ads_tf.data.sources.times import TIME, time_numbers
 from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError, nearest
@@ -111,10 +113,13 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             binary, or a split is empty.
     """
     columns = read_columns(spec, folder)
-    log = read_log(spec, folder, columns)
+    log, places = read_log(spec, folder, columns)
     _refuse_reserved(spec, log)
-    clock = read_clock(spec, log)
+    with places.named():
+        clock = read_clock(spec, log)
+        feedback = feedback_values(spec, log)
     order = clock.order()
+    feedback = feedback[order]
     log = without_times(spec, log)
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
     clock = clock.take(order)
@@ -124,7 +129,6 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     period, period_values = assign_periods(clock.period, spec.period.blocks, time, scenario)
     if clock.period is not None:
         period_values = clock.period_names()
-    feedback = feedback_values(spec, log)
     best = best_possible_values(spec, log)
 
     auxiliary = _read_auxiliary(spec, folder)
@@ -135,7 +139,7 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             name: pa.concat_arrays([earlier.get(name, pa.nulls(extra, a.type)), a])
             for name, a in log.items()
         }
-        feedback = np.concatenate([_auxiliary_labels(spec, labels, extra), feedback])
+        feedback = np.concatenate([labels, feedback])
         time = np.concatenate([np.full(extra, time.min()), time])
         split = np.concatenate([np.full(extra, AUXILIARY, np.int8), split])
         period = np.concatenate([np.full(extra, -1, np.int32), period])
@@ -161,8 +165,11 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
     """
     tables: dict[str, LogTable | SideTable] = {"log": spec.log, **spec.tables}
     headers = {
-        name: column_names(
-            source_files(folder, table.files)[0], format=table.format, delimiter=table.delimiter
+        name: first_column_names(
+            source_files(folder, table.files),
+            format=table.format,
+            delimiter=table.delimiter,
+            text=table,
         )
         for name, table in tables.items()
     }
@@ -223,7 +230,8 @@ def feature_columns(spec: FeatureSpec) -> dict[str, ColumnType]:
 
 def read_log(
     spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
-) -> dict[str, pa.Array]:
+) -> tuple[dict[str, pa.Array], Places]:
+    """The log's columns in the order of its files, and where its rows come from."""
     table = read_table(
         source_files(folder, spec.log.files),
         columns["log"],
@@ -231,10 +239,13 @@ def read_log(
         format=spec.log.format,
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
+        text=spec.log,
     )
-    log = arrays(table)
-    refuse_missing_keys(spec, log, "the log")
-    return log
+    log, places = arrays(table), Places.of(table)
+    with places.named():
+        refuse_missing_keys(spec, log)
+        check_lists(spec, log)
+    return log, places
 
 
 def _refuse_reserved(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> None:
@@ -253,13 +264,13 @@ def _refuse_reserved(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> None:
             )
 
 
-def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table: str) -> None:
+def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array]) -> None:
     """Every row needs a user and an item."""
     for key in (spec.keys.user, spec.keys.item):
         if rows[key].null_count:
-            row = pc.index(pc.is_null(rows[key]), True).as_py() + 1
-            raise UserError(
-                f"The key column '{key}' is empty in row {row} of {table}.",
+            raise BadRow(
+                f"The key column '{key}' is empty in {ROW}.",
+                row=pc.index(pc.is_null(rows[key]), True).as_py(),
                 fix="remove the rows without a user or item, or give them a key",
             )
 
@@ -276,7 +287,11 @@ def side_tables(
             format=table.format,
             delimiter=table.delimiter,
             list_separator=table.list_separator,
+            text=table,
         )
+        with Places.of(side).named():
+            check_lists(spec, arrays(side))
+        side = side.replace_schema_metadata(None)
         side = side.filter(pc.is_valid(side[table.key]))  # no row of the log asks for the others
         keys = side[table.key]
         if pc.count_distinct(keys).as_py() != len(keys):
@@ -311,12 +326,11 @@ def _join(
 
 def _read_auxiliary(
     spec: FeatureSpec, folder: Path
-) -> tuple[dict[str, pa.Array], dict[str, pa.Array]] | None:
+) -> tuple[dict[str, pa.Array], np.ndarray] | None:
     """Auxiliary rows in order, None when there are none.
 
     Returns:
-        Their keys under the log's column names, and their labels under the auxiliary table's own:
-        a label there may have the name of a column of the log.
+        Their keys under the log's column names, and the labels of tasks and signals, (N, T + S).
     """
     files = _auxiliary_files(spec, folder)
     if files is None or spec.auxiliary is None:
@@ -324,25 +338,24 @@ def _read_auxiliary(
     table = spec.auxiliary
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= dict.fromkeys(table.labels.values(), "float")
-    raw = arrays(
-        read_table(
-            files,
-            wanted,
-            times={table.order: False},
-            format=table.format,
-            delimiter=table.delimiter,
-        )
+    read = read_table(
+        files,
+        wanted,
+        times={table.order: False},
+        format=table.format,
+        delimiter=table.delimiter,
+        text=table,
     )
-    refuse_missing_keys(spec, raw, "the auxiliary table")
+    raw = arrays(read)
+    with Places.of(read).named():
+        refuse_missing_keys(spec, raw)
+        feedback = _auxiliary_labels(spec, raw, read.num_rows)
     order = np.argsort(time_numbers(raw[TIME + table.order]), kind="stable")
-    sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
-    columns = {
-        spec.keys.user: sorted_rows[spec.keys.user],
-        spec.keys.item: sorted_rows[spec.keys.item],
-    }
+    places = pa.array(order)
+    columns = {key: raw[key].take(places) for key in (spec.keys.user, spec.keys.item)}
     if spec.keys.scenario is not None:
         columns[spec.keys.scenario] = pa.array([table.scenario] * len(order), pa.string())
-    return columns, {c: sorted_rows[c] for c in table.labels.values()}
+    return columns, feedback[order]
 
 
 def _auxiliary_files(spec: FeatureSpec, folder: Path) -> list[Path] | None:
@@ -375,9 +388,10 @@ def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
         return np.where(np.isnan(values), np.nan, binary).astype(np.float32)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
-        raise UserError(
+        raise BadRow(
             f"The label column '{task.label}' of task '{name}' must hold 0, 1 or nothing.",
-            received=f"{values[wrong][0]:g}",
+            row=int(np.argmax(wrong)),
+            received=f"{values[wrong][0]:g} in {ROW}",
             fix=f"declare a threshold: `{name}: {{label: {task.label}, positive_at_least: ...}}`",
         )
     return values.astype(np.float32)

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.raw import arrays, feature_columns
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.places import Places
+from lfm4ads_tf.data.sources.table import column_names, format_of_rows, read_table
 from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
@@ -31,7 +33,9 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     Raises:
         UserError: The file cannot be read or lacks a column.
     """
-    present = column_names(path, delimiter=spec.log.delimiter)
+    of = spec.log
+    format = format_of_rows(path, of.format)
+    present = column_names(path, format=format, delimiter=of.delimiter, text=of)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     # Keys stay text, whatever a feature reads them as: tables are joined by text.
     wanted = {**feature_columns(spec), **wanted}
@@ -49,10 +53,14 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     table = read_table(
         [path],
         {c: t for c, t in wanted.items() if c in present},
-        delimiter=spec.log.delimiter,
-        list_separator=spec.log.list_separator,
+        format=format,
+        delimiter=of.delimiter,
+        list_separator=of.list_separator,
+        text=of,
     )
     rows = arrays(table)
+    with Places.of(table).named():
+        check_lists(spec, rows)
     for name, side in sides.items():
         config = spec.tables[name]
         key = spec.keys.user if config.owner == "user" else spec.keys.item

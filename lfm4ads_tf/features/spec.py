@@ -29,12 +29,13 @@ from lfm4ads_tf.features.name_checks import check_names
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import BLOCKS, Period, Split
+from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.strict import StrictModel, parse
 
 Owner = Literal["user", "item", "context"]
 
 
-class LogTable(StrictModel):
+class LogTable(TextOptions):
     """The event log: one row per impression.
 
     `user_columns` and `item_columns` name the columns of the log that describe its user or its
@@ -49,7 +50,7 @@ class LogTable(StrictModel):
     item_columns: list[str] = []
 
 
-class SideTable(StrictModel):
+class SideTable(TextOptions):
     """A table joined to the log by key: one row per user or per item."""
 
     files: list[str] = Field(min_length=1)
@@ -60,7 +61,7 @@ class SideTable(StrictModel):
     list_separator: str = "|"
 
 
-class AuxiliaryTable(StrictModel):
+class AuxiliaryTable(TextOptions):
     """Earlier events without time or scenario, used for pre-training only.
 
     They precede the first period, are ordered by `order`, and form a scenario of their own. Tasks

@@ -19,6 +19,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.kinds import NumericFeature
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import Period
+from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.run import Run, fingerprint
@@ -81,6 +82,10 @@ def _without_newer_defaults(spec: FeatureSpec, data: dict[str, Any]) -> dict[str
     for name, feature in spec.features.items():
         if isinstance(feature, NumericFeature) and feature.bound == feature.default_bound:
             del data["features"][name]["bound"]
+    for table in [data["log"], data["auxiliary"] or {}, *data["tables"].values()]:
+        for key, field in TextOptions.model_fields.items():
+            if table.get(key) == field.default:
+                del table[key]
     return data
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -10,12 +11,19 @@ import pyarrow as pa
 
 from lfm4ads_tf.data.sources.convert import ARROW_TYPES, ColumnType, convert_column
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
+from lfm4ads_tf.data.sources.files import NoRows, check_file
+from lfm4ads_tf.data.sources.list_text import Separators
 from lfm4ads_tf.data.sources.parquet import parquet_columns, read_parquet
+from lfm4ads_tf.data.sources.places import Places
 from lfm4ads_tf.data.sources.tfrecord import feature_names, read_tfrecord, sniff_kinds
 from lfm4ads_tf.data.sources.times import TIME, alike, convert_times
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.text_options import TextOptions
 
 Format = Literal["csv", "parquet", "tfrecord"]
+
+_PLAIN = TextOptions()
+_PARQUET = b"PAR1"
 
 # extension -> (format, delimiter where the extension fixes it)
 _EXTENSIONS: dict[str, tuple[Format, str | None]] = {
@@ -37,6 +45,7 @@ def read_table(
     format: Format | None = None,
     delimiter: str = ",",
     list_separator: str = "|",
+    text: TextOptions = _PLAIN,
 ) -> pa.Table:
     r"""Reads typed columns of CSV, Parquet or TFRecord files into one table.
 
@@ -62,13 +71,15 @@ def read_table(
             `.parquet`, `.tfrecord`, also with `.gz` where text or records are gzipped).
         delimiter: The delimiter of CSV files; a `.tsv` file uses a tab when this is the default.
         list_separator: Where a text is split into a list.
+        text: How the cells of CSV files are written.
 
     Returns:
-        A table of exactly `columns`, in that order, and then `TIME + column` of `times`, (rows,).
+        A table of exactly `columns`, in that order, and then `TIME + column` of `times`, (rows,);
+        `Places.of` tells which row of which file each one is.
 
     Raises:
-        UserError: There is no path; a file is missing, empty, without rows, truncated, corrupt or
-            not UTF-8; a column is missing; a row has the wrong number of fields; a value does not
+        UserError: There is no path; a file is missing, truncated, corrupt or not UTF-8; no file
+            has a row; a column is missing; a row has the wrong number of fields; a value does not
             fit its column (the message names the data row, counted from 1 without the header).
     """
     paths = [Path(path) for path in paths]
@@ -92,7 +103,11 @@ def read_table(
     times = times or {}
     wanted = list(dict.fromkeys([*columns, *times]))
     clocks: dict[str, list[pa.ChunkedArray]] = {name: [] for name in times}
-    for path, raw in _raw_tables(paths, wanted, format, delimiter):
+    separators = Separators(list_separator)
+    places: list[tuple[Path, int]] = []
+    for path, raw in _raw_tables(paths, wanted, format, delimiter, text):
+        places.append((path, raw.num_rows))
+        raw = separators.lists(path, raw, columns)
         arrays = [
             convert_column(raw[name], kind, path=path, name=name, list_separator=list_separator)
             for name, kind in columns.items()
@@ -102,12 +117,20 @@ def read_table(
         tables.append(pa.Table.from_arrays(arrays, names=list(columns)))
     table = pa.concat_tables(tables)
     for name, parts in clocks.items():
-        chunks = [chunk for part in alike(parts, paths, name) for chunk in part.chunks]
+        read = [path for path, _ in places]
+        chunks = [chunk for part in alike(parts, read, name) for chunk in part.chunks]
         table = table.append_column(TIME + name, pa.chunked_array(chunks))
-    return table
+    separators.warn()
+    return Places(places).on(table)
 
 
-def column_names(path: Path, *, format: Format | None = None, delimiter: str = ",") -> list[str]:
+def column_names(
+    path: Path,
+    *,
+    format: Format | None = None,
+    delimiter: str = ",",
+    text: TextOptions = _PLAIN,
+) -> list[str]:
     """Names of the columns of one file, without reading its rows.
 
     A TFRecord file has no header: the features of its first records stand for it.
@@ -115,28 +138,102 @@ def column_names(path: Path, *, format: Format | None = None, delimiter: str = "
     Raises:
         UserError: As `read_table`.
     """
+    check_file(path)  # an empty file, such as Spark's _SUCCESS, needs no known format
     kind, file_delimiter = _format_of(path, format, delimiter)
     if kind == "csv":
-        return read_header(path, delimiter=file_delimiter)
+        return read_header(path, delimiter=file_delimiter, text=text)
     if kind == "parquet":
         return parquet_columns(path)
     return feature_names(path)
 
 
+def first_column_names(
+    paths: Sequence[Path],
+    *,
+    format: Format | None = None,
+    delimiter: str = ",",
+    text: TextOptions = _PLAIN,
+) -> list[str]:
+    """Names of the columns of the first of some files that says them.
+
+    Raises:
+        UserError: As `read_table`; every file is empty.
+    """
+    for path in paths[:-1]:
+        with suppress(NoRows):
+            return column_names(path, format=format, delimiter=delimiter, text=text)
+    return column_names(paths[-1], format=format, delimiter=delimiter, text=text)
+
+
+def format_of_rows(path: Path, format: Format | None) -> Format | None:
+    """Format of a file of further rows: that of the log's files, where the spec names one.
+
+    A Parquet file is known by its first bytes, so it may stand in for a log of another format.
+    """
+    if format is None or not path.is_file():
+        return format
+    with path.open("rb") as stream:
+        is_parquet = stream.read(len(_PARQUET)) == _PARQUET
+    if is_parquet or format != "parquet":
+        return "parquet" if is_parquet else format
+    return None
+
+
 def _raw_tables(
-    paths: Sequence[Path], columns: Sequence[str], format: Format | None, delimiter: str
+    paths: Sequence[Path],
+    columns: Sequence[str],
+    format: Format | None,
+    delimiter: str,
+    text: TextOptions,
 ) -> Iterator[tuple[Path, pa.Table]]:
-    """Yields each file with its columns in their stored types."""
+    """Yields each file that has rows with its columns in their stored types.
+
+    Raises:
+        NoRows: No file has any.
+    """
+    empty: NoRows | None = None
+    found = False
+    for path, raw in _non_empty(paths, columns, format, delimiter, text):
+        if isinstance(raw, NoRows):
+            empty = empty or raw
+        else:
+            found = True
+            yield path, raw
+    if empty is not None and not found:
+        raise empty
+
+
+def _non_empty(
+    paths: Sequence[Path],
+    columns: Sequence[str],
+    format: Format | None,
+    delimiter: str,
+    text: TextOptions,
+) -> Iterator[tuple[Path, pa.Table | NoRows]]:
+    """Yields each file with its columns, or with what says that it has no row."""
+    full = []
+    for path in paths:
+        try:
+            check_file(path)
+            full.append(path)
+        except NoRows as error:
+            yield path, error
+    paths = full
     formats = [_format_of(path, format, delimiter) for path in paths]
     records = [path for path, (kind, _) in zip(paths, formats, strict=True) if kind == "tfrecord"]
     kinds = sniff_kinds(records, columns) if records else {}
     for path, (kind, file_delimiter) in zip(paths, formats, strict=True):
-        if kind == "csv":
-            yield path, read_csv(path, columns, delimiter=file_delimiter)
-        elif kind == "parquet":
-            yield path, read_parquet(path, columns)
+        try:
+            if kind == "csv":
+                raw = read_csv(path, columns, delimiter=file_delimiter, text=text)
+            elif kind == "parquet":
+                raw = read_parquet(path, columns)
+            else:
+                raw = read_tfrecord(path, kinds)
+        except NoRows as error:
+            yield path, error
         else:
-            yield path, read_tfrecord(path, kinds)
+            yield path, raw
 
 
 def _format_of(path: Path, format: Format | None, delimiter: str) -> tuple[Format, str]:

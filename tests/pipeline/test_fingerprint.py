@@ -12,7 +12,8 @@ def spec_of(**more: Any) -> FeatureSpec:
     return parse_spec(
         {
             "name": "s",
-            "log": {"files": ["log.csv"]},
+            "log": {"files": ["log.csv"], **more.pop("log", {})},
+            "tables": {"t": {"files": ["log.csv"], "owner": "item", "key": "i"}},
             "keys": {"user": "u", "item": "i", "time": "t"},
             "tasks": {"click": "click"},
             "split": {"by": "day", "train_until": 6, "valid_until": 7},
@@ -25,7 +26,7 @@ def spec_of(**more: Any) -> FeatureSpec:
     )
 
 
-def test_data_encoded_before_bounds_and_longer_first_periods_are_known_again(
+def test_data_encoded_before_newer_keys_are_known_again(
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log.csv"
@@ -35,12 +36,18 @@ def test_data_encoded_before_bounds_and_longer_first_periods_are_known_again(
     del then["period"]["first_at_most"]
     for feature in then["features"].values():
         del feature["bound"]
+    for table in (then["log"], then["tables"]["t"]):
+        for key in ("quoting", "escape", "newlines_in_cells"):
+            del table[key]
     stat = log.stat()
-    assert found == fingerprint([then, [("log.csv", stat.st_size, stat.st_mtime_ns)]])
+    assert found == fingerprint([then, [("log.csv", stat.st_size, stat.st_mtime_ns)] * 2])
     same, others = (
-        [{"bound": 10}, {"period": {"first_at_most": 3}}],
+        [{"bound": 10}, {"period": {"first_at_most": 3}}, {"log": {"quoting": "standard"}}],
         [{"bound": 9}, {"bound": None}],
     )
     others.append({"period": {"first_at_most": 1}})
+    others += [
+        {"log": {key: value}} for key, value in (("quoting", "none"), ("escape", "backslash"))
+    ]
     assert {source_fingerprint(spec_of(**more), tmp_path) for more in same} == {found}
-    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 4
+    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 6

@@ -50,7 +50,7 @@ class TextStream(io.RawIOBase):
         self._ends_cell = np.zeros(256, bool)
         self._ends_cell[[_LF, _CR, *delimiter.encode()[:1]]] = True
         self._ready = b""
-        self._held = b""  # trailing quotes and backslashes: what follows them decides
+        self._held = b""  # what waits for the next block
         self._ended = False
         self._offset = 0  # of the block in the content
         self._previous = _LF
@@ -80,7 +80,8 @@ class TextStream(io.RawIOBase):
         if size is None or size < 0:
             return self.readall()
         while not self._ready and not self._ended:
-            block = self._raw.read(size)
+            # Together at most `size`: Arrow refuses a block of a row's rest without a line end.
+            block = self._raw.read(max(size - len(self._held), 1))
             self._ended = not block
             try:
                 self._ready = self._passed(self._held + block if self._held else block)
@@ -95,9 +96,10 @@ class TextStream(io.RawIOBase):
         if self._text.quoting == "none":
             return block
         self._held = b""
-        if not self._ended and block.endswith((b'"', b"\\")):
-            kept = block.rstrip(b'"\\')
-            block, self._held = kept, block[len(kept) :]
+        if not self._ended and (self._inside or b'"' in block):
+            # Whole lines are checked faster; without one, what follows a quote is waited for.
+            end = block.rfind(b"\n") + 1 or len(block.rstrip(b'"\\'))
+            block, self._held = block[:end], block[end:]
         if not block and not (self._ended and self._inside):
             return block
         data = np.frombuffer(block, np.uint8)
@@ -126,6 +128,8 @@ class TextStream(io.RawIOBase):
         quotes = np.flatnonzero(data == _QUOTE)
         if len(slashes[0]):
             quotes = quotes[~_follows_odd(slashes, quotes)]
+        elif self._plain(data, quotes, line_ends):
+            return block
         first = np.ones(len(quotes), bool)
         first[1:] = np.diff(quotes) > 1
         starts = quotes[first]  # (runs,)
@@ -162,6 +166,19 @@ class TextStream(io.RawIOBase):
         if self._ended and self._inside:
             raise self._unclosed(self._opened)
         return block
+
+    def _plain(self, data: np.ndarray, quotes: np.ndarray, line_ends: np.ndarray) -> bool:
+        """Whether quotes only open and close cells in turn, which is seen faster."""
+        if self._inside or len(quotes) % 2 or not len(quotes):
+            return False
+        behind = np.minimum(quotes[1::2] + 1, len(data) - 1)
+        closed = self._ends_cell[data[behind]]
+        closed[-1] |= quotes[-1] + 1 == len(data)
+        opened = self._ends_cell[data[quotes[::2] - 1]]
+        opened[0] = self._ends_cell[data[quotes[0] - 1] if quotes[0] else self._previous]
+        if not (closed.all() and opened.all()):
+            return False
+        return bool((np.searchsorted(quotes, line_ends) % 2 == 0).all())
 
     def _slashes(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs of backslashes: places and lengths; none where they escape nothing."""

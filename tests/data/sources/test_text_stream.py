@@ -157,3 +157,22 @@ def test_options_that_contradict_each_other_are_refused() -> None:
     for more in ({"escape": "backslash"}, {"newlines_in_cells": True}):
         with pytest.raises(ValueError, match="are for quoted cells"):
             TextOptions(quoting="none", **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize("block", [48, 97, 1024])
+@pytest.mark.parametrize("style", ["python", "spark"])
+def test_rows_across_the_blocks_of_the_reader(
+    path: Path, monkeypatch: pytest.MonkeyPatch, block: int, style: str, end: str
+) -> None:
+    monkeypatch.setattr("lfm4ads_tf.data.sources.csv._BLOCK_BYTES", block)
+    cells = ["plain", 'a "b"', "c, d", "", 'e"', "\\", 'f\\"', "g\nh"]
+    rows = [(cells[i % 8], cells[i // 3 % 7]) for i in range(300)]
+    rows[100:160] = [("plain", "text")] * 60
+    cell = spark_cell if style == "spark" else lambda v: '"' + v.replace('"', '""') + '"'
+    content = "\n".join(["x,y", *[",".join(map(cell, row)) for row in rows]]) + end
+    escape = "backslash" if style == "spark" else "none"
+    assert rows_of(path, content, escape=escape, newlines_in_cells=True) == rows
+    one_line = [(a.replace("\n", " "), b) for a, b in rows]
+    content = "\n".join(["x,y", *[",".join(map(cell, row)) for row in one_line]]) + end
+    assert rows_of(path, content, escape=escape) == one_line

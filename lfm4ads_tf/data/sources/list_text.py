@@ -15,7 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfm4ads_tf.data.sources.convert import ColumnType, is_binary, parse_float, plain_array
+from lfm4ads_tf.data.sources.convert import (
+    ColumnType,
+    is_binary,
+    is_list,
+    parse_float,
+    plain_array,
+    single_values,
+)
 from lfm4ads_tf.data.sources.origin import Origin
 
 _LOG = logging.getLogger(__name__)
@@ -59,14 +66,17 @@ class Separators:
             UserError: A column looks like printed lists, and a value is none.
         """
         for name, kind in columns.items():
-            text = _text(raw[name]) if kind in ("strings", "floats") else None
+            if kind not in ("strings", "floats"):
+                continue
+            listed = is_list(raw[name].type)  # in a record, one text is a list of one
+            text = _text(_single(raw[name], path, name) if listed else raw[name])
             if text is None:
                 continue
             printed = _printed_lists(text, self._separator, Origin(path, name))
             if printed is not None:
                 raw = raw.set_column(raw.column_names.index(name), name, printed)
                 self._fine.add(name)
-            elif kind == "strings" and name not in self._fine:
+            elif kind == "strings" and not listed and name not in self._fine:
                 self._count(name, text)
         return raw
 
@@ -99,8 +109,19 @@ class Separators:
                 counts[other] = counts.get(other, 0) + found
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _single(column: pa.ChunkedArray, path: Path, name: str) -> pa.ChunkedArray | None:
+    """The values of lists of one, None where a list has several or they are no texts."""
+    inside = column.type.value_type
+    texts = is_binary(inside) or pa.types.is_string(inside) or pa.types.is_large_string(inside)
+    if not texts or (pc.max(pc.list_value_length(column)).as_py() or 0) > 1:
+        return None
+    return pa.chunked_array([single_values(c, Origin(path, name)) for c in column.chunks])
+
+
+def _text(column: pa.ChunkedArray | None) -> pa.ChunkedArray | None:
     """A column of text, None where it holds something else."""
+    if column is None:
+        return None
     chunks = [plain_array(chunk) for chunk in column.chunks]
     try:
         chunks = [c.cast(pa.binary()).cast(pa.string()) if is_binary(c.type) else c for c in chunks]

@@ -48,6 +48,8 @@ def test_a_printed_list_is_the_list(folder: Path, lists: list[list[Any]], show: 
     [
         (["('a', 'b')", "('c',)"], [["a", "b"], ["c"]]),
         (["{'b', 'a'}"], [["b", "a"]]),
+        ([["['a', 'b']"], [], ["[]"]], [["a", "b"], [], []]),  # one text in a record
+        ([["['a', 'b']"], ["['c']", "d"]], [["['a', 'b']"], ["['c']", "d"]]),
         (["[]", None, "", "['a']"], [[], [], [], ["a"]]),
         (["['a', None]", "[1]"], [["a", ""], ["1"]]),
         (["[True, False]", "[true]"], [["true", "false"], ["true"]]),

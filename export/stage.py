@@ -44,7 +44,8 @@ def export_run(run: Run) -> None:
     is written to `exports.json` and `metrics.json`.
 
     Raises:
-        ExportRefused: At least one was refused or failed; it is not published.
+        UserError: Some failed for reasons that the user can mend; they are not published.
+        ExportRefused: Some were refused, or failed otherwise.
     """
     exports = _Exports(run)
     for kind in ("foundation", "user_tower", "item_tower"):
@@ -59,7 +60,8 @@ def export_index(run: Run) -> None:
     """Exports the retrieval index of a refreshed version where earlier ones have been exported.
 
     Raises:
-        ExportRefused: An export was refused or failed; it is not published.
+        UserError: One failed for a reason that the user can mend; it is not published.
+        ExportRefused: One was refused, or failed otherwise.
     """
     if any((run.exports / name).exists() for name in RETRIEVAL):
         exports = _Exports(run)
@@ -77,16 +79,19 @@ class _Exports:
         self.every_sample = read_samples(run.out / "data")
         self.samples = _spread(self.every_sample)
         self.outcomes: list[ExportOutcome] = []
+        self._mendable = True  # all that went wrong so far is something the user can mend
 
     def attempt(self, name: str, make: Callable[[], None]) -> None:
         """Makes one export and notes what became of it; whatever it raises ends here."""
         try:
             make()
         except ExportRefused as refused:
+            self._mendable = False
             self._note(ExportOutcome(name, "refused", self._version(name), str(refused)))
         except UserError as error:
             self._note(ExportOutcome(name, "failed", self._version(name), str(error)))
         except Exception as error:  # a defect of ours must not cost the others and the report
+            self._mendable = False
             _LOG.exception("the export '%s' failed", name)
             reason = f"{type(error).__name__}: {error}"
             self._note(ExportOutcome(name, "failed", self._version(name), reason))
@@ -103,16 +108,18 @@ class _Exports:
         """Writes the outcomes down.
 
         Raises:
-            ExportRefused: Not all were published; each reason is told.
+            UserError: Not all were published, for reasons that the user can mend.
+            ExportRefused: Not all were published, for other reasons; each is told.
         """
         write_outcomes(self.run.out, self.outcomes)
         lost = [outcome for outcome in self.outcomes if outcome.state != "published"]
         if lost:
-            told = "\n".join(outcome.reason for outcome in lost)
-            raise ExportRefused(
-                f"{len(lost)} of {len(self.outcomes)} exports published nothing: "
-                f"{', '.join(outcome.model for outcome in lost)}\n{told}"
+            named = ", ".join(outcome.model for outcome in lost)
+            reasons = "\n".join(outcome.reason for outcome in lost)
+            told = (
+                f"{len(lost)} of {len(self.outcomes)} exports published nothing: {named}\n{reasons}"
             )
+            raise UserError(told) if self._mendable else ExportRefused(told)
 
     def _note(self, outcome: ExportOutcome) -> None:
         self.outcomes.append(outcome)

@@ -20,6 +20,7 @@ from lfm4ads_tf.retrieval.config import RetrievalConfig
 from lfm4ads_tf.strict import StrictModel, parse
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.transfer.config import AdapterConfig
+from lfm4ads_tf.written import dump, load, plain
 
 
 class UpstreamConfig(StrictModel):
@@ -120,7 +121,7 @@ class Resolved(StrictModel):
 
     def to_yaml(self) -> str:
         """The resolved documents as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump(self.model_dump(mode="json"))
 
 
 def resolve(
@@ -164,11 +165,13 @@ def resolve(
                 received=assignment,
                 fix=f"start the path with one of {', '.join(sorted(set(known)))}",
             )
-    spec = parse_spec(merge(raw_spec, over_spec), source=str(spec_path))
+    raw_spec = merge(raw_spec, over_spec)
+    spec = parse_spec(raw_spec, source=str(spec_path))
     over_run = merge(over_run, options or {})
     of_file = {} if config_path is None else _read_config(config_path)
     # A preset stands just below the document that names it.
-    documents = (spec.run, of_file, over_run)
+    # The spec's own part is taken as it was written: only here the types of its keys are known.
+    documents = (raw_spec.get("run", {}), of_file, over_run)
     layers = [part for d in documents for part in (_preset(d.get("preset")), d)]
     # Over the full defaults: a part given by halves must keep the other half's own defaults.
     run = RunConfig().model_dump(mode="json")
@@ -208,7 +211,7 @@ def _refuse_unread(given: Mapping[str, Any], model: str) -> None:
     if model == "mmoe":
         unread = {"upstream.network.block": part.get("network", {}).get("block")}
     for key, value in unread.items():
-        if value is not None:
+        if plain(value) is not None:
             other = "foundation" if model == "mmoe" else "mmoe"
             raise UserError(
                 f"The upstream model '{model}' does not read {key}.",
@@ -246,7 +249,7 @@ def _with_embeddings(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _preset(name: str | None) -> dict[str, Any]:
     """The overrides of a named preset."""
-    if name is None:
+    if plain(name) is None or name is None:
         return {}
     if name not in PRESETS:
         raise UserError(
@@ -265,7 +268,7 @@ def _parse_assignment(text: str) -> tuple[list[str], Any]:
             "--set needs the form key.path=value.", received=text, fix="--set embeddings.shards=4"
         )
     try:
-        return steps, yaml.safe_load(value)
+        return steps, load(value)
     except yaml.YAMLError as error:
         raise UserError(f"The value of --set {path} is not YAML.", received=value) from error
 

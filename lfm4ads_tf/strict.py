@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.written import resolve
 
 Model = TypeVar("Model", bound="StrictModel")
 
 
 class StrictModel(BaseModel):
-    """A frozen pydantic model that refuses unknown keys."""
+    """A frozen pydantic model that refuses unknown keys.
+
+    A key that takes a text takes any scalar as the text that it was written as, see `written`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, data: Any) -> Any:
+        """Scalars by the type of their key."""
+        if not isinstance(data, Mapping):
+            return data
+        fields = cls.model_fields
+        return {
+            key: resolve(value, fields[key].annotation) if key in fields else value
+            for key, value in data.items()
+        }
 
 
 def parse(model: type[Model], raw: Mapping[str, Any], *, source: str) -> Model:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,8 +14,10 @@ import pyarrow.compute as pc
 
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
+from lfm4ads_tf.features.value_texts import value_text, value_texts
 
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Mapping[str, Any] | pa.Table"
 """A list of rows (column -> value), a mapping column -> values of all rows, or an Arrow table."""
@@ -86,6 +90,28 @@ class RawRows:
                     f"The feature spec knows no column '{name}'.{nearest(name, names)}",
                     fix="correct the name, or leave the column out",
                 )
+
+    def take_out(self, missing: MissingValues) -> None:
+        """Makes texts that stand for a missing value missing, as the reader of files does.
+
+        Numbers that do, and texts inside of lists, are left to the graph, which knows them too.
+
+        Args:
+            missing: The markers of the feature spec.
+        """
+        for name, values in self.columns.items():
+            markers = missing.of(name)
+            if markers is None:
+                continue
+            texts = set(markers.texts)
+            if isinstance(values, pa.Array):
+                if pa.types.is_string(values.type):
+                    found = pc.is_in(values, value_set=pa.array(markers.texts, pa.string()))
+                    self.columns[name] = pc.if_else(found, pa.scalar(None, pa.string()), values)
+            elif not isinstance(values, np.ndarray) or values.dtype.kind in "OUS":
+                self.columns[name] = [
+                    None if isinstance(v, str | bytes) and _spelt(v) in texts else v for v in values
+                ]
 
     def column(self, name: str, of: RawType, reader: str) -> Any:
         """One column in the container that `RequestSchema` takes.
@@ -172,9 +198,12 @@ def _invalid(what: str, *, received: object = None, fix: str | None = None) -> S
     return ServingError("INVALID_ARGUMENT", what, received=received, fix=fix)
 
 
-def _list_array(values: Any, offsets: Any) -> pa.Array:
+def _list_array(values: Any, offsets: Any) -> Any:
     """Flat values and row splits as lists."""
-    flat = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+    try:
+        flat = values if isinstance(values, pa.Array) else pa.array(values, from_pandas=True)
+    except (OverflowError, pa.ArrowException):  # such as an integer beyond 64 bits
+        return [list(values[a:b]) for a, b in itertools.pairwise(offsets)]
     return pa.LargeListArray.from_arrays(pa.array(np.asarray(offsets, np.int64)), flat)
 
 
@@ -191,23 +220,25 @@ def _whole(values: Any, of: RawType) -> Any:
                 return pa.ListArray.from_arrays(splits, flat.reshape(-1))
         if values.ndim == 1 and of.kind == "number" and _fits(values):
             return np.where(np.isinf(values), np.nan, values.astype(np.float64))
-        if values.ndim == 1 and values.dtype.kind in "iu" and of.kind in ("text", "integer"):
-            array = pa.array(values)
-            return array.cast(pa.string() if of.kind == "text" else pa.int64())
+        if values.ndim == 1 and of.kind in ("text", "integer"):
+            return _whole(pa.array(values, from_pandas=True), of)
         return None
     if not isinstance(values, pa.Array):
         return None
-    if of.kind == "text" and (pa.types.is_string(values.type) or pa.types.is_integer(values.type)):
-        return values.cast(pa.string())
-    if of.kind == "integer" and pa.types.is_integer(values.type):
+    kind = values.type
+    if of.kind == "text" and (pa.types.is_string(kind) or _is_number(kind)):
+        return value_texts(values)
+    if of.kind == "integer" and pa.types.is_integer(kind) and kind != pa.uint64():
         return values.cast(pa.int64())
     if of.kind == "number" and _is_number(values.type):
         floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.where(np.isinf(floats), np.nan, floats) if _fits(floats) else None
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         inside = values.type.value_type
-        if of.kind == "texts" and pa.types.is_string(inside):
-            return values.cast(pa.large_list(pa.string()))
+        if of.kind == "texts" and (pa.types.is_string(inside) or _is_number(inside)):
+            lengths = pc.fill_null(pc.list_value_length(values), 0)
+            splits = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))])
+            return _list_array(value_texts(values.flatten()), splits)
         if of.kind in ("numbers", "vector") and _is_number(inside):
             flat = values.flatten()
             floats = flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -244,7 +275,7 @@ def _one_by_one(name: str, of: RawType, values: Any) -> Any:
         except ValueError as error:
             raise _invalid(
                 f"Column '{name}' must hold {of}: row {row} {error}.",
-                received=repr(value)[:200],
+                received=_shown(value),
                 fix="correct the value; None stands for a missing one",
             ) from error
     if of.kind == "number":
@@ -257,25 +288,39 @@ def _one_by_one(name: str, of: RawType, values: Any) -> Any:
     return pa.array(converted, pa.list_(inside))
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:200]
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"a {type(value).__name__} of too many digits"
+
+
+def _spelt(value: str | bytes) -> str:
+    """A text as a string."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float | np.floating) and value != value)
+    return value is None or (
+        isinstance(value, float | np.floating | Decimal) and bool(value != value)
+    )
 
 
 def _text(value: Any) -> str | None:
     if _missing(value):
         return None
-    if isinstance(value, str):
-        return str(value)
     if isinstance(value, bytes):
         try:
-            return value.decode()
+            value = value.decode()
         except UnicodeDecodeError:
             raise ValueError("is not UTF-8") from None
-    if isinstance(value, numbers.Real):
-        # As Arrow spells it, which is how the training rows' numbers became texts.
-        text: str = pa.array([value]).cast(pa.string())[0].as_py()
-        return text
-    raise ValueError(f"is of type {type(value).__name__}")
+    try:
+        # As the training rows' values became texts.
+        return value_text(value)
+    except TypeError:
+        raise ValueError(f"is of type {type(value).__name__}") from None
+    except ValueError:
+        raise ValueError("has too many digits for a text") from None
 
 
 def _integer(value: Any) -> int | None:
@@ -284,6 +329,8 @@ def _integer(value: Any) -> int | None:
         return None
     if number != int(number):
         raise ValueError("is no integer")
+    if not -(2**63) <= int(value) < 2**63:
+        raise ValueError("is beyond 64 bits")
     return int(value)
 
 
@@ -291,17 +338,19 @@ def _number(value: Any) -> float:
     """NaN for None, NaN and infinity: the three are one in a request, as the graph has it."""
     if _missing(value) or (isinstance(value, float | np.floating) and np.isinf(value)):
         return float("nan")
-    if isinstance(value, numbers.Real):
-        if abs(float(value)) > _FLOAT_MAX:
+    if isinstance(value, numbers.Real | np.bool_ | Decimal):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = np.inf
+        if abs(number) > _FLOAT_MAX:
             raise ValueError("is beyond float32")
-        return float(value)
+        return number
     raise ValueError(f"is of type {type(value).__name__}")
 
 
 def _listed(value: Any) -> list[Any]:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
+    if isinstance(value, np.ndarray | list | tuple):
         return list(value)
     raise ValueError(f"is of type {type(value).__name__}, not a list")
 

@@ -13,6 +13,7 @@ from export.wire.raw_rows import RawRows, Rows, check_weights
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.features.kinds import MultiFeature
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE, request_name
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -40,6 +41,7 @@ class RequestBuilder:
     def __init__(self, spec: FeatureSpec, signatures: Mapping[str, Any], model: str) -> None:
         self._spec = spec
         self._model = model
+        self._missing = MissingValues(spec)
         if "predict" not in signatures:
             raise ServingError(
                 "FAILED_PRECONDITION",
@@ -134,6 +136,7 @@ class RequestBuilder:
 
     def _rows(self, rows: Rows) -> RawRows:
         held = RawRows(rows)
+        held.take_out(self._missing)
         names = (*self.schema.columns, *self.schema.representations)
         held.refuse_unknown([*names, *known_columns(self._spec), *self._stored(held.columns)])
         return held

@@ -16,6 +16,7 @@ from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.table import column_names, format_of_rows, read_table
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -56,6 +57,7 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     return read_table(
         [path],
         wanted,
+        missing=MissingValues(spec),
         format=format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import AHEAD, Bag, CacheContent, EncodedCache, write_cache
+from lfm4ads_tf.data.dropped import tell_dropped, tell_unlabelled
 from lfm4ads_tf.data.new_rows import NewRows
 from lfm4ads_tf.data.number_checks import check_numbers
 from lfm4ads_tf.data.point_in_time import PointInTime
@@ -149,6 +150,9 @@ class _Appended:
         encoded = {k: np.concatenate([p[k] for p in self.encoded]) for k in ("ids", "dense")}
         every = {"new": np.arange(self.rows)}
         check_numbers(self.spec, self.fitted, new.columns, self.layout, encoded, every)
+        scenario = np.concatenate([part["scenario"] for part in self.encoded])
+        tell_dropped(self.spec, new.columns, scenario, every)
+        tell_unlabelled(labels, every)
         self.fitted.save(self.folder / "encoding")
         save_waiting(self.folder / "encoding", self.waiting)
         (self.folder / "tables").mkdir()

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.ahead import ahead_rows
 from lfm4ads_tf.data.cache import Bag, CacheContent, write_cache
 from lfm4ads_tf.data.codes import combine, factorize
+from lfm4ads_tf.data.dropped import tell_dropped, tell_unlabelled, tell_unmatched
 from lfm4ads_tf.data.events import event_sequences
 from lfm4ads_tf.data.number_checks import check_numbers
 from lfm4ads_tf.data.point_in_time import PointInTime
@@ -127,9 +128,14 @@ class _Encoding:
             found[:, k] = of.rows(raw.columns[of.by]) & (raw.split != AUXILIARY)
             if not found[:, k].any():
                 _LOG.warning("the segment '%s' has no row: no '%s' is %s", name, of.by, of.values)
-        if self.spec.ads is not None and not self.branch.any():
+            else:
+                tell_unmatched(f"segments.{name}.values", of, raw.columns[of.by])
+        if self.spec.ads is not None:
             of = self.spec.ads
-            _LOG.warning("no row is an ad: no '%s' is %s", of.by, of.values)
+            if not self.branch.any():
+                _LOG.warning("no row is an ad: no '%s' is %s", of.by, of.values)
+            else:
+                tell_unmatched("ads.values", of, raw.columns[of.by])
         return found
 
     def _admitted(self, bag: Bag, table: str, rows: np.ndarray | None = None) -> Bag:
@@ -334,6 +340,10 @@ class _Encoding:
         rows |= dict(zip(self.layout.segments, self.segments.T, strict=True))
         flags = self.order.flags(rows)
         self.order.warn(flags)
+        parts = {name: np.flatnonzero(raw.split == code) for name, code in SPLITS.items()}
+        past = {"auxiliary": np.flatnonzero(raw.split == AUXILIARY)}
+        tell_dropped(self.spec, raw.columns, self.scenario, {**past, **parts})
+        tell_unlabelled(raw.labels, parts)
         return {
             "rows": {name: int((raw.split == code).sum()) for name, code in SPLITS.items()},
             "auxiliary_rows": int((raw.split == AUXILIARY).sum()),
@@ -345,7 +355,7 @@ class _Encoding:
                 raw.columns,
                 self.layout,
                 {"ids": self.ids, "dense": self.dense},
-                {name: np.flatnonzero(raw.split == code) for name, code in SPLITS.items()},
+                parts,
             ),
         }
 

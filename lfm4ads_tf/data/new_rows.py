@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
+from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
 from lfm4ads_tf.data.list_checks import check_lists
+from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import (
     arrays,
     best_possible_values,
@@ -29,6 +31,7 @@ from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.places import Places
 from lfm4ads_tf.data.sources.table import first_column_names, format_of_rows, read_table
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -103,6 +106,7 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         paths,
         wanted,
         times=times,
+        missing=MissingValues(spec),
         format=format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,
@@ -115,6 +119,8 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
     rows = len(log[spec.keys.user])
     for column in spec.best_possible.values():
         log.setdefault(column, pa.nulls(rows, pa.float64()))
+    joined = {n: t for n, t in tables.items() if not {*t.column_names} <= {*present, *_keys(spec)}}
+    warn_few_joined(spec, joined, log)
     return _rows(spec, earlier, log, places, tables, whole_log=False)
 
 
@@ -129,12 +135,15 @@ def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRo
     """
     columns = read_columns(spec, folder)
     tables = dict(_stored_tables(spec, earlier.folder))
-    for name, table in side_tables(spec, folder, columns).items():
+    given = side_tables(spec, folder, columns)
+    for name, table in given.items():
         key, old = spec.tables[name].key, tables[name]
         gone = pc.is_in(old[key], value_set=table[key].combine_chunks())
         kept = old.filter(pc.invert(gone)).select(table.column_names)
         tables[name] = pa.concat_tables([kept, table]).combine_chunks()
     log, places = read_log(spec, folder, columns)
+    refuse_unjoined(spec, given, log)
+    warn_few_joined(spec, tables, log)
     return _rows(spec, earlier, log, places, tables, whole_log=True)
 
 
@@ -223,7 +232,13 @@ def _log_columns(spec: FeatureSpec) -> set[str]:
 
 def _stored_tables(spec: FeatureSpec, data: Path) -> dict[str, pa.Table]:
     """The side tables as the earlier rows were joined with them."""
+    warn_older_texts(data)
     return {n: pq.read_table(data / "tables" / f"{file_name(n)}.parquet") for n in spec.tables}
+
+
+def _keys(spec: FeatureSpec) -> set[str]:
+    """The key columns of the side tables."""
+    return {table.key for table in spec.tables.values()}
 
 
 def _type_of(table: pa.Table, column: str) -> ColumnType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfm4ads_tf.data.clock import read_clock, time_columns, without_times
+from lfm4ads_tf.data.dropped import tell_missing, tell_unknown_numbers
 from lfm4ads_tf.data.first_period import join_first
+from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
 from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
@@ -22,6 +25,7 @@ from lfm4ads_tf.data.sources.times import TIME, time_numbers
 from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, refuse_scenario
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import (
@@ -32,6 +36,8 @@ from lfm4ads_tf.features.spec import (
     check_table_owners,
     columns_read,
 )
+
+_LOG = logging.getLogger(__name__)
 
 COLUMN_TYPES: dict[str, ColumnType] = {
     "text": "string",
@@ -113,7 +119,8 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             binary, or a split is empty.
     """
     columns = read_columns(spec, folder)
-    log, places = read_log(spec, folder, columns)
+    missing, of_auxiliary = MissingValues(spec), MissingValues(spec, auxiliary=True)
+    log, places = read_log(spec, folder, columns, missing)
     _refuse_reserved(spec, log)
     with places.named():
         clock = read_clock(spec, log)
@@ -131,7 +138,9 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
         period_values = clock.period_names()
     best = best_possible_values(spec, log)
 
-    auxiliary = _read_auxiliary(spec, folder)
+    keys = {key: log[key] for key in (spec.keys.user, spec.keys.item)}
+    auxiliary = _read_auxiliary(spec, folder, of_auxiliary)
+    tell_unknown_numbers(spec, log, {} if auxiliary is None else auxiliary[1])
     if auxiliary is not None:
         earlier, labels = auxiliary
         extra = len(earlier[spec.keys.user])
@@ -139,13 +148,16 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
             name: pa.concat_arrays([earlier.get(name, pa.nulls(extra, a.type)), a])
             for name, a in log.items()
         }
-        feedback = np.concatenate([labels, feedback])
+        feedback = np.concatenate([_auxiliary_labels(spec, labels, extra), feedback])
         time = np.concatenate([np.full(extra, time.min()), time])
         split = np.concatenate([np.full(extra, AUXILIARY, np.int8), split])
         period = np.concatenate([np.full(extra, -1, np.int32), period])
         if best is not None:
             best = np.concatenate([np.full((extra, best.shape[1]), np.nan, np.float32), best])
-    tables = side_tables(spec, folder, columns)
+    tables = side_tables(spec, folder, columns, missing)
+    tell_missing(spec, missing, of_auxiliary)
+    refuse_unjoined(spec, tables, keys)
+    warn_few_joined(spec, tables, keys)
     log = _join(spec, tables, log)
     period, period_values = join_first(spec, log, split, period, period_values)
     tasks, signals = np.split(feedback, [len(spec.tasks)], axis=1)
@@ -229,13 +241,17 @@ def feature_columns(spec: FeatureSpec) -> dict[str, ColumnType]:
 
 
 def read_log(
-    spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
+    spec: FeatureSpec,
+    folder: Path,
+    columns: Mapping[str, Mapping[str, ColumnType]],
+    missing: MissingValues | None = None,
 ) -> tuple[dict[str, pa.Array], Places]:
     """The log's columns in the order of its files, and where its rows come from."""
     table = read_table(
         source_files(folder, spec.log.files),
         columns["log"],
         times=time_columns(spec),
+        missing=missing or MissingValues(spec),
         format=spec.log.format,
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
@@ -276,7 +292,10 @@ def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array]) -> None
 
 
 def side_tables(
-    spec: FeatureSpec, folder: Path, columns: Mapping[str, Mapping[str, ColumnType]]
+    spec: FeatureSpec,
+    folder: Path,
+    columns: Mapping[str, Mapping[str, ColumnType]],
+    missing: MissingValues | None = None,
 ) -> dict[str, pa.Table]:
     """The side tables, one row per key."""
     tables = {}
@@ -284,6 +303,7 @@ def side_tables(
         side = read_table(
             source_files(folder, table.files),
             columns[name],
+            missing=missing or MissingValues(spec),
             format=table.format,
             delimiter=table.delimiter,
             list_separator=table.list_separator,
@@ -292,6 +312,14 @@ def side_tables(
         with Places.of(side).named():
             check_lists(spec, arrays(side))
         side = side.replace_schema_metadata(None)
+        if side[table.key].null_count:
+            _LOG.warning(
+                "%d of %d rows of table '%s' have no '%s' and are dropped",
+                side[table.key].null_count,
+                len(side),
+                name,
+                table.key,
+            )
         side = side.filter(pc.is_valid(side[table.key]))  # no row of the log asks for the others
         keys = side[table.key]
         if pc.count_distinct(keys).as_py() != len(keys):
@@ -325,23 +353,28 @@ def _join(
 
 
 def _read_auxiliary(
-    spec: FeatureSpec, folder: Path
-) -> tuple[dict[str, pa.Array], np.ndarray] | None:
+    spec: FeatureSpec, folder: Path, missing: MissingValues
+) -> tuple[dict[str, pa.Array], dict[str, pa.Array]] | None:
     """Auxiliary rows in order, None when there are none.
 
     Returns:
-        Their keys under the log's column names, and the labels of tasks and signals, (N, T + S).
+        Their keys under the log's column names, and their labels under the auxiliary table's own:
+        a label there may have the name of a column of the log.
     """
     files = _auxiliary_files(spec, folder)
-    if files is None or spec.auxiliary is None:
+    if spec.auxiliary is None:
         return None
     table = spec.auxiliary
+    if files is None:
+        _LOG.info("no auxiliary rows: no file matches %s", ", ".join(table.files))
+        return None
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= dict.fromkeys(table.labels.values(), "float")
     read = read_table(
         files,
         wanted,
         times={table.order: False},
+        missing=missing,
         format=table.format,
         delimiter=table.delimiter,
         text=table,
@@ -349,13 +382,13 @@ def _read_auxiliary(
     raw = arrays(read)
     with Places.of(read).named():
         refuse_missing_keys(spec, raw)
-        feedback = _auxiliary_labels(spec, raw, read.num_rows)
+        _auxiliary_labels(spec, raw, read.num_rows)  # refuses what is no label
     order = np.argsort(time_numbers(raw[TIME + table.order]), kind="stable")
     places = pa.array(order)
     columns = {key: raw[key].take(places) for key in (spec.keys.user, spec.keys.item)}
     if spec.keys.scenario is not None:
         columns[spec.keys.scenario] = pa.array([table.scenario] * len(order), pa.string())
-    return columns, feedback[order]
+    return columns, {column: raw[column].take(places) for column in table.labels.values()}
 
 
 def _auxiliary_files(spec: FeatureSpec, folder: Path) -> list[Path] | None:
@@ -372,7 +405,7 @@ def _auxiliary_labels(spec: FeatureSpec, rows: Mapping[str, pa.Array], count: in
     known = spec.auxiliary.labels if spec.auxiliary else {}
     for k, (name, task) in enumerate(spec.feedback.items()):
         if name in known:
-            labels[:, k] = _label(rows[known[name]], task, name)
+            labels[:, k] = _label(rows[known[name]], task, name, known[name])
     return labels
 
 
@@ -381,18 +414,24 @@ def feedback_values(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> np.ndarra
     return np.stack([_label(log[t.label], t, n) for n, t in spec.feedback.items()], axis=1)
 
 
-def _label(column: pa.Array, task: Any, name: str) -> np.ndarray:
+def _label(column: pa.Array, task: Any, name: str, own: str | None = None) -> np.ndarray:
+    label = own or task.label
     values = floats(column)
+    if task.unknown_numbers:
+        values = np.where(np.isin(values, task.unknown_numbers), np.nan, values)
     if task.positive_at_least is not None:
         binary = (values >= task.positive_at_least).astype(np.float32)
         return np.where(np.isnan(values), np.nan, binary).astype(np.float32)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
         raise BadRow(
-            f"The label column '{task.label}' of task '{name}' must hold 0, 1 or nothing.",
+            f"The label column '{label}' of task '{name}' must hold 0, 1 or nothing.",
             row=int(np.argmax(wrong)),
-            received=f"{values[wrong][0]:g} in {ROW}",
-            fix=f"declare a threshold: `{name}: {{label: {task.label}, positive_at_least: ...}}`",
+            received=f"{values[wrong][0]:g}, in {int(wrong.sum())} of {len(values)} rows, the "
+            f"first is {ROW}",
+            fix=f"where that means unknown, say so: `{name}: {{label: {task.label}, unknown: "
+            f"[{values[wrong][0]:g}]}}`; where it is a grade, declare a threshold: "
+            f"`{name}: {{label: {task.label}, positive_at_least: ...}}`",
         )
     return values.astype(np.float32)
 

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.data.join_checks import warn_few_joined
 from lfm4ads_tf.data.list_checks import check_lists
+from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import arrays, feature_columns
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.places import Places
@@ -17,6 +19,7 @@ from lfm4ads_tf.data.sources.table import column_names, format_of_rows, read_tab
 from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -33,6 +36,7 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     Raises:
         UserError: The file cannot be read or lacks a column.
     """
+    warn_older_texts(data)
     of = spec.log
     format = format_of_rows(path, of.format)
     present = column_names(path, format=format, delimiter=of.delimiter, text=of)
@@ -43,6 +47,9 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     sides = {n: pq.read_table(stored_in / f"{file_name(n)}.parquet") for n in spec.tables}
     stored = {c: name for name, table in reversed(sides.items()) for c in table.column_names}
     missing = [c for c in wanted if c not in present and c not in stored]
+    # Only to tell which rows are of a segment: they may be absent.
+    segments = {of.by for of in spec.segments.values()} & {*present, *stored}
+    wanted = {**dict.fromkeys(segments, "string"), **wanted}
     if missing:
         raise UserError(
             f"The rows lack the column '{missing[0]}', which the feature spec reads."
@@ -53,6 +60,7 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     table = read_table(
         [path],
         {c: t for c, t in wanted.items() if c in present},
+        missing=MissingValues(spec),
         format=format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,
@@ -65,9 +73,10 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         config = spec.tables[name]
         key = spec.keys.user if config.owner == "user" else spec.keys.item
         position = pc.index_in(rows[key], value_set=side[config.key].combine_chunks())
-        for column in side.column_names:
-            if column in wanted and column not in rows:
-                rows[column] = side[column].combine_chunks().take(position)
+        taken = [c for c in side.column_names if c in wanted and c not in rows]
+        warn_few_joined(spec, {name: side.select([config.key, *taken])}, rows)
+        for column in taken:
+            rows[column] = side[column].combine_chunks().take(position)
     return rows
 
 

@@ -16,6 +16,7 @@ from lfm4ads_tf.data.statistics import count_and_rate
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.spec import FeatureSpec, key_aliases
+from lfm4ads_tf.features.value_texts import value_texts
 from lfm4ads_tf.file_names import file_name
 
 NEWEST = "newest"
@@ -134,5 +135,18 @@ def statistic_key(
         ids = feature_ids[key]
         return pc.cast(pa.array(ids, mask=ids < 0), pa.string())
     column = columns[key_aliases(spec).get(key, key)]
-    texts = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+    texts = column if pa.types.is_string(column.type) else _texts(column)
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    """Texts of a column that was read as numbers.
+
+    A 32-bit float of the file is a 64-bit one here; it gets the text that its file meant.
+    """
+    texts = value_texts(column)
+    if column.type != pa.float64():
+        return texts
+    single = column.cast(pa.float32(), safe=False)
+    same = pc.equal(single.cast(pa.float64()), column)
+    return pc.if_else(same, value_texts(single), texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,14 @@ class Coverage:
         keys: Ids that have a key.
         missing: Those of them that the file does not have.
         first_missing: The keys of the first ten of these.
+        hint: Keys of both sides, where less than half of the keys are there.
     """
 
     table: str
     keys: int
     missing: int
     first_missing: tuple[str, ...]
+    hint: str = field(default="", compare=False)
 
     @property
     def share(self) -> float:
@@ -33,4 +35,5 @@ class Coverage:
         return (
             f"table '{self.table}': {self.missing} of {self.keys} keys have no pretrained vector "
             f"and keep their initial values: {', '.join(self.first_missing)}{more}"
+            + (f" ({self.hint})" if self.hint else "")
         )

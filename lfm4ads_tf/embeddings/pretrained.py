@@ -16,6 +16,7 @@ from lfm4ads_tf.embeddings.coverage import Coverage
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.embeddings.vector_file import read_vectors
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.key_match import KeyMatch
 
 _NAMED = 10
 
@@ -63,7 +64,9 @@ def load_pretrained(
     kept = tf.float32 if config.storage == "int8" else tf.as_dtype(config.storage)
     largest = float(kept.max)
     loaded = np.zeros(config.rows, bool)
+    first: pa.Array = pa.array([], pa.string())  # the file's first keys, for messages
     for texts, vectors in read_vectors(source):
+        first = first if len(first) else texts
         names = texts.to_pylist()
         wanted = [i for i, name in enumerate(names) if name in id_of]
         if not wanted:
@@ -84,7 +87,11 @@ def load_pretrained(
         rows = fused.spread.forward(ids + fused.offsets[table])
         partition.scatter_rows(layer.parts(fused.name), rows, values)
     lacking = [key for key, has in zip(keys, loaded, strict=True) if not has and key is not None]
-    coverage = Coverage(table, named, len(lacking), tuple(lacking[:_NAMED]))
+    hint = ""
+    if 2 * len(lacking) > named:
+        match = KeyMatch.of(pa.array(list(id_of), pa.string()), first)
+        hint = match.examples("the table", "the file")
+    coverage = Coverage(table, named, len(lacking), tuple(lacking[:_NAMED]), hint)
     if coverage.share < source.min_coverage:
         raise UserError(
             f"'{source.file}' has vectors for too few keys of a table.",

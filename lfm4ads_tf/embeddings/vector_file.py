@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.embeddings.config import TablePretrained
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.value_texts import value_texts
 
 BATCH_ROWS = 1 << 16  # rows read at once
 
@@ -63,7 +64,7 @@ def _parquet(source: TablePretrained, names: list[str]) -> Iterator[Rows]:
         _require(source, [source.key, *names], file.schema_arrow.names)
         columns = list(dict.fromkeys([source.key, *names]))
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-            keys = batch[source.key].cast(pa.string())
+            keys = value_texts(batch[source.key])
             found = [batch[name] for name in names]
             for name, column in zip(names, found, strict=True):
                 kind = column.type.value_type if _is_list(column.type) else column.type
@@ -120,7 +121,7 @@ def _slices(source: TablePretrained, keys: np.ndarray, vectors: np.ndarray) -> I
 
 def _texts(keys: np.ndarray) -> pa.Array:
     """NumPy keys, numbers or texts, as texts."""
-    return pa.array(np.asarray(keys)).cast(pa.string())
+    return value_texts(pa.array(np.asarray(keys)))
 
 
 def _numbers(column: pa.Array) -> np.ndarray:

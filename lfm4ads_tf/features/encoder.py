@@ -13,6 +13,8 @@ from lfm4ads_tf.features import raw_types, raw_values
 from lfm4ads_tf.features.bag_encoder import BagEncoder
 from lfm4ads_tf.features.dense_encoder import DenseEncoder
 from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.missing_values import MissingValues, blanked
+from lfm4ads_tf.features.name_checks import made_columns
 from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.single_encoder import SingleEncoder
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -61,11 +63,15 @@ class Encoder(tf_keras.layers.Layer):
         self._scenario_key = spec.keys.scenario if keys else None
         self._ads = spec.ads if keys else None
         columns = {c for of in self._columns_of.values() for c in of}
+        moving = {c for n, f in spec.features.items() for c in made_columns(n, f)}
         if self._scenario_key is not None:
             columns.add(self._scenario_key)
         if self._ads is not None:
             columns.add(self._ads.by)
         self.raw_types = {c: t for c, t in raw_types.raw_types(spec).items() if c in columns}
+        missing = MissingValues(spec)
+        marked = {c: (t, missing.of(c)) for c, t in self.raw_types.items() if c not in moving}
+        self._markers = {c: (t, m) for c, (t, m) in marked.items() if m is not None}
         self._signature = raw_types.raw_signature(spec)
         self._example_spec = raw_types.example_spec(spec)
         self._lookup = VocabularyLookup(self._vocabularies()) if lookup is None else lookup
@@ -146,6 +152,8 @@ class Encoder(tf_keras.layers.Layer):
                     received=", ".join(sorted(raw)),
                     fix="feed every column of `raw_signature`",
                 )
+        if self._markers:
+            raw = blanked(raw, self._markers)
         batch = self._batch_size(raw)
         return {
             "ids": self._single(raw, batch),

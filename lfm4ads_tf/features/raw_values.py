@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.value_texts import value_text, value_texts
 
 Columns = Mapping[str, Any]
 """Raw column -> NumPy array, Arrow array, or (values, offsets) for a list."""
@@ -32,10 +33,16 @@ def column_of(columns: Columns, name: str) -> Any:
 
 
 def texts(column: Any) -> pa.Array:
-    """One text per row, (N,) string without nulls: "" is missing."""
-    array = _arrow(column)
+    """One text per row, (N,) string without nulls: "" is missing.
+
+    Texts stay as they are, as in a served model; other values have the text of `value_texts`.
+    """
+    try:
+        array = _arrow(column)
+    except OverflowError:  # an integer beyond 64 bits among objects
+        array = pa.array([None if v is None or v != v else value_text(v) for v in column])
     if not pa.types.is_string(array.type):
-        array = array.cast(pa.string())
+        array = value_texts(array)
     return pc.fill_null(array, "")
 
 
@@ -49,8 +56,13 @@ def numbers(column: Any) -> np.ndarray:
 def integers(column: Any) -> np.ndarray:
     """One integer per row, (N,) int64; -1 for anything that is not a non-negative integer."""
     if isinstance(column, pa.Array) and pa.types.is_integer(column.type):
+        if pa.types.is_unsigned_integer(column.type):  # what int64 lacks is no id
+            within = pc.less(column, pa.scalar(2**63, pa.uint64()))
+            column = pc.if_else(within, column, pa.scalar(None, column.type)).cast(pa.int64())
         column = pc.fill_null(column, -1).to_numpy(zero_copy_only=False)
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+    if isinstance(column, np.ndarray) and column.dtype.kind == "u":
+        return np.where(column < 2**63, column, 0).astype(np.int64) - (column >= 2**63)
+    if isinstance(column, np.ndarray) and column.dtype.kind == "i":
         return column.astype(np.int64)
     values = numbers(column)
     valid = (values >= 0) & (values < 2.0**53) & (np.floor(values) == values)

@@ -25,12 +25,14 @@ from lfm4ads_tf.features.kinds import (
     VocabularyFeature,
 )
 from lfm4ads_tf.features.label_columns import check_labels
+from lfm4ads_tf.features.missing_values import check_missing
 from lfm4ads_tf.features.name_checks import check_names
-from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets
+from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets, number_of
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import BLOCKS, Period, Split
 from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.strict import StrictModel, parse
+from lfm4ads_tf.written import load, text_of
 
 Owner = Literal["user", "item", "context"]
 
@@ -92,10 +94,28 @@ class Keys(StrictModel):
 
 
 class Task(StrictModel):
-    """A binary target: the log column that holds it, optionally thresholded."""
+    """A binary target: the log column that holds it, optionally thresholded.
+
+    Attributes:
+        label: The column.
+        positive_at_least: The smallest value that is a 1.
+        unknown: Values, texts or numbers, that mean as little as an empty cell.
+    """
 
     label: str
     positive_at_least: float | None = None
+    unknown: list[str] = []
+
+    @property
+    def unknown_numbers(self) -> list[float]:
+        """Those of `unknown` that are numbers."""
+        found = [number_of(text) for text in self.unknown]
+        return [number for number in found if number is not None]
+
+    @property
+    def unknown_texts(self) -> list[str]:
+        """Those of `unknown` that are none."""
+        return [text for text in self.unknown if number_of(text) is None]
 
 
 class FeatureSpec(StrictModel):
@@ -115,6 +135,8 @@ class FeatureSpec(StrictModel):
         thresholds: Rows that make a slice: an item with at most `cold_item` training rows is
             cold, a user with at most `light_user` training rows is light.
         skew: How far logged rows may drift from training; read by `check-skew` alone.
+        missing: Values that stand for a missing one: of every column, or column -> values with
+            `*` for every column, see `MissingValues`.
         best_possible: Task -> log column with the true probability of the label (synthetic data
             only); read by the evaluation, never an input.
         run: Overrides of the run configuration that suit this data set.
@@ -136,6 +158,7 @@ class FeatureSpec(StrictModel):
     features: dict[str, Annotated[FeatureConfig, Field(discriminator="kind")]] = Field(min_length=1)
     thresholds: dict[Literal["cold_item", "light_user"], int] = {"cold_item": 5, "light_user": 5}
     skew: SkewConfig = SkewConfig()
+    missing: list[str] | dict[str, list[str]] = []
     best_possible: dict[str, str] = {}
     run: dict[str, Any] = {}
 
@@ -149,7 +172,9 @@ class FeatureSpec(StrictModel):
         for key in ("tasks", "signals"):
             short = full.get(key)
             if isinstance(short, dict):
-                full[key] = {k: {"label": v} if isinstance(v, str) else v for k, v in short.items()}
+                full[key] = {
+                    k: {"label": v} if isinstance(text_of(v), str) else v for k, v in short.items()
+                }
         return full
 
     @property
@@ -195,17 +220,18 @@ def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> F
     check_labels(spec)
     check_row_sets(spec)
     check_skew(spec)
+    check_missing(spec, {c for name in spec.features for c in columns_read(spec, name)})
     return spec
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads one YAML mapping.
+    """Reads one YAML mapping; its scalars remember how they were written, see `written`.
 
     Raises:
         UserError: The file is missing, is not YAML, or holds no mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"The file {path} cannot be read.",

@@ -11,10 +11,13 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from lfm4ads_tf.features.moments import moment_of, moment_text
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.written import Written
 
 
 def _bound(value: Any) -> float | str:
     """A bound as a number, or as a date or time in ISO 8601 in UTC."""
+    if isinstance(value, Written) and isinstance(value.value, date):
+        value = value.value
     if isinstance(value, date):  # YAML reads `2026-01-06` as one; a datetime is a date too
         value = value.isoformat()
     try:

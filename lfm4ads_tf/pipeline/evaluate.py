@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.data.dropped import tell_unscored
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
 from lfm4ads_tf.pipeline.export_outcome import read_outcomes
@@ -29,6 +30,8 @@ def evaluate(run: Run) -> dict[str, Any]:
         What `metrics.json` holds.
     """
     found = _stored(run.out, run.config)
+    cache = run.cache
+    tell_unscored(cache.scenario, {split: cache.rows_of(split) for split in ("valid", "test")})
     results: list[dict[str, Any]] = []
     scenarios = {
         e["scenario"] for _, r in found for e in r["entries"] if e["stage"] == "downstream"

@@ -39,6 +39,8 @@ def write_outcomes(out: Path, outcomes: Sequence[ExportOutcome]) -> None:
         outcomes: One per export.
     """
     held = [asdict(outcome) for outcome in outcomes]
+    if held == read_outcomes(out):
+        return  # a run that does nothing new writes nothing
     write_json(out / _FILE, {"schema": 1, "exports": held})
     metrics = out / "metrics.json"
     if metrics.exists():

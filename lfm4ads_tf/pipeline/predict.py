@@ -15,6 +15,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.config import Resolved
+from lfm4ads_tf.data.dropped import tell_dropped, tell_others
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
@@ -63,9 +64,9 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
     tasks = encoder.layout.tasks
     key = run.spec.keys.scenario
     names = rows[key] if key in rows else pa.array([scenario or "all"] * count)
-    unknown = int((encoded["scenario"] < 0).sum())
-    if unknown and scenario is None:
-        _LOG.warning("%d rows are of scenarios that training never saw", unknown)
+    tell_dropped(run.spec, rows, encoded["scenario"], {"given": np.arange(count)})
+    if scenario is not None:
+        tell_others(run.spec, scenario, encoder.layout.scenarios, encoded["scenario"], rows)
     table = pa.table(
         {
             "row": np.repeat(np.arange(count), len(tasks)),

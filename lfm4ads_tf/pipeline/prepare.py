@@ -17,6 +17,7 @@ from lfm4ads_tf.data.raw import RawData, all_source_files, load_raw
 from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.kinds import NumericFeature
+from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import Period
 from lfm4ads_tf.features.text_options import TextOptions
@@ -58,8 +59,29 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
         encode_to(staging, run.spec, raw, {"fingerprint": print_, "spec": run.spec.name})
     _LOG.info("prepared %d rows from %s", raw.rows, folder)
     config = run.config
+    _tell_unknown_scenarios(run)
     warn_one_class(run.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)
     return run.cache
+
+
+def _tell_unknown_scenarios(run: Run) -> None:
+    """Warns of scenarios that are asked for and that no training row is of."""
+    cache = run.cache
+    known = [*cache.layout.scenarios, *cache.layout.segments]
+    lists: dict[str, tuple[list[str], list[str]]] = {"scenarios": (run.config.scenarios or [], [])}
+    if run.config.retrieval.enabled:
+        lists["retrieval.scenarios"] = (run.config.retrieval.scenarios, list(RESERVED_SCENARIOS))
+    for key, (asked, others) in lists.items():
+        lacking = [name for name in asked if name not in known and name not in others]
+        if lacking:
+            _LOG.warning(
+                "%s: %d of %d are in no training row: %s; the data have %s",
+                key,
+                len(lacking),
+                len(asked),
+                ", ".join(f"'{name}'" for name in lacking),
+                ", ".join(f"'{n}' ({len(cache.rows_of('train', n)):,} rows)" for n in known[:10]),
+            )
 
 
 def source_fingerprint(spec: FeatureSpec, folder: Path) -> str:
@@ -79,6 +101,12 @@ def _without_newer_defaults(spec: FeatureSpec, data: dict[str, Any]) -> dict[str
     """
     if spec.period.first_at_most == Period.model_fields["first_at_most"].default:
         del data["period"]["first_at_most"]
+    if not spec.missing:
+        del data["missing"]
+    for kind in ("tasks", "signals"):
+        for task in data[kind].values():
+            if not task["unknown"]:
+                del task["unknown"]
     for name, feature in spec.features.items():
         if isinstance(feature, NumericFeature) and feature.bound == feature.default_bound:
             del data["features"][name]["bound"]

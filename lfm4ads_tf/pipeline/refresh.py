@@ -204,8 +204,5 @@ def _append(child: Run, parent: Run, rows: NewRows, number: int, source: str) ->
     }
     with staged_folder(target) as staging:
         append_to(staging, child.spec, earlier, rows, manifest)
-    unknown = int((child.cache.scenario[-len(rows.time) :] < 0).sum())
-    if unknown:
-        _LOG.warning("%d new rows are of scenarios that the model does not know", unknown)
     config = child.config
     warn_one_class(child.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)

@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec import FeatureSpec, read_yaml
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
+from lfm4ads_tf.written import plain
 
 _CONFIG_FILE = "config.yaml"
 _LOG_FILE = "log.txt"
@@ -163,10 +163,11 @@ class Run:
         path = self.out / _CONFIG_FILE
         if not path.exists():
             return None
-        theirs = yaml.safe_load(path.read_text("utf-8"))
+        written = read_yaml(path)
+        theirs = plain(written)
         with suppress(ValidationError):
             # A key that is newer than the run has its default there.
-            theirs = Resolved.model_validate(theirs).model_dump(mode="json")
+            theirs = Resolved.model_validate(written).model_dump(mode="json")
         ours = self.resolved.model_dump(mode="json")
         return _first_difference(_identity(theirs), _identity(ours))
 

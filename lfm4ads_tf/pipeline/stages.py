@@ -12,14 +12,14 @@ import tensorflow as tf
 from rich.console import Console
 
 from lfm4ads_tf.config import resolve
-from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.request_names import check_request_names
-from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods
+from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
@@ -104,16 +104,19 @@ def run_stages(
         export: Exports a run; `export` is no part of this package.
 
     Raises:
-        UserError: Anything that the user can mend.
+        UserError: Anything that the user can mend; where it is about exports, the stages after
+            them have been run.
         ExportRefused: An export was refused or failed; the stages after it have been run.
     """
-    refused: ExportRefused | None = None
+    lost: ExportRefused | UserError | None = None
     run.begin()
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)
     for stage in stages:
         if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
             downstream_scenarios(run)  # so is a wrong scenario name
+            if "retrieve" in stages and run.config.retrieval.enabled:
+                retrieval_scenarios(run)
         if stage == "transfer":
             warn_skipped(run)
         if stage in _PER_SEED:
@@ -124,12 +127,12 @@ def run_stages(
         elif stage == "export":
             try:
                 export(run)
-            except ExportRefused as error:
-                refused = error
+            except (ExportRefused, UserError) as error:
+                lost = error
         elif stage == "report":
             console.print(f"report: {report(run)}")
-    if refused is not None:
-        raise refused
+    if lost is not None:
+        raise lost
 
 
 def _split(text: str) -> list[str]:

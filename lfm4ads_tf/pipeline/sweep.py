@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from lfm4ads_tf.analysis.sweep_page import sweep_page
@@ -27,6 +26,7 @@ from lfm4ads_tf.pipeline.transfer import (
     train_downstream,
     warn_skipped,
 )
+from lfm4ads_tf.written import dump
 
 SCHEMA = 1
 ALL = "all"
@@ -215,4 +215,4 @@ def _chosen_yaml(document: Mapping[str, Any]) -> str:
             "methods": [BASELINE, *([SUM] if chosen[ALL]["method"] != SUM else []), "full"],
         }
     }
-    return "".join(f"# {line}\n" for line in lines) + yaml.safe_dump(keys, sort_keys=False)
+    return "".join(f"# {line}\n" for line in lines) + dump(keys)

@@ -7,7 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lfm4ads_tf.data.state import FrozenState, join_keys, request_columns, write_sequence
+from lfm4ads_tf.data.state import (
+    FrozenState,
+    join_keys,
+    request_columns,
+    statistic_key,
+    write_sequence,
+)
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
 
@@ -27,6 +33,17 @@ def test_sequence_round_trip(tmp_path: Path) -> None:
 def test_joined_keys_stay_apart() -> None:
     joined = join_keys([pa.array(["a", "ab", None]), pa.array(["bc", "c", "x"])]).to_pylist()
     assert len(set(joined)) == 3 and joined[2] is None
+
+
+def test_a_raw_number_is_the_same_key_in_every_storage(ads: Any) -> None:
+    """A column that a feature reads as numbers keys a statistic by the text of its file."""
+    texts = ["0.1", "16777217", "10000000000", "2.5", "1e-05", "0", None]
+    values = [None if t is None else float(t) for t in texts]
+    exact = pa.array(values)
+    single = pa.array(values, pa.float32()).cast(pa.float64())  # as a file of 32 bits is read
+    keys = [statistic_key(ads.spec, "hour", {"hour": c}, {}).to_pylist() for c in (exact, single)]
+    assert keys[0] == texts
+    assert keys[1] == [*texts[:1], "16777216", *texts[2:]]
 
 
 @pytest.mark.parametrize("split", [1, 2])

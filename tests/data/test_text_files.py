@@ -7,17 +7,20 @@ import csv
 import gzip
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lfm4ads_tf.data.raw import RawData, load_raw
+from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import read_requests
+from lfm4ads_tf.data.samples import write_samples
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.spec import parse_spec
 
 ROWS = 900
@@ -68,11 +71,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def store_tables(folder: Path, raw: RawData) -> Path:
-    """`OUT/data` as far as new rows are joined with it."""
-    (folder / "tables").mkdir()
-    for name, table in raw.tables.items():
+def stored(folder: Path, tables: Mapping[str, pa.Table]) -> Path:
+    """`OUT/data` as far as new rows are read and joined with it."""
+    (folder / "tables").mkdir(parents=True)
+    for name, table in tables.items():
         pq.write_table(table, folder / "tables" / f"{name}.parquet")
+    write_samples(folder, np.zeros(0, np.int64), {})
+    FittedEncoding({}, {}, {}, []).save(folder / "encoding")
     return folder
 
 
@@ -87,7 +92,7 @@ def test_quotes_that_are_characters_lose_no_row(folder: Path, tmp_path: Path) ->
     assert raw.columns["query"].to_pylist()[4:] == QUERIES
     assert raw.columns["brand"].to_pylist()[4:] == BRANDS
     # predict: the log's format, delimiter and quoting
-    rows = read_requests(spec_of(NONE), store_tables(tmp_path, raw), folder / "log.txt")
+    rows = read_requests(spec_of(NONE), stored(tmp_path / "data", raw.tables), folder / "log.txt")
     assert rows["query"].to_pylist() == QUERIES
     assert rows["brand"].to_pylist() == BRANDS
 
@@ -104,18 +109,13 @@ def test_quotes_in_earlier_and_in_new_rows_are_refused(folder: Path, tmp_path: P
     change = {name: NONE[name] for name in ("log", "items")}
     with pytest.raises(UserError, match=r"line 2 of '.*past\.tsv' is not closed"):
         load_raw(spec_of(change), folder)
-    (tmp_path / "tables").mkdir()
-    items = pa.table({"item": ["i"], "brand": ["b"]})
-    pq.write_table(items, tmp_path / "tables" / "items.parquet")
+    stored(tmp_path, {"items": pa.table({"item": ["i"], "brand": ["b"]})})
     with pytest.raises(UserError, match=r"line 2 of '.*log\.txt' is not closed"):
         read_requests(spec_of(), tmp_path, folder / "log.txt")
 
 
 def test_new_rows_in_parquet_beside_a_log_of_text(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "tables").mkdir()
-    pq.write_table(
-        pa.table({"item": ["i1"], "brand": ["b"]}), tmp_path / "tables" / "items.parquet"
-    )
+    stored(tmp_path, {"items": pa.table({"item": ["i1"], "brand": ["b"]})})
     new = pa.table({"user": ["u"], "item": ["i1"], "place": ["p"], "query": ['"q']})
     pq.write_table(new, tmp_path / "new.parquet")
     rows = read_requests(spec_of(), tmp_path, tmp_path / "new.parquet")
@@ -190,11 +190,20 @@ def test_lists_are_read_however_they_are_printed(tmp_path: Path, style: str) -> 
     assert found["likes_weights"].to_pylist() == WEIGHTS
     for name, column in expected.items():
         assert found[name].equals(column), name
-    (tmp_path / "data").mkdir()
-    data = store_tables(tmp_path / "data", raws[style])
+    data = stored(tmp_path / "data", raws[style].tables)
     rows = read_requests(parse_spec(SMALL), data, tmp_path / style / "log.csv")
     for name in ("likes", "likes_weights", "seen", "genres", "vector"):
         assert rows[name].equals(expected[name]), name
+
+
+def test_a_marker_of_a_missing_value_is_no_list(tmp_path: Path) -> None:
+    write_small(tmp_path, "json")
+    items = (tmp_path / "items.csv").read_text()
+    (tmp_path / "items.csv").write_text(items.replace("c,[],[]", "c,N/A,N/A"))
+    raw = load_raw(parse_spec({**SMALL, "missing": ["N/A"]}), tmp_path)
+    assert raw.columns["genres"].to_pylist() == GENRES[::-1]
+    with pytest.raises(UserError, match="no list of texts or numbers in data row 3 of"):
+        load_raw(parse_spec(SMALL), tmp_path)
 
 
 def test_another_separator_is_told_with_counts(
@@ -265,7 +274,10 @@ def test_rows_behind_empty_parts_are_named_as_the_user_sees_them(tmp_path: Path)
     (tmp_path / "_SUCCESS").touch()
     with pytest.raises(UserError) as error:
         load_raw(parse_spec(PART_SPEC), tmp_path)
-    assert f"Received: 3 in data row 3 of '{tmp_path / 'part-2.csv'}'" in str(error.value)
+    assert (
+        f"Received: 3, in 1 of 8 rows, the first is data row 3 of '{tmp_path / 'part-2.csv'}'"
+        in str(error.value)
+    )
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,20 @@ def test_every_form_lands_at_its_keys(
     assert "14 of 20 keys" in str(coverage) and "k1, k2, k4" in str(coverage)
 
 
+@pytest.mark.parametrize("form", ["parquet list", "npz", "npy"])
+def test_keys_are_compared_by_their_one_text(tmp_path: Path, form: str) -> None:
+    keys: list[str | None] = [None, *(str(10**10 + i) for i in range(19)), "x"]
+    layer = layer_of()
+    given = np.array([1e10 + 3, 1e10, 1e10 + 7, 3])
+    vectors = np.arange(4 * DIM, dtype=np.float32).reshape(4, DIM)
+    source = write(tmp_path, form, given, vectors)  # type: ignore[arg-type]
+    coverage = load_pretrained(layer, "item", keys, source)
+    assert coverage.missing == 17
+    np.testing.assert_array_equal(layer.read_table("item")[[4, 1, 8], 0], vectors[:3])
+    told = f"the table has '{10**10 + 1}', '{10**10 + 2}', '{10**10 + 4}', the file '3'"
+    assert told in str(coverage)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     order=st.permutations(range(25)), count=st.integers(0, 25), batch=st.integers(1, 30),

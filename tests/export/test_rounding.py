@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from export.rounding import Change, Rounding, rounding_bound, score_limit
 
+pytestmark = pytest.mark.processor
+
 EPS = float(np.finfo(np.float32).eps)
 
 

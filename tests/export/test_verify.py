@@ -26,6 +26,8 @@ from export.warmup import read_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.spec import FeatureSpec
 
+pytestmark = pytest.mark.processor
+
 ROOT = Path(__file__).parents[2]
 EPS = float(np.finfo(np.float32).eps)
 

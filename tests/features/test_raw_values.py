@@ -45,6 +45,23 @@ def test_integers_keep_int64() -> None:
     assert raw_values.integers(np.array([big, 5])).tolist() == [big, 5]
 
 
+def test_integers_beyond_int64_are_no_ids() -> None:
+    for column in (
+        np.array([2**64 - 1, 2**63, 5], np.uint64),
+        pa.array([2**64 - 1, 2**63, 5], pa.uint64()),
+    ):
+        assert raw_values.integers(column).tolist() == [-1, -1, 5]
+    assert raw_values.integers(pa.array([7, None], pa.uint32())).tolist() == [7, -1]
+
+
+def test_numbers_have_the_texts_that_files_give_them() -> None:
+    assert raw_values.texts(np.array([1e10, 7.0, np.nan])).to_pylist() == ["10000000000", "7", ""]
+    large = np.array([2**64 - 1, 10**30, None], object)
+    assert raw_values.texts(large).to_pylist() == [str(2**64 - 1), str(10**30), ""]
+    # Texts stay as a served model would read them.
+    assert raw_values.texts(pa.array(["7.0", "True"])).to_pylist() == ["7.0", "True"]
+
+
 def test_texts_and_numbers() -> None:
     for column in (np.array(["ü", None, ""], object), pa.array(["ü", None, ""])):
         assert raw_values.texts(column).to_pylist() == ["ü", "", ""]

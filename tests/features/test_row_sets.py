@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +43,11 @@ MakeSpec = Callable[..., FeatureSpec]
         ("AD", "AD", True),
         ("AD", "ad", False),
         ("nan", "NaN", False),
+        ("1.00", "1", True),
+        (1e10, "10000000000", True),
+        ("1e+10", "10000000000", True),
+        ("True", "true", True),
+        (2**64 - 1, "18446744073709551615", True),
         (0, "", False),
     ],
 )
@@ -64,6 +70,16 @@ def test_text_and_number_columns_agree_with_plain_membership(
     assert of.rows(pa.array(texts, pa.string())).tolist() == expected
     assert of.rows(pa.array(numbers, pa.float64())).tolist() == expected
     assert of.rows(pa.array(column, pa.int64())).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()])
+def test_integers_are_compared_exactly(kind: pa.DataType) -> None:
+    column = pa.array([2**53, 2**53 + 1, None, 7], kind)
+    for value in (2**53 + 1, str(2**53 + 1)):
+        of = RowSet(by="x", values=[value, -1, 2**70])
+        assert of.rows(column).tolist() == [False, True, False, False]
+        held = tf.constant([2**53, 2**53 + 1, -1, 7], tf.int64)
+        assert of.holds_number(held).numpy().tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ def spec_of(**more: Any) -> FeatureSpec:
             "log": {"files": ["log.csv"], **more.pop("log", {})},
             "tables": {"t": {"files": ["log.csv"], "owner": "item", "key": "i"}},
             "keys": {"user": "u", "item": "i", "time": "t"},
-            "tasks": {"click": "click"},
+            "tasks": {"click": {"label": "click", "unknown": more.pop("unknown", [])}},
+            "missing": more.pop("missing", []),
             "split": {"by": "day", "train_until": 6, "valid_until": 7},
             "period": {"by": "day", **more.pop("period", {})},
             "features": {
@@ -39,15 +40,16 @@ def test_data_encoded_before_newer_keys_are_known_again(
     for table in (then["log"], then["tables"]["t"]):
         for key in ("quoting", "escape", "newlines_in_cells"):
             del table[key]
+    del then["missing"], then["tasks"]["click"]["unknown"]
     stat = log.stat()
     assert found == fingerprint([then, [("log.csv", stat.st_size, stat.st_mtime_ns)] * 2])
     same, others = (
         [{"bound": 10}, {"period": {"first_at_most": 3}}, {"log": {"quoting": "standard"}}],
         [{"bound": 9}, {"bound": None}],
     )
-    others.append({"period": {"first_at_most": 1}})
     others += [
         {"log": {key: value}} for key, value in (("quoting", "none"), ("escape", "backslash"))
     ]
+    others += [{"period": {"first_at_most": 1}}, {"missing": ["-"]}, {"unknown": [-1]}]
     assert {source_fingerprint(spec_of(**more), tmp_path) for more in same} == {found}
-    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 6
+    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 8

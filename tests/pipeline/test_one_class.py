@@ -24,6 +24,7 @@ def test_one_class_and_no_known_label_are_told_once(
     make_ads: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = make_ads(spoilt).cache
+    caplog.clear()  # what encoding them said
     with caplog.at_level(logging.WARNING):
         warn_one_class(cache, min_rows=100)
     in_t1 = len(cache.rows_of("valid", "t1"))
@@ -41,6 +42,7 @@ def test_only_scenarios_with_a_model_are_looked_at(
     make_ads: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = make_ads(spoilt).cache
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         warn_one_class(cache, min_rows=10_000)
         assert len(caplog.messages) == 2 and "t1" not in caplog.text

@@ -65,9 +65,15 @@ def test_the_others_and_the_report_are_written(
     assert "The export ranker_<wbr>home was refused: " in page and "&lt;scores&gt;" in page
     assert "was failed" not in page and 'id="exports"' in page
 
+    for name in ("user_tower", "ranker_home"):
+        monkeypatch.delitem(LOST, name)
+    monkeypatch.setattr(stage._Exports, "is_due", lambda self, name, _: name == "item_tower")
+    mendable = cli("export", *shop_arguments, "--out", out, *selected)
+    assert mendable.code == 2 and "Fix: mend it" in mendable.err
+
     monkeypatch.undo()
     monkeypatch.setattr(stage, "export_model", lambda kind, *_, **__: out / "exports" / kind / "1")
-    again = cli("export", *shop_arguments[:4], *shop_arguments[4:], "--out", out, *selected)
+    again = cli("export", *shop_arguments, "--out", out, *selected)
     assert again.code == 0, again.text
     later = json.loads((out / "metrics.json").read_text("utf-8"))
     assert {e["state"] for e in later["exports"]} == {"published"}

@@ -112,6 +112,11 @@ def test_unseen_ids_and_missing_values_get_scores(
         scores = pq.read_table(target)["score"].to_numpy()
         assert len(scores) == 6 and np.isfinite(scores).all()
         assert ((scores > 0) & (scores < 1)).all()
+        in_none = "no scenario: 2 of 3 given rows; 'elsewhere' 1, none 1"
+        assert in_none in done.log
+        # the foundation has a head for all of them, the ranker for those of its scenario
+        others = "2 of 3 rows are not of 'home', whose model scores them all the same"
+        assert (others in done.log) == (model == "ranker_home")
 
 
 def test_what_predict_refuses(cli: Callable[..., Any], shop_run: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfm4ads_tf.data.sources.origin import Origin
+from lfm4ads_tf.features.value_texts import exact_limit, inexact, plain_texts, value_texts
 
 ColumnType = Literal["string", "int", "float", "strings", "floats"]
 
@@ -28,6 +30,9 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
 _INFINITY = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _LARGEST_EXPONENT = 400
+_TRUTH = {"true": 1, "True": 1, "TRUE": 1, "false": 0, "False": 0, "FALSE": 0}
+
+_LOG = logging.getLogger(__name__)
 
 _FIX_NUMBER = (
     "correct the cell, or leave it empty when the value is missing; a column of texts takes a "
@@ -56,6 +61,8 @@ def convert_column(
     Raises:
         UserError: A value does not fit; the message names row, column, file and value.
     """
+    if kind in ("string", "strings"):
+        _warn_inexact(column, path, name)
     chunks = []
     rows = 0
     for chunk in column.chunks:
@@ -63,6 +70,30 @@ def convert_column(
         chunks.append(_convert(plain_array(chunk), kind, origin, list_separator))
         rows += len(chunk)
     return pa.chunked_array(chunks, type=ARROW_TYPES[kind])
+
+
+def _warn_inexact(column: pa.ChunkedArray, path: Path, name: str) -> None:
+    """Says how many integers a column of floats may have merged with their neighbours."""
+    kind = column.type
+    while is_list(kind):
+        kind = kind.value_type
+    if not pa.types.is_floating(kind):
+        return
+    flat = [_list_parts(chunk)[1] if is_list(chunk.type) else chunk for chunk in column.chunks]
+    count = sum(inexact(chunk) for chunk in flat if not is_list(chunk.type))
+    if count:
+        limit = exact_limit(kind)
+        _LOG.warning(
+            "column '%s' of '%s' holds %d integers of %d or more as %d-bit floats, which cannot "
+            "tell %d from %d: different keys may have become one; store integers or text",
+            name,
+            path,
+            count,
+            limit,
+            kind.bit_width,
+            limit,
+            limit + 1,
+        )
 
 
 def _convert(array: pa.Array, kind: str, origin: Origin, separator: str) -> pa.Array:
@@ -80,7 +111,7 @@ def _convert(array: pa.Array, kind: str, origin: Origin, separator: str) -> pa.A
             return _listed(_to_float(array, origin, None))
         if kind == "floats" and not (is_binary(array.type) or pa.types.is_string(array.type)):
             raise origin.type_error(array.type, kind, _FIX_TYPE)
-        array = pc.split_pattern(_to_string(array, origin, None), separator)
+        array = pc.split_pattern(_stored_text(array, origin, None), separator)
     offsets, elements = _list_parts(array)
     row_of = np.repeat(np.arange(len(array)), np.diff(offsets))  # (elements,)
     elements = scalar(plain_array(elements), origin, row_of)
@@ -167,16 +198,18 @@ def _refuse_first(
 
 
 def _to_string(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
-    kind = array.type
-    if is_binary(kind):
+    return plain_texts(_stored_text(array, origin, row_of))
+
+
+def _stored_text(array: pa.Array, origin: Origin, row_of: np.ndarray | None) -> pa.Array:
+    """Text as it stands in the file, and the text of other values; an empty one is null."""
+    if is_binary(array.type):
         array = decode_text(array, origin, row_of)
-    elif pa.types.is_floating(kind):
-        array = pc.cast(pc.if_else(pc.is_nan(array), None, array), pa.string())
-    elif not pa.types.is_string(kind):
+    elif not pa.types.is_string(array.type):
         try:
-            array = pc.cast(array, pa.string())
+            return value_texts(array)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise origin.type_error(kind, "string", _FIX_TYPE) from error
+            raise origin.type_error(array.type, "string", _FIX_TYPE) from error
     return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
 
 
@@ -265,6 +298,10 @@ def _parse(
     known = coded.dictionary.to_pylist()
     parsed = [parse_one(value.strip()) for value in known]
     missing = [not value.strip() or bool(NAN.fullmatch(value.strip())) for value in known]
+    truths = [_TRUTH.get(value.strip()) for value in known]
+    # A column of truth values is 1 and 0, as it is in Parquet; one among numbers is a mistake.
+    if all(t is not None or m for t, m in zip(truths, missing, strict=True)):
+        parsed = list(truths)
     bad = [p is None and not m for p, m in zip(parsed, missing, strict=True)]
     if any(bad):
         mask = pa.array(bad).take(coded.indices)

@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,31 +53,33 @@ class Separators:
         self._others: dict[str, dict[str, int]] = {}
         self._fine: set[str] = set()
 
-    def lists(self, path: Path, raw: pa.Table, columns: Mapping[str, ColumnType]) -> pa.Table:
-        """The columns of a file, printed lists as lists.
+    def lists(
+        self, column: pa.ChunkedArray, kind: ColumnType, *, path: Path, name: str
+    ) -> pa.ChunkedArray:
+        """A column of a file, printed lists as lists.
 
         Args:
+            column: Its values as stored.
+            kind: What it is read as.
             path: The file, for messages.
-            raw: Its columns as stored.
-            columns: Column -> wanted type.
+            name: The column.
 
         Raises:
             UserError: A column looks like printed lists, and a value is none.
         """
-        for name, kind in columns.items():
-            if kind not in ("strings", "floats"):
-                continue
-            listed = is_list(raw[name].type)  # in a record, one text is a list of one
-            text = _text(_single(raw[name], path, name) if listed else raw[name])
-            if text is None:
-                continue
-            printed = _printed_lists(text, self._separator, Origin(path, name))
-            if printed is not None:
-                raw = raw.set_column(raw.column_names.index(name), name, printed)
-                self._fine.add(name)
-            elif kind == "strings" and not listed and name not in self._fine:
-                self._count(name, text)
-        return raw
+        if kind not in ("strings", "floats"):
+            return column
+        listed = is_list(column.type)  # in a record, one text is a list of one
+        text = _text(_single(column, path, name) if listed else column)
+        if text is None:
+            return column
+        printed = _printed_lists(text, self._separator, Origin(path, name))
+        if printed is not None:
+            self._fine.add(name)
+            return pa.chunked_array([printed])
+        if kind == "strings" and not listed and name not in self._fine:
+            self._count(name, text)
+        return column
 
     def warn(self) -> None:
         """Tells of columns whose lists seem to be joined by another separator."""

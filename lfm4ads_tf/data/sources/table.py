@@ -13,11 +13,13 @@ from lfm4ads_tf.data.sources.convert import ARROW_TYPES, ColumnType, convert_col
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
 from lfm4ads_tf.data.sources.files import NoRows, check_file
 from lfm4ads_tf.data.sources.list_text import Separators
+from lfm4ads_tf.data.sources.markers import take_out_texts, take_out_values
 from lfm4ads_tf.data.sources.parquet import parquet_columns, read_parquet
 from lfm4ads_tf.data.sources.places import Places
 from lfm4ads_tf.data.sources.tfrecord import feature_names, read_tfrecord, sniff_kinds
 from lfm4ads_tf.data.sources.times import TIME, alike, convert_times
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.text_options import TextOptions
 
 Format = Literal["csv", "parquet", "tfrecord"]
@@ -42,6 +44,7 @@ def read_table(
     columns: Mapping[str, ColumnType],
     *,
     times: Mapping[str, bool] | None = None,
+    missing: MissingValues | None = None,
     format: Format | None = None,
     delimiter: str = ",",
     list_separator: str = "|",
@@ -51,9 +54,9 @@ def read_table(
 
     | type | Arrow type | missing value | accepts |
     |---|---|---|---|
-    | string | string | null (empty text too) | any scalar, as its text |
+    | string | string | null (empty text too) | any scalar, as its text, see `value_texts` |
     | int | int64 | null | integers; text and floats of integral value such as `720.0` |
-    | float | float64 | null (NaN too) | finite numbers and their text |
+    | float | float64 | null (NaN too) | finite numbers, truth values, and their text |
     | strings | list<string> | empty list | lists; text, split at `list_separator` |
     | floats | list<double> | empty list | lists of finite numbers; text, split likewise |
 
@@ -67,6 +70,7 @@ def read_table(
         columns: column -> type.
         times: column -> whether numbers are refused, of those that are read as times as well, see
             `convert_times`.
+        missing: Values that stand for a missing one.
         format: The format of all files; None takes it from each file's extension (`.csv`, `.tsv`,
             `.parquet`, `.tfrecord`, also with `.gz` where text or records are gzipped).
         delimiter: The delimiter of CSV files; a `.tsv` file uses a tab when this is the default.
@@ -107,11 +111,14 @@ def read_table(
     places: list[tuple[Path, int]] = []
     for path, raw in _raw_tables(paths, wanted, format, delimiter, text):
         places.append((path, raw.num_rows))
-        raw = separators.lists(path, raw, columns)
-        arrays = [
-            convert_column(raw[name], kind, path=path, name=name, list_separator=list_separator)
-            for name, kind in columns.items()
-        ]
+        arrays = []
+        for name, kind in columns.items():
+            held = raw[name] if missing is None else take_out_texts(raw[name], missing, name, kind)
+            held = separators.lists(held, kind, path=path, name=name)
+            values = convert_column(held, kind, path=path, name=name, list_separator=list_separator)
+            arrays.append(
+                values if missing is None else take_out_values(values, missing, name, kind)
+            )
         for name, iso in times.items():
             clocks[name].append(convert_times(raw[name], path=path, name=name, iso=iso))
         tables.append(pa.Table.from_arrays(arrays, names=list(columns)))

@@ -22,6 +22,7 @@ from lfm4ads_tf.data.sources import read_table
 from lfm4ads_tf.data.sources.table import column_names
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.text_options import TextOptions
+from lfm4ads_tf.features.value_texts import value_text
 
 COLUMNS = {"s": "string", "i": "int", "f": "float", "ss": "strings", "fs": "floats"}
 ARROW = pa.schema(
@@ -44,10 +45,10 @@ PIECE = st.text(
 NUMBER = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ROW = st.fixed_dictionaries(
     {
-        "s": st.none() | TEXT,
+        "s": st.none() | TEXT | st.sampled_from(["7.0", "007", "-0", "1e+10", "TRUE", "1e3"]),
         "i": st.none() | st.integers(-(2**63), 2**63 - 1),
         "f": st.none() | NUMBER,
-        "ss": st.lists(PIECE, max_size=3),
+        "ss": st.lists(PIECE | st.sampled_from(["7.0", "True"]), max_size=3),
         "fs": st.lists(NUMBER, max_size=3),
     }
 )
@@ -102,6 +103,9 @@ def test_csv_parquet_and_tfrecord_read_alike(
     pq.write_table(expected, files[1])
     table = read_table(files, COLUMNS, text=TextOptions(newlines_in_cells=True))
     assert table.schema == ARROW
+    for row in rows:  # an integral number and a truth value have one text
+        row["s"] = row["s"] and value_text(row["s"])
+        row["ss"] = [value_text(text) for text in row["ss"]]
     for i, path in enumerate(files):
         assert table.slice(i * len(rows), len(rows)).to_pylist() == rows, path.name
 

@@ -14,6 +14,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from export.local_server.server import LocalServer
 from export.verify_child import read_golden
 
+pytestmark = pytest.mark.processor
+
 RANKER = "ranker_tab 1"
 BAD = [np.nan, np.inf, -np.inf]
 VECTORS = {"UR": "Representations UR", "CR_user_at_cross_2": "Representations CR_user@cross_2",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from export.request_schema import RequestSchema
+from export.wire.raw_rows import RawRows
 from export.wire.request_builder import RequestBuilder
 from export.wire.scored_rows import read_rows
 from export.wire.serving_error import ServingError
@@ -243,6 +246,72 @@ def test_a_column_as_numbers_is_as_if_it_were_text(world: World, schema: Request
     assert builder.examples([{"user_id": 7}, {"user_id": np.int64(12)}]) == expected
 
 
+SAME_TEXT: dict[str, list[Any]] = {
+    "10000000000": [10**10, 1e10, np.float64(1e10), Decimal("1e10"), "10000000000.0", "1e+10"],
+    "18446744073709551615": [2**64 - 1, np.uint64(2**64 - 1), Decimal(2**64 - 1)],
+    str(10**30): [10**30],
+    "0": [0, -0.0, "-0.0", Decimal("0.00")],
+    "0.1": [0.1, np.float32(0.1), Decimal("0.10"), "0.1"],
+    "true": [True, np.True_, "True", "TRUE", "true", b"True"],
+    "000007": ["000007"],
+}
+
+
+@pytest.mark.parametrize("text", SAME_TEXT)
+def test_a_value_has_the_text_that_files_give_it(world: World, text: str) -> None:
+    parts = RequestSchema({"user_id": RawType("text"), "tags": RawType("texts")}, {})
+    builder = RequestBuilder(world.spec, signatures_of(parts), "m")
+    for value in SAME_TEXT[text]:
+        forms: list[Any] = [
+            [{"user_id": value, "tags": [value, None]}],
+            {"user_id": [value], "tags": [[value, ""]]},
+            {"user_id": [value], "tags": ([value, None], [0, 2])},
+        ]
+        if isinstance(value, np.generic):
+            forms.append({"user_id": np.array([value]), "tags": [np.array([value, value])[:1]]})
+        if not isinstance(value, np.generic) and value != 10**30:
+            held = pa.array([value], pa.uint64() if value == 2**64 - 1 else None)
+            held = held.cast(pa.string()) if isinstance(value, bytes) else held
+            forms.append(pa.table({"user_id": held, "tags": pa.array([[text]])}))
+        for rows in forms:
+            found = builder.tensors(rows)
+            assert found["user_id"].tolist() == [text.encode()]
+            assert found["tags"][0, 0] == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("integer", 2**64 - 1, "row 1 is beyond 64 bits"),
+        ("integer", -(2**63) - 1, "row 1 is beyond 64 bits"),
+        ("integer", 10**400, "row 1 is beyond float32"),
+        ("number", 10**400, "row 1 is beyond float32"),
+        ("number", Decimal("1e400"), "row 1 is beyond float32"),
+        ("numbers", [1, 10**400], "row 1 is beyond float32"),
+        ("text", 10**5000, "row 1 has too many digits for a text"),
+        ("texts", [10**5000], "row 1 has too many digits for a text"),
+        ("text", Fraction(1, 3), "row 1 is of type Fraction"),
+    ],
+    ids=lambda value: type(value).__name__,  # the largest has no text
+)
+def test_a_number_that_is_too_large_is_named_with_row_and_column(
+    world: World, kind: Any, value: Any, reason: str
+) -> None:
+    column = {"integer": "level", "number": "age", "text": "user_id"}.get(kind, "tags")
+    part = RequestSchema({column: RawType(kind)}, {})
+    small = {"texts": ["1"], "numbers": [1]}.get(kind, 1)
+    forms: list[Any] = [[{column: small}, {column: value}], {column: [small, value]}]
+    if column == "tags":
+        forms.append({column: ([*small, *value], [0, 1, 1 + len(value)])})  # type: ignore[misc]
+    if kind == "integer" and value == 2**64 - 1:
+        forms.append({column: np.array([1, value], np.uint64)})
+        forms.append(pa.table({column: pa.array([1, value], pa.uint64())}))
+    for rows in forms:
+        held = RawRows(rows)
+        with pytest.raises(ServingError, match=f"Column '{column}' must hold .*: {reason}"):
+            held.column(column, part.columns[column], "m")
+
+
 def test_excluded_items_are_optional(world: World) -> None:
     part = RequestSchema({"age": RawType("number"), "exclude": RawType("texts")}, {})
     builder = RequestBuilder(world.spec, signatures_of(part), "m")
@@ -325,3 +394,28 @@ def test_files_are_read_as_the_log_is_written(world: World, tmp_path: Path) -> N
         {"user_id": '"a', "tags": ["b", "c"]},
         {"user_id": 'd"', "tags": ['"e"']},
     ]
+
+
+@pytest.mark.parametrize("form", ["dicts", "mapping", "table"])
+def test_markers_of_missing_values_are_sent_as_missing(
+    world: World, schema: RequestSchema, vectors: dict[str, np.ndarray], form: str
+) -> None:
+    document = world.spec.model_dump(mode="json") | {"missing": {"*": ["N/A"], "brand": ["-"]}}
+    builder = RequestBuilder(parse_spec(document), signatures_of(schema), "the model 'ranker'")
+    rows = forms(world.samples, vectors)["dicts"][:4]
+    cells: dict[str, Any] = {"brand": "-", "price": "N/A", "weekday": "N/A", "vector": "N/A"}
+
+    def given(values: dict[str, Any]) -> Any:
+        held = [{**row, **values} for row in rows]
+        if form == "dicts":
+            return held
+        columns = {name: [row[name] for row in held] for name in held[0]}
+        return columns if form == "mapping" else pa.table(columns)
+
+    found = builder.tensors(given(cells))
+    expected = builder.tensors(given(dict.fromkeys(cells)))
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    # a marker of one column is a text like another elsewhere
+    assert "-" in str(builder.tensors(given({"item_id": "-"}))["item_id"])

@@ -17,7 +17,7 @@ from lfm4ads_tf.data.made_columns import made_of_log
 from lfm4ads_tf.data.raw import arrays
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, read_table
+from lfm4ads_tf.data.sources.table import column_names, format_of_rows, read_table
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.encoder import Encoder
@@ -98,7 +98,9 @@ def read_log(
         UserError: The file cannot be read, lacks a column, or holds a vector of another width.
     """
     plain = read_requests(spec, data, path)
-    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    of = spec.log
+    format = format_of_rows(path, of.format)
+    held = column_names(path, format=format, delimiter=of.delimiter, text=of, names=row_names(spec))
     present = made_of_log(spec).extended(held)
     kinds: dict[str, ColumnType] = {}
     for name, feature in spec.features.items():
@@ -121,13 +123,15 @@ def _read(
 ) -> Mapping[str, pa.Array]:
     if not columns:
         return {}
-    separator = spec.log.list_separator
+    of = spec.log
     return arrays(
         read_table(
             [path],
             columns,
-            delimiter=spec.log.delimiter,
-            list_separator=separator,
+            format=format_of_rows(path, of.format),
+            delimiter=of.delimiter,
+            list_separator=of.list_separator,
+            text=of,
             names=row_names(spec),
         )
     )

@@ -16,7 +16,7 @@ from lfm4ads_tf.data.log_files import row_names
 from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names
+from lfm4ads_tf.data.sources.table import column_names, format_of_rows
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import raw_types
@@ -38,7 +38,9 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     """
     if not path.exists():
         raise UserError("There is no such file.", received=path, fix="correct --input")
-    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    of = spec.log
+    format = format_of_rows(path, of.format)
+    held = column_names(path, format=format, delimiter=of.delimiter, text=of, names=row_names(spec))
     made = made_of_log(spec).beside(held)
     present = made.extended(held)
     wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
@@ -62,8 +64,10 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
         wanted,
         complete=False,
         missing=MissingValues(spec),
-        delimiter=spec.log.delimiter,
-        list_separator=spec.log.list_separator,
+        format=format,
+        delimiter=of.delimiter,
+        list_separator=of.list_separator,
+        text=of,
         names=row_names(spec),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfm4ads_tf.data.sources.convert import parse_float
+from lfm4ads_tf.data.sources.places import ROW, BadRow
 from lfm4ads_tf.data.sources.times import TIME, is_calendar, time_numbers
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.moments import moment_of, moment_text
@@ -197,10 +198,10 @@ def _complete(log: Mapping[str, pa.Array], column: str) -> np.ndarray:
     """A column of times as numbers, of which none is missing."""
     values = time_numbers(log[TIME + column])
     if np.isnan(values).any():
-        raise UserError(
+        raise BadRow(
             f"The column '{column}' orders the log and must have a value in every row.",
-            received=f"{int(np.isnan(values).sum())} rows without one, the first is row "
-            f"{int(np.argmax(np.isnan(values))) + 1}",
+            row=int(np.argmax(np.isnan(values))),
+            received=f"{int(np.isnan(values).sum())} rows without one, the first is {ROW}",
             fix="fill it in, or remove the rows",
         )
     return values

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.origin import Origin
+from lfm4ads_tf.data.sources.places import Places
 from lfm4ads_tf.data.sources.table import read_table
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.joined_keys import joined_texts
@@ -115,7 +116,7 @@ def read_made(
     for name, of in joined.items():
         for part in of if complete else ():
             if table[part].null_count:
-                raise _missing_part(name, part, table[part], paths, options)
+                raise _missing_part(name, part, table[part], Places.of(table))
         found[name] = pa.chunked_array([joined_texts([_whole(table[part]) for part in of])])
     if vectors:
         # Read apart: another feature may read one of the columns as text.
@@ -125,7 +126,8 @@ def read_made(
         for name, of in vectors.items():
             found[name] = pa.chunked_array([_vectors([held[c] for c in of])])
     rest = [name for name in found if name not in columns]
-    return pa.table({name: found[name] for name in [*columns, *rest]})
+    made_of = pa.table({name: found[name] for name in [*columns, *rest]})
+    return made_of.replace_schema_metadata(table.schema.metadata)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -143,19 +145,9 @@ def _vectors(columns: Sequence[pa.ChunkedArray]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(numbers.reshape(-1)))
 
 
-def _missing_part(
-    key: str, part: str, values: pa.ChunkedArray, paths: Sequence[Path], options: Mapping[str, Any]
-) -> UserError:
+def _missing_part(key: str, part: str, values: pa.ChunkedArray, places: Places) -> UserError:
     """The error for the first row that lacks a part of its key."""
-    row = pc.index(pc.is_null(values), True).as_py()
-    for path in paths[:-1]:
-        only = {k: v for k, v in options.items() if k != "constants"}
-        rows = read_table([path], {part: "string"}, **only).num_rows
-        if row < rows:
-            break
-        row -= rows
-    else:
-        path = paths[-1]
+    path, row = places.find(pc.index(pc.is_null(values), True).as_py())
     return Origin(path, part).error(
         f"is a part of the key '{key}' and is empty",
         row,

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
 from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
+from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.log_files import row_names
 from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.older_texts import warn_older_texts
@@ -29,7 +30,8 @@ from lfm4ads_tf.data.raw import (
     side_tables,
 )
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names
+from lfm4ads_tf.data.sources.places import Places
+from lfm4ads_tf.data.sources.table import first_column_names, format_of_rows
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -76,7 +78,10 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         if not path.exists():
             raise UserError("There is no such file.", received=str(path), fix="correct --input")
     of = spec.log
-    held = column_names(paths[0], format=of.format, delimiter=of.delimiter, names=row_names(spec))
+    format = format_of_rows(paths[0], of.format)
+    held = first_column_names(
+        paths, format=format, delimiter=of.delimiter, text=of, names=row_names(spec)
+    )
     made = made_of_log(spec).beside(held)
     present = made.extended(held)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
@@ -109,19 +114,22 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
         wanted,
         times=times,
         missing=MissingValues(spec),
-        format=of.format,
+        format=format,
         delimiter=of.delimiter,
         list_separator=of.list_separator,
+        text=of,
         names=row_names(spec),
     )
-    log = arrays(table)
+    log, places = arrays(table), Places.of(table)
+    with places.named():
+        refuse_missing_keys(spec, log)
+        check_lists(spec, log)
     rows = len(log[spec.keys.user])
     for column in spec.best_possible.values():
         log.setdefault(column, pa.nulls(rows, pa.float64()))
-    refuse_missing_keys(spec, log, "the new rows")
     joined = {n: t for n, t in tables.items() if not {*t.column_names} <= {*present, *_keys(spec)}}
     warn_few_joined(spec, joined, log)
-    return _rows(spec, earlier, log, tables, whole_log=False)
+    return _rows(spec, earlier, log, places, tables, whole_log=False)
 
 
 def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRows:
@@ -148,16 +156,17 @@ def read_folder(spec: FeatureSpec, earlier: EncodedCache, folder: Path) -> NewRo
         gone = pc.is_in(old[key], value_set=table[key].combine_chunks())
         kept = old.filter(pc.invert(gone)).select(table.column_names)
         tables[name] = pa.concat_tables([kept, table]).combine_chunks()
-    log = read_log(spec, folder, columns)
+    log, places = read_log(spec, folder, columns)
     refuse_unjoined(spec, given, log)
     warn_few_joined(spec, tables, log)
-    return _rows(spec, earlier, log, tables, whole_log=True)
+    return _rows(spec, earlier, log, places, tables, whole_log=True)
 
 
 def _rows(
     spec: FeatureSpec,
     earlier: EncodedCache,
     log: Mapping[str, pa.Array],
+    places: Places,
     tables: Mapping[str, pa.Table],
     *,
     whole_log: bool,
@@ -165,7 +174,9 @@ def _rows(
     """Orders, joins and labels the rows of later periods."""
     # New rows of a log without a time have their places behind the run's.
     first = 0.0 if whole_log else float(earlier.time.max()) + 1
-    clock = read_clock(spec, log, split=False, first=first)
+    with places.named():
+        clock = read_clock(spec, log, split=False, first=first)
+        feedback = feedback_values(spec, log)
     names: list[str] = earlier.manifest["periods"]
     if spec.period.by is None:
         last = float(earlier.time.max())
@@ -195,11 +206,10 @@ def _rows(
     else:
         values = clock.period_names()
         period = np.unique(clock.values, return_inverse=True)[1]
-    feedback = feedback_values(spec, taken)
     best = best_possible_values(spec, taken)
     return NewRows(
         _joined(spec, taken, tables),
-        feedback,
+        feedback[order],
         clock.time,
         (len(names) + period).astype(np.int32),
         values,

@@ -16,11 +16,13 @@ from lfm4ads_tf.data.clock import read_clock, tell_order, time_columns, without_
 from lfm4ads_tf.data.dropped import tell_missing, tell_unknown_numbers
 from lfm4ads_tf.data.first_period import join_first
 from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
+from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.log_files import log_constants, log_files, refuse_twice
 from lfm4ads_tf.data.made_columns import Made, made_of_log, made_of_table, read_made
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.files import check_columns
-from lfm4ads_tf.data.sources.table import column_names, is_csv
+from lfm4ads_tf.data.sources.places import ROW, BadRow, Places
+from lfm4ads_tf.data.sources.table import first_column_names, is_csv
 from lfm4ads_tf.data.sources.times import TIME, time_numbers
 from lfm4ads_tf.data.splits import AUXILIARY, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError, nearest
@@ -121,11 +123,14 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     """
     columns = read_columns(spec, folder)
     missing, of_auxiliary = MissingValues(spec), MissingValues(spec, auxiliary=True)
-    log = read_log(spec, folder, columns, missing)
+    log, places = read_log(spec, folder, columns, missing)
     _refuse_reserved(spec, log)
-    clock = read_clock(spec, log)
+    with places.named():
+        clock = read_clock(spec, log)
+        feedback = feedback_values(spec, log)
     tell_order(spec, len(clock.time))
     order = clock.order()
+    feedback = feedback[order]
     log = without_times(spec, log)
     log = {name: array.take(pa.array(order)) for name, array in log.items()}
     clock = clock.take(order)
@@ -135,7 +140,6 @@ def load_raw(spec: FeatureSpec, folder: Path) -> RawData:
     period, period_values = assign_periods(clock.period, spec.period.blocks, time, scenario)
     if clock.period is not None:
         period_values = clock.period_names()
-    feedback = feedback_values(spec, log)
     best = best_possible_values(spec, log)
 
     keys = {key: log[key] for key in (spec.keys.user, spec.keys.item)}
@@ -237,8 +241,12 @@ def table_headers(spec: FeatureSpec, folder: Path) -> dict[str, list[str]]:
     for name, table in tables.items():
         paths = source_files(folder, _patterns_of(spec, name))
         _refuse_names(name, table, paths)
-        headers[name] = column_names(
-            paths[0], format=table.format, delimiter=table.delimiter, names=table.columns
+        headers[name] = first_column_names(
+            paths,
+            format=table.format,
+            delimiter=table.delimiter,
+            text=table,
+            names=table.columns,
         )
     return headers
 
@@ -298,7 +306,8 @@ def read_log(
     folder: Path,
     columns: Mapping[str, Mapping[str, ColumnType]],
     missing: MissingValues | None = None,
-) -> dict[str, pa.Array]:
+) -> tuple[dict[str, pa.Array], Places]:
+    """The log's columns in the order of its files, and where its rows come from."""
     files = log_files(spec, folder, source_files)
     constants = log_constants(spec, files)
     table = read_made(
@@ -310,12 +319,15 @@ def read_log(
         format=spec.log.format,
         delimiter=spec.log.delimiter,
         list_separator=spec.log.list_separator,
+        text=spec.log,
         names=spec.log.columns,
         constants=constants,
     )
-    log = arrays(table)
-    refuse_missing_keys(spec, log, "the log")
-    return log
+    log, places = arrays(table), Places.of(table)
+    with places.named():
+        refuse_missing_keys(spec, log)
+        check_lists(spec, log)
+    return log, places
 
 
 def _refuse_reserved(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> None:
@@ -334,13 +346,13 @@ def _refuse_reserved(spec: FeatureSpec, log: Mapping[str, pa.Array]) -> None:
             )
 
 
-def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array], table: str) -> None:
+def refuse_missing_keys(spec: FeatureSpec, rows: Mapping[str, pa.Array]) -> None:
     """Every row needs a user and an item."""
     for key in (spec.keys.user, spec.keys.item):
         if rows[key].null_count:
-            row = pc.index(pc.is_null(rows[key]), True).as_py() + 1
-            raise UserError(
-                f"The key column '{key}' is empty in row {row} of {table}.",
+            raise BadRow(
+                f"The key column '{key}' is empty in {ROW}.",
+                row=pc.index(pc.is_null(rows[key]), True).as_py(),
                 fix="remove the rows without a user or item, or give them a key",
             )
 
@@ -363,8 +375,12 @@ def side_tables(
             format=table.format,
             delimiter=table.delimiter,
             list_separator=table.list_separator,
+            text=table,
             names=table.columns,
         )
+        with Places.of(side).named():
+            check_lists(spec, arrays(side))
+        side = side.replace_schema_metadata(None)
         if side[table.key].null_count:
             _LOG.warning(
                 "%d of %d rows of table '%s' have no '%s' and are dropped",
@@ -424,28 +440,27 @@ def _read_auxiliary(
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     wanted |= dict.fromkeys(table.labels.values(), "float")
     _refuse_names("auxiliary", table, files)
-    raw = arrays(
-        read_made(
-            Made(spec.keys.joined, {}),
-            files,
-            wanted,
-            times={table.order: False},
-            missing=missing,
-            format=table.format,
-            delimiter=table.delimiter,
-            names=table.columns,
-        )
+    read = read_made(
+        Made(spec.keys.joined, {}),
+        files,
+        wanted,
+        times={table.order: False},
+        missing=missing,
+        format=table.format,
+        delimiter=table.delimiter,
+        text=table,
+        names=table.columns,
     )
-    refuse_missing_keys(spec, raw, "the auxiliary table")
+    raw = arrays(read)
+    with Places.of(read).named():
+        refuse_missing_keys(spec, raw)
+        _auxiliary_labels(spec, raw, read.num_rows)  # refuses what is no label
     order = np.argsort(time_numbers(raw[TIME + table.order]), kind="stable")
-    sorted_rows = {name: array.take(pa.array(order)) for name, array in raw.items()}
-    columns = {
-        spec.keys.user: sorted_rows[spec.keys.user],
-        spec.keys.item: sorted_rows[spec.keys.item],
-    }
+    places = pa.array(order)
+    columns = {key: raw[key].take(places) for key in (spec.keys.user, spec.keys.item)}
     if spec.keys.scenario is not None:
         columns[spec.keys.scenario] = pa.array([table.scenario] * len(order), pa.string())
-    return columns, {c: sorted_rows[c] for c in table.labels.values()}
+    return columns, {column: raw[column].take(places) for column in table.labels.values()}
 
 
 def _auxiliary_files(spec: FeatureSpec, folder: Path) -> list[Path] | None:
@@ -481,9 +496,11 @@ def _label(column: pa.Array, task: Any, name: str, own: str | None = None) -> np
         return np.where(np.isnan(values), np.nan, binary).astype(np.float32)
     wrong = ~(np.isnan(values) | (values == 0) | (values == 1))
     if wrong.any():
-        raise UserError(
+        raise BadRow(
             f"The label column '{label}' of task '{name}' must hold 0, 1 or nothing.",
-            received=f"{values[wrong][0]:g}, in {int(wrong.sum())} of {len(values)} rows",
+            row=int(np.argmax(wrong)),
+            received=f"{values[wrong][0]:g}, in {int(wrong.sum())} of {len(values)} rows, the "
+            f"first is {ROW}",
             fix=f"where that means unknown, say so: `{name}: {{label: {task.label}, unknown: "
             f"[{values[wrong][0]:g}]}}`; where it is a grade, declare a threshold: "
             f"`{name}: {{label: {task.label}, positive_at_least: ...}}`",

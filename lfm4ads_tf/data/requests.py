@@ -10,12 +10,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.join_checks import warn_few_joined
+from lfm4ads_tf.data.list_checks import check_lists
 from lfm4ads_tf.data.log_files import row_names
 from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import arrays, feature_columns
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names
+from lfm4ads_tf.data.sources.places import Places
+from lfm4ads_tf.data.sources.table import column_names, format_of_rows
 from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
@@ -38,7 +40,9 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         UserError: The file cannot be read or lacks a column.
     """
     warn_older_texts(data)
-    held = column_names(path, delimiter=spec.log.delimiter, names=row_names(spec))
+    of = spec.log
+    format = format_of_rows(path, of.format)
+    held = column_names(path, format=format, delimiter=of.delimiter, text=of, names=row_names(spec))
     made = made_of_log(spec).beside(held)
     present = made.extended(held)
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
@@ -64,11 +68,15 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         {c: t for c, t in wanted.items() if c in present},
         complete=False,
         missing=MissingValues(spec),
-        delimiter=spec.log.delimiter,
-        list_separator=spec.log.list_separator,
+        format=format,
+        delimiter=of.delimiter,
+        list_separator=of.list_separator,
+        text=of,
         names=row_names(spec),
     )
     rows = arrays(table)
+    with Places.of(table).named():
+        check_lists(spec, rows)
     for name, side in sides.items():
         config = spec.tables[name]
         key = spec.keys.user if config.owner == "user" else spec.keys.item

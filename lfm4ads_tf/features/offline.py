@@ -38,7 +38,7 @@ def encode_columns(
         at = slice(start, min(start + chunk_rows, total))
         encoded = encoder(
             {
-                name: _tensor(name, encoder.raw_types[name], raw_values.rows_of(column, at))
+                name: _tensor(name, encoder.raw_types[name], raw_values.rows_of(column, at), start)
                 for name, column in held.items()
             }
         )
@@ -66,8 +66,8 @@ def encode_columns(
     }
 
 
-def _tensor(name: str, of: RawType, column: Any) -> tf.Tensor | tf.RaggedTensor:
-    """One raw column as the tensor that `raw_signature` promises."""
+def _tensor(name: str, of: RawType, column: Any, first: int) -> tf.Tensor | tf.RaggedTensor:
+    """One raw column, from row `first` on, as the tensor that `raw_signature` promises."""
     if of.kind == "text":
         return _strings(raw_values.texts(column))
     if of.kind == "integer":
@@ -76,7 +76,7 @@ def _tensor(name: str, of: RawType, column: Any) -> tf.Tensor | tf.RaggedTensor:
         with np.errstate(over="ignore"):
             return tf.constant(raw_values.numbers(column).astype(np.float32))
     if of.kind == "vector":
-        return tf.constant(raw_values.vectors(column, of.size, name))
+        return tf.constant(raw_values.vectors(column, of.size, name, first_row=first))
     flat, splits = raw_values.lists(column)
     if of.kind == "texts":
         values = _strings(raw_values.texts(flat))

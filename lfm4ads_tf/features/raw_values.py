@@ -99,8 +99,14 @@ def lists(column: Any) -> tuple[Any, np.ndarray]:
     return array.flatten(), splits
 
 
-def vectors(column: Any, size: int, name: str) -> np.ndarray:
+def vectors(column: Any, size: int, name: str, *, first_row: int = 0) -> np.ndarray:
     """A vector per row, (N, size) float32; a missing vector becomes zeros.
+
+    Args:
+        column: A list per row.
+        size: Length of every vector.
+        name: The column, for messages.
+        first_row: Number of the first row, for messages.
 
     Raises:
         UserError: A vector has another length, or a number that is not finite in float32.
@@ -116,7 +122,7 @@ def vectors(column: Any, size: int, name: str) -> np.ndarray:
         row = int(np.argmax(wrong))
         raise UserError(
             f"Column '{name}' must hold vectors of {size} numbers.",
-            received=f"{lengths[row]} numbers in row {row}",
+            received=f"{lengths[row]} numbers in row {first_row + row}",
             fix="correct the data, or the `size` of the feature",
         )
     out = np.zeros((len(lengths), size), np.float32)
@@ -127,7 +133,7 @@ def vectors(column: Any, size: int, name: str) -> np.ndarray:
         row = int(np.argmax(infinite))
         raise UserError(
             f"Column '{name}' holds NaN, infinity or a number beyond float32 inside a vector.",
-            received=f"{out[row][~np.isfinite(out[row])][0]} in row {row}",
+            received=f"{out[row][~np.isfinite(out[row])][0]} in row {first_row + row}",
             fix="correct the vector, or leave it out: a missing vector is zeros",
         )
     return out

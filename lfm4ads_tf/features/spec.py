@@ -32,6 +32,7 @@ from lfm4ads_tf.features.name_checks import check_names
 from lfm4ads_tf.features.row_sets import RowSet, SegmentName, check_row_sets, number_of
 from lfm4ads_tf.features.skew import SkewConfig, check_skew
 from lfm4ads_tf.features.split import BLOCKS, Period, Split
+from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.features.yaml_keys import refuse_repeated_keys
 from lfm4ads_tf.strict import StrictModel, parse
 from lfm4ads_tf.written import load, text_of
@@ -42,7 +43,7 @@ NO_TIME = "none"
 """`keys.time` of a log without a time."""
 
 
-class LogTable(StrictModel):
+class LogTable(TextOptions):
     """The event log: one row per impression.
 
     `user_columns` and `item_columns` name the columns of the log that describe its user or its
@@ -64,7 +65,7 @@ class LogTable(StrictModel):
         return self.files if isinstance(self.files, list) else sum(self.files.values(), [])
 
 
-class SideTable(StrictModel):
+class SideTable(TextOptions):
     """A table joined to the log by key: one row per user or per item."""
 
     files: list[str] = Field(min_length=1)
@@ -83,7 +84,7 @@ class SideTable(StrictModel):
         return with_parts(data, ("key",))
 
 
-class AuxiliaryTable(StrictModel):
+class AuxiliaryTable(TextOptions):
     """Earlier events without time or scenario, used for pre-training only.
 
     They precede the first period, are ordered by `order`, and form a scenario of their own. Tasks

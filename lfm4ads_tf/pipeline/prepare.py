@@ -21,6 +21,7 @@ from lfm4ads_tf.features.kinds import NumericFeature
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import Period
+from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.run import Run, fingerprint
@@ -123,6 +124,10 @@ def _without_newer_defaults(spec: FeatureSpec, data: dict[str, Any]) -> dict[str
         for place in places:
             if place is not None and not place[key] and place[key] != 0:  # a seed may be 0
                 del place[key]
+    for table in [data["log"], data["auxiliary"] or {}, *data["tables"].values()]:
+        for key, field in TextOptions.model_fields.items():
+            if table.get(key) == field.default:
+                del table[key]
     return data
 
 

@@ -201,3 +201,24 @@ def test_rows_that_are_not_later_are_refused(
     old = ads_files(tmp_path / "old", first_days)
     with pytest.raises(UserError, match="There is no new row"):
         read_folder(first.spec, first.cache, old)
+
+
+def test_files_of_new_rows_are_read_as_the_log_is_written(
+    first: Any, ads_files: Callable[..., Path], tmp_path: Path
+) -> None:
+    log = ads_files(tmp_path / "new", later_days) / "log.csv"
+    lines = log.read_text().splitlines()
+    text = "\n".join([lines[0], *['"' + line for line in lines[1:]]]).replace(",", "\t")
+    (tmp_path / "new.txt").write_text(text)
+    (tmp_path / "empty.txt").touch()
+    how = {"format": "csv", "delimiter": "\t", "quoting": "none"}
+    spec = first.spec.model_copy(update={"log": first.spec.log.model_copy(update=how)})
+    rows = read_files(spec, first.cache, [tmp_path / "empty.txt", tmp_path / "new.txt"])
+    expected = read_files(first.spec, first.cache, [log])
+    users = expected.columns["user_id"].to_pylist()
+    assert rows.columns["user_id"].to_pylist() == [f'"{user}' for user in users]
+    np.testing.assert_array_equal(rows.feedback, expected.feedback)
+    bad = "\n".join([lines[0], lines[1][lines[1].index(",") :]])
+    (tmp_path / "new.txt").write_text(bad.replace(",", "\t"))
+    with pytest.raises(UserError, match=r"key column .* is empty in data row 1 of '.*new\.txt'"):
+        read_files(spec, first.cache, [tmp_path / "empty.txt", tmp_path / "new.txt"])

@@ -124,14 +124,28 @@ def replace(folder: Path, name: str, old: str, new: str) -> None:
     ("name", "old", "new", "message"),
     [
         ("log_1.csv", ",1,\n", ",2,\n", "task 'click' must hold 0, 1 or nothing"),
-        ("past.csv", "1,0\n", "1,7\n", "task 'click' must hold 0, 1 or nothing"),
+        (
+            "past.csv",
+            "1,0\n",
+            "1,7\n",
+            "Received: 7, in 1 of 2 rows, the first is data row 2 of '{}past.csv'",
+        ),
         ("users.csv", "b,\n", "b,\na,Bonn\n", "more than one row per 'uid'"),
         ("users.csv", "uid,city", "uid,town", "No table has the column 'city'"),
-        ("log_1.csv", "b,y,3000", "b,y,", "The column 'ms' orders the log"),
+        ("log_1.csv", "b,y,3000", "b,y,", "the first is data row 1 of '{}log_1.csv'"),
+        ("log_2.csv", "c,x,1000", "c,x,", "the first is data row 2 of '{}log_2.csv'"),
         ("log_1.csv", "t1,2,1", "t1,,1", "The column 'day' orders the log"),
-        ("log_1.csv", "b,y", ",y", "key column 'user' is empty in row 1"),
+        ("log_1.csv", "b,y", ",y", "key column 'user' is empty in data row 1 of '{}log_1.csv'"),
+        ("log_2.csv", "c,x", "c,", "key column 'item' is empty in data row 2 of '{}log_2.csv'"),
+        # the first row in time order, but the second one of the second file
+        (
+            "log_2.csv",
+            "1,1,3.5",
+            "1,7,3.5",
+            "Received: 7, in 1 of 4 rows, the first is data row 2 of '{}log_2.csv'",
+        ),
         ("log_1.csv", "ms,tab", "ns,tab", "'ms'"),
-        ("past.csv", "q,x", ",x", "key column 'user' is empty"),
+        ("past.csv", "q,x", ",x", "key column 'user' is empty in data row 1 of '{}past.csv'"),
         ("items.csv", "x,1.5", "x,cheap", "cheap"),
     ],
 )
@@ -141,7 +155,7 @@ def test_what_a_user_can_mend_is_named(
     replace(folder, name, old, new)
     with pytest.raises(UserError) as error:
         load_raw(spec_of(), folder)
-    assert message in str(error.value)
+    assert message.format(f"{folder}/") in str(error.value)
 
 
 def test_nearest_column_is_named(folder: Path) -> None:

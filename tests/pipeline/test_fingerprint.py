@@ -38,6 +38,7 @@ def test_data_encoded_before_some_keys_of_the_spec_are_known_again(
     del then["period"]["first_at_most"]
     for name in ("x", "raw"):
         del then["features"][name]["bound"]
+    text = ("quoting", "escape", "newlines_in_cells")
     for section, key in [
         (then, "missing"),
         (then["tasks"]["click"], "unknown"),
@@ -46,19 +47,23 @@ def test_data_encoded_before_some_keys_of_the_spec_are_known_again(
         (then["tables"]["t"], "key_parts"),
         (then["features"]["v"], "columns"),
         *((then["keys"], key) for key in ("user_parts", "item_parts", "shuffle")),
+        *((table, key) for table in (then["log"], then["tables"]["t"]) for key in text),
     ]:
         del section[key]
     stat = log.stat()
     assert found == fingerprint([then, [("log.csv", stat.st_size, stat.st_mtime_ns)] * 2])
     same, others = (
-        [{"bound": 10}, {"period": {"first_at_most": 3}}],
+        [{"bound": 10}, {"period": {"first_at_most": 3}}, {"log": {"quoting": "standard"}}],
         [{"bound": 9}, {"bound": None}],
     )
+    others += [
+        {"log": {key: value}} for key, value in (("quoting", "none"), ("escape", "backslash"))
+    ]
     others += [{"period": {"first_at_most": 1}}, {"missing": ["-"]}, {"unknown": [-1]}]
     assert {source_fingerprint(spec_of(**more), tmp_path) for more in same} == {found}
     others.append({"log": {"columns": ["u", "i", "t", "day", "click", "x", "raw"]}})
     others.append({"keys": {"user": ["u", "i"]}})
-    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 8
+    assert len({found, *(source_fingerprint(spec_of(**more), tmp_path) for more in others)}) == 10
 
 
 def test_every_seed_of_a_shuffled_log_is_another_order(tmp_path: Path) -> None:

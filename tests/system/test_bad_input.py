@@ -249,7 +249,7 @@ def test_labels_of_one_class_or_none(case: Case, value: str) -> None:
 def test_a_key_without_a_value(case: Case) -> None:
     case.rows[9][case.column("user_id")] = ""
     case.write()
-    case.refused("key column 'user_id' is empty in row 10")
+    case.refused("key column 'user_id' is empty in data row 10 of ")
 
 
 def test_an_empty_split(case: Case) -> None:

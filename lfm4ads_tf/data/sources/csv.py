@@ -1,4 +1,4 @@
-"""CSV files, plain or gzipped, with a header line or with names that are given."""
+"""CSV files, plain or gzipped, with a header line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ import pyarrow.csv as arrow_csv
 
 from lfm4ads_tf.data.sources.files import check_columns, check_file, is_gzip, no_rows, open_bytes
 from lfm4ads_tf.data.sources.origin import Origin
+from lfm4ads_tf.data.sources.text_stream import TextStream
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.text_options import TextOptions
 
 _BLOCK_BYTES = 8 << 20
+_PLAIN = TextOptions()
 
 
 def read_csv(
@@ -24,7 +27,7 @@ def read_csv(
     columns: Sequence[str],
     *,
     delimiter: str = ",",
-    quoting: bool = True,
+    text: TextOptions = _PLAIN,
     names: Sequence[str] | None = None,
 ) -> pa.Table:
     """Reads columns of a CSV file as text.
@@ -34,7 +37,7 @@ def read_csv(
             that are wholly empty are skipped and not counted.
         columns: The columns to read, without repetition.
         delimiter: One character.
-        quoting: Whether `"` quotes a cell.
+        text: How the cells are written.
         names: The columns of a file without a header line, in its order.
 
     Returns:
@@ -42,32 +45,33 @@ def read_csv(
 
     Raises:
         UserError: The file is missing, empty, without rows, not UTF-8 or truncated, a column is
-            missing, or a row has another number of fields than the header.
+            missing, a row has another number of fields than the header, or a quoted cell is not
+            closed or followed by text.
     """
-    header = read_header(path, delimiter=delimiter, quoting=quoting, names=names)
+    header = read_header(path, delimiter=delimiter, text=text, names=names)
     check_columns(path, columns, header)
-    # The last column of the file is read too: an unclosed quote ends in it.
-    wanted = list(dict.fromkeys([*columns, header[-1]])) if quoting else list(columns)
     try:
-        table = _read(path, wanted, delimiter, quoting, pa.string(), names=names)
+        table = _read(path, columns, delimiter, text, pa.string(), names=names)
     except (pa.ArrowException, OSError) as error:
-        raise _explain(path, wanted, delimiter, quoting, error, names) from error
+        raise _explain(path, columns, delimiter, text, error, names) from error
     if not table.num_rows:
         raise no_rows(path)
-    if quoting:
-        _refuse_unclosed_quote(path, table[header[-1]])
     return table.select(list(columns))
 
 
 def read_header(
-    path: Path, *, delimiter: str = ",", quoting: bool = True, names: Sequence[str] | None = None
+    path: Path,
+    *,
+    delimiter: str = ",",
+    text: TextOptions = _PLAIN,
+    names: Sequence[str] | None = None,
 ) -> list[str]:
     """Reads the column names of a CSV file, or compares the first line with names that are given.
 
     Args:
         path: The file.
         delimiter: One character.
-        quoting: Whether `"` quotes a cell.
+        text: How the cells are written.
         names: The columns of a file without a header line, in its order.
 
     Returns:
@@ -83,13 +87,16 @@ def read_header(
             open_bytes(path) as stream,
             # Undecodable bytes of later rows pass here: the reader of the rows numbers them.
             io.TextIOWrapper(
-                stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
-            ) as text,
+                io.BufferedReader(TextStream(stream, path, delimiter, text)),
+                encoding="utf-8-sig",
+                errors="surrogateescape",
+                newline="",
+            ) as lines,
         ):
             rows = csv.reader(
-                text,
+                lines,
                 delimiter=delimiter,
-                quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+                quoting=csv.QUOTE_MINIMAL if text.quoting == "standard" else csv.QUOTE_NONE,
             )
             header = next((row for row in rows if row), None)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -135,7 +142,7 @@ def _read(
     path: Path,
     columns: Sequence[str],
     delimiter: str,
-    quoting: bool,
+    text: TextOptions,
     kind: pa.DataType,
     *,
     threads: bool = True,
@@ -147,33 +154,50 @@ def _read(
             bad_rows.append(row)
         return "error"
 
-    with pa.input_stream(str(path), compression="gzip" if is_gzip(path) else None) as stream:
-        return arrow_csv.read_csv(
-            stream,
-            read_options=arrow_csv.ReadOptions(
-                use_threads=threads, block_size=_BLOCK_BYTES, column_names=names
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter,
-                quote_char='"' if quoting else False,
-                double_quote=quoting,
-                newlines_in_values=quoting,
-                invalid_row_handler=on_bad_row if bad_rows is not None else None,
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=list(columns),
-                column_types={name: kind for name in columns},
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
+    quoted = text.quoting == "standard"
+    with pa.input_stream(str(path), compression="gzip" if is_gzip(path) else None) as raw:
+        stream = TextStream(raw, path, delimiter, text)
+        try:
+            table = arrow_csv.read_csv(
+                stream,
+                read_options=arrow_csv.ReadOptions(
+                    use_threads=threads, block_size=_BLOCK_BYTES, column_names=names
+                ),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=delimiter,
+                    quote_char='"' if quoted else False,
+                    double_quote=quoted,
+                    newlines_in_values=text.newlines_in_cells,
+                    invalid_row_handler=on_bad_row if bad_rows is not None else None,
+                ),
+                convert_options=arrow_csv.ConvertOptions(
+                    include_columns=list(columns),
+                    column_types={name: kind for name in columns},
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+        except Exception:
+            if stream.failure is not None:
+                raise stream.failure from None
+            raise
+    header = names is None
+    if quoted and not text.newlines_in_cells and stream.lines != table.num_rows + header:
+        raise UserError(
+            f"'{path}' has {stream.lines} lines with text"
+            f"{', the header among them,' if header else ''} but {table.num_rows} rows were found "
+            "in them.",
+            fix="check its quotes; where they are characters of the text, give the file's table "
+            "`quoting: none` in the feature spec",
         )
+    return table
 
 
 def _explain(
     path: Path,
     columns: Sequence[str],
     delimiter: str,
-    quoting: bool,
+    text: TextOptions,
     error: Exception,
     names: Sequence[str] | None,
 ) -> UserError:
@@ -186,7 +210,7 @@ def _explain(
             path,
             columns,
             delimiter,
-            quoting,
+            text,
             pa.binary(),
             threads=False,
             bad_rows=bad_rows,
@@ -196,11 +220,9 @@ def _explain(
         if bad_rows:
             row = bad_rows[0]
             # Arrow counts the header as row 1.
-            ahead = 1 if names is None else 0
-            number = "a data row" if row.number is None else f"data row {row.number - ahead}"
-            told = "the header has" if names is None else "`columns` names"
+            number = "a data row" if row.number is None else f"data row {row.number - 1}"
             return UserError(
-                f"In '{path}', {number} has {row.actual_columns} fields, but {told} "
+                f"In '{path}', {number} has {row.actual_columns} fields, but the header has "
                 f"{row.expected_columns}.",
                 received=row.text[:200],
                 fix="give every row one field per column; quote fields that hold the delimiter.",
@@ -233,22 +255,3 @@ def _broken_gzip(path: Path, error: Exception) -> UserError:
         received=error,
         fix="copy or download the file again.",
     )
-
-
-def _refuse_unclosed_quote(path: Path, last_column: pa.ChunkedArray) -> None:
-    """Refuses a quote that is never closed: Arrow takes the rest of the file as one cell."""
-    cell = last_column[-1].as_py()
-    if cell and "\n" in cell and not _tail(path).rstrip(b"\r\n").endswith(b'"'):
-        raise UserError(
-            f"A quote that opens in data row {len(last_column)} of '{path}' is never closed.",
-            received=repr(cell[:80]),
-            fix='close the quote ("), or double it where it belongs to the text.',
-        )
-
-
-def _tail(path: Path) -> bytes:
-    tail = b""
-    with open_bytes(path) as stream:
-        while block := stream.read(1 << 20):
-            tail = (tail + block)[-64:]
-    return tail

@@ -12,6 +12,10 @@ from lfm4ads_tf.errors import UserError, nearest
 GZIP_MAGIC = b"\x1f\x8b\x08"
 
 
+class NoRows(UserError):
+    """A file holds no row: refused alone, passed over beside files that do."""
+
+
 def check_file(path: Path) -> None:
     """Checks that `path` is a readable file of at least one byte.
 
@@ -44,7 +48,7 @@ def check_file(path: Path) -> None:
             fix="check its permissions.",
         ) from error
     if not first:
-        raise UserError(
+        raise NoRows(
             f"File '{path}' is empty.",
             received="0 bytes",
             fix="write the file again, or leave it out.",
@@ -90,9 +94,9 @@ def check_columns(path: Path, wanted: Sequence[str], available: Sequence[str]) -
             )
 
 
-def no_rows(path: Path) -> UserError:
+def no_rows(path: Path) -> NoRows:
     """Returns the error for a file without any data row."""
-    return UserError(
+    return NoRows(
         f"File '{path}' has no data rows.",
         received="0 rows",
         fix="write the file again, or leave it out.",

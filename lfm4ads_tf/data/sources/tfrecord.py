@@ -32,11 +32,12 @@ def sniff_kinds(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, str]
         feature -> "bytes_list", "int64_list" or "float_list".
 
     Raises:
-        UserError: A file is missing, empty, truncated or holds something else, or a feature is in
-            none of the first 10,000 records of any file.
+        UserError: A file is missing, empty, truncated or holds something else, no file has a
+            record, or a feature is in none of the first 10,000 records of any file.
     """
     kinds: dict[str, str] = {}
     seen: set[str] = set()
+    found = False
     for path in paths:
         check_file(path)
         records = 0
@@ -52,8 +53,9 @@ def sniff_kinds(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, str]
                         kinds[name] = kind
             if len(kinds) == len(columns) or records == _SNIFFED_RECORDS:
                 break
-        if not records:
-            raise no_rows(path)
+        found = found or records > 0
+    if not found:
+        raise no_rows(paths[0])
     # A feature that is present but never holds a value has no kind: any kind reads as missing.
     for name in seen.intersection(columns):
         kinds.setdefault(name, "bytes_list")
@@ -73,8 +75,8 @@ def read_tfrecord(path: Path, kinds: Mapping[str, str]) -> pa.Table:
         of `kinds`; an absent feature is an empty list.
 
     Raises:
-        UserError: The file is truncated or corrupt, or a feature changes its kind; the message
-            names the record.
+        UserError: The file has no record, is truncated or corrupt, or a feature changes its kind;
+            the message names the record.
     """
     import tensorflow as tf
 
@@ -101,6 +103,8 @@ def read_tfrecord(path: Path, kinds: Mapping[str, str]) -> pa.Table:
     # a complete one.
     if read_bytes + records * _FRAME_BYTES != _content_bytes(path):
         raise _broken_record(path, records, "the file ends inside the record")
+    if not records:
+        raise no_rows(path)
     types = [pa.list_(_ARROW[kind]) for kind in kinds.values()]
     columns = [pa.chunked_array(c, type=t) for c, t in zip(chunks, types, strict=True)]
     return pa.Table.from_arrays(columns, names=list(kinds))

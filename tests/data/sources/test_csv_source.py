@@ -10,6 +10,7 @@ import pytest
 from lfm4ads_tf.data.sources import read_table
 from lfm4ads_tf.data.sources.csv import read_csv
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.text_options import TextOptions
 
 
 def write(tmp_path: Path, content: bytes, name: str = "t.csv") -> Path:
@@ -19,7 +20,8 @@ def write(tmp_path: Path, content: bytes, name: str = "t.csv") -> Path:
 
 def test_quotes_newlines_crlf_bom_and_blank_lines(tmp_path: Path) -> None:
     path = write(tmp_path, b'\xef\xbb\xbfa,b\r\n"x,1","line\nbreak"\r\n\r\n"say ""hi""",\r\n')
-    assert read_table([path], {"b": "string", "a": "string"}).to_pylist() == [
+    text = TextOptions(newlines_in_cells=True)
+    assert read_table([path], {"b": "string", "a": "string"}, text=text).to_pylist() == [
         {"b": "line\nbreak", "a": "x,1"},
         {"b": None, "a": 'say "hi"'},
     ]
@@ -27,7 +29,7 @@ def test_quotes_newlines_crlf_bom_and_blank_lines(tmp_path: Path) -> None:
 
 def test_quoting_can_be_switched_off(tmp_path: Path) -> None:
     path = write(tmp_path, b'a\tb\n"Quoted" title\t1\n"open\t2\n')
-    table = read_csv(path, ["a", "b"], delimiter="\t", quoting=False)
+    table = read_csv(path, ["a", "b"], delimiter="\t", text=TextOptions(quoting="none"))
     assert table["a"].to_pylist() == ['"Quoted" title', '"open']
 
 
@@ -91,13 +93,14 @@ def test_gzip_is_detected_by_content(tmp_path: Path) -> None:
 def test_unclosed_quote_is_refused(tmp_path: Path, suffix: str) -> None:
     content = b'a,b\n1,x\n2,"y\n3,z\n4,w\n'
     path = write(tmp_path, gzip.compress(content) if suffix == "csv.gz" else content, "t." + suffix)
-    with pytest.raises(UserError, match="data row 2 .* is never closed"):
+    with pytest.raises(UserError, match="in line 3 of .* is not closed in its line"):
         read_table([path], {"a": "int"})
 
 
 def test_closed_quote_with_a_newline_at_the_end_is_fine(tmp_path: Path) -> None:
     path = write(tmp_path, b'a,b\n1,"x\n"\n')
-    assert read_table([path], {"b": "string"})["b"].to_pylist() == ["x\n"]
+    text = TextOptions(newlines_in_cells=True)
+    assert read_table([path], {"b": "string"}, text=text)["b"].to_pylist() == ["x\n"]
 
 
 def test_repeated_column_is_refused(tmp_path: Path) -> None:

@@ -89,3 +89,14 @@ def test_a_vector_of_another_width_is_refused(ads: Any, tmp_path: Path) -> None:
     path = _log(tmp_path / "log.parquet", UR=[[1.0], [2.0], [3.0]])
     with pytest.raises(UserError, match="must hold vectors of 2 numbers"):
         read_log(ads.spec, ads.folder, path, {"UR": 2})
+
+
+def test_a_log_of_text_is_read_as_the_spec_says(ads: Any, tmp_path: Path) -> None:
+    how = {"format": "csv", "delimiter": "\t", "escape": "backslash"}
+    spec = ads.spec.model_copy(update={"log": ads.spec.log.model_copy(update=how)})
+    lines = ["user_id\titem_id\ttab\thour\tclicked\tUR", '"\\"u\t1"\ti1\tt0\t1\ti2|i3\t0.5|2']
+    (tmp_path / "log.txt").write_text("\n".join(lines) + "\n")
+    logged = read_log(spec, ads.folder, tmp_path / "log.txt", {"UR": 2})
+    assert logged.plain["user_id"].to_pylist() == ['"u\t1']
+    assert logged.moving["clicked"].to_pylist() == [["i2", "i3"]]
+    assert logged.vectors["UR"].tolist() == [[0.5, 2.0]]

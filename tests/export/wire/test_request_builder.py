@@ -381,6 +381,21 @@ def test_a_vector_with_a_number_that_is_not_finite_is_refused_in_every_form(
                 builder.examples({name: values, other: good})
 
 
+def test_files_are_read_as_the_log_is_written(world: World, tmp_path: Path) -> None:
+    how = {"format": "csv", "delimiter": ";", "quoting": "none", "list_separator": "/"}
+    spec = parse_spec({**world.raw_spec, "log": {**world.raw_spec["log"], **how}})
+    part = RequestSchema({"user_id": RawType("text"), "tags": RawType("texts")}, {})
+    (tmp_path / "rows.txt").write_text("user_id;tags\n\"a;b/c\nd\";['e', 'f']\n")
+    with pytest.raises(UserError, match=r"is no list of texts or numbers in data row 1"):
+        read_rows(tmp_path / "rows.txt", spec, part)
+    (tmp_path / "rows.txt").write_text('user_id;tags\n"a;b/c\nd";"e"\n')
+    found = read_rows(tmp_path / "rows.txt", spec, part)
+    assert found.to_pylist() == [
+        {"user_id": '"a', "tags": ["b", "c"]},
+        {"user_id": 'd"', "tags": ['"e"']},
+    ]
+
+
 @pytest.mark.parametrize("form", ["dicts", "mapping", "table"])
 def test_markers_of_missing_values_are_sent_as_missing(
     world: World, schema: RequestSchema, vectors: dict[str, np.ndarray], form: str

@@ -115,7 +115,7 @@ def test_what_has_no_value_after_all_is_a_text() -> None:
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'u' was given before"):
+    with pytest.raises(UserError, match="gives the key 'features.u' twice"):
         resolved(tmp_path, "  u: {owner: user, kind: vocabulary}\n")
 
 

@@ -23,6 +23,7 @@ from export.skew.logged_rows import LoggedRows
 from export.skew.offline_rows import OfflineRows
 from export.skew.served_model import Outputs, ServedModel
 from lfm4ads_tf.analysis.value_names import ValueNames
+from lfm4ads_tf.data.statistics import LARGEST_LOG_ODDS
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
@@ -148,6 +149,8 @@ class SkewReplay:
             elif name in self._dense:
                 numbers = encoded["dense"][rows, self._dense[name]]
                 shift = self._side.encoder.shifts.get(name, 0.0)
+                if self._kind(name) == "statistic":
+                    shift = LARGEST_LOG_ODDS
                 allowed = encoded_rounding(shift).allowed(numbers)
                 self._note_numbers(name, self._kind(name), rows, numbers, answer, allowed)
             else:

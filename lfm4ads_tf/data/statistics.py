@@ -8,6 +8,9 @@ import numpy as np
 
 _PRIOR_BOUND = 1e-4  # a task with no positive so far still has a finite log-odds
 
+LARGEST_LOG_ODDS = float(np.log((1 - _PRIOR_BOUND) / _PRIOR_BOUND))
+"""Of a prior; a statistic's rate is a difference to it."""
+
 
 @dataclass(frozen=True)
 class Events:

@@ -220,9 +220,11 @@ def _explain(
         if bad_rows:
             row = bad_rows[0]
             # Arrow counts the header as row 1.
-            number = "a data row" if row.number is None else f"data row {row.number - 1}"
+            ahead = 1 if names is None else 0
+            number = "a data row" if row.number is None else f"data row {row.number - ahead}"
+            told = "the header has" if names is None else "`columns` names"
             return UserError(
-                f"In '{path}', {number} has {row.actual_columns} fields, but the header has "
+                f"In '{path}', {number} has {row.actual_columns} fields, but {told} "
                 f"{row.expected_columns}.",
                 received=row.text[:200],
                 fix="give every row one field per column; quote fields that hold the delimiter.",

@@ -74,8 +74,13 @@ class PointInTime:
         if self.holds:
             return
         key = key.astype(np.int64)
-        own = np.flatnonzero(event & self._trained & (key >= 0))
-        asks = np.flatnonzero(self._held_out & (key >= 0))
+        # only rows before the last training row can see a later one
+        asks = np.flatnonzero(self._held_out & (self._rank < self._last) & (key >= 0))
+        if not len(asks):
+            self.seen[name] = 0, 0
+            return
+        behind = self._rank > self._rank[asks].min()
+        own = np.flatnonzero(event & self._trained & behind & (key >= 0))
         span = int(self._rank.max()) + 1
         events = np.sort(key[own] * span + self._rank[own])
         # The events of a key behind a row lie between the row's place and the next key's.

@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lfm4ads_tf.data.log_files import row_names
-from lfm4ads_tf.data.made_columns import made_of_log
 from lfm4ads_tf.data.raw import arrays
 from lfm4ads_tf.data.requests import complete, read_requests
+from lfm4ads_tf.data.row_files import RowFiles
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, format_of_rows, read_table
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.encoder import Encoder
@@ -98,18 +96,16 @@ def read_log(
         UserError: The file cannot be read, lacks a column, or holds a vector of another width.
     """
     plain = read_requests(spec, data, path)
-    of = spec.log
-    format = format_of_rows(path, of.format)
-    held = column_names(path, format=format, delimiter=of.delimiter, text=of, names=row_names(spec))
-    present = made_of_log(spec).extended(held)
+    files = RowFiles(spec, [path])
+    present = files.present
     kinds: dict[str, ColumnType] = {}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature):
             kinds.update(dict.fromkeys(feature.raw_columns(name), "float"))
         elif is_moving(feature):
             kinds[name] = "strings"
-    moving = _read(spec, path, {c: k for c, k in kinds.items() if c in present})
-    stored = _read(spec, path, {n: "floats" for n in representations if n in present})
+    moving = _read(files, {c: k for c, k in kinds.items() if c in present})
+    stored = _read(files, {n: "floats" for n in representations if n in present})
     vectors = {n: raw_values.vectors(v, representations[n], n) for n, v in stored.items()}
     rows = len(plain[spec.keys.user])
     if not rows:
@@ -118,23 +114,8 @@ def read_log(
     return LoggedRows(np.arange(rows), plain, moving, tables, vectors)
 
 
-def _read(
-    spec: FeatureSpec, path: Path, columns: Mapping[str, ColumnType]
-) -> Mapping[str, pa.Array]:
-    if not columns:
-        return {}
-    of = spec.log
-    return arrays(
-        read_table(
-            [path],
-            columns,
-            format=format_of_rows(path, of.format),
-            delimiter=of.delimiter,
-            list_separator=of.list_separator,
-            text=of,
-            names=row_names(spec),
-        )
-    )
+def _read(files: RowFiles, columns: Mapping[str, ColumnType]) -> Mapping[str, pa.Array]:
+    return arrays(files.read(columns, markers=False)) if columns else {}
 
 
 def _of_tables(

@@ -12,13 +12,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from export.request_schema import RequestSchema
-from lfm4ads_tf.data.log_files import row_names
-from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.raw import COLUMN_TYPES
+from lfm4ads_tf.data.row_files import RowFiles
 from lfm4ads_tf.data.sources.convert import ColumnType
-from lfm4ads_tf.data.sources.table import column_names, format_of_rows
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -38,11 +35,8 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
     """
     if not path.exists():
         raise UserError("There is no such file.", received=path, fix="correct --input")
-    of = spec.log
-    format = format_of_rows(path, of.format)
-    held = column_names(path, format=format, delimiter=of.delimiter, text=of, names=row_names(spec))
-    made = made_of_log(spec).beside(held)
-    present = made.extended(held)
+    rows = RowFiles(spec, [path])
+    present = rows.present
     wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
     wanted |= dict.fromkeys(schema.representations, "floats")
     if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
@@ -53,23 +47,12 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
             f"The rows lack the column '{missing[0]}', which the model reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix=f"add it{made.told(missing[0])} (an empty value means missing); statistics, event "
+            fix=f"add it{rows.told(missing[0])} (an empty value means missing); statistics, event "
             "sequences and representations are columns of a request too",
         )
     if not wanted:  # a retrieval by a stored representation alone always reads one
         raise UserError("The model reads no column.", received=path)
-    return read_made(
-        made,
-        [path],
-        wanted,
-        complete=False,
-        missing=MissingValues(spec),
-        format=format,
-        delimiter=of.delimiter,
-        list_separator=of.list_separator,
-        text=of,
-        names=row_names(spec),
-    )
+    return rows.read(wanted)
 
 
 def write_scores(outputs: Mapping[str, np.ndarray], path: Path | None) -> None:

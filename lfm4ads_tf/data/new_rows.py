@@ -16,8 +16,6 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.clock import last_period, read_clock, time_columns, without_times
 from lfm4ads_tf.data.join_checks import refuse_unjoined, warn_few_joined
 from lfm4ads_tf.data.list_checks import check_lists
-from lfm4ads_tf.data.log_files import row_names
-from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import (
     arrays,
@@ -29,11 +27,10 @@ from lfm4ads_tf.data.raw import (
     refuse_missing_keys,
     side_tables,
 )
+from lfm4ads_tf.data.row_files import RowFiles
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.places import Places
-from lfm4ads_tf.data.sources.table import first_column_names, format_of_rows
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -77,13 +74,8 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
     for path in paths:
         if not path.exists():
             raise UserError("There is no such file.", received=str(path), fix="correct --input")
-    of = spec.log
-    format = format_of_rows(paths[0], of.format)
-    held = first_column_names(
-        paths, format=format, delimiter=of.delimiter, text=of, names=row_names(spec)
-    )
-    made = made_of_log(spec).beside(held)
-    present = made.extended(held)
+    files = RowFiles(spec, paths)
+    present = files.present
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     if spec.keys.scenario is not None:
         wanted[spec.keys.scenario] = "string"
@@ -106,20 +98,9 @@ def read_files(spec: FeatureSpec, earlier: EncodedCache, paths: list[Path]) -> N
             f"The new rows lack the column '{missing[0]}', which the feature spec reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix=f"give rows in the format of the spec's log{made.told(missing[0])}",
+            fix=f"give rows in the format of the spec's log{files.told(missing[0])}",
         )
-    table = read_made(
-        made,
-        paths,
-        wanted,
-        times=times,
-        missing=MissingValues(spec),
-        format=format,
-        delimiter=of.delimiter,
-        list_separator=of.list_separator,
-        text=of,
-        names=row_names(spec),
-    )
+    table = files.read(wanted, times=times, complete=True)
     log, places = arrays(table), Places.of(table)
     with places.named():
         refuse_missing_keys(spec, log)

@@ -11,17 +11,14 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.join_checks import warn_few_joined
 from lfm4ads_tf.data.list_checks import check_lists
-from lfm4ads_tf.data.log_files import row_names
-from lfm4ads_tf.data.made_columns import made_of_log, read_made
 from lfm4ads_tf.data.older_texts import warn_older_texts
 from lfm4ads_tf.data.raw import arrays, feature_columns
+from lfm4ads_tf.data.row_files import RowFiles
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.data.sources.places import Places
-from lfm4ads_tf.data.sources.table import column_names, format_of_rows
 from lfm4ads_tf.data.state import FrozenState, request_columns
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -40,11 +37,8 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
         UserError: The file cannot be read or lacks a column.
     """
     warn_older_texts(data)
-    of = spec.log
-    format = format_of_rows(path, of.format)
-    held = column_names(path, format=format, delimiter=of.delimiter, text=of, names=row_names(spec))
-    made = made_of_log(spec).beside(held)
-    present = made.extended(held)
+    files = RowFiles(spec, [path])
+    present = files.present
     wanted: dict[str, ColumnType] = {spec.keys.user: "string", spec.keys.item: "string"}
     # Keys stay text, whatever a feature reads them as: tables are joined by text.
     wanted = {**feature_columns(spec), **wanted}
@@ -60,20 +54,9 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
             f"The rows lack the column '{missing[0]}', which the feature spec reads."
             + nearest(missing[0], present),
             received=f"columns {', '.join(present)}",
-            fix=f"add it{made.told(missing[0])} (an empty value means missing)",
+            fix=f"add it{files.told(missing[0])} (an empty value means missing)",
         )
-    table = read_made(
-        made,
-        [path],
-        {c: t for c, t in wanted.items() if c in present},
-        complete=False,
-        missing=MissingValues(spec),
-        format=format,
-        delimiter=of.delimiter,
-        list_separator=of.list_separator,
-        text=of,
-        names=row_names(spec),
-    )
+    table = files.read({c: t for c, t in wanted.items() if c in present})
     rows = arrays(table)
     with Places.of(table).named():
         check_lists(spec, rows)

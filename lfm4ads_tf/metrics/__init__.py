@@ -2,6 +2,7 @@
 
 from lfm4ads_tf.metrics.auc import auc
 from lfm4ads_tf.metrics.best_possible import best_possible_auc
+from lfm4ads_tf.metrics.bootstrap import Interval, auc_difference_interval, auc_interval
 from lfm4ads_tf.metrics.calibration import calibration
 from lfm4ads_tf.metrics.calibration_curve import calibration_curve
 from lfm4ads_tf.metrics.calibration_error import calibration_error
@@ -12,8 +13,11 @@ from lfm4ads_tf.metrics.logloss import logloss
 from lfm4ads_tf.metrics.recall import recall_at_k
 
 __all__ = [
+    "Interval",
     "PairedComparison",
     "auc",
+    "auc_difference_interval",
+    "auc_interval",
     "best_possible_auc",
     "calibration",
     "calibration_curve",

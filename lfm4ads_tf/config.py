@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from lfm4ads_tf.baselines.config import BaselineConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
@@ -103,6 +104,7 @@ class RunConfig(StrictModel):
     representations: RepresentationsConfig = RepresentationsConfig()
     downstream: DownstreamConfig = DownstreamConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
+    baseline: BaselineConfig = BaselineConfig()
     export: ExportConfig = ExportConfig()
     packed_cache: str | None = None
     embeddings: dict[str, Any] = {}

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from lfm4ads_tf.baselines.light_gbm import LightGBM
+from lfm4ads_tf.baselines.registry import BASELINES
+
 BASELINE = "none"
 UPSTREAM = "upstream"
+TREES = LightGBM.name
 _Key = tuple[str, ...]
 
 
@@ -31,6 +35,7 @@ class Results:
         self._comparisons = {
             (c["scenario"], c["task"], c["method"], c["slice"], c["split"]): c
             for c in document["comparisons"]
+            if c["baseline"] != TREES
         }
         found = document["results"]
         self._order = {
@@ -101,7 +106,7 @@ class Results:
         scores: dict[str, float] = {}
         tasks = self.names("task", stage="downstream", scenario=scenario)
         for method in self.names("method", stage="downstream", scenario=scenario):
-            if method in (BASELINE, UPSTREAM):
+            if method in (BASELINE, UPSTREAM, *BASELINES):
                 continue
             found = [
                 self.values("auc", "downstream", scenario, task, method, split="valid")

@@ -1,0 +1,152 @@
+"""Gradient-boosted trees on everything that the upstream reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+
+from lfm4ads_tf.baselines.baseline import Baseline
+from lfm4ads_tf.baselines.tree_table import TreeTable
+from lfm4ads_tf.data.cache import Refresh
+from lfm4ads_tf.metrics import auc
+from lfm4ads_tf.seeding import derive
+
+_LOG = logging.getLogger(__name__)
+
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"num_leaves": 15, "learning_rate": 0.1},
+    {"num_leaves": 63, "learning_rate": 0.1},
+    {"num_leaves": 255, "learning_rate": 0.1},
+)
+"""Tried in this order; the first one with the best validation AUC is taken, task by task."""
+ROUNDS, PATIENCE = 2000, 50
+"""Most trees, and trees without a better validation AUC after which training stops."""
+BLIND_ROUNDS = 200
+"""Trees where the validation rows have one class or none, so that nothing can stop early."""
+TRIAL_ROWS = 200_000
+"""Training rows, the latest ones, that settings are tried on."""
+COMMON = {
+    "objective": "binary",
+    "metric": "auc",
+    "min_data_in_leaf": 50,
+    "feature_fraction": 0.7,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    # The same trees whatever the number of threads.
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+class LightGBM(Baseline):
+    """LightGBM over `TreeTable`, one model per task.
+
+    Ids are ordered codes: they count values in order of their first appearance, so that a split
+    tells early from late ones, and held up better than categorical splits on all three logs of
+    docs/baselines.md. The setting is the one of `SETTINGS` with the best validation AUC, and early
+    stopping takes the number of trees with the best validation AUC (frozen rows), as downstream
+    models take their epoch.
+
+    Source: Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", 2017.
+    """
+
+    name = "lightgbm"
+    package = "lightgbm"
+    seeded = True
+
+    def fit(self) -> None:
+        """See `Baseline`."""
+        self._table = TreeTable(self.cache, branches=self.branches)
+        train, valid = self.cache.train_rows, self.cache.rows_of("valid")
+        tables = self._table.take(train), self._table.take(valid)
+        self._models = []
+        for k, task in enumerate(self.cache.layout.tasks):
+            labels = tuple(self.cache.labels[rows, k] for rows in (train, valid))
+            model, facts = self._fit_task(task, tables, labels)
+            self._models.append(model)
+            self.facts[task] = facts
+
+    def predict(self, rows: np.ndarray, refresh: Refresh = "frozen") -> np.ndarray:
+        """See `Baseline`."""
+        values = self._table.take(rows, refresh)
+        found = [model.predict(values) for model in self._models]
+        return np.stack(found, axis=1).astype(np.float32)
+
+    def _fit_task(
+        self, task: str, tables: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The model of one task, and what was chosen."""
+        train, valid = (_known(*part) for part in zip(tables, labels, strict=True))
+        seed = derive(self.seed, f"baseline/lightgbm/{task}")
+        if len(np.unique(valid[1])) < 2:
+            _LOG.warning(
+                "lightgbm takes %s and %d trees for '%s': its %d known validation labels are of "
+                "one class",
+                _told(SETTINGS[0]),
+                BLIND_ROUNDS,
+                task,
+                len(valid[1]),
+            )
+            model = _boost(SETTINGS[0], seed, train, None)
+            return model, {**SETTINGS[0], "trees": BLIND_ROUNDS}
+        latest = tuple(part[-TRIAL_ROWS:] for part in train)
+        trials, tried = [], []
+        for setting in SETTINGS:
+            model = _boost(setting, seed, latest, valid)
+            trials.append(model)
+            tried.append(auc(valid[1], model.predict(valid[0])) or 0.0)
+        best = int(np.argmax(tried))
+        setting, model = SETTINGS[best], trials[best]
+        if len(train[1]) > TRIAL_ROWS:
+            model = _boost(setting, seed, train, valid)
+        facts = {
+            **setting,
+            "trees": model.current_iteration()
+            if model.best_iteration < 1
+            else model.best_iteration,
+            "valid_auc": [round(value, 6) for value in tried],
+        }
+        return model, facts
+
+
+def _known(table: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values and labels of the rows whose label is known."""
+    known = np.isfinite(labels)
+    return (table, labels) if known.all() else (table[known], labels[known])
+
+
+def _boost(
+    setting: dict[str, Any],
+    seed: int,
+    train: tuple[np.ndarray, ...],
+    valid: tuple[np.ndarray, ...] | None,
+) -> Any:
+    """Trees from (values, labels), as many as validation takes."""
+    lightgbm = _library()
+    parameters = {**COMMON, **setting, "seed": seed}
+    data = lightgbm.Dataset(train[0], train[1], params=parameters)
+    if valid is None:
+        return lightgbm.train(parameters, data, BLIND_ROUNDS)
+    held = lightgbm.Dataset(valid[0], valid[1], reference=data, params=parameters)
+    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+    return lightgbm.train(parameters, data, ROUNDS, valid_sets=[held], callbacks=[stop])
+
+
+def _library() -> Any:
+    """LightGBM, with threads that sleep when they wait.
+
+    The threads of OpenMP spin while they wait for each other: beside another busy process a tree
+    then takes six times as long. OpenMP reads this setting when it is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import lightgbm
+
+    return lightgbm
+
+
+def _told(setting: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in setting.items())

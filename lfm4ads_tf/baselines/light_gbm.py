@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,18 @@ from lfm4ads_tf.seeding import derive
 _LOG = logging.getLogger(__name__)
 
 SETTINGS: tuple[dict[str, Any], ...] = (
-    {"num_leaves": 15, "learning_rate": 0.1},
-    {"num_leaves": 63, "learning_rate": 0.1},
-    {"num_leaves": 255, "learning_rate": 0.1},
+    {"num_leaves": 15},
+    {"num_leaves": 63},
+    {"num_leaves": 255},
 )
 """Tried in this order; the first one with the best validation AUC is taken, task by task."""
-ROUNDS, PATIENCE = 2000, 50
-"""Most trees, and trees without a better validation AUC after which training stops."""
-BLIND_ROUNDS = 200
-"""Trees where the validation rows have one class or none, so that nothing can stop early."""
-TRIAL_ROWS = 200_000
-"""Training rows, the latest ones, that settings are tried on."""
-COMMON = {
+COMMON: dict[str, Any] = {
     "objective": "binary",
     "metric": "auc",
-    "min_data_in_leaf": 50,
-    "feature_fraction": 0.7,
+    "learning_rate": 0.1,
+    "min_data_in_leaf": 100,
+    "lambda_l2": 10.0,
+    "feature_fraction": 0.4,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     # The same trees whatever the number of threads.
@@ -40,6 +37,15 @@ COMMON = {
     "force_row_wise": True,
     "verbosity": -1,
 }
+ROUNDS, PATIENCE = 1000, 30
+"""Most trees, and trees without a better validation AUC after which training stops."""
+BLIND_ROUNDS = 100
+"""Trees where the validation labels are of one class, so that nothing can stop early."""
+TRIAL_ROWS = 100_000
+"""Training rows, the latest ones, that the settings are tried on."""
+SMALL = 20
+"""`min_data_in_leaf` is at most one in so many training rows."""
+_EVERY = 15.0  # seconds between two lines of progress
 
 
 class LightGBM(Baseline):
@@ -80,6 +86,7 @@ class LightGBM(Baseline):
         self, task: str, tables: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...]
     ) -> tuple[Any, dict[str, Any]]:
         """The model of one task, and what was chosen."""
+        label = f"lightgbm seed {self.seed}, {task}"
         train, valid = (_known(*part) for part in zip(tables, labels, strict=True))
         seed = derive(self.seed, f"baseline/lightgbm/{task}")
         if len(np.unique(valid[1])) < 2:
@@ -91,49 +98,65 @@ class LightGBM(Baseline):
                 task,
                 len(valid[1]),
             )
-            model = _boost(SETTINGS[0], seed, train, None)
+            model = self._boost(SETTINGS[0], seed, train, None, label)
             return model, {**SETTINGS[0], "trees": BLIND_ROUNDS}
-        latest = tuple(part[-TRIAL_ROWS:] for part in train)
+        latest = train[0][-TRIAL_ROWS:], train[1][-TRIAL_ROWS:]
         trials, tried = [], []
         for setting in SETTINGS:
-            model = _boost(setting, seed, latest, valid)
+            model = self._boost(setting, seed, latest, valid, label)
             trials.append(model)
             tried.append(auc(valid[1], model.predict(valid[0])) or 0.0)
         best = int(np.argmax(tried))
         setting, model = SETTINGS[best], trials[best]
         if len(train[1]) > TRIAL_ROWS:
-            model = _boost(setting, seed, train, valid)
+            model = self._boost(setting, seed, train, valid, label)
         facts = {
             **setting,
-            "trees": model.current_iteration()
-            if model.best_iteration < 1
-            else model.best_iteration,
+            "trees": model.best_iteration if model.best_iteration > 0 else model.num_trees(),
             "valid_auc": [round(value, 6) for value in tried],
         }
         return model, facts
+
+    def _boost(
+        self,
+        setting: dict[str, Any],
+        seed: int,
+        train: tuple[np.ndarray, np.ndarray],
+        valid: tuple[np.ndarray, np.ndarray] | None,
+        label: str,
+    ) -> Any:
+        """Trees from (values, labels), as many as validation takes."""
+        lightgbm = _library()
+        rows = len(train[1])
+        parameters = {**COMMON, **setting, "seed": seed}
+        parameters["min_data_in_leaf"] = max(1, min(COMMON["min_data_in_leaf"], rows // SMALL))
+        data = lightgbm.Dataset(train[0], train[1], params=parameters)
+        told = [] if self.quiet else [_Told(f"{label}: {_told(setting)}, {rows:,} rows")]
+        if valid is None:
+            return lightgbm.train(parameters, data, BLIND_ROUNDS, callbacks=told)
+        held = lightgbm.Dataset(valid[0], valid[1], reference=data, params=parameters)
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        calls = [*told, stop]
+        return lightgbm.train(parameters, data, ROUNDS, valid_sets=[held], callbacks=calls)
+
+
+class _Told:
+    """Says every few seconds how far the trees are; a callback of LightGBM."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._last = label, time.monotonic()
+
+    def __call__(self, state: Any) -> None:
+        if time.monotonic() - self._last >= _EVERY:
+            self._last = time.monotonic()
+            values = [f", validation AUC {found[2]:.4f}" for found in state.evaluation_result_list]
+            _LOG.info("%s: %d trees%s", self._label, state.iteration + 1, "".join(values))
 
 
 def _known(table: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values and labels of the rows whose label is known."""
     known = np.isfinite(labels)
     return (table, labels) if known.all() else (table[known], labels[known])
-
-
-def _boost(
-    setting: dict[str, Any],
-    seed: int,
-    train: tuple[np.ndarray, ...],
-    valid: tuple[np.ndarray, ...] | None,
-) -> Any:
-    """Trees from (values, labels), as many as validation takes."""
-    lightgbm = _library()
-    parameters = {**COMMON, **setting, "seed": seed}
-    data = lightgbm.Dataset(train[0], train[1], params=parameters)
-    if valid is None:
-        return lightgbm.train(parameters, data, BLIND_ROUNDS)
-    held = lightgbm.Dataset(valid[0], valid[1], reference=data, params=parameters)
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    return lightgbm.train(parameters, data, ROUNDS, valid_sets=[held], callbacks=[stop])
 
 
 def _library() -> Any:

@@ -16,6 +16,7 @@ from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
 from lfm4ads_tf.pipeline.export_outcome import read_outcomes
 from lfm4ads_tf.pipeline.overall import overall
+from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.summary import TREES, summary
 from lfm4ads_tf.retrieval.method import OWN
@@ -67,6 +68,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         },
         "exports": read_outcomes(run.out),
         "summary": summary(run, results),
+        **_seen(run, results),
     }
     write_json(run.out / "metrics.json", document)
     return document
@@ -114,6 +116,13 @@ def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     }
                 )
     return comparisons
+
+
+def _seen(run: Run, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether retrieval's candidates hold what users saw, where there are retrieval results."""
+    if any(entry["stage"] == "retrieval" for entry in results):
+        return {"retrieval": Repeats.of(run).to_json()}
+    return {}
 
 
 def _compared(entry: dict[str, Any]) -> str:

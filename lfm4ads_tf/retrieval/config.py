@@ -40,6 +40,8 @@ class RetrievalConfig(StrictModel):
         units: Hidden units of each tower.
         k: Items retrieved per user.
         task: Task whose positives are the relevant items; the first task when absent.
+        exclude_seen: Whether evaluation leaves a user's training positives out of the candidates;
+            `auto`: where fewer than a tenth of the last training period's positives are repeats.
         index: The approximate index of the export.
         training: How own towers are trained.
         projection: How W and b of `model/IR*...` are trained.
@@ -53,6 +55,7 @@ class RetrievalConfig(StrictModel):
     units: Units = [64]
     k: int = Field(default=100, ge=1)
     task: str | None = None
+    exclude_seen: Literal["auto"] | bool = "auto"
     index: IndexConfig = IndexConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     training: TrainingConfig = TrainingConfig(epochs=3)

@@ -11,7 +11,7 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_task
 from lfm4ads_tf.pipeline.run import Run
 
-LIMIT = 0.1
+LIMIT = 0.2
 """Share of repeats from which `exclude_seen: auto` lets them count."""
 
 

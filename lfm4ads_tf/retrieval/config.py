@@ -41,7 +41,7 @@ class RetrievalConfig(StrictModel):
         k: Items retrieved per user.
         task: Task whose positives are the relevant items; the first task when absent.
         exclude_seen: Whether evaluation leaves a user's training positives out of the candidates;
-            `auto`: where fewer than a tenth of the last training period's positives are repeats.
+            `auto`: where fewer than a fifth of the last training period's positives are repeats.
         index: The approximate index of the export.
         training: How own towers are trained.
         projection: How W and b of `model/IR*...` are trained.

@@ -2,9 +2,10 @@
 
     python -m benchmarks.against_trees OUT [OUT ...]
 
-Each OUT is the folder of a run with the stages `pretrain` and `baseline`. Per task and refresh: test
-AUC over all rows, mean over the seeds that both have (with the deviation, if there are several), and
-the difference with its 95 % interval by a paired bootstrap over users. Nothing is trained.
+Each OUT is the folder of a run with the stages `pretrain` and `baseline`. Per task and refresh:
+test AUC over all rows, mean over the seeds that both have (with the deviation, if there are
+several), and the difference with its 95 % interval by a paired bootstrap over users. Nothing is
+trained.
 """
 
 from __future__ import annotations

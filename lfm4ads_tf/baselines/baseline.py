@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 262_144
 
 
 class Baseline(ABC):
@@ -26,12 +31,14 @@ class Baseline(ABC):
         name: Its method in results.
         package: What must be importable besides the package's own requirements, None for nothing.
         seeded: Whether another seed gives another baseline.
+        max_rows: Most training rows that are read, the latest ones; all of them when None.
         facts: What fitting settled, as plain values.
     """
 
     name: ClassVar[str]
     package: ClassVar[str | None] = None
     seeded: ClassVar[bool] = False
+    max_rows: ClassVar[int | None] = None
 
     def __init__(
         self, cache: EncodedCache, *, branches: bool = False, seed: int = 0, quiet: bool = True
@@ -51,3 +58,19 @@ class Baseline(ABC):
         """Mean known label of the training rows, (T,) float64."""
         labels = self.cache.labels[self.cache.train_rows]
         return np.asarray(np.nanmean(labels, axis=0, dtype=np.float64))
+
+    def training_rows(self) -> np.ndarray:
+        """The training rows in order, (M,): the latest `max_rows`."""
+        rows = self.cache.train_rows
+        if self.max_rows is None or len(rows) <= self.max_rows:
+            return rows
+        text = "baseline %s is fitted on the latest %s of %s training rows"
+        _LOG.info(text, self.name, f"{self.max_rows:,}", f"{len(rows):,}")
+        return rows[-self.max_rows :]
+
+    def in_blocks(self, score: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+        """`score` of some rows (R, T), block after block, so that its tables stay small."""
+        if not len(rows):
+            return np.zeros((0, len(self.cache.layout.tasks)), np.float32)
+        blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+        return np.concatenate([score(block) for block in blocks])

@@ -45,6 +45,7 @@ TRIAL_ROWS = 100_000
 """Training rows, the latest ones, that the settings are tried on."""
 SMALL = 20
 """`min_data_in_leaf` is at most one in so many training rows."""
+_THREADED = 50_000  # rows from which threads are worth their waiting for each other
 _EVERY = 15.0  # seconds between two lines of progress
 
 
@@ -63,11 +64,12 @@ class LightGBM(Baseline):
     name = "lightgbm"
     package = "lightgbm"
     seeded = True
+    max_rows = 2_000_000
 
     def fit(self) -> None:
         """See `Baseline`."""
         self._table = TreeTable(self.cache, branches=self.branches)
-        train, valid = self.cache.train_rows, self.cache.rows_of("valid")
+        train, valid = self.training_rows(), self.cache.rows_of("valid")
         tables = self._table.take(train), self._table.take(valid)
         self._models = []
         for k, task in enumerate(self.cache.layout.tasks):
@@ -78,9 +80,15 @@ class LightGBM(Baseline):
 
     def predict(self, rows: np.ndarray, refresh: Refresh = "frozen") -> np.ndarray:
         """See `Baseline`."""
-        values = self._table.take(rows, refresh)
-        found = [model.predict(values) for model in self._models]
-        return np.stack(found, axis=1).astype(np.float32)
+
+        def score(block: np.ndarray) -> np.ndarray:
+            values = self._table.take(block, refresh)
+            found = [
+                model.predict(values, num_threads=_threads(len(block))) for model in self._models
+            ]
+            return np.stack(found, axis=1).astype(np.float32)
+
+        return self.in_blocks(score, rows)
 
     def _fit_task(
         self, task: str, tables: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...]
@@ -105,7 +113,9 @@ class LightGBM(Baseline):
         for setting in SETTINGS:
             model = self._boost(setting, seed, latest, valid, label)
             trials.append(model)
-            tried.append(auc(valid[1], model.predict(valid[0])) or 0.0)
+            tried.append(
+                auc(valid[1], model.predict(valid[0], num_threads=_threads(len(valid[1])))) or 0.0
+            )
         best = int(np.argmax(tried))
         setting, model = SETTINGS[best], trials[best]
         if len(train[1]) > TRIAL_ROWS:
@@ -129,6 +139,7 @@ class LightGBM(Baseline):
         lightgbm = _library()
         rows = len(train[1])
         parameters = {**COMMON, **setting, "seed": seed}
+        parameters["num_threads"] = _threads(rows)
         parameters["min_data_in_leaf"] = max(1, min(COMMON["min_data_in_leaf"], rows // SMALL))
         data = lightgbm.Dataset(train[0], train[1], params=parameters)
         told = [] if self.quiet else [_Told(f"{label}: {_told(setting)}, {rows:,} rows")]
@@ -169,6 +180,11 @@ def _library() -> Any:
     import lightgbm
 
     return lightgbm
+
+
+def _threads(rows: int) -> int:
+    """LightGBM's `num_threads`: one for few rows, else 0, as many as OpenMP takes."""
+    return 0 if rows >= _THREADED else 1
 
 
 def _told(setting: dict[str, Any]) -> str:

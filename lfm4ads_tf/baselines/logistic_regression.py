@@ -26,13 +26,14 @@ class LogisticRegression(Baseline):
 
     name = "logistic_regression"
     package = "sklearn"
+    max_rows = 500_000
 
     def fit(self) -> None:
         """See `Baseline`."""
         from sklearn.linear_model import LogisticRegression as Linear
 
         self._table = SparseTable(self.cache, branches=self.branches)
-        train = self.cache.train_rows
+        train = self.training_rows()
         values = self._table.take(train)
         self._models = []
         for k in range(len(self.cache.layout.tasks)):
@@ -50,6 +51,10 @@ class LogisticRegression(Baseline):
 
     def predict(self, rows: np.ndarray, refresh: Refresh = "frozen") -> np.ndarray:
         """See `Baseline`."""
-        values = self._table.take(rows, refresh)
-        found = [model.predict_proba(values)[:, 1] for model in self._models]
-        return np.stack(found, axis=1).astype(np.float32)
+
+        def score(block: np.ndarray) -> np.ndarray:
+            values = self._table.take(block, refresh)
+            found = [model.predict_proba(values)[:, 1] for model in self._models]
+            return np.stack(found, axis=1).astype(np.float32)
+
+        return self.in_blocks(score, rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression as Linear
@@ -13,7 +12,7 @@ from sklearn.linear_model import LogisticRegression as Linear
 from lfm4ads_tf.baselines import light_gbm
 from lfm4ads_tf.baselines.baseline import Baseline
 from lfm4ads_tf.baselines.constant import Constant
-from lfm4ads_tf.baselines.light_gbm import COMMON, PATIENCE, ROUNDS, LightGBM
+from lfm4ads_tf.baselines.light_gbm import COMMON, ROUNDS, LightGBM
 from lfm4ads_tf.baselines.logistic_regression import LogisticRegression
 from lfm4ads_tf.baselines.popularity import SMOOTHING, Popularity
 from lfm4ads_tf.baselines.registry import BASELINES, baselines_of
@@ -23,6 +22,14 @@ from lfm4ads_tf.data.splits import TEST, TRAIN, VALID
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.metrics import auc
 from lfm4ads_tf.seeding import derive
+
+
+@pytest.fixture(autouse=True)
+def few_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two settings that 360 rows can tell apart, and fewer trees."""
+    monkeypatch.setattr(light_gbm, "SETTINGS", ({"num_leaves": 3}, {"num_leaves": 7}))
+    monkeypatch.setattr(light_gbm, "PATIENCE", 10)
+    monkeypatch.setattr(light_gbm, "BLIND_ROUNDS", 12)
 
 
 def _fitted(kind: type[Baseline], cache: Any, **more: Any) -> Baseline:
@@ -72,6 +79,7 @@ def test_logistic_regression_is_scikit_learns(ads: Any) -> None:
 
 
 def test_trees_are_what_lightgbm_gives_by_its_own_early_stopping(ads: Any) -> None:
+    lightgbm = light_gbm._library()
     cache = ads.cache
     made = _fitted(LightGBM, cache, seed=3)
     table, rows = TreeTable(cache), cache.rows_of("test")
@@ -104,7 +112,9 @@ def test_trees_are_what_lightgbm_gives_by_its_own_early_stopping(ads: Any) -> No
                 eval_set=[(values[1], labels[1])],
                 eval_metric="auc",
                 callbacks=[
-                    lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False)
+                    lightgbm.early_stopping(
+                        light_gbm.PATIENCE, first_metric_only=True, verbose=False
+                    )
                 ],
             )
             value = auc(labels[1], model.predict_proba(values[1])[:, 1])
@@ -132,7 +142,7 @@ def test_settings_are_tried_on_the_latest_rows(ads: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(LightGBM, "_boost", counted)
     _fitted(LightGBM, ads.cache)
     known = np.isfinite(ads.cache.labels[ads.cache.train_rows]).sum(axis=0)
-    assert trained == [100, 100, 100, known[0], 100, 100, 100, known[1]]
+    assert trained == [100, 100, known[0], 100, 100, known[1]]
 
 
 def test_validation_labels_of_one_class_stop_nothing(
@@ -184,3 +194,31 @@ def test_names_are_checked() -> None:
     assert [kind.name for kind in baselines_of(names)] == ["lightgbm", "constant"]
     with pytest.raises(UserError, match="unknown 'lightgmb'. Did you mean 'lightgbm'"):
         baselines_of(["lightgmb"])
+
+
+@pytest.mark.parametrize("kind", [LightGBM, LogisticRegression])
+def test_the_latest_rows_are_read_where_there_are_too_many(
+    ads: Any,
+    kind: type[Baseline],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = ads.cache.rows_of("test")
+    whole = _fitted(kind, ads.cache).predict(rows)
+    monkeypatch.setattr(kind, "max_rows", 200)
+    with caplog.at_level("INFO", "lfm4ads_tf"):
+        some = _fitted(kind, ads.cache)
+    assert "the latest 200 of 360 training rows" in caplog.text
+    assert some.training_rows().tolist() == ads.cache.train_rows[160:].tolist()
+    scores = some.predict(rows)
+    assert not np.allclose(scores, whole)
+    monkeypatch.setattr("lfm4ads_tf.baselines.baseline._BLOCK", 7)
+    np.testing.assert_allclose(some.predict(rows), scores, rtol=1e-6)
+    assert some.predict(rows[:0]).shape == (0, 2)
+
+
+def test_threads_change_no_tree(ads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ads.cache.rows_of("test")
+    one = _fitted(LightGBM, ads.cache).predict(rows)
+    monkeypatch.setattr(light_gbm, "_threads", lambda rows: 2)
+    assert np.array_equal(_fitted(LightGBM, ads.cache).predict(rows), one)

@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lfm4ads_tf.metrics import auc_difference_interval
+from lfm4ads_tf.metrics import paired_bootstrap as paired_bootstrap_module
 from lfm4ads_tf.metrics.paired_bootstrap import Scored, paired_bootstrap
 
 
@@ -74,3 +75,20 @@ def test_scenarios_and_seeds_against_a_loop() -> None:
 def test_without_both_classes_there_is_none(labels: Any) -> None:
     scores = {name: np.zeros((1, len(labels))) for name in ("a", "trees")}
     assert paired_bootstrap([Scored(labels, np.arange(len(labels)), scores)], "trees") == {}
+
+
+def test_groups_of_scores_are_near_the_exact_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 distinct scores in 500 groups."""
+    rng = np.random.default_rng(2)
+    labels = (rng.random(3000) < 0.3).astype(float)
+    users = rng.integers(0, 60, 3000)
+    scores = {
+        n: (rng.random(3000) + gain * labels)[np.newaxis] for n, gain in (("a", 0.3), ("t", 0.2))
+    }
+    expected = auc_difference_interval(labels, scores["a"][0], scores["t"][0], users, resamples=60)
+    monkeypatch.setattr(paired_bootstrap_module, "_GROUPS", 500)
+    monkeypatch.setattr(paired_bootstrap_module, "_COUNTS_AT_ONCE", 1000)  # several blocks
+    found = paired_bootstrap([Scored(labels, users, scores)], "t", resamples=60)["a"]
+    assert expected is not None
+    assert found.value == pytest.approx(expected.value, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.models.config import Units
@@ -62,3 +62,10 @@ class RetrievalConfig(StrictModel):
     projection: TrainingConfig = TrainingConfig(
         epochs=10, patience=2, optimizer=OptimizerConfig(dense_learning_rate=5e-3)
     )
+
+    @field_validator("exclude_seen", mode="before")
+    @classmethod
+    def _one_of_three(cls, value: object) -> object:
+        if value == "auto" or isinstance(value, bool):
+            return value
+        raise ValueError("use auto, true or false")

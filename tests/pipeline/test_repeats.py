@@ -76,7 +76,7 @@ def test_the_switch(ads: Any, tmp_path: Path, asked: Any, excluded: bool | None)
 
 
 def test_another_value_is_refused() -> None:
-    with pytest.raises(UserError, match="retrieval.exclude_seen"):
+    with pytest.raises(UserError, match="exclude_seen: use auto, true or false"):
         parse(RunConfig, {"retrieval": {"exclude_seen": "maybe"}}, source="run")
 
 

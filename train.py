@@ -59,6 +59,10 @@ ScenariosOption = Annotated[
 MethodsOption = Annotated[
     str | None, typer.Option("--methods", help="Transfer methods, comma-separated.")
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", help="What the search for training settings may cost [5m]."),
+]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Empty a run folder of another configuration.")
 ]
@@ -91,6 +95,7 @@ def _command(name: str) -> Callable[..., None]:
         seeds: SeedsOption = None,
         scenarios: ScenariosOption = None,
         methods: MethodsOption = None,
+        budget: BudgetOption = None,
         overwrite: OverwriteOption = False,
         quiet: QuietOption = False,
     ) -> None:
@@ -101,7 +106,9 @@ def _command(name: str) -> Callable[..., None]:
             spec=spec,
             out=out,
             assignments=assignments or [],
-            selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
+            selection=Selection(
+                seed=seed, seeds=seeds, scenarios=scenarios, methods=methods, budget=budget
+            ),
             config=config,
             overwrite=overwrite,
             quiet=quiet,
@@ -147,6 +154,7 @@ def sweep(
         str | None,
         typer.Option("--task", help="Task that ranks; the mean over tasks when left out."),
     ] = None,
+    budget: BudgetOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -160,7 +168,9 @@ def sweep(
         spec=spec,
         out=out,
         assignments=assignments or [],
-        selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
+        selection=Selection(
+            seed=seed, seeds=seeds, scenarios=scenarios, methods=methods, budget=budget
+        ),
         config=config,
         overwrite=overwrite,
         quiet=quiet,

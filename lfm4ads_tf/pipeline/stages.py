@@ -13,10 +13,11 @@ from rich.console import Console
 
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.pipeline.auto import check_budget
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.pretrain import pretrain
+from lfm4ads_tf.pipeline.pretrain import check_schedule, pretrain
 from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
@@ -42,6 +43,7 @@ class Selection:
     seeds: int | None = None
     scenarios: str | None = None
     methods: str | None = None
+    budget: str | None = None
 
     def options(self) -> dict[str, Any]:
         """The selection as run-configuration keys."""
@@ -50,6 +52,8 @@ class Selection:
             chosen["seed"] = self.seed
         if self.seeds is not None:
             chosen["seeds"] = self.seeds
+        if self.budget is not None:
+            chosen["budget"] = self.budget
         if self.scenarios is not None:
             chosen["scenarios"] = _split(self.scenarios)
         if self.methods is not None:
@@ -112,6 +116,9 @@ def run_stages(
     run.begin()
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)
+    if "pretrain" in stages:
+        check_schedule(run)
+        check_budget(run)
     for stage in stages:
         if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
             downstream_scenarios(run)  # so is a wrong scenario name

@@ -15,6 +15,7 @@ _RATES_SHARE = 0.6  # of the budget, for batch, rates and regularisation; the sc
 _RATE_TRIALS = 6  # trials of four passes that the share of the rates has room for
 _DECAY = 0.5  # of the rates from one final pass to the next, where it is tried
 _MOST_PASSES = 24
+_DECAYED_PASSES = 5
 _SMALLEST_BATCH, _LARGEST_BATCH = 128, 8192
 _STEPS_A_PASS = 16_000  # a smaller batch than this leaves is not tried: it would only be slower
 
@@ -294,7 +295,8 @@ class Search:
             settings: What is tried.
             kind: See `Trial`.
             until: The ledger must not pass this; the first trial of a search is made anyway.
-            longest: Cost at which the trial ends; one point of its curve is made anyway.
+            longest: Cost of the training itself at which the trial ends; one point of its curve is
+                made anyway.
 
         Returns:
             The trial, None where there is no room for it.
@@ -305,7 +307,8 @@ class Search:
             rows = log.walked(settings.passes, settings.replay)
         scored = self.cost.scored(log.held)
         again = bool(self.trials) and _same_model(self.trials[-1].settings, settings)
-        cost = self.cost.start(again)
+        start = self.cost.start(again)
+        cost = start
         cost += fraction * (self.cost.trained(log.auxiliary + rows, batch) + scored)
         one = fraction * (self.cost.trained(log.rows, batch) + scored)
         if self.trials and (self._spent + cost > until or self.expired()):
@@ -315,6 +318,8 @@ class Search:
         else:
             most = self._most_passes(settings, kind)
             if kind == "chain":
+                if settings.final_decay < 1:  # later passes would move next to nothing
+                    most = min(most, _DECAYED_PASSES)
                 most = 1 + (settings.final_passes if "final_passes" in self.fixed else most)
             values: list[float] = []
             for value in self.run_trial(settings, kind, fraction):
@@ -322,7 +327,11 @@ class Search:
                 risen = max(range(len(values)), key=lambda k: (values[k], -k))
                 if len(values) >= most or risen < len(values) - _PATIENCE:
                     break
-                if cost + one > longest or self._spent + cost + one > until or self.expired():
+                if (
+                    cost - start + one > longest
+                    or self._spent + cost + one > until
+                    or self.expired()
+                ):
                     break
                 cost += one
             trial = Trial(settings, kind, fraction, tuple(values), cost)

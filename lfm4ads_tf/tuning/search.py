@@ -112,8 +112,8 @@ class RunTrial(Protocol):
 class Search:
     """Coordinate search with a ledger of costs by the fixed table.
 
-    One setting after the other is moved, in a fixed order, and a move is kept where it gains more
-    than the noise of the held rows; a move that gained is made again. Then the chain's schedule is
+    One setting after the other is moved both ways, in a fixed order; the better move is kept where
+    it gains more than the noise of the held rows, and is then made again. Then the chain's schedule is
     chosen with the rates found: how many earlier periods are mixed into each one, and how many
     passes over all periods follow. The ledger counts what trials cost by the table, so that the
     same log, configuration and budget lead to the same trials on every machine.
@@ -187,19 +187,20 @@ class Search:
         if best is None:
             return settings
         for moves in self._moves():
-            for move in moves:
-                gained = False
+            tried = []
+            for move in moves:  # from the same place, before one direction is taken
                 moved = move(best.settings)
-                while moved is not None:
-                    trial = attempt(moved)
-                    if trial is None:
-                        return best.settings
-                    if trial.value <= best.value + self.noise:
-                        break
-                    best, gained = trial, True
+                trial = None if moved is None else attempt(moved)
+                if trial is not None:
+                    tried.append((trial, move))
+            for trial, move in sorted(tried, key=lambda t: -t[0].value)[:1]:
+                while trial.value > best.value + self.noise:
+                    best = trial
                     moved = move(best.settings)
-                if gained:  # the other direction is where it came from
-                    break
+                    further = None if moved is None else attempt(moved)
+                    if further is None:
+                        break
+                    trial = further
         return best.settings
 
     def _moves(self) -> list[list[Callable[[Settings], Settings | None]]]:
@@ -353,8 +354,8 @@ def _rounded(fraction: float) -> float:
 
 
 def first_batch_size(rows: int) -> int:
-    """Where the search of the batch size starts: some 500 steps a pass, a power of two."""
+    """Where the search of the batch size starts: some 200 steps a pass, a power of two."""
     size = _SMALLEST_BATCH
-    while size < 2048 and size * 2 * 350 <= rows:
+    while size < 2048 and size * 2 * 150 <= rows:
         size *= 2
     return size

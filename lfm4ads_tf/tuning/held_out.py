@@ -29,9 +29,9 @@ def hold_last(period: np.ndarray, labels: np.ndarray) -> np.ndarray:
     values = np.unique(period)
     if len(values) < 2:
         return np.arange(len(period)) >= len(period) - max(1, len(period) // 5)
-    count = math.ceil(len(values) / 5)
-    held = period >= values[-count]
-    for count in range(count + 1, len(values) // 2 + 1):
+    least = math.ceil(len(values) / 5)
+    held = period >= values[-least]
+    for count in range(least + 1, len(values) // 2 + 1):
         if held.mean() >= _SHARE and smallest_class(labels[held]) >= _EACH:
             break
         held = period >= values[-count]

@@ -113,8 +113,8 @@ class Search:
     """Coordinate search with a ledger of costs by the fixed table.
 
     One setting after the other is moved both ways, in a fixed order; the better move is kept where
-    it gains more than the noise of the held rows, and is then made again. Then the chain's schedule is
-    chosen with the rates found: how many earlier periods are mixed into each one, and how many
+    it gains more than the noise of the held rows, and is then made again. Then the chain's schedule
+    is chosen with the rates found: how many earlier periods are mixed into each one, and how many
     passes over all periods follow. The ledger counts what trials cost by the table, so that the
     same log, configuration and budget lead to the same trials on every machine.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import layer_names
+from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.representations.names import representation_names
 from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method, warm_start_levels
@@ -27,7 +28,7 @@ def read_method(run: Run, name: str) -> Method:
     Raises:
         UserError: The name is unknown, or the configuration cannot do what it says.
     """
-    upstream, part = run.config.upstream, run.config.downstream
+    upstream = run.config.upstream
     layers = layer_names(upstream, run.spec.task_names)
     levels = warm_start_levels(layers)
     if upstream.model != "foundation":
@@ -35,7 +36,7 @@ def read_method(run: Run, name: str) -> Method:
     method = parse_method(
         name,
         layers,
-        full=part.full,
+        full=full_combination(run.config, run.spec.task_names) if name == FULL else None,
         representations=representation_names(run.config.representations, layers),
         levels=levels,
     )

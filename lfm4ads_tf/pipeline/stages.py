@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from rich.console import Console
 
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
+from lfm4ads_tf.pipeline.full import FULL, with_full
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.report import report
@@ -25,6 +28,8 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer, warn_skipped
 from lfm4ads_tf.training.step import table_rule
+
+_LOG = logging.getLogger(__name__)
 
 _PER_SEED: dict[str, Callable[[Run, int], None]] = {
     "pretrain": pretrain,
@@ -72,7 +77,7 @@ def resolve_run(
     Raises:
         UserError: Anything that the user can mend.
     """
-    resolved = resolve(spec, assignments, selection.options(), config)
+    resolved = with_full(resolve(spec, assignments, selection.options(), config))
     run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
     # Kernels that sum in the order in which threads finish would make two runs differ.
     tf.config.experimental.enable_op_determinism()
@@ -110,6 +115,8 @@ def run_stages(
     """
     lost: ExportRefused | UserError | None = None
     run.begin()
+    if "transfer" in stages and FULL in run.config.downstream.methods:
+        _LOG.info("method '%s': %s", FULL, read_method(run, FULL).resolved)
     if "prepare" in stages or data_dir is not None:
         prepare(run, data_dir)
     for stage in stages:

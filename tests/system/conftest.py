@@ -103,6 +103,7 @@ def small() -> list[str]:
         "downstream.network.block.layers": _BLOCK,
         "downstream.training.batch_size": 128,
         "downstream.training.epochs": 2,
+        "downstream.methods": "[none, feature/linear/UR]",
         "retrieval.training.batch_size": 256,
         "retrieval.training.epochs": 1,
         "retrieval.k": 10,

@@ -10,6 +10,8 @@ import numpy as np
 
 BASELINE = "none"
 UPSTREAM = "upstream"
+MIN_ROWS, MIN_LABELS = 100, 20
+"""Rows, and positives and negatives each, below which a result is listed and not drawn."""
 _Key = tuple[str, ...]
 
 
@@ -85,6 +87,18 @@ class Results:
         """Rows behind an entry; arguments as of `entries`."""
         found = self.entries(*identity, **chosen)
         return found[0]["rows"] if found else None
+
+    def positives(self, *identity: str, **chosen: str) -> int | None:
+        """Positives behind an entry, None where they were not counted; arguments as of `rows`."""
+        found = self.entries(*identity, **chosen)
+        return found[0].get("positives") if found else None
+
+    def is_small(self, *identity: str, **chosen: str) -> bool:
+        """Whether an entry rests on too few rows, positives or negatives to be drawn."""
+        rows, positives = self.rows(*identity, **chosen) or 0, self.positives(*identity, **chosen)
+        if positives is not None and min(positives, rows - positives) < MIN_LABELS:
+            return True
+        return rows < MIN_ROWS
 
     def comparison(
         self, scenario: str, task: str, method: str, slice_name: str = "all", split: str = "test"

@@ -19,7 +19,7 @@ from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method, warm_sta
 def trained_scenarios(run: Run) -> list[str]:
     """Scenarios and segments with a trained downstream model, in the layout's order."""
     layout = run.cache.layout
-    return [s for s in (*layout.scenarios, *layout.segments) if _validation(run, s)]
+    return [s for s in (*layout.scenarios, *layout.segments) if validation_auc(run, s)]
 
 
 def read_method(run: Run, name: str) -> Method:
@@ -97,7 +97,7 @@ def chosen_method(run: Run, scenario: str) -> Method:
     Raises:
         UserError: The scenario has no trained model, or not one of the configured method.
     """
-    values = _validation(run, scenario)
+    values = validation_auc(run, scenario)
     if not values:
         known = trained_scenarios(run)
         raise UserError(
@@ -116,7 +116,7 @@ def chosen_method(run: Run, scenario: str) -> Method:
     return read_method(run, name)
 
 
-def _validation(run: Run, scenario: str) -> dict[str, float]:
+def validation_auc(run: Run, scenario: str) -> dict[str, float]:
     """Method -> mean validation AUC over tasks, of the run's first seed's trained models."""
     found: dict[str, list[float]] = defaultdict(list)
     folder = run.downstream(scenario, "none", run.config.seed).parent.parent

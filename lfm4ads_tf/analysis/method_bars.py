@@ -130,7 +130,8 @@ class MethodBars:
                 deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 colour = self._palette.variable(method)
                 bars.append(Bar(method, spread(values), mean, deviation, colour))
-            groups.append((f"{name}: {count(rows)} rows", bars))
+            positives = number(self._results.positives(*identity, slice_name=name))
+            groups.append((f"{name}: {count(rows)} rows, {positives} positives", bars))
         if not groups:
             return ""
         limits = self._auc_limits(task)

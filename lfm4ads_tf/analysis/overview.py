@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -110,7 +111,7 @@ class Overview:
                 kinds[warning["kind"]].append(warning)
         texts = []
         for kind, found in kinds.items():
-            items = [f"<li>{_place(w)}{escape(w['message'])}</li>" for w in found]
+            items = [f"<li>{_place(w)}{_coded(w['message'])}</li>" for w in found]
             shown = f"<ul>{''.join(items[:_SHOWN_WARNINGS])}</ul>"
             if items[_SHOWN_WARNINGS:]:
                 more = f"<ul>{''.join(items[_SHOWN_WARNINGS:])}</ul>"
@@ -263,6 +264,11 @@ def _place(warning: Mapping[str, Any]) -> str:
     names = ["all scenarios" if scenario == "all" else scenario, warning["task"]]
     named = ", ".join(breakable(name) for name in names if name is not None)
     return f"<strong>{named}</strong>: " if named else ""
+
+
+def _coded(message: str) -> str:
+    """A message as HTML; what stands in backticks is code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(message))
 
 
 def _training(of: Mapping[str, Any]) -> str:

@@ -12,21 +12,23 @@ from lfm4ads_tf.analysis.markup import (
     DASH,
     breakable,
     count,
+    details,
     escape,
     interval,
     number,
+    plural,
     row,
     spread,
     table,
 )
-from lfm4ads_tf.analysis.results import BASELINE, Results
+from lfm4ads_tf.analysis.results import BASELINE, MIN_LABELS, MIN_ROWS, Results
 from lfm4ads_tf.analysis.verdict import verdict
 
 _RANKING = ("auc", "gauc", "logloss", "calibration")
 _BEST = "auc_best_possible"
 _BOUNDS = ("auc_low", "auc_high")
 _INTERVAL = "95 % interval"
-_TITLES = {"auc": "AUC", "gauc": "GAUC", _BEST: "best possible AUC"}
+TITLES = {"auc": "AUC", "gauc": "GAUC", _BEST: "best possible AUC"}
 
 
 def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
@@ -60,7 +62,7 @@ def difference(comparison: Mapping[str, Any] | None) -> str:
 
 def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
     metrics = _metrics(results, "upstream")
-    rows = []
+    rows, small = [], []
     for scenario in results.names("scenario", stage="upstream", split=split):
         for task in results.names("task", stage="upstream", scenario=scenario):
             identity = ("upstream", scenario, task, "upstream")
@@ -70,19 +72,25 @@ def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -
             values = [spread(results.values(m, *identity, split=split)) for m in metrics]
             cells += [values[0], _interval(results, *identity, split=split), *values[1:]]
             cells.append(spread(results.values("auc", *identity, split=split, refresh="daily")))
-            rows.append(row(cells, text_columns=2))
-    if not rows:
+            listed = small if results.is_small(*identity, split=split) else rows
+            listed.append(row(cells, text_columns=2))
+    if not rows and not small:
         return ""
-    titles = [_TITLES.get(m, m) for m in metrics]
+    titles = [TITLES.get(m, m) for m in metrics]
     heads = ["scenario", "task", "rows", "positives", titles[0], _INTERVAL, *titles[1:]]
     heads.append("AUC daily")
-    return f"<h3>Upstream</h3>{table(heads, rows, text_columns=2)}"
+    shown = table(heads, rows, text_columns=2) if rows else ""
+    if small:
+        few = f"{plural(len(small), 'result')} on fewer than {MIN_ROWS} rows, or {MIN_LABELS} "
+        few += "positives or negatives"
+        shown += details(few, table(heads, small, text_columns=2), opened=not rows)
+    return f"<h3>Upstream</h3>{shown}"
 
 
 def _downstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
     metrics = _metrics(results, "downstream")
     heads = ["method", "AUC", _INTERVAL, "to none, AUC points"]
-    heads += [_TITLES.get(m, m) for m in metrics[1:]]
+    heads += [TITLES.get(m, m) for m in metrics[1:]]
     heads.append("AUC daily")
     rows = []
     for scenario in results.names("scenario", stage="downstream", split=split):
@@ -138,7 +146,7 @@ def _group(
 
 
 def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
-    rows, metrics = [], _metrics(results, "retrieval")
+    rows, metrics = [], results.metrics("retrieval")
     for scenario in results.names("scenario", stage="retrieval", split=split):
         for task in results.names("task", stage="retrieval", scenario=scenario):
             for method in results.names("method", stage="retrieval", scenario=scenario, task=task):
@@ -150,7 +158,8 @@ def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) 
                 rows.append(row(cells, text_columns=3))
     if not rows:
         return ""
-    heads = ["scenario", "task", "method", "users", "positives", *metrics]
+    heads = ["scenario", "task", "method", "users", "positives"]
+    heads += [TITLES.get(m, m) for m in metrics]
     return f"<h3>Retrieval</h3>{table(heads, rows, text_columns=3)}"
 
 

@@ -35,6 +35,7 @@ class Results:
             for c in document["comparisons"]
         }
         found = document["results"]
+        self._baselines = {e["method"] for e in found if e["stage"] == "baseline"}
         self._order = {
             "scenario": _ordered((e["scenario"] for e in found), ["all", *scenarios]),
             "method": _ordered((e["method"] for e in found), [UPSTREAM, BASELINE, *methods]),
@@ -108,14 +109,20 @@ class Results:
         return None if found is None or found["diff_mean"] is None else found
 
     def chosen_method(self, scenario: str) -> str | None:
-        """The transfer method with the best validation AUC, mean over tasks and seeds.
+        """The transfer method with the best validation AUC, see `validation`.
 
         The choice never looks at the test rows, so that its test result is no best of many.
         """
+        scores = self.validation(scenario)
+        transfers = {m: v for m, v in scores.items() if m != BASELINE}
+        return max(transfers, key=lambda m: transfers[m]) if transfers else None
+
+    def validation(self, scenario: str) -> dict[str, float]:
+        """Downstream method -> validation AUC, mean over tasks and seeds, where it is defined."""
         scores: dict[str, float] = {}
         tasks = self.names("task", stage="downstream", scenario=scenario)
         for method in self.names("method", stage="downstream", scenario=scenario):
-            if method in (BASELINE, UPSTREAM):
+            if method == UPSTREAM or method in self._baselines:
                 continue
             found = [
                 self.values("auc", "downstream", scenario, task, method, split="valid")
@@ -124,7 +131,7 @@ class Results:
             means = [np.mean(values) for values in found if values]
             if means:
                 scores[method] = float(np.mean(means))
-        return max(scores, key=lambda m: scores[m]) if scores else None
+        return scores
 
 
 def _key(**entry: Any) -> _Key:

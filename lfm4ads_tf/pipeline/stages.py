@@ -27,6 +27,7 @@ from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer, warn_skipped
+from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.training.step import table_rule
 
 _LOG = logging.getLogger(__name__)
@@ -118,28 +119,42 @@ def run_stages(
     if "transfer" in stages and FULL in run.config.downstream.methods:
         _LOG.info("method '%s': %s", FULL, read_method(run, FULL).resolved)
     if "prepare" in stages or data_dir is not None:
-        prepare(run, data_dir)
+        with Activity("prepare", quiet=run.quiet):
+            prepare(run, data_dir)
     for stage in stages:
-        if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
-            downstream_scenarios(run)  # so is a wrong scenario name
-            if "retrieve" in stages and run.config.retrieval.enabled:
-                retrieval_scenarios(run)
-        if stage == "transfer":
-            warn_skipped(run)
-        if stage in _PER_SEED:
-            for seed in run.config.all_seeds:
-                _PER_SEED[stage](run, seed)
-        elif stage == "evaluate":
-            print_tables(evaluate(run), console)
-        elif stage == "export":
-            try:
-                export(run)
-            except (ExportRefused, UserError) as error:
-                lost = error
-        elif stage == "report":
-            console.print(f"report: {report(run)}")
+        with Activity(stage, quiet=run.quiet):
+            lost = _run_stage(stage, stages, run, console, export) or lost
     if lost is not None:
         raise lost
+
+
+def _run_stage(
+    stage: str,
+    stages: Sequence[str],
+    run: Run,
+    console: Console,
+    export: Callable[[Run], None],
+) -> ExportRefused | UserError | None:
+    """Runs one stage; what went wrong with exports is given back, so that the others are run."""
+    if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
+        downstream_scenarios(run)  # so is a wrong scenario name
+        if "retrieve" in stages and run.config.retrieval.enabled:
+            retrieval_scenarios(run)
+    if stage == "transfer":
+        warn_skipped(run)
+    if stage in _PER_SEED:
+        for seed in run.config.all_seeds:
+            _PER_SEED[stage](run, seed)
+    elif stage == "evaluate":
+        print_tables(evaluate(run), console)
+    elif stage == "export":
+        try:
+            export(run)
+        except (ExportRefused, UserError) as error:
+            return error
+    elif stage == "report":
+        console.print(f"report: {report(run)}")
+    return None
 
 
 def _split(text: str) -> list[str]:

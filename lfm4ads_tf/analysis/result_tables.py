@@ -62,7 +62,8 @@ def difference(comparison: Mapping[str, Any] | None) -> str:
 
 def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
     metrics = _metrics(results, "upstream")
-    rows, small = [], []
+    rows: list[str] = []
+    small: list[str] = []  # on few rows: folded
     for scenario in results.names("scenario", stage="upstream", split=split):
         for task in results.names("task", stage="upstream", scenario=scenario):
             identity = ("upstream", scenario, task, "upstream")

@@ -91,12 +91,14 @@ def auc_resamples(
         seed: See `auc_interval`.
 
     Returns:
-        None where the rows or more than half of the resamples hold one class.
+        None without a score, or where the rows or more than half of the resamples hold one class.
 
     Raises:
         UserError: for inputs other than these.
     """
     user = np.asarray(users)
+    if not scores:
+        return None
     ordered = []
     for score in scores:
         positive, value, known = labelled_rows(labels, score)

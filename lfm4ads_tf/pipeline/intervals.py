@@ -77,7 +77,7 @@ def draw_users(run: Run) -> dict[Place, Draws]:
                 labels = np.asarray(cache.labels[rows, k])
                 finite = {n: s[:, k] for n, s in scores.items() if np.isfinite(s[:, k]).all()}
                 drawn = auc_resamples(labels, list(finite.values()), users, resamples=RESAMPLES)
-                if finite and drawn is not None:
+                if drawn is not None:
                     found[scenario, task, split] = Draws(list(finite), drawn)
     return found
 

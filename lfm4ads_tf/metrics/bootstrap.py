@@ -15,7 +15,7 @@ from lfm4ads_tf.metrics._inputs import labelled_rows, tie_starts
 
 RESAMPLES = 200
 _BINS = 1024
-_WEIGHTS_AT_ONCE = 1 << 24
+_WEIGHTS_AT_ONCE = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -114,22 +114,21 @@ def auc_resamples(
     _, code = np.unique(user[known], return_inverse=True)
     people = int(code.max()) + 1
     values = [_auc(*_counts(positive[o], starts)) for o, starts in ordered]
-    groups, shifts = [], []
-    for value, (order, starts) in zip(values, ordered, strict=True):
-        coarse = _grouped(starts, len(order))
-        groups.append(_matrices(positive[order], code[order], coarse, people))
-        shifts.append(value - _auc(*_counts(positive[order], coarse)))
     draw = np.random.default_rng(seed)
     at_once = max(1, min(resamples, _WEIGHTS_AT_ONCE // people))
     drawn = []
     for start in range(0, resamples, at_once):
-        times = np.empty((min(at_once, resamples - start), people), np.float32)
-        for row in times:
-            row[:] = np.bincount(draw.integers(0, people, people), minlength=people)
-        weights = np.ascontiguousarray(times.T)  # (people, R)
-        with np.errstate(invalid="ignore"):  # a resample of one class
-            found = [_auc(up @ weights, down @ weights) for up, down in groups]
-        drawn.append(np.stack(found, axis=1) + shifts)  # (R, S)
+        weights = np.empty((people, min(at_once, resamples - start)), np.float32)
+        for k in range(weights.shape[1]):
+            weights[:, k] = np.bincount(draw.integers(0, people, people), minlength=people)
+        found = []
+        for value, (order, starts) in zip(values, ordered, strict=True):
+            coarse = _grouped(starts, len(order))
+            shift = value - _auc(*_counts(positive[order], coarse))
+            up, down = _matrices(positive[order], code[order], coarse, people)
+            with np.errstate(invalid="ignore"):  # a resample of one class
+                found.append(_auc(up @ weights, down @ weights) + shift)
+        drawn.append(np.stack(found, axis=1))  # (R, S)
     every = np.concatenate(drawn)
     every = every[np.isfinite(every).all(axis=1)]
     if len(every) < resamples / 2:

@@ -15,6 +15,8 @@ from lfm4ads_tf.metrics import Interval, Resampled, auc_resamples
 from lfm4ads_tf.pipeline.run import Run
 
 RESAMPLES = 200
+LEAST_RESAMPLES = 50
+_COST = 200_000_000  # rows times resamples of one score: about a quarter of a second
 STAGES = ("upstream", "downstream", "baseline")
 """Stages whose models keep `predictions.npz`."""
 
@@ -65,6 +67,7 @@ def draw_users(run: Run) -> dict[Place, Draws]:
     """
     stored = list(_predictions(run))
     cache, found = run.cache, {}
+    resamples = _resamples(max(len(cache.rows_of(split)) for split in ("valid", "test")))
     names = dict.fromkeys([ALL, *cache.layout.scenarios, *cache.layout.segments])
     for split in ("valid", "test"):
         for scenario in names:
@@ -76,10 +79,15 @@ def draw_users(run: Run) -> dict[Place, Draws]:
             for k, task in enumerate(cache.layout.tasks):
                 labels = np.asarray(cache.labels[rows, k])
                 finite = {n: s[:, k] for n, s in scores.items() if np.isfinite(s[:, k]).all()}
-                drawn = auc_resamples(labels, list(finite.values()), users, resamples=RESAMPLES)
+                drawn = auc_resamples(labels, list(finite.values()), users, resamples=resamples)
                 if drawn is not None:
                     found[scenario, task, split] = Draws(list(finite), drawn)
     return found
+
+
+def _resamples(rows: int) -> int:
+    """Resamples that many rows can pay for: fewer above a million of them."""
+    return int(np.clip(_COST // max(rows, 1), LEAST_RESAMPLES, RESAMPLES))
 
 
 def add_intervals(results: Iterable[dict[str, Any]], draws: Mapping[Place, Draws]) -> None:

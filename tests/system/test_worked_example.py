@@ -34,7 +34,9 @@ def test_the_example_as_written_trains_and_transfers(
     assert found["rows"] == {"train": 1996, "valid": 409, "test": 395}
     downstream = [e for e in found["results"] if e["stage"] == "downstream"]
     assert {e["scenario"] for e in downstream} == {"home"}
-    assert {e["method"] for e in downstream} == {"upstream", "none", "feature/linear/UR"}
+    assert {e["method"] for e in downstream} == {"upstream", "none", "feature/linear/UR", "full"}
+    gate = "feature/gate/UR+IR+CR_user@cross_3+CR_item@cross_3"
+    assert found["full"] == f"{gate} & module/warm_start/output"
     clicks = [e for e in downstream if e["task"] == "click" and e["slice"] == "all"]
     aucs = [e["metrics"]["auc"] for e in clicks if e["method"] != "upstream"]
     assert all(math.isfinite(a) for a in aucs) and np.mean(aucs) > 0.55

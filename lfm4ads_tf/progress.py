@@ -220,4 +220,5 @@ def _duration(seconds: float) -> str:
     """A time in the unit that reads best."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -43,10 +43,11 @@ def test_a_line_says_how_far_it_is_how_fast_and_what_is_left() -> None:
         progress.note("valid 0.7123")
         told.wait(30)
     assert told.texts == [
-        "upstream seed 0: 140 of 1,000 (14 %), 9.33 a second, at most 2 min left",
+        "upstream seed 0: 140 of 1,000 (14 %), 9.33 a second, at most 1 min 32 s left",
         "upstream seed 0: 290 of 1,000 (29 %), 10 a second, at most 71 s left",
         "upstream seed 0: 440 of 1,000 (44 %), 10 a second, at most 56 s left",
-        "upstream seed 0: 450 of 1,000 (45 %), 0.667 a second, at most 14 min left, valid 0.7123",
+        "upstream seed 0: 450 of 1,000 (45 %), 0.667 a second, at most 13 min 45 s left, "
+        "valid 0.7123",
         "upstream seed 0: 450 of 1,000 (45 %), 75 s so far, valid 0.7123",
     ]
 
@@ -58,7 +59,7 @@ def test_steps_of_an_earlier_process_are_no_speed() -> None:
         told.wait(5)
         progress.advance(30)
         told.wait(10)
-    assert told.texts == ["resumed: 630 of 1,000 (63 %), 2 a second, at most 3 min left"]
+    assert told.texts == ["resumed: 630 of 1,000 (63 %), 2 a second, at most 3 min 5 s left"]
 
 
 def test_the_innermost_work_is_told_and_a_bar_needs_no_line() -> None:

@@ -304,7 +304,7 @@ def _differences(
         value, low, high = (
             f"{100 * v:+.2f}" for v in (difference.value, difference.low, difference.high)
         )
-        texts.append(f"{method}, {auc:.4f} ({value} points, {low} to {high}),")
+        texts.append(f"{method} {auc:.4f} ({value} points, {low} to {high})")
         methods[method] = {
             "auc": auc,
             "difference": difference.value,
@@ -313,7 +313,8 @@ def _differences(
         }
     words = word.replace("_", " ")
     verb = "is" if len(of) == 1 else "are"
-    message = f"{' and '.join(texts)} {verb} {words} {baseline}, {base:.4f} (test AUC)"
+    named = " and ".join([", ".join(texts[:-1]), texts[-1]] if texts[:-1] else texts)
+    message = f"{named} {verb} {words} {baseline} {base:.4f} (test AUC)"
     return message, {"baseline": baseline, "auc": base, "split": "test", "methods": methods}
 
 

@@ -23,10 +23,12 @@ def test_the_spec_has_under_thirty_lines(shop_yaml: str) -> None:
 
 @pytest.mark.slow
 def test_the_example_as_written_trains_and_transfers(
-    cli: Callable[..., Any], shop: Any, tmp_path: Path
+    cli: Callable[..., Any], shop: Any, shop_yaml: str, tmp_path: Path
 ) -> None:
     """No option but those that the document names."""
-    options = ["--spec", shop.spec, "--data-dir", shop.folder, "--out", tmp_path / "out"]
+    spec = tmp_path / "shop.yaml"
+    spec.write_text(shop_yaml, "utf-8")
+    options = ["--spec", spec, "--data-dir", shop.folder, "--out", tmp_path / "out"]
     for stage in ("prepare", "pretrain", "extract", "transfer", "evaluate"):
         done = cli(stage, *options, "--scenarios", "home")  # one of the two, for time
         assert done.code == 0, done.text

@@ -156,7 +156,7 @@ def calibrations(results: Iterable[Mapping[str, Any]], exported: Mapping[str, st
         mean = float(np.mean([e["metrics"]["calibration"] for e in entries]))
         if positives >= CALIBRATION_POSITIVES and not low <= mean <= high:
             message = (
-                f"{method} predicts {mean:.2f} times the mean label of the {split} rows "
+                f"{method} predicts {mean:.3f} times the mean label of the {split} rows "
                 f"({positives:,} positives)"
             )
             numbers = {"method": method, "split": split, "calibration": mean}

@@ -16,6 +16,7 @@ from rich.markup import escape
 # The package selects Keras 2 before TensorFlow is imported.
 try:
     from lfm4ads_tf.errors import ExportRefused, UserError
+    from lfm4ads_tf.progress import Activity
     from lfm4ads_tf.quiet import native_stderr_hidden
 except Exception as error:
     # The package itself refuses a process that is bound to Keras 3; its errors cannot be imported.
@@ -59,6 +60,10 @@ ScenariosOption = Annotated[
 MethodsOption = Annotated[
     str | None, typer.Option("--methods", help="Transfer methods, comma-separated.")
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", help="What the search for training settings may cost [5m]."),
+]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Empty a run folder of another configuration.")
 ]
@@ -95,6 +100,7 @@ def _command(name: str) -> Callable[..., None]:
         seeds: SeedsOption = None,
         scenarios: ScenariosOption = None,
         methods: MethodsOption = None,
+        budget: BudgetOption = None,
         overwrite: OverwriteOption = False,
         quiet: QuietOption = False,
     ) -> None:
@@ -105,7 +111,9 @@ def _command(name: str) -> Callable[..., None]:
             spec=spec,
             out=out,
             assignments=assignments or [],
-            selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
+            selection=Selection(
+                seed=seed, seeds=seeds, scenarios=scenarios, methods=methods, budget=budget
+            ),
             config=config,
             overwrite=overwrite,
             quiet=quiet,
@@ -151,6 +159,7 @@ def sweep(
         str | None,
         typer.Option("--task", help="Task that ranks; the mean over tasks when left out."),
     ] = None,
+    budget: BudgetOption = None,
     overwrite: OverwriteOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -164,18 +173,21 @@ def sweep(
         spec=spec,
         out=out,
         assignments=assignments or [],
-        selection=Selection(seed=seed, seeds=seeds, scenarios=scenarios, methods=methods),
+        selection=Selection(
+            seed=seed, seeds=seeds, scenarios=scenarios, methods=methods, budget=budget
+        ),
         config=config,
         overwrite=overwrite,
         quiet=quiet,
     )
-    run_sweep(
-        SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
-        run,
-        further=methods is not None,
-        data_dir=data_dir,
-        console=_console(),
-    )
+    with Activity("sweep", quiet=quiet):
+        run_sweep(
+            SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
+            run,
+            further=methods is not None,
+            data_dir=data_dir,
+            console=_console(),
+        )
 
 
 @app.command()
@@ -189,7 +201,8 @@ def predict(
     with native_stderr_hidden():
         from lfm4ads_tf.pipeline.predict import predict as predict_rows
 
-    rows = predict_rows(out, model, input, output)
+    with Activity("predict"):
+        rows = predict_rows(out, model, input, output)
     _console().print(f"{rows:,} scores in {output}")
 
 
@@ -220,7 +233,8 @@ def check_skew(
         from export.skew.check import check_skew as check
         from lfm4ads_tf.files import write_json
 
-    report = check(out, model, input, server=server, max_rows=max_rows, spec=spec, quiet=quiet)
+    with Activity("check-skew", quiet=quiet):
+        report = check(out, model, input, server=server, max_rows=max_rows, spec=spec, quiet=quiet)
     if json is not None:
         write_json(json, report.to_json())
     report.print(_console())
@@ -246,14 +260,15 @@ def refresh(
     with native_stderr_hidden():
         from lfm4ads_tf.pipeline.refresh import refresh as refresh_run
 
-    run = refresh_run(
-        out,
-        files=[*(input or []), *(more or [])],
-        data_dir=data_dir,
-        seed=seed,
-        quiet=quiet,
-        export=_export_index,
-    )
+    with Activity("refresh", quiet=quiet):
+        run = refresh_run(
+            out,
+            files=[*(input or []), *(more or [])],
+            data_dir=data_dir,
+            seed=seed,
+            quiet=quiet,
+            export=_export_index,
+        )
     _console().print(f"version {run.version} in {run.out}")
 
 

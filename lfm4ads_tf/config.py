@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,10 @@ from lfm4ads_tf.presets import PRESETS
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.retrieval.config import RetrievalConfig
 from lfm4ads_tf.strict import StrictModel, parse
-from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.training.config import FittedTrainingConfig
 from lfm4ads_tf.transfer.config import AdapterConfig
+from lfm4ads_tf.tuning.budget import seconds
+from lfm4ads_tf.tuning.settings import PATHS, SCHEDULE, Settings
 from lfm4ads_tf.written import dump, load, plain
 
 
@@ -41,7 +43,7 @@ class UpstreamConfig(StrictModel):
     branches: bool = False
     mmoe: MMoEConfig = MMoEConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
-    training: TrainingConfig = TrainingConfig(schedule="chain")
+    training: FittedTrainingConfig = FittedTrainingConfig(schedule="chain")
 
 
 class DownstreamConfig(AdapterConfig):
@@ -58,8 +60,8 @@ class DownstreamConfig(AdapterConfig):
 
     network: NetworkConfig = NetworkConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
-    training: TrainingConfig = TrainingConfig()
-    methods: list[str] = ["none", "feature/linear/UR"]
+    training: FittedTrainingConfig = FittedTrainingConfig(epochs=15, patience=2)
+    methods: list[str] = ["none", "feature/linear/UR", "full"]
     omit: list[str] = []
     module_inputs: Literal["own", "upstream"] = "own"
     min_rows: int = Field(default=2000, ge=1)
@@ -94,6 +96,8 @@ class RunConfig(StrictModel):
         preset: Name of a set of overrides applied before the spec's and the user's own.
         packed_cache: Folder or address that `python -m lfm4ads_tf.data.pack` wrote this run's
             encoded cache to; rows are then read from there.
+        budget: What the search of `training.auto` may cost, as `90s`, `5m` or `1h`: seconds by a
+            fixed table. Most of it goes to the upstream, the rest to the downstream models.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -107,6 +111,7 @@ class RunConfig(StrictModel):
     baseline: BaselineConfig = BaselineConfig()
     export: ExportConfig = ExportConfig()
     packed_cache: str | None = None
+    budget: str = "5m"
     embeddings: dict[str, Any] = {}
 
     @property
@@ -115,11 +120,44 @@ class RunConfig(StrictModel):
         return list(range(self.seed, self.seed + self.seeds))
 
 
+class Chosen(StrictModel):
+    """What the searches of a run chose, setting -> value; see `lfm4ads_tf.tuning.settings`.
+
+    Attributes:
+        upstream: Settings of the upstream.
+        downstream: Scenario -> settings of its downstream models.
+    """
+
+    upstream: dict[str, int | float] = {}
+    downstream: dict[str, dict[str, int | float]] = {}
+
+
 class Resolved(StrictModel):
-    """A run's feature spec and configuration, as `OUT/config.yaml` holds them."""
+    """A run's feature spec and configuration, as `OUT/config.yaml` holds them.
+
+    Attributes:
+        spec: The feature spec.
+        config: The configuration, before a search.
+        given: Settings that spec, file or command line gave; no search changes them.
+        chosen: What searches chose.
+    """
 
     spec: FeatureSpec
     config: RunConfig
+    given: list[str] = []
+    chosen: Chosen = Chosen()
+
+    def upstream(self) -> UpstreamConfig:
+        """The upstream's configuration with what a search chose."""
+        return _with(self.config.upstream, self.chosen.upstream)
+
+    def downstream(self, scenario: str) -> DownstreamConfig:
+        """The downstream's configuration in a scenario with what a search chose."""
+        return _with(self.config.downstream, self.chosen.downstream.get(scenario, {}))
+
+    def fixed(self, part: str) -> set[str]:
+        """Settings of `upstream` or `downstream` that no search may change."""
+        return {name for name, path in PATHS.items() if f"{part}.{path}" in self.given}
 
     def to_yaml(self) -> str:
         """The resolved documents as YAML."""
@@ -182,7 +220,52 @@ def resolve(
     config = parse(RunConfig, run, source="the run configuration")
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     _check_branches(config.upstream, spec)
-    return Resolved(spec=spec, config=config)
+    given = {path for layer in layers for path in _paths(layer)}
+    _check_auto(config, given)
+    settings = [f"{part}.{path}" for part in ("upstream", "downstream") for path in PATHS.values()]
+    return Resolved(spec=spec, config=config, given=[key for key in settings if key in given])
+
+
+def _with(part: Any, settings: Mapping[str, Any]) -> Any:
+    """A part of the configuration with settings of a search."""
+    if not settings:
+        return part
+    known = Settings(**{**vars(Settings.of(part)), **settings})
+    return known.apply(part)
+
+
+def _paths(value: Any, path: str = "") -> list[str]:
+    """Dotted paths of all keys of a document; the items of a list have their list's."""
+    if isinstance(value, Mapping):
+        found = [path] if path else []
+        for key, below in value.items():
+            found += _paths(below, f"{path}.{key}" if path else str(key))
+        return found
+    if isinstance(value, list):
+        return [path, *(p for below in value for p in _paths(below, path))]
+    return [path]
+
+
+def _check_auto(config: RunConfig, given: Collection[str]) -> None:
+    """Refuses a budget that is none, and given keys that the schedule does not read."""
+    seconds(config.budget)
+    for name in ("upstream", "downstream"):
+        training: FittedTrainingConfig = getattr(config, name).training
+        if not training.auto:
+            continue
+        other = ("epochs", "patience", "min_gain") if training.schedule == "chain" else SCHEDULE
+        default = getattr(RunConfig(), name).training
+        for key in other:
+            of_ours = getattr(training, key)
+            if f"{name}.training.{key}" in given and of_ours != getattr(default, key):
+                raise UserError(
+                    f"{name}.training.{key} contradicts the schedule: "
+                    f"`{training.schedule}` does not read it.",
+                    received=f"{name}.training.schedule: {training.schedule}, "
+                    f"{name}.training.{key}: {of_ours}",
+                    fix=f"leave it out, or choose another {name}.training.schedule, or set "
+                    f"{name}.training.auto=false",
+                )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def command(resolved: Resolved) -> str:
     if assignments is None:
         note = (
             "# spec.yaml: the section `spec` of the resolved configuration below, with the section "
-            "`config` as its key `run`\n"
+            "`config` as its key `run`; leave out the settings that `given` does not list, and the "
+            "search of `auto` chooses them again\n"
         )
         return note + _joined([*head, "--spec spec.yaml", *tail])
     options = [f"--set {shlex.quote(a)}" for a in assignments]
@@ -53,16 +54,28 @@ def _assignments(path: Path, resolved: Resolved) -> list[str] | None:
         shipped = resolve(path).model_dump(mode="json")
         shipped["spec"].pop("run", None)
         spec = {k: v for k, v in wanted["spec"].items() if k != "run"}
-        found = [
-            f"{'.'.join(steps)}={json.dumps(value)}"
+        differing = [
+            (".".join(steps), value)
             for part, target in (("spec", spec), ("config", wanted["config"]))
             for steps, value in _differences(shipped[part], target)
+        ]
+        # A key given at its default keeps a search from it.
+        known = [*shipped["given"], *(path for path, _ in differing)]
+        differing += [
+            (path, _at(wanted["config"], path))
+            for path in wanted["given"]
+            if not any(path == other or path.startswith(f"{other}.") for other in known)
+        ]
+        found = [
+            f"{path}={json.dumps(_without_defaults(value, path, wanted['given']))}"
+            for path, value in differing
         ]
         again = resolve(path, found).model_dump(mode="json")
     except UserError:
         return None
     for document in (again, wanted):
         document["spec"].pop("run", None)
+        document.pop("chosen")  # the same search chooses it again
     return found if again == wanted else None
 
 
@@ -76,3 +89,25 @@ def _differences(
             yield from _differences(old, value, (*path, key))
         elif key not in shipped or old != value:
             yield (*path, key), value
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at a dotted path; of a list of layers that of the first one that has it."""
+    for step in path.split("."):
+        if isinstance(document, list):
+            document = next(layer for layer in document if step in layer)
+        document = document[step]
+    return document
+
+
+def _without_defaults(value: Any, path: str, given: Collection[str]) -> Any:
+    """The value without the dropout of layers that nobody gave, which a search may choose."""
+    if isinstance(value, list):
+        return [_without_defaults(below, path, given) for below in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: _without_defaults(below, f"{path}.{key}", given)
+        for key, below in value.items()
+        if key != "dropout" or below or f"{path}.{key}" in given
+    }

@@ -84,6 +84,7 @@ class HybridOptimizer(tf.Module):
             raise UserError(
                 "The learning rate's factors must not be negative.", received=self.group_rates
             )
+        self._rates = (table_learning_rate, dense_learning_rate)
         self.table_learning_rate = _scalar(table_learning_rate, "table_learning_rate")
         self.dense_learning_rate = _scalar(dense_learning_rate, "dense_learning_rate")
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
@@ -159,6 +160,13 @@ class HybridOptimizer(tf.Module):
         for i, (part, slots) in enumerate(zip(layer.parts(fused.name), by_part, strict=True)):
             self._known.add(f"{path}/part_{i}", part)
             self._known.tables[part.ref()] = _Table(slots, layer.sets, rate)
+
+    def scale_rates(self, factor: float) -> None:
+        """Sets both learning rates to a factor of those that the optimizer was made with."""
+        for rate, base in zip(
+            (self.table_learning_rate, self.dense_learning_rate), self._rates, strict=True
+        ):
+            rate.assign(factor * base)
 
     def slot(self, layer: ShardedEmbedding, physical: str, name: str) -> Any:
         """A slot of a physical table: a variable cut like the table.

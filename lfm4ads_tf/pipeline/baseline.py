@@ -16,6 +16,7 @@ from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.progress import Activity
 
 _LOG = logging.getLogger(__name__)
 _INSTALL = 'pip install -e ".[bench]" in the project\'s folder'
@@ -55,7 +56,8 @@ def run_baselines(run: Run, *, asked: bool) -> None:
     for kind in kinds:
         for seed in run.config.all_seeds:
             if kind not in lacking:
-                fit_baseline(run, kind, seed)
+                with Activity(f"baseline {kind.name} seed {seed}", quiet=run.quiet):
+                    fit_baseline(run, kind, seed)
 
 
 def fit_baseline(run: Run, kind: type[Baseline], seed: int) -> None:

@@ -39,7 +39,7 @@ def initialise(
     Raises:
         UserError: The upstream or its snapshot is not there.
     """
-    config = run.config.downstream
+    config = run.downstream_config(scenario)
     training = config.training
     if not method.copies:
         return training

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_arrays, write_json
-from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
+from lfm4ads_tf.pipeline.losses import task_loss
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
@@ -38,15 +38,9 @@ def pretrain(run: Run, seed: int) -> None:
     folder = run.upstream(seed)
     if (folder / "results.json").exists():
         return
-    cache, training = run.cache, run.config.upstream.training
-    if training.schedule == "epochs" and run.config.representations.snapshots == "daily":
-        raise UserError(
-            "Daily snapshots need the `chain` schedule: weights that saw all periods cannot be "
-            "point in time.",
-            received="upstream.training.schedule: epochs, representations.snapshots: daily",
-            fix="set upstream.training.schedule=chain, or representations.snapshots=single for a "
-            "comparison",
-        )
+    check_schedule(run)
+    choose_upstream(run)
+    cache = run.cache
     began = time.perf_counter()
     valid = cache.rows_of("valid")
     trainer = upstream_trainer(
@@ -63,6 +57,7 @@ def pretrain(run: Run, seed: int) -> None:
     poor = unlearnt(cache, found)
     report = {
         "history": result.history,
+        "curve": result.curve,
         "steps": result.steps,
         "examples_per_s": result.examples_per_s,
         "unlearnt": poor,
@@ -71,6 +66,23 @@ def pretrain(run: Run, seed: int) -> None:
     write_json(folder / "results.json", report)
     _LOG.info("upstream seed %d: %d steps in %.0f s", seed, result.steps, wall)
     warn_unlearnt(f"upstream seed {seed}", poor)
+
+
+def check_schedule(run: Run) -> None:
+    """Refuses a schedule whose weights cannot be point in time where they must be.
+
+    Raises:
+        UserError: They cannot.
+    """
+    training = run.config.upstream.training
+    if training.schedule == "epochs" and run.config.representations.snapshots == "daily":
+        raise UserError(
+            "Daily snapshots need the `chain` schedule: weights that saw all periods cannot be "
+            "point in time.",
+            received="upstream.training.schedule: epochs, representations.snapshots: daily",
+            fix="set upstream.training.schedule=chain, or representations.snapshots=single for a "
+            "comparison",
+        )
 
 
 def upstream_trainer(
@@ -104,6 +116,7 @@ def upstream_trainer(
         folder=folder,
         tensorboard=run.tensorboard(folder),
         validate=None if validate is None else lambda: validate(model),
+        watch=lambda rows: mean_auc(cache, rows, predict(model, cache, rows)),
         quiet=run.quiet,
     )
 
@@ -123,18 +136,6 @@ def load_upstream(run: Run, seed: int) -> Upstream:
     model = build.foundation(run.cache.layout, run.config, seed)
     read_weights(model, folder / "weights")
     return model
-
-
-def task_loss(model: Any, cache: EncodedCache, weights: dict[str, float]) -> Any:
-    """Batch -> masked cross-entropy with the configured task weights."""
-    unknown = [t for t in weights if t not in cache.layout.tasks]
-    if unknown:
-        raise UserError(
-            f"task_weights names the unknown task '{unknown[0]}'.",
-            fix=f"use one of {', '.join(cache.layout.tasks)}",
-        )
-    scale = tf.constant([weights.get(t, 1.0) for t in cache.layout.tasks], tf.float32)
-    return lambda batch: masked_bce(batch["labels"], model(batch, training=True), scale)
 
 
 def stored_results(path: Any) -> dict[str, Any]:

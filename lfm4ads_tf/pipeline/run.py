@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lfm4ads_tf.config import Resolved, RunConfig
+from lfm4ads_tf.config import Chosen, DownstreamConfig, Resolved, RunConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.data.vectors import settled_by
@@ -23,6 +23,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec import FeatureSpec, read_yaml
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
+from lfm4ads_tf.strict import parse
 from lfm4ads_tf.written import plain
 
 _CONFIG_FILE = "config.yaml"
@@ -63,6 +64,7 @@ class Run:
         self._overwrite = overwrite
         self._settled: FeatureSpec | None = None
         self._refuse_another()
+        self._take_choices()
 
     @property
     def spec(self) -> FeatureSpec:
@@ -73,8 +75,18 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The run configuration."""
-        return self.resolved.config
+        """The run configuration; of the upstream with what the search chose."""
+        config = self.resolved.config
+        return config.model_copy(update={"upstream": self.resolved.upstream()})
+
+    def downstream_config(self, scenario: str) -> DownstreamConfig:
+        """The downstream's configuration in a scenario, with what the search chose."""
+        return self.resolved.downstream(scenario)
+
+    def choose(self, chosen: Chosen) -> None:
+        """Takes what a search chose and writes it to `config.yaml`."""
+        self.resolved = self.resolved.model_copy(update={"chosen": chosen})
+        write_text(self.out / _CONFIG_FILE, self.resolved.to_yaml())
 
     @cached_property
     def cache(self) -> EncodedCache:
@@ -144,6 +156,7 @@ class Run:
         """
         if self._difference() is not None:
             shutil.rmtree(self.out)
+            self.resolved = self.resolved.model_copy(update={"chosen": Chosen()})
         write_text(self.out / _CONFIG_FILE, self.resolved.to_yaml())
         log = logging.getLogger()
         # The log of another run of this process must not go on here.
@@ -167,6 +180,13 @@ class Run:
                 fix="choose another --out, or empty it with --overwrite",
             )
 
+    def _take_choices(self) -> None:
+        """Takes what earlier searches of this folder chose."""
+        path = self.out / _CONFIG_FILE
+        if path.exists() and self._difference() is None:
+            found = parse(Chosen, read_yaml(path).get("chosen") or {}, source=str(path))
+            self.resolved = self.resolved.model_copy(update={"chosen": found})
+
     def _difference(self) -> str | None:
         """What differs from the configuration that made the folder, None if nothing does."""
         path = self.out / _CONFIG_FILE
@@ -178,6 +198,8 @@ class Run:
             # A key that is newer than the run has its default there.
             theirs = Resolved.model_validate(written).model_dump(mode="json")
         ours = self.resolved.model_dump(mode="json")
+        if "given" not in written:  # a run from before searches
+            ours["given"] = theirs.get("given", [])
         return _first_difference(_identity(theirs), _identity(ours))
 
 
@@ -211,6 +233,7 @@ def _identity(document: Mapping[str, Any]) -> dict[str, Any]:
         for step in path:
             node = node.get(step, {})
         node.pop(last, None)
+    copy.pop("chosen", None)
     return copy
 
 

@@ -11,23 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from lfm4ads_tf.config import DownstreamConfig
-from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.auto import choose_downstream
 from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.initial_weights import initialise
 from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
-from lfm4ads_tf.pipeline.pretrain import stored_results, task_loss
+from lfm4ads_tf.pipeline.losses import downstream_loss
+from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
+from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import epochs
-from lfm4ads_tf.training.step import LossFunction
 from lfm4ads_tf.training.trainer import Trainer
 from lfm4ads_tf.transfer.methods import Method
 
@@ -36,10 +37,13 @@ _LOG = logging.getLogger(__name__)
 
 def transfer(run: Run, seed: int) -> None:
     """Trains every method in every scenario for one seed."""
-    methods = run_methods(run)
-    for scenario in downstream_scenarios(run):
-        for method in methods:
-            train_downstream(run, scenario, method, seed)
+    methods, scenarios = run_methods(run), downstream_scenarios(run)
+    total = len(methods) * len(scenarios)
+    with Activity(f"models of seed {seed}", total, quiet=run.quiet) as activity:
+        for scenario in scenarios:
+            for method in methods:
+                train_downstream(run, scenario, method, seed)
+                activity.advance(1)
 
 
 def run_methods(run: Run) -> list[Method]:
@@ -111,7 +115,8 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
         return
     if (folder / "results.json").exists():
         shutil.rmtree(folder)  # `full` stood for something else
-    cache, config = run.cache, run.config.downstream
+    choose_downstream(run, scenario)
+    cache, config = run.cache, run.downstream_config(scenario)
     began = time.perf_counter()
     store = open_store(run, seed) if method.sources else None
     dims = {} if store is None else store.dims
@@ -119,7 +124,8 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
         refresh: None if store is None else store.lookup(cache, method.sources, refresh)
         for refresh in ("frozen", "daily")
     }
-    model = build.downstream(cache.layout, run.config, method, dims, seed)
+    whole = run.config.model_copy(update={"downstream": config})
+    model = build.downstream(cache.layout, whole, method, dims, seed)
     if method.warm_start is None:
         load_pretrained_tables(run, model.backbone.embeddings, config.embeddings)
     training = initialise(run, model, method, scenario, seed)
@@ -127,7 +133,7 @@ def train_downstream(run: Run, scenario: str, method: Method, seed: int) -> None
     trainer = Trainer(
         model,
         model.all_embeddings,
-        _loss(model, cache, config),
+        downstream_loss(model, cache, config),
         cache,
         training,
         seed=seed,
@@ -189,14 +195,6 @@ def _is_made(folder: Path, method: Method) -> bool:
     if not path.exists():
         return False
     return bool(stored_results(path).get("resolved", method.resolved) == method.resolved)
-
-
-def _loss(model: DownstreamModel, cache: EncodedCache, config: DownstreamConfig) -> LossFunction:
-    """The tasks' loss and the adapters' L2."""
-    tasks: LossFunction = task_loss(model, cache, config.training.task_weights)
-    if not config.adapter_l2 or not model.adapters:
-        return tasks
-    return lambda batch: tasks(batch) + config.adapter_l2 * model.adapter_penalty()
 
 
 def load_downstream(run: Run, scenario: str, method: Method, seed: int) -> DownstreamModel:

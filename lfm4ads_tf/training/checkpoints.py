@@ -23,6 +23,7 @@ from lfm4ads_tf.models.model_parts import ModelParts
 
 _PREFIX = "weights"
 _TABLES = "tables"
+_CURVE = "curve.json"
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,18 @@ class TrainingCheckpoint:
         )
 
     def save(
-        self, phase: int, batch: int, step: int, history: list[dict[str, Any]] | None = None
+        self,
+        phase: int,
+        batch: int,
+        step: int,
+        history: list[dict[str, Any]] | None = None,
+        curve: list[dict[str, Any]] | None = None,
     ) -> None:
         """Saves the state; `history` first, since a resumed run drops what lies ahead of it."""
         if history is not None:
             self.write_history(history)
+        if curve is not None:
+            write_json(self._folder / _CURVE, curve)
         for name, value in (("phase", phase), ("batch", batch), ("step", step)):
             self._values[name].assign(value)
         # Counted, not named by step: the end of a phase and its last step are two saves, and the
@@ -122,7 +130,14 @@ class TrainingCheckpoint:
 
     def history(self, finished: Collection[str]) -> list[dict[str, Any]]:
         """Validation history of the finished phases; a killed run may have written one ahead."""
-        path = self._folder / "history.json"
+        return self._of_phases("history.json", finished)
+
+    def curve(self, finished: Collection[str]) -> list[dict[str, Any]]:
+        """Points of the watched rows after the finished phases."""
+        return self._of_phases(_CURVE, finished)
+
+    def _of_phases(self, name: str, finished: Collection[str]) -> list[dict[str, Any]]:
+        path = self._folder / name
         if not path.exists():
             return []
         entries: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))

@@ -48,6 +48,9 @@ class TrainingConfig(StrictModel):
         passes: Passes over each period of the chain.
         replay: Earlier periods whose rows are mixed into each period's, so that every row is seen
             in `replay` + 1 periods and the last one does not wash out the others.
+        final_passes: Passes over all training periods after the chain, for the weights that are
+            served and that held-out rows are represented by; the snapshots before stay as they are.
+        final_decay: Factor of the learning rates from one final pass to the next.
         auxiliary_passes: Passes over the auxiliary rows before the first period.
         patience: Epochs without a gain of `min_gain` in the mean validation AUC before stopping.
         min_gain: Smallest gain in AUC that counts.
@@ -65,6 +68,8 @@ class TrainingConfig(StrictModel):
     epochs: int = Field(default=10, ge=1)
     passes: int = Field(default=1, ge=1)
     replay: int = Field(default=0, ge=0)
+    final_passes: int = Field(default=0, ge=0)
+    final_decay: float = Field(default=1.0, gt=0, le=1)
     auxiliary_passes: int = Field(default=1, ge=0)
     patience: int = Field(default=1, ge=1)
     min_gain: float = Field(default=0.0, ge=0)
@@ -74,3 +79,15 @@ class TrainingConfig(StrictModel):
     task_weights: dict[str, float] = {}
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class FittedTrainingConfig(TrainingConfig):
+    """How a model is trained that can choose its training by itself.
+
+    Attributes:
+        auto: Whether batch size, rates, decay, dropout and the passes of the chain are chosen from
+            the size of the log and a short search on the last training period. Keys that are given
+            stay as they are.
+    """
+
+    auto: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,12 +20,17 @@ class Phase:
         rows: Rows in time order.
         validate: Whether validation follows it.
         snapshot: Period from which on a snapshot taken after it is valid; None for no snapshot.
+        rate: Factor of the learning rates.
+        watch: Rows that the weights after it are scored on for the curve in TensorBoard and report:
+            rows that are not learnt yet. They decide nothing.
     """
 
     name: str
     rows: np.ndarray
     validate: bool = False
     snapshot: int | None = None
+    rate: float = 1.0
+    watch: np.ndarray | None = None
 
     def order(self, seed: int, shuffle: bool, window: int | None = None) -> np.ndarray:
         """Rows in the order of training, a function of the arguments and the phase alone.
@@ -56,23 +61,55 @@ def epochs(config: TrainingConfig, rows: np.ndarray) -> list[Phase]:
 
 
 def chain(config: TrainingConfig, cache: EncodedCache) -> list[Phase]:
-    """Auxiliary rows, then the periods in time order with their replay, a snapshot after each.
+    """Auxiliary rows, the periods in time order with their replay, then the final passes.
 
     The snapshot after period d - 1 has seen no row of period d or later. The first snapshot, valid
-    from the first period on, comes after the auxiliary rows; there is none without them.
+    from the first period on, comes after the auxiliary rows; there is none without them. The last
+    one, valid from the first held-out period on, comes after the final passes.
+
+    Every period is watched by the snapshot before it, validation rows by the last one.
     """
     phases: list[Phase] = []
+    rows, valid = cache.train_rows, cache.rows_of("valid")
+    period = cache.period[rows]
+    values = np.unique(period)
     if len(cache.auxiliary_rows) and config.auxiliary_passes:
         phases += _passes(
-            "auxiliary", cache.auxiliary_rows, config.auxiliary_passes, snapshot=cache.first_period
+            "auxiliary",
+            cache.auxiliary_rows,
+            config.auxiliary_passes,
+            snapshot=cache.first_period,
+            watch=rows[period == values[0]],
         )
-    period = cache.period[cache.train_rows]
-    values = np.unique(period)
     for k, value in enumerate(values):
-        window = values[max(0, k - config.replay) : k + 1]
-        rows = cache.train_rows[np.isin(period, window)]
-        phases += _passes(f"period_{value}", rows, config.passes, snapshot=int(value) + 1)
+        last = k == len(values) - 1
+        phases += _passes(
+            f"period_{value}",
+            rows[np.isin(period, values[max(0, k - config.replay) : k + 1])],
+            config.passes,
+            snapshot=None if last and config.final_passes else int(value) + 1,
+            watch=valid if last else rows[period == values[k + 1]],
+        )
+    for k in range(config.final_passes):
+        phase = final_pass(config, rows, k)
+        snapshot = int(values[-1]) + 1 if k == config.final_passes - 1 else None
+        phases.append(replace(phase, snapshot=snapshot, watch=valid))
     return phases
+
+
+def walk(config: TrainingConfig, rows: np.ndarray, period: np.ndarray) -> list[Phase]:
+    """The chain's steps over some rows (M,) of some periods (M,), without snapshots."""
+    values = np.unique(period)
+    phases: list[Phase] = []
+    for k, value in enumerate(values):
+        own = rows[np.isin(period, values[max(0, k - config.replay) : k + 1])]
+        phases += _passes(f"period_{value}", own, config.passes)
+    return phases
+
+
+def final_pass(config: TrainingConfig, rows: np.ndarray, k: int) -> Phase:
+    """The k-th pass over all rows after the chain, from 0 on."""
+    return Phase(f"final_{k + 1}", rows, rate=config.final_decay ** (k + 1))
 
 
 def continuation(config: TrainingConfig, cache: EncodedCache, first: int) -> list[Phase]:
@@ -91,9 +128,21 @@ def continuation(config: TrainingConfig, cache: EncodedCache, first: int) -> lis
     return phases
 
 
-def _passes(name: str, rows: np.ndarray, count: int, *, snapshot: int) -> list[Phase]:
+def _passes(
+    name: str,
+    rows: np.ndarray,
+    count: int,
+    *,
+    snapshot: int | None = None,
+    watch: np.ndarray | None = None,
+) -> list[Phase]:
     last = count - 1
     return [
-        Phase(f"{name}_pass_{k}", rows, snapshot=snapshot if k == last else None)
+        Phase(
+            f"{name}_pass_{k}",
+            rows,
+            snapshot=snapshot if k == last else None,
+            watch=watch if k == last else None,
+        )
         for k in range(count)
     ]

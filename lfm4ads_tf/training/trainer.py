@@ -36,12 +36,14 @@ class TrainingResult:
 
     Attributes:
         history: One entry per validated phase: `phase`, `value`, `step`.
+        curve: One entry per watched phase: `phase`, `value`, `step`, `rows`.
         best: Name of the phase whose weights the model holds; None without validation.
         steps: Optimizer steps, those before a resume included.
         examples_per_s: Training examples a second of this process, None when it trained nothing.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     best: str | None = None
     steps: int = 0
     examples_per_s: float | None = None
@@ -68,6 +70,7 @@ class Trainer:
         validate: Returns the value to maximise; needed when a phase validates.
         validate_start: Whether the weights before the first step are validated too, as the phase
             `start`: copied weights may be better than what training makes of them.
+        watch: Rows -> the value that a phase's watched rows have, None where it is undefined.
         quiet: Whether to hide the progress bar.
     """
 
@@ -86,6 +89,7 @@ class Trainer:
         representations: RepresentationLookup | None = None,
         validate: Callable[[], float | None] | None = None,
         validate_start: bool = False,
+        watch: Callable[[np.ndarray], float | None] | None = None,
         quiet: bool = False,
     ) -> None:
         self.model = model
@@ -98,6 +102,7 @@ class Trainer:
         self.representations = representations
         self.validate = validate
         self.validate_start = validate_start
+        self.watch = watch
         self.quiet = quiet
         self.optimizer = make_optimizer(config.optimizer, model, embeddings)
         self.checkpoint = TrainingCheckpoint(folder, model, self.optimizer)
@@ -124,7 +129,9 @@ class Trainer:
                 position.batch,
             )
         finished = {START, *(phase.name for phase in phases[: position.phase])}
-        result = TrainingResult(history=self.checkpoint.history(finished))
+        result = TrainingResult(
+            history=self.checkpoint.history(finished), curve=self.checkpoint.curve(finished)
+        )
         result.steps = position.step
         seen, busy = 0, 0.0
         writer = tf.summary.create_file_writer(str(self._tensorboard))
@@ -164,6 +171,7 @@ class Trainer:
             representations=self.representations,
             window=self.config.shuffle_window,
         )
+        self.optimizer.scale_rates(phase.rate)
         train_step = self._compiled(dataset)
         loss: tf.Tensor | None = None
         for batch_index, batch in enumerate(read(dataset), start=start):
@@ -187,9 +195,11 @@ class Trainer:
             write_weights(self.model, self.folder / "snapshots" / str(phase.snapshot))
         if phase.validate:
             self._validate(phase.name, result, progress)
+        if phase.watch is not None and len(phase.watch) and self.watch is not None:
+            self._watch(phase.name, phase.watch, result, progress)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
-        if phase.validate or phase.snapshot is not None:
-            self.checkpoint.save(index + 1, 0, result.steps, result.history)
+        if phase.validate or phase.snapshot is not None or phase.watch is not None:
+            self.checkpoint.save(index + 1, 0, result.steps, result.history, result.curve)
 
     def _validate(self, name: str, result: TrainingResult, progress: Progress) -> None:
         """Validates and keeps the weights if they are the best so far."""
@@ -203,6 +213,17 @@ class Trainer:
         # The first of equal values is the best one, here and in `fit`.
         if max(result.history, key=lambda h: h["value"]) is entry:
             self.checkpoint.save_best(name)
+
+    def _watch(
+        self, name: str, rows: np.ndarray, result: TrainingResult, progress: Progress
+    ) -> None:
+        """Adds a point to the curve of rows that are not learnt yet."""
+        value = None if self.watch is None else self.watch(rows)
+        if value is not None:
+            entry = {"phase": name, "value": value, "step": result.steps, "rows": len(rows)}
+            result.curve.append(entry)
+            tf.summary.scalar("valid/unlearnt", value, step=result.steps)
+            progress.note(f"next rows {value:.4f}")
 
     def _stopped(self, result: TrainingResult) -> bool:
         """Whether validation has not gained for `patience` phases."""

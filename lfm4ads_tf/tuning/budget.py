@@ -1,0 +1,34 @@
+"""Durations as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from lfm4ads_tf.errors import UserError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_FORM = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as `90s`, `5m`, `1h30m`, or a bare number of seconds.
+
+    Raises:
+        UserError: It is none, or not above zero.
+    """
+    stripped = text.strip()
+    found = _FORM.fullmatch(stripped)
+    if re.fullmatch(r"\d+(\.\d+)?", stripped):
+        value = float(stripped)
+    elif stripped and found is not None:
+        parts = zip(found.groups(), ("h", "m", "s"), strict=True)
+        value = sum(float(part) * _UNITS[unit] for part, unit in parts if part is not None)
+    else:
+        value = 0.0
+    if value <= 0:
+        raise UserError(
+            "The budget is no duration above zero.",
+            received=text,
+            fix="write it as 90s, 5m or 1h30m",
+        )
+    return value

@@ -10,7 +10,15 @@ from lfm4ads_tf.tuning.budget import seconds
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2h", 7200), ("1.5m", 90), ("90", 90), (" 7s ", 7)],
+    [
+        ("90s", 90),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2h", 7200),
+        ("1.5m", 90),
+        ("90", 90),
+        (" 7s ", 7),
+    ],
 )
 def test_durations_as_people_write_them(text: str, expected: float) -> None:
     assert seconds(text) == expected

@@ -121,7 +121,9 @@ def study_of(run: Run, prepared: PreparedSearch, scenario: str | None, path: Pat
     config = run.resolved.config
     part: Any = config.upstream if scenario is None else config.downstream
     chosen = run.resolved.chosen
-    known = chosen.upstream if scenario is None else chosen.downstream.get(scenario, {})
+    known: dict[str, Any] = dict(
+        chosen.upstream if scenario is None else chosen.downstream.get(scenario, {})
+    )
     # What a configuration without the search trains with stands for its choice.
     start = search.start if part.training.auto else Settings.of(part)
     return Study(
@@ -188,9 +190,8 @@ def _check(prepared: PreparedSearch) -> None:
     """Refuses held rows that no setting could be measured on."""
     trials = prepared.trials
     labels = trials.cache.labels[trials.held]
-    if not len(trials.rows) or not any(
-        smallest_class(c) for c in np.split(labels, labels.shape[1], 1)
-    ):
+    tasks = np.split(labels, labels.shape[1], axis=1)
+    if not len(trials.rows) or not any(smallest_class(task) for task in tasks):
         raise UserError(
             f"The training of {prepared.label} cannot be tuned: the rows of its last training "
             "periods have one class.",

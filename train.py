@@ -16,6 +16,7 @@ from rich.markup import escape
 # The package selects Keras 2 before TensorFlow is imported.
 try:
     from lfm4ads_tf.errors import ExportRefused, UserError
+    from lfm4ads_tf.progress import Activity
     from lfm4ads_tf.quiet import native_stderr_hidden
 except Exception as error:
     # The package itself refuses a process that is bound to Keras 3; its errors cannot be imported.
@@ -175,13 +176,14 @@ def sweep(
         overwrite=overwrite,
         quiet=quiet,
     )
-    run_sweep(
-        SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
-        run,
-        further=methods is not None,
-        data_dir=data_dir,
-        console=_console(),
-    )
+    with Activity("sweep", quiet=quiet):
+        run_sweep(
+            SweepOptions(levels=levels, layers=layers, adapters=adapters, sides=sides, task=task),
+            run,
+            further=methods is not None,
+            data_dir=data_dir,
+            console=_console(),
+        )
 
 
 @app.command()
@@ -235,7 +237,8 @@ def predict(
     with native_stderr_hidden():
         from lfm4ads_tf.pipeline.predict import predict as predict_rows
 
-    rows = predict_rows(out, model, input, output)
+    with Activity("predict"):
+        rows = predict_rows(out, model, input, output)
     _console().print(f"{rows:,} scores in {output}")
 
 
@@ -266,7 +269,8 @@ def check_skew(
         from export.skew.check import check_skew as check
         from lfm4ads_tf.files import write_json
 
-    report = check(out, model, input, server=server, max_rows=max_rows, spec=spec, quiet=quiet)
+    with Activity("check-skew", quiet=quiet):
+        report = check(out, model, input, server=server, max_rows=max_rows, spec=spec, quiet=quiet)
     if json is not None:
         write_json(json, report.to_json())
     report.print(_console())
@@ -292,14 +296,15 @@ def refresh(
     with native_stderr_hidden():
         from lfm4ads_tf.pipeline.refresh import refresh as refresh_run
 
-    run = refresh_run(
-        out,
-        files=[*(input or []), *(more or [])],
-        data_dir=data_dir,
-        seed=seed,
-        quiet=quiet,
-        export=_export_index,
-    )
+    with Activity("refresh", quiet=quiet):
+        run = refresh_run(
+            out,
+            files=[*(input or []), *(more or [])],
+            data_dir=data_dir,
+            seed=seed,
+            quiet=quiet,
+            export=_export_index,
+        )
     _console().print(f"version {run.version} in {run.out}")
 
 

@@ -60,7 +60,7 @@ class DownstreamConfig(AdapterConfig):
     network: NetworkConfig = NetworkConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     training: FittedTrainingConfig = FittedTrainingConfig(epochs=15, patience=2)
-    methods: list[str] = ["none", "feature/linear/UR"]
+    methods: list[str] = ["none", "feature/linear/UR", "full"]
     omit: list[str] = []
     module_inputs: Literal["own", "upstream"] = "own"
     min_rows: int = Field(default=2000, ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lfm4ads_tf.analysis.markup import breakable, count, escape, row, spread, table
+from lfm4ads_tf.analysis.markup import breakable, count, escape, number, row, spread, table
 from lfm4ads_tf.analysis.results import UPSTREAM, Results
 
 OWN_TABLE = ("mean_prediction", "mean_label", "calibration_error")
@@ -17,10 +17,12 @@ def calibration_table(results: Results, split: str = "test") -> str:
             identity = ("upstream", scenario, task, UPSTREAM)
             cells = ["all scenarios" if scenario == "all" else breakable(scenario), escape(task)]
             cells.append(count(results.rows(*identity, split=split) or 0))
+            cells.append(number(results.positives(*identity, split=split)))
             for metric in ("mean_prediction", "mean_label", "calibration", "calibration_error"):
                 cells.append(spread(results.values(metric, *identity, split=split)))
             rows.append(row(cells, text_columns=2))
     if not rows:
         return ""
-    heads = ["scenario", "task", "rows", "mean prediction", "mean label", "ratio", "error"]
+    heads = ["scenario", "task", "rows", "positives"]
+    heads += ["mean prediction", "mean label", "ratio", "error"]
     return table(heads, rows, text_columns=2)

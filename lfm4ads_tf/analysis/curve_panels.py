@@ -42,7 +42,9 @@ def training_panels(
         if panels:
             methods = list(dict.fromkeys(c.method for c in mine))
             blocks.append(f"<h4>{breakable(scenario)}</h4>{legend(methods, palette)}{grid(panels)}")
-    parts = [f"<h3>Upstream and retriever</h3>{grid(first)}"] if first else []
+    retrievers = list(dict.fromkeys(c.method for c in curves if c.stage == "retrieval"))
+    named = legend(retrievers, palette) if len(retrievers) > 1 else ""
+    parts = [f"<h3>Upstream and retriever</h3>{named}{grid(first)}"] if first else []
     if blocks:
         parts.append(f"<h3>Downstream models</h3>{''.join(blocks[:_SHOWN])}")
     if blocks[_SHOWN:]:

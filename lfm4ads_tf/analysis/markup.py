@@ -30,6 +30,17 @@ def spread(values: Iterable[float | None], digits: int = 4) -> str:
     return mean if len(known) == 1 else f"{mean} ± {np.std(known, ddof=1):.{digits}f}"
 
 
+def interval(lows: Iterable[float], highs: Iterable[float]) -> str:
+    """`low to high`, means over seeds; a dash where undefined."""
+    low, high = list(lows), list(highs)
+    return f"{np.mean(low):.4f} to {np.mean(high):.4f}" if low and high else DASH
+
+
+def number(value: int | None) -> str:
+    """A whole number, a dash where it is not known."""
+    return DASH if value is None else count(value)
+
+
 def count(value: float) -> str:
     """A whole number with thousands separators."""
     return f"{value:,.0f}"

@@ -5,13 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from lfm4ads_tf.analysis.bar_panel import Bar, bar_panel
-from lfm4ads_tf.analysis.markup import count, details, grid, spread
+from lfm4ads_tf.analysis.markup import (
+    breakable,
+    count,
+    details,
+    escape,
+    grid,
+    number,
+    row,
+    spread,
+    table,
+)
 from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.result_tables import difference
-from lfm4ads_tf.analysis.results import BASELINE, Results
+from lfm4ads_tf.analysis.results import BASELINE, MIN_LABELS, MIN_ROWS, Results
 from lfm4ads_tf.analysis.verdict import verdict
 
 _CHANCE = 0.5
+_SMALL = f"Too few to be drawn: fewer than {MIN_ROWS} rows, or {MIN_LABELS} positives or negatives."
 
 
 class MethodBars:
@@ -35,7 +46,7 @@ class MethodBars:
                 for scenario in self._results.names("scenario", stage="downstream", task=task)
             ]
             if any(panels):
-                blocks.append((task, grid(panels)))
+                blocks.append((task, grid(panels) + self._listed(task, stages=("downstream",))))
         return _blocks(blocks)
 
     def slices(self) -> str:
@@ -47,13 +58,45 @@ class MethodBars:
                 self._slice_panel("downstream", scenario, task)
                 for scenario in self._results.names("scenario", stage="downstream", task=task)
             ]
-            if any(panels):
-                blocks.append((task, grid(panels)))
+            listed = self._listed(task, sliced=True)
+            if any(panels) or listed:
+                blocks.append((task, grid(panels) + listed))
         return _blocks(blocks)
+
+    def _listed(
+        self,
+        task: str,
+        *,
+        stages: tuple[str, ...] = ("upstream", "downstream"),
+        sliced: bool = False,
+    ) -> str:
+        """A small table of what rests on too few rows to be drawn; empty where nothing does."""
+        rows = []
+        for stage in stages:
+            scenarios = self._results.names("scenario", stage=stage, task=task)
+            for scenario in scenarios if stage == "downstream" else ["all"]:
+                method, *_ = self._results.names(
+                    "method", stage=stage, scenario=scenario, task=task
+                ) or [""]
+                names = self._results.names("slice", stage=stage, scenario=scenario, task=task)
+                for name in names if sliced else ["all"]:
+                    identity = (stage, scenario, task, method)
+                    scored = self._results.rows(*identity, slice_name=name)
+                    if scored and self._results.is_small(*identity, slice_name=name):
+                        positives = number(self._results.positives(*identity, slice_name=name))
+                        cells = [_titled(scenario), escape(name), count(scored), positives]
+                        rows.append(row(cells, text_columns=2))
+        if not rows:
+            return ""
+        heads = ["scenario", "slice", "rows", "positives"]
+        said = f"<p class='note'>{_SMALL}</p>"
+        return said + table(heads, list(dict.fromkeys(rows)), text_columns=2)
 
     def _difference_panel(self, scenario: str, task: str) -> str:
         """Differences in AUC points, on an axis of the panel's own, symmetric around zero."""
         bars, reach = [], 0.0
+        if self._is_small("downstream", scenario, task, "all"):
+            return ""
         methods = self._results.names("method", stage="downstream", scenario=scenario, task=task)
         for method in methods:
             if method == BASELINE:
@@ -77,6 +120,8 @@ class MethodBars:
         groups = []
         for name in self._results.names("slice", stage=stage, scenario=scenario, task=task):
             bars, rows = [], 0
+            if self._is_small(stage, scenario, task, name):
+                continue
             for method in self._results.names("method", stage=stage, scenario=scenario, task=task):
                 identity = (stage, scenario, task, method)
                 values = self._results.values("auc", *identity, slice_name=name)
@@ -85,12 +130,20 @@ class MethodBars:
                 deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
                 colour = self._palette.variable(method)
                 bars.append(Bar(method, spread(values), mean, deviation, colour))
-            groups.append((f"{name}: {count(rows)} rows", bars))
+            positives = number(self._results.positives(*identity, slice_name=name))
+            groups.append((f"{name}: {count(rows)} rows, {positives} positives", bars))
         if not groups:
             return ""
-        title = "all scenarios" if scenario == "all" else scenario
         limits = self._auc_limits(task)
+        title = "all scenarios" if scenario == "all" else scenario
         return bar_panel(title, groups, start=_CHANCE, limits=limits, digits=2)
+
+    def _is_small(self, stage: str, scenario: str, task: str, name: str) -> bool:
+        """Whether a slice is listed and not drawn; the methods of a place share its rows."""
+        methods = self._results.names("method", stage=stage, scenario=scenario, task=task)
+        return all(
+            self._results.is_small(stage, scenario, task, m, slice_name=name) for m in methods
+        )
 
     def _auc_limits(self, task: str) -> tuple[float, float]:
         """Chance and all values that the panels of a task show, rounded outwards to 0.05."""
@@ -100,10 +153,16 @@ class MethodBars:
             for scenario in scenarios if stage == "downstream" else ["all"]:
                 for method in self._results.names("method", stage=stage, scenario=scenario):
                     for name in self._results.names("slice", stage=stage, scenario=scenario):
+                        if self._is_small(stage, scenario, task, name):
+                            continue
                         values += self._results.values(
                             "auc", stage, scenario, task, method, slice_name=name
                         )
         return float(np.floor(min(values) * 20) / 20), float(np.ceil(max(values) * 20) / 20)
+
+
+def _titled(scenario: str) -> str:
+    return "all scenarios" if scenario == "all" else breakable(scenario)
 
 
 def _nice(reach: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,8 @@ from lfm4ads_tf.analysis.report_data import ReportData
 from lfm4ads_tf.analysis.results import UPSTREAM, Results
 
 _SHOWN = 12  # embedding tables that are listed without a click
+_SHOWN_WARNINGS = 4
+_TOLD = ("point_in_time", "untimed", "unlearnt", "export_lost")
 
 
 class Overview:
@@ -87,6 +90,7 @@ class Overview:
             texts.append(
                 f"The export {breakable(export['model'])} {verb}{older}: {escape(export['reason'])}"
             )
+        texts += self._listed()
         with_model = set(self._results.names("scenario", stage="downstream"))
         skipped = [s for s in self._data.scenarios if s["name"] not in with_model]
         if with_model and skipped:
@@ -96,7 +100,25 @@ class Overview:
             texts.append(f"Scenarios without a downstream model: {named}.")
         if not texts:
             return ""
-        return f'<div class="warning">{"".join(f"<p>{t}</p>" for t in texts)}</div>'
+        whole = [t if t.startswith("<") else f"<p>{t}</p>" for t in texts]
+        return f'<div class="warning">{"".join(whole)}</div>'
+
+    def _listed(self) -> list[str]:
+        """The warnings of `metrics.json` by kind, those apart that `warnings` tells itself."""
+        kinds: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for warning in self._data.document.get("warnings", []):
+            if warning["kind"] not in _TOLD:
+                kinds[warning["kind"]].append(warning)
+        texts = []
+        for kind, found in kinds.items():
+            items = [f"<li>{_place(w)}{_coded(w['message'])}</li>" for w in found]
+            shown = f"<ul>{''.join(items[:_SHOWN_WARNINGS])}</ul>"
+            if items[_SHOWN_WARNINGS:]:
+                more = f"<ul>{''.join(items[_SHOWN_WARNINGS:])}</ul>"
+                shown += details(f"{len(items) - _SHOWN_WARNINGS} more", more)
+            title = self._data.kinds.get(kind, kind)
+            texts.append(f"<h4>{escape(title)}</h4>{shown}")
+        return texts
 
     def data_section(self) -> str:
         """Rows, scenarios with their base rates, periods and features."""
@@ -234,6 +256,19 @@ def _link(path: str) -> str:
 
 def _percent(rate: float | None) -> str:
     return DASH if rate is None else f"{100 * rate:.2f}%"
+
+
+def _place(warning: Mapping[str, Any]) -> str:
+    """Scenario and task of a warning as the start of a line; empty where it is of neither."""
+    scenario = warning["scenario"]
+    names = ["all scenarios" if scenario == "all" else scenario, warning["task"]]
+    named = ", ".join(breakable(name) for name in names if name is not None)
+    return f"<strong>{named}</strong>: " if named else ""
+
+
+def _coded(message: str) -> str:
+    """A message as HTML; what stands in backticks is code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(message))
 
 
 def _training(of: Mapping[str, Any]) -> str:

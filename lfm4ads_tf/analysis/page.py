@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lfm4ads_tf.analysis.calibration_table import calibration_table
 from lfm4ads_tf.analysis.curve_panels import calibration_panels, training_panels
-from lfm4ads_tf.analysis.markup import details, escape
+from lfm4ads_tf.analysis.markup import breakable, details, escape
 from lfm4ads_tf.analysis.method_bars import MethodBars
 from lfm4ads_tf.analysis.overview import Overview
 from lfm4ads_tf.analysis.palette import Palette
@@ -19,7 +19,8 @@ _TABLE_NOTE = (
     "over mean label; 1 is best), each as mean ± deviation over seeds. “AUC daily” lets statistics "
     "and representations move through the test period, all others are frozen at the end of "
     "training. The best mean of a column is underlined whether or not its lead is more than "
-    "noise. A dash: undefined, such as an AUC with one class only."
+    "noise. The interval of an AUC is a bootstrap over users. A dash: undefined, such as an AUC "
+    "with one class only."
 )
 _DIFFERENCE_NOTE = (
     "Difference in test AUC to “none”, in AUC points (hundredths), paired by seed; the whisker is "
@@ -85,6 +86,8 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
     palette = Palette(results.names("method"))
     bars = MethodBars(results, palette)
     tables = f'<p class="note">{escape(_TABLE_NOTE)}</p>'
+    if "full" in data.document:
+        tables += f"<p class='note'><code>full</code>: {breakable(data.document['full'])}</p>"
     tables += result_tables(results, "test", point_in_time)
     valid = result_tables(results, "valid", point_in_time)
     tables += details("The same on the validation split", valid)

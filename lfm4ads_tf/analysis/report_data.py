@@ -33,6 +33,7 @@ class ReportData:
         artefacts: Relative path, what it is, bytes.
         config: The resolved configuration as YAML.
         command: The command that makes this run again.
+        kinds: Kind of a warning -> its heading.
     """
 
     document: Mapping[str, Any]
@@ -51,4 +52,5 @@ class ReportData:
     calibrations: Sequence[CalibrationLine] = ()
     tables: Sequence[Mapping[str, Any]] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
     artefacts: Sequence[tuple[str, str, int]] = ()

@@ -8,13 +8,27 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.analysis.calibration_table import OWN_TABLE
-from lfm4ads_tf.analysis.markup import DASH, breakable, count, escape, row, spread, table
-from lfm4ads_tf.analysis.results import BASELINE, Results
+from lfm4ads_tf.analysis.markup import (
+    DASH,
+    breakable,
+    count,
+    details,
+    escape,
+    interval,
+    number,
+    plural,
+    row,
+    spread,
+    table,
+)
+from lfm4ads_tf.analysis.results import BASELINE, MIN_LABELS, MIN_ROWS, Results
 from lfm4ads_tf.analysis.verdict import verdict
 
 _RANKING = ("auc", "gauc", "logloss", "calibration")
 _BEST = "auc_best_possible"
-_TITLES = {"auc": "AUC", "gauc": "GAUC", _BEST: "best possible AUC"}
+_BOUNDS = ("auc_low", "auc_high")
+_INTERVAL = "95 % interval"
+TITLES = {"auc": "AUC", "gauc": "GAUC", _BEST: "best possible AUC"}
 
 
 def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
@@ -48,34 +62,48 @@ def difference(comparison: Mapping[str, Any] | None) -> str:
 
 def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
     metrics = _metrics(results, "upstream")
-    rows = []
+    rows: list[str] = []
+    small: list[str] = []  # on few rows: folded
     for scenario in results.names("scenario", stage="upstream", split=split):
         for task in results.names("task", stage="upstream", scenario=scenario):
             identity = ("upstream", scenario, task, "upstream")
             cells = [_scenario(scenario, point_in_time), escape(task)]
             cells.append(count(results.rows(*identity, split=split) or 0))
-            cells += [spread(results.values(m, *identity, split=split)) for m in metrics]
+            cells.append(number(results.positives(*identity, split=split)))
+            values = [spread(results.values(m, *identity, split=split)) for m in metrics]
+            cells += [values[0], _interval(results, *identity, split=split), *values[1:]]
             cells.append(spread(results.values("auc", *identity, split=split, refresh="daily")))
-            rows.append(row(cells, text_columns=2))
-    if not rows:
+            listed = small if results.is_small(*identity, split=split) else rows
+            listed.append(row(cells, text_columns=2))
+    if not rows and not small:
         return ""
-    heads = ["scenario", "task", "rows", *(_TITLES.get(m, m) for m in metrics), "AUC daily"]
-    return f"<h3>Upstream</h3>{table(heads, rows, text_columns=2)}"
+    titles = [TITLES.get(m, m) for m in metrics]
+    heads = ["scenario", "task", "rows", "positives", titles[0], _INTERVAL, *titles[1:]]
+    heads.append("AUC daily")
+    shown = table(heads, rows, text_columns=2) if rows else ""
+    if small:
+        few = f"{plural(len(small), 'result')} on fewer than {MIN_ROWS} rows, or {MIN_LABELS} "
+        few += "positives or negatives"
+        shown += details(few, table(heads, small, text_columns=2), opened=not rows)
+    return f"<h3>Upstream</h3>{shown}"
 
 
 def _downstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
     metrics = _metrics(results, "downstream")
-    heads = ["method", "AUC", "to none, AUC points", *(_TITLES.get(m, m) for m in metrics[1:])]
+    heads = ["method", "AUC", _INTERVAL, "to none, AUC points"]
+    heads += [TITLES.get(m, m) for m in metrics[1:]]
     heads.append("AUC daily")
     rows = []
     for scenario in results.names("scenario", stage="downstream", split=split):
         for task in results.names("task", stage="downstream", scenario=scenario):
             methods = results.names("method", stage="downstream", scenario=scenario, task=task)
-            scored = results.rows("downstream", scenario, task, methods[0], split=split)
+            identity = ("downstream", scenario, task, methods[0])
+            scored = results.rows(*identity, split=split)
+            positives = number(results.positives(*identity, split=split))
             rows.append(
                 f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}">'
                 f"<span>{_scenario(scenario, point_in_time)} · {escape(task)} · "
-                f"{count(scored or 0)} rows</span></th></tr>"
+                f"{count(scored or 0)} rows, {positives} positives</span></th></tr>"
             )
             rows += _group(results, scenario, task, methods, metrics, split)
     if not rows:
@@ -112,24 +140,27 @@ def _group(
         comparison = results.comparison(scenario, task, method, split=split)
         judged = "" if comparison is None else f' class="{verdict(comparison)}"'
         delta = "baseline" if method == BASELINE else difference(comparison)
-        cells = [breakable(method), cells[0], f"<span{judged}>{escape(delta)}</span>", *cells[1:]]
-        rows.append(row(cells))
+        known = _interval(results, "downstream", scenario, task, method, split=split)
+        to_none = f"<span{judged}>{escape(delta)}</span>"
+        rows.append(row([breakable(method), cells[0], known, to_none, *cells[1:]]))
     return rows
 
 
 def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
-    rows, metrics = [], _metrics(results, "retrieval")
+    rows, metrics = [], results.metrics("retrieval")
     for scenario in results.names("scenario", stage="retrieval", split=split):
         for task in results.names("task", stage="retrieval", scenario=scenario):
             for method in results.names("method", stage="retrieval", scenario=scenario, task=task):
                 identity = ("retrieval", scenario, task, method)
                 cells = [_scenario(scenario, point_in_time), escape(task), breakable(method)]
                 cells.append(count(results.rows(*identity, split=split) or 0))
+                cells.append(number(results.positives(*identity, split=split)))
                 cells += [spread(results.values(m, *identity, split=split)) for m in metrics]
                 rows.append(row(cells, text_columns=3))
     if not rows:
         return ""
-    heads = ["scenario", "task", "method", "users", *metrics]
+    heads = ["scenario", "task", "method", "users", "positives"]
+    heads += [TITLES.get(m, m) for m in metrics]
     return f"<h3>Retrieval</h3>{table(heads, rows, text_columns=3)}"
 
 
@@ -140,8 +171,14 @@ def _metrics(results: Results, stage: str) -> list[str]:
     """
     found = results.metrics(stage)
     return [m for m in (*_RANKING, _BEST) if m in found] + [
-        m for m in found if m not in (*_RANKING, _BEST, *OWN_TABLE)
+        m for m in found if m not in (*_RANKING, _BEST, *OWN_TABLE, *_BOUNDS)
     ]
+
+
+def _interval(results: Results, *identity: str, split: str) -> str:
+    """The interval of an AUC over draws of users, mean over seeds."""
+    low, high = (results.values(bound, *identity, split=split) for bound in _BOUNDS)
+    return interval(low, high)
 
 
 def _best(metric: str, column: list[list[float]]) -> int | None:

@@ -10,6 +10,8 @@ import numpy as np
 
 BASELINE = "none"
 UPSTREAM = "upstream"
+MIN_ROWS, MIN_LABELS = 100, 20
+"""Rows, and positives and negatives each, below which a result is listed and not drawn."""
 _Key = tuple[str, ...]
 
 
@@ -33,6 +35,7 @@ class Results:
             for c in document["comparisons"]
         }
         found = document["results"]
+        self._baselines = {e["method"] for e in found if e["stage"] == "baseline"}
         self._order = {
             "scenario": _ordered((e["scenario"] for e in found), ["all", *scenarios]),
             "method": _ordered((e["method"] for e in found), [UPSTREAM, BASELINE, *methods]),
@@ -86,6 +89,18 @@ class Results:
         found = self.entries(*identity, **chosen)
         return found[0]["rows"] if found else None
 
+    def positives(self, *identity: str, **chosen: str) -> int | None:
+        """Positives behind an entry, None where they were not counted; arguments as of `rows`."""
+        found = self.entries(*identity, **chosen)
+        return found[0].get("positives") if found else None
+
+    def is_small(self, *identity: str, **chosen: str) -> bool:
+        """Whether an entry rests on too few rows, positives or negatives to be drawn."""
+        rows, positives = self.rows(*identity, **chosen) or 0, self.positives(*identity, **chosen)
+        if positives is not None and min(positives, rows - positives) < MIN_LABELS:
+            return True
+        return rows < MIN_ROWS
+
     def comparison(
         self, scenario: str, task: str, method: str, slice_name: str = "all", split: str = "test"
     ) -> Mapping[str, Any] | None:
@@ -94,14 +109,20 @@ class Results:
         return None if found is None or found["diff_mean"] is None else found
 
     def chosen_method(self, scenario: str) -> str | None:
-        """The transfer method with the best validation AUC, mean over tasks and seeds.
+        """The transfer method with the best validation AUC, see `validation`.
 
         The choice never looks at the test rows, so that its test result is no best of many.
         """
+        scores = self.validation(scenario)
+        transfers = {m: v for m, v in scores.items() if m != BASELINE}
+        return max(transfers, key=lambda m: transfers[m]) if transfers else None
+
+    def validation(self, scenario: str) -> dict[str, float]:
+        """Downstream method -> validation AUC, mean over tasks and seeds, where it is defined."""
         scores: dict[str, float] = {}
         tasks = self.names("task", stage="downstream", scenario=scenario)
         for method in self.names("method", stage="downstream", scenario=scenario):
-            if method in (BASELINE, UPSTREAM):
+            if method == UPSTREAM or method in self._baselines:
                 continue
             found = [
                 self.values("auc", "downstream", scenario, task, method, split="valid")
@@ -110,7 +131,7 @@ class Results:
             means = [np.mean(values) for values in found if values]
             if means:
                 scores[method] = float(np.mean(means))
-        return max(scores, key=lambda m: scores[m]) if scores else None
+        return scores
 
 
 def _key(**entry: Any) -> _Key:

@@ -37,6 +37,11 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 14px 0; font-size: 
 .warning { background: var(--warn); border-left: 4px solid var(--warn-edge); border-radius: 4px;
   padding: 8px 14px; margin: 12px 0; max-width: 60rem; }
 .warning p { margin: 4px 0; }
+.warning h4 { font-size: .95rem; margin: 10px 0 2px; }
+.warning ul { margin: 2px 0; font-size: .92rem; }
+.warning li { margin: 2px 0; }
+.warning details { margin: 2px 0; font-size: .92rem; }
+.warning summary { font-weight: 400; }
 .scroll { overflow-x: auto; margin: 8px 0 14px; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid var(--rule);

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfm4ads_tf.analysis.markup import breakable, details, escape, plural, spread
-from lfm4ads_tf.analysis.result_tables import difference
+from lfm4ads_tf.analysis.result_tables import TITLES, difference
 from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
 from lfm4ads_tf.analysis.verdict import LEVEL, verdict
 
@@ -60,8 +60,12 @@ def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -
             clauses.append(_clause(task, comparison) + _baseline(results, scenario, task))
         if not point_in_time.get(scenario, True):
             clauses.append("not point in time, see the warning")
+        scores = results.validation(scenario)
+        ahead = ""
+        if scores.get(BASELINE, 0.0) >= scores[method]:
+            ahead = f"<code>{BASELINE}</code> is ahead on validation; of the transfers "
         items.append(
-            f"<li><strong>{breakable(scenario)}</strong>: validation picks "
+            f"<li><strong>{breakable(scenario)}</strong>: {ahead}validation picks "
             f"<code>{breakable(method)}</code>. {'; '.join(clauses)}.</li>"
         )
     if not items:
@@ -136,13 +140,18 @@ def _retrieval(results: Results) -> str:
     sentences = []
     for task in results.names("task", stage="retrieval", scenario="all", split="test"):
         for method in results.names("method", stage="retrieval", scenario="all", task=task):
+            clauses = []
             for metric in results.metrics("retrieval"):
                 values = results.values(metric, "retrieval", "all", task, method)
                 if values:
-                    sentences.append(
-                        f"{escape(metric)} of <strong>{spread(values)}</strong> for {escape(task)}"
-                    )
-    return f"<p>The retriever reaches a test {_listed(sentences)}.</p>" if sentences else ""
+                    name = TITLES.get(metric, metric)
+                    clauses.append(f"{escape(name)} of <strong>{spread(values)}</strong>")
+            if clauses:
+                sentences.append(
+                    f"The retriever <code>{breakable(method)}</code> reaches a test "
+                    f"{_listed(clauses)} for {escape(task)}."
+                )
+    return f"<p>{' '.join(sentences)}</p>" if sentences else ""
 
 
 def _listed(parts: list[str]) -> str:

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.progress import Activity
 
 _BLOCK_BYTES = 1 << 20
 _OFFLINE = (
@@ -133,9 +134,16 @@ def _stream(
     )
     started = time.monotonic()
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response, progress:
+        with (
+            urllib.request.urlopen(url, timeout=timeout) as response,
+            progress,
+            ExitStack() as stack,
+        ):
             size = int(response.headers.get("Content-Length") or 0)
             bar = progress.add_task(f"download {name}", total=size or None)
+            shown = progress.console.is_terminal
+            told = Activity(f"download {name}, bytes", size or None, quiet=quiet, shown=shown)
+            stack.enter_context(told)
             done = 0
             while block := response.read(_BLOCK_BYTES):
                 try:
@@ -147,6 +155,7 @@ def _stream(
                         fix="free disk space or choose another folder.",
                     ) from error
                 done += len(block)
+                told.advance(len(block))
                 progress.update(bar, completed=done)
                 if time.monotonic() - started > limit:
                     raise TimeoutError(f"not finished after {limit:.0f} s, {done} bytes received")
@@ -239,7 +248,8 @@ def _spinner(text: str, quiet: bool) -> Iterator[None]:
     if quiet:
         yield
         return
-    with Console(stderr=True).status(text):
+    console = Console(stderr=True)
+    with console.status(text), Activity(text, shown=console.is_terminal):
         yield
 
 

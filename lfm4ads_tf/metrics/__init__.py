@@ -2,7 +2,13 @@
 
 from lfm4ads_tf.metrics.auc import auc
 from lfm4ads_tf.metrics.best_possible import best_possible_auc
-from lfm4ads_tf.metrics.bootstrap import Interval, auc_difference_interval, auc_interval
+from lfm4ads_tf.metrics.bootstrap import (
+    Interval,
+    Resampled,
+    auc_difference_interval,
+    auc_interval,
+    auc_resamples,
+)
 from lfm4ads_tf.metrics.calibration import calibration
 from lfm4ads_tf.metrics.calibration_curve import calibration_curve
 from lfm4ads_tf.metrics.calibration_error import calibration_error
@@ -15,9 +21,11 @@ from lfm4ads_tf.metrics.recall import recall_at_k
 __all__ = [
     "Interval",
     "PairedComparison",
+    "Resampled",
     "auc",
     "auc_difference_interval",
     "auc_interval",
+    "auc_resamples",
     "best_possible_auc",
     "calibration",
     "calibration_curve",

@@ -70,7 +70,9 @@ def choose_downstream(run: Run, scenario: str) -> None:
     settings = prepared.run() if prepared.fits() else prepared.search.start
     if not prepared.fits():
         _LOG.info(
-            "training of '%s' is chosen by its size: %s", scenario, _list(settings, prepared.fixed)
+            "training of '%s' is chosen by its size alone: %s",
+            scenario,
+            _list(settings, prepared.fixed),
         )
     known = {**chosen.downstream, scenario: _told(settings, prepared.fixed)}
     run.choose(chosen.model_copy(update={"downstream": known}))
@@ -111,6 +113,7 @@ class PreparedSearch:
         self._path = folder / "search.json"
         self._quiet = run.quiet
         self._began = time.monotonic()
+        self._walls: list[float] = []
         cache = run.cache
         rows, held = trials.rows, trials.held
         start = Settings.of(part)
@@ -159,6 +162,7 @@ class PreparedSearch:
         if self._path.exists():
             stored = json.loads(self._path.read_text("utf-8"))
             search.made = [Trial.from_json(t) for t in stored["trials"]]
+            self._walls = [0.0] * len(search.made)
         rows, held = search.log.rows, search.log.held
         _LOG.info(
             "training of %s: searching on %d of its training rows, scored on the %d of the last "
@@ -203,6 +207,7 @@ class PreparedSearch:
         """One line a trial, and the file that a killed search goes on from."""
         count = len(self.search.trials)
         if count > len(self.search.made):
+            self._walls.append(round(time.monotonic() - self._began - sum(self._walls), 2))
             self._write(None)
         if self._quiet:
             return
@@ -210,7 +215,8 @@ class PreparedSearch:
         changed = [
             f"{f.name} {getattr(trial.settings, f.name):g}"
             for f in fields(Settings)
-            if before is None or getattr(trial.settings, f.name) != getattr(before, f.name)
+            if (trial.kind == "chain" or f.name not in SCHEDULE)
+            and (before is None or getattr(trial.settings, f.name) != getattr(before, f.name))
         ]
         points = "passes" if trial.kind == "epochs" else "final passes"
         best = trial.best + (1 if trial.kind == "epochs" else 0)
@@ -237,6 +243,7 @@ class PreparedSearch:
                 "noise": search.noise,
                 "fixed": sorted(self.fixed),
                 "trials": [trial.to_json() for trial in search.trials],
+                "wall_s": self._walls,
                 "chosen": None if settings is None else vars(settings),
             },
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import layer_names
+from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.representations.names import representation_names
 from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method, warm_start_levels
@@ -18,7 +19,7 @@ from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method, warm_sta
 def trained_scenarios(run: Run) -> list[str]:
     """Scenarios and segments with a trained downstream model, in the layout's order."""
     layout = run.cache.layout
-    return [s for s in (*layout.scenarios, *layout.segments) if _validation(run, s)]
+    return [s for s in (*layout.scenarios, *layout.segments) if validation_auc(run, s)]
 
 
 def read_method(run: Run, name: str) -> Method:
@@ -27,7 +28,7 @@ def read_method(run: Run, name: str) -> Method:
     Raises:
         UserError: The name is unknown, or the configuration cannot do what it says.
     """
-    upstream, part = run.config.upstream, run.config.downstream
+    upstream = run.config.upstream
     layers = layer_names(upstream, run.spec.task_names)
     levels = warm_start_levels(layers)
     if upstream.model != "foundation":
@@ -35,7 +36,7 @@ def read_method(run: Run, name: str) -> Method:
     method = parse_method(
         name,
         layers,
-        full=part.full,
+        full=full_combination(run.config, run.spec.task_names) if name == FULL else None,
         representations=representation_names(run.config.representations, layers),
         levels=levels,
     )
@@ -96,7 +97,7 @@ def chosen_method(run: Run, scenario: str) -> Method:
     Raises:
         UserError: The scenario has no trained model, or not one of the configured method.
     """
-    values = _validation(run, scenario)
+    values = validation_auc(run, scenario)
     if not values:
         known = trained_scenarios(run)
         raise UserError(
@@ -115,7 +116,7 @@ def chosen_method(run: Run, scenario: str) -> Method:
     return read_method(run, name)
 
 
-def _validation(run: Run, scenario: str) -> dict[str, float]:
+def validation_auc(run: Run, scenario: str) -> dict[str, float]:
     """Method -> mean validation AUC over tasks, of the run's first seed's trained models."""
     found: dict[str, list[float]] = defaultdict(list)
     folder = run.downstream(scenario, "none", run.config.seed).parent.parent

@@ -12,9 +12,13 @@ from lfm4ads_tf.data.clock import order_facts
 from lfm4ads_tf.data.dropped import tell_unscored
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
+from lfm4ads_tf.pipeline.diagnosis import diagnose
 from lfm4ads_tf.pipeline.export_outcome import read_outcomes
+from lfm4ads_tf.pipeline.full import FULL
+from lfm4ads_tf.pipeline.intervals import add_intervals, draw_users
 from lfm4ads_tf.pipeline.overall import overall
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scoring import count_positives
 from lfm4ads_tf.retrieval.method import OWN
 
 SCHEMA = 1
@@ -42,11 +46,16 @@ def evaluate(run: Run) -> dict[str, Any]:
             results.append(entry)
             if entry["stage"] == "upstream" and entry["scenario"] in scenarios:
                 results.append({**entry, "stage": "downstream"})
+    # A slice without a row says nothing.
+    results = [e for e in results if e["rows"] or e["slice"] == "all"]
+    count_positives(cache, run.spec, results)
+    draws = draw_users(run)
+    add_intervals(results, draws)
     rates: dict[str, list[float]] = defaultdict(list)
     for stage, stored in found:
         if stored["examples_per_s"]:
             rates[stage].append(stored["examples_per_s"])
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "spec": run.spec.name,
         "rows": run.cache.manifest["rows"],
@@ -62,7 +71,9 @@ def evaluate(run: Run) -> dict[str, Any]:
             **{f"{stage}_examples_per_s": _mean(values) for stage, values in rates.items()},
         },
         "exports": read_outcomes(run.out),
+        **_full(found),
     }
+    document["warnings"] = diagnose(run, document, draws)
     write_json(run.out / "metrics.json", document)
     return document
 
@@ -99,6 +110,14 @@ def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return comparisons
+
+
+def _full(found: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """What `full` stood for where it was trained."""
+    for _, stored in found:
+        if stored["entries"] and stored["entries"][0]["method"] == FULL and "resolved" in stored:
+            return {FULL: stored["resolved"]}
+    return {}
 
 
 def _compared(entry: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lfm4ads_tf.files import write_json
+from lfm4ads_tf.pipeline.diagnosis import lost_exports
 
 _FILE = "exports.json"
 
@@ -45,7 +46,9 @@ def write_outcomes(out: Path, outcomes: Sequence[ExportOutcome]) -> None:
     metrics = out / "metrics.json"
     if metrics.exists():
         document = json.loads(metrics.read_text("utf-8"))
-        write_json(metrics, {**document, "exports": held})
+        others = [w for w in document.get("warnings", []) if w["kind"] != "export_lost"]
+        warnings = [*others, *lost_exports(held)]  # the last kind of the list
+        write_json(metrics, {**document, "exports": held, "warnings": warnings})
 
 
 def read_outcomes(out: Path) -> list[dict[str, Any]]:

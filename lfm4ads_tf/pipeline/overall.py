@@ -27,11 +27,12 @@ def overall(
         scenarios: Scenarios that count; segments, whose rows are in scenarios too, do not.
 
     Returns:
-        Per task, split, refresh and method: `mean`, `sd` over seeds, `seeds`, `rows`, and `to`,
-        baseline -> paired difference over seeds (`diff_mean`, `diff_sd`, `p`, `seeds`).
+        Per task, split, refresh and method: `mean`, `sd` over seeds, `seeds`, `rows`, `positives`,
+        and `to`, baseline -> paired difference over seeds (`diff_mean`, `diff_sd`, `p`, `seeds`).
     """
     values: dict[tuple[str, str, str], dict[str, dict[int, dict[str, float]]]] = defaultdict(dict)
     rows: dict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
+    positives: dict[tuple[str, str, str], dict[str, int | None]] = defaultdict(dict)
     for entry in results:
         counts = entry["stage"] == "downstream" and entry["slice"] == "all"
         if counts and entry["scenario"] in scenarios and entry["metrics"]["auc"] is not None:
@@ -39,9 +40,11 @@ def overall(
             by_seed = values[key].setdefault(entry["method"], {})
             by_seed.setdefault(entry["seed"], {})[entry["scenario"]] = entry["metrics"]["auc"]
             rows[key][entry["scenario"]] = entry["rows"]
+            positives[key][entry["scenario"]] = entry.get("positives")
     found = []
     for key, methods in values.items():
         names = list(rows[key])
+        counted = [n for n in positives[key].values() if n is not None]
         weights = np.array([rows[key][s] for s in names], np.float64)
         means: dict[str, dict[int, float | None]] = {}
         for method, seeds in methods.items():
@@ -60,6 +63,7 @@ def overall(
                     "method": method,
                     "scenarios": names,
                     "rows": int(weights.sum()),
+                    "positives": sum(counted) if len(counted) == len(names) else None,
                     "seeds": len(known),
                     "mean": float(np.mean(known)),
                     "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None,

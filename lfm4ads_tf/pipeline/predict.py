@@ -34,10 +34,13 @@ from lfm4ads_tf.strict import parse
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 8192
+UPSTREAM = "upstream"
 
 
 def predict(out: Path, model: str, path: Path, output: Path) -> int:
     """Writes `row` (from 0), `scenario`, `task` and `score` of every new row and task.
+
+    Which model that is, is said in the log and in the file's schema metadata, see `served`.
 
     Moving features and representations are taken as they were at the end of training.
 
@@ -55,6 +58,12 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
     """
     run = open_run(out)
     scenario = scenario_of(run, model)
+    serves = served(run, model, scenario)
+    stands_for = "" if serves["resolved"] == serves["method"] else f" ({serves['resolved']})"
+    _LOG.info(
+        "%s: method %s%s, %s, seed %s",
+        *(serves["model"], serves["method"], stands_for, serves["chosen_by"], serves["seed"]),
+    )
     rows = read_requests(run.spec, out / "data", path)
     encoder = load_encoder(run)
     encoded = encoder.encode_numpy(complete(run.spec, out / "data", encoder, rows))
@@ -77,9 +86,32 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
             "score": scores.reshape(-1).astype(np.float32),  # (B T,)
         }
     )
+    table = table.replace_schema_metadata({f"lfm4ads_tf.{k}": v for k, v in serves.items()})
     with staged_file(output) as staging:
         pq.write_table(table, staging)
     return len(table)
+
+
+def served(run: Run, model: str, scenario: str | None) -> dict[str, str]:
+    """Which trained model stands behind a name.
+
+    Args:
+        run: The run.
+        model: The name, as given.
+        scenario: What `scenario_of` gave.
+
+    Returns:
+        `model`; `method` as in results (`upstream` for the foundation model); `resolved`, what it
+        stands for where it is an alias such as `full`; `chosen_by`; `seed`.
+    """
+    seed = str(run.config.seed)
+    if scenario is None:
+        method = {"method": UPSTREAM, "resolved": UPSTREAM, "chosen_by": "the only one"}
+        return {"model": model, **method, "seed": seed}
+    chosen = chosen_method(run, scenario)
+    by = "best on validation" if run.config.export.method is None else "export.method"
+    method = {"method": chosen.name, "resolved": chosen.resolved, "chosen_by": by}
+    return {"model": model, **method, "seed": seed}
 
 
 def open_run(out: Path) -> Run:

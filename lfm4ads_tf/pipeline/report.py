@@ -27,6 +27,7 @@ from lfm4ads_tf.data.splits import SPLITS
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import OWNERS
 from lfm4ads_tf.files import write_text
+from lfm4ads_tf.pipeline.diagnosis import KINDS
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.training.checkpoints import count_parameters
 
@@ -69,6 +70,7 @@ def report(run: Run) -> Path:
             scenarios=[{**s, "name": shown[s["name"]]} for s in scenarios],
             config=run.resolved.to_yaml(),
             command=command(run.resolved),
+            kinds=KINDS,
             spans=_spans(cache),
             periods=cache.manifest["periods"],
             features=_features(cache),
@@ -99,10 +101,10 @@ def _shown_names(run: Run) -> dict[str, str]:
 def _renamed(document: dict[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:
     """The document with the scenarios' names on the page."""
     found = dict(document)
-    for key in ("results", "comparisons", "unlearnt"):
+    for key in ("results", "comparisons", "unlearnt", "warnings"):
         found[key] = [
             {**e, "scenario": shown.get(e["scenario"], e["scenario"])}
-            for e in document.get(key, [])  # an earlier version wrote no `unlearnt`
+            for e in document.get(key, [])  # earlier versions wrote fewer keys
         ]
     flags = document["point_in_time"]
     found["point_in_time"] = {shown.get(name, name): flag for name, flag in flags.items()}

@@ -116,6 +116,7 @@ def train_retrieval(
                         "seed": seed,
                         "split": split,
                         "rows": len(queries.rows),
+                        "positives": len(queries.relevant),
                         "metrics": {
                             f"recall@{config.k}": recall_of(queries, items),
                             "auc": _auc(part, rows, items),

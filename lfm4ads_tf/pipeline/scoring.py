@@ -12,6 +12,7 @@ import tf_keras
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
+from lfm4ads_tf.features.fitting import ALL
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.metrics import auc, calibration, calibration_error, gauc, logloss
 
@@ -114,10 +115,26 @@ def entries(
                 truth = cache.best_possible[rows[chosen], k]
                 usable = known and np.isfinite(truth).all()
                 values["auc_best_possible"] = auc(labels, truth) if usable else None
-            found.append(
-                {**identity, "task": task, "slice": name, "rows": known, "metrics": values}
-            )
+            counts = {"rows": known, "positives": int((labels == 1).sum())}
+            found.append({**identity, "task": task, "slice": name, **counts, "metrics": values})
     return found
+
+
+def count_positives(cache: EncodedCache, spec: FeatureSpec, found: list[dict[str, Any]]) -> None:
+    """Sets `positives` of entries that an earlier version made, which did not count them."""
+    counts: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
+    lacking = [e for e in found if "positives" not in e and e["stage"] != "retrieval"]
+    slices = Slices(cache, spec) if lacking else None
+    for entry in lacking:
+        place = (entry["scenario"], entry["split"])
+        if place not in counts and slices is not None:
+            rows = cache.rows_of(entry["split"], None if place[0] == ALL else place[0])
+            counts[place] = {
+                (name, task): int((cache.labels[rows[chosen], k] == 1).sum())
+                for name, chosen in slices.of(rows)
+                for k, task in enumerate(cache.layout.tasks)
+            }
+        entry["positives"] = counts[place].get((entry["slice"], entry["task"]), 0)
 
 
 def _calibration(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from rich.console import Console
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline.auto import check_budget
+from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
+from lfm4ads_tf.pipeline.full import FULL, with_full
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import check_schedule, pretrain
 from lfm4ads_tf.pipeline.report import report
@@ -25,7 +28,10 @@ from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer, warn_skipped
+from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.training.step import table_rule
+
+_LOG = logging.getLogger(__name__)
 
 _PER_SEED: dict[str, Callable[[Run, int], None]] = {
     "pretrain": pretrain,
@@ -76,7 +82,7 @@ def resolve_run(
     Raises:
         UserError: Anything that the user can mend.
     """
-    resolved = resolve(spec, assignments, selection.options(), config)
+    resolved = with_full(resolve(spec, assignments, selection.options(), config))
     run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
     # Kernels that sum in the order in which threads finish would make two runs differ.
     tf.config.experimental.enable_op_determinism()
@@ -114,32 +120,48 @@ def run_stages(
     """
     lost: ExportRefused | UserError | None = None
     run.begin()
+    if "transfer" in stages and FULL in run.config.downstream.methods:
+        _LOG.info("method '%s': %s", FULL, read_method(run, FULL).resolved)
     if "prepare" in stages or data_dir is not None:
-        prepare(run, data_dir)
+        with Activity("prepare", quiet=run.quiet):
+            prepare(run, data_dir)
     if "pretrain" in stages:
         check_schedule(run)
         check_budget(run)
     for stage in stages:
-        if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
-            downstream_scenarios(run)  # so is a wrong scenario name
-            if "retrieve" in stages and run.config.retrieval.enabled:
-                retrieval_scenarios(run)
-        if stage == "transfer":
-            warn_skipped(run)
-        if stage in _PER_SEED:
-            for seed in run.config.all_seeds:
-                _PER_SEED[stage](run, seed)
-        elif stage == "evaluate":
-            print_tables(evaluate(run), console)
-        elif stage == "export":
-            try:
-                export(run)
-            except (ExportRefused, UserError) as error:
-                lost = error
-        elif stage == "report":
-            console.print(f"report: {report(run)}")
+        with Activity(stage, quiet=run.quiet):
+            lost = _run_stage(stage, stages, run, console, export) or lost
     if lost is not None:
         raise lost
+
+
+def _run_stage(
+    stage: str,
+    stages: Sequence[str],
+    run: Run,
+    console: Console,
+    export: Callable[[Run], None],
+) -> ExportRefused | UserError | None:
+    """Runs one stage; what went wrong with exports is given back, so that the others are run."""
+    if stage == "transfer" or (stage == "prepare" and len(stages) > 1):
+        downstream_scenarios(run)  # so is a wrong scenario name
+        if "retrieve" in stages and run.config.retrieval.enabled:
+            retrieval_scenarios(run)
+    if stage == "transfer":
+        warn_skipped(run)
+    if stage in _PER_SEED:
+        for seed in run.config.all_seeds:
+            _PER_SEED[stage](run, seed)
+    elif stage == "evaluate":
+        print_tables(evaluate(run), console)
+    elif stage == "export":
+        try:
+            export(run)
+        except (ExportRefused, UserError) as error:
+            return error
+    elif stage == "report":
+        console.print(f"report: {report(run)}")
+    return None
 
 
 def _split(text: str) -> list[str]:

@@ -26,6 +26,7 @@ from lfm4ads_tf.pipeline.transfer import (
     train_downstream,
     warn_skipped,
 )
+from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.written import dump
 
 SCHEMA = 1
@@ -92,10 +93,12 @@ def sweep(
     ]
     shape = (len(candidates), len(scenarios), run.config.seeds)
     _LOG.info("sweep: %d models: methods %d, scenarios %d, seeds %d", len(trainings), *shape)
-    for done, (scenario, candidate, seed) in enumerate(trainings):
-        if done and done % 25 == 0:
-            _LOG.info("sweep: %d of %d models", done, len(trainings))
-        train_downstream(run, scenario, candidate.method, seed)
+    with Activity("sweep, models", len(trainings), quiet=run.quiet) as activity:
+        for done, (scenario, candidate, seed) in enumerate(trainings):
+            if done and done % 25 == 0:
+                _LOG.info("sweep: %d of %d models", done, len(trainings))
+            train_downstream(run, scenario, candidate.method, seed)
+            activity.advance(1)
     document = _document(run, scenarios, candidates, task)
     write_json(run.out / "sweep" / "results.json", document)
     write_text(run.out / "sweep.html", sweep_page(document))

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lfm4ads_tf.pipeline.overall import BASELINES
+from lfm4ads_tf.pipeline.warning_lines import print_warnings
 
 _METRICS = ("gauc", "logloss", "calibration")
 
@@ -36,6 +37,9 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
     _print_point_in_time(document["point_in_time"], console)
     if "untimed" in document:
         console.print(f"[yellow]The log has no time:[/yellow] its rows {document['untimed']}.")
+    if "full" in document:
+        console.print(f"full: {escape(document['full'])}")
+    print_warnings(document, console)
 
 
 def _print_point_in_time(flags: dict[str, bool], console: Console) -> None:
@@ -80,7 +84,7 @@ def _ranking(
         if c["split"] == "test" and c["slice"] == "all"
     }
     with_best = any(e["metrics"].get("auc_best_possible") is not None for e in entries)
-    heads = ["rows", "AUC"]
+    heads = ["rows", "positives", "AUC"]
     heads += ["best possible"] if with_best else []
     heads += ["to none, AUC points"] if differences else []
     heads += ["AUC daily", "GAUC", "logloss", "calibration"]
@@ -96,7 +100,7 @@ def _ranking(
         flags = document["point_in_time"]  # "all" holds where every scenario's does
         honest = flags.get(scenario, all(flags.values()))
         flag = "" if honest or first[0] != "scenario" else " *"
-        cells = [escape(one) + flag, escape(two), f"{frozen[0]['rows']:,}"]
+        cells = [escape(one) + flag, escape(two), f"{frozen[0]['rows']:,}", _positives(frozen[0])]
         cells.append(_spread(e["metrics"]["auc"] for e in frozen))
         if with_best:
             cells.append(_mean(e["metrics"].get("auc_best_possible") for e in frozen))
@@ -115,7 +119,7 @@ def _print_overall(overall: list[dict[str, Any]], console: Console) -> None:
     for (task, refresh), entries in _grouped(test, "task", "refresh").items():
         title = (
             f"Mean AUC over {len(entries[0]['scenarios'])} scenarios weighted by rows, {task}, "
-            f"{refresh}, test split"
+            f"{refresh}, test split ({entries[0]['rows']:,} rows{_of(entries[0])})"
         )
         table = Table(title=escape(title), title_justify="left")
         table.add_column("method", overflow="fold", min_width=24)
@@ -135,12 +139,12 @@ def _print_retrieval(document: dict[str, Any], console: Console) -> None:
     table = Table(title="Retrieval, test split", title_justify="left")
     for head in ("scenario", "task", "method"):
         table.add_column(head)
-    for head in ("users", *entries[0]["metrics"]):
+    for head in ("users", "positives", *entries[0]["metrics"]):
         table.add_column(head, justify="right")
     for (scenario, task, method), group in _grouped(entries, "scenario", "task", "method").items():
         values = [_spread(e["metrics"][m] for e in group) for m in entries[0]["metrics"]]
         names = [escape(name) for name in (scenario, task, method)]
-        table.add_row(*names, f"{group[0]['rows']:,}", *values)
+        table.add_row(*names, f"{group[0]['rows']:,}", _positives(group[0]), *values)
     console.print(table)
 
 
@@ -151,6 +155,17 @@ def _grouped(
     for entry in entries:
         groups[tuple(entry[k] for k in keys)].append(entry)
     return groups
+
+
+def _positives(entry: dict[str, Any]) -> str:
+    """Positives of an entry; an earlier version did not count them."""
+    return f"{entry['positives']:,}" if entry.get("positives") is not None else "–"
+
+
+def _of(entry: dict[str, Any]) -> str:
+    """The positives among an overall entry's rows, where they were counted."""
+    known = entry.get("positives")
+    return "" if known is None else f", {known:,} positives"
 
 
 def _spread(values: Iterable[float | None]) -> str:

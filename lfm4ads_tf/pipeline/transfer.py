@@ -26,6 +26,7 @@ from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
+from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
@@ -36,10 +37,13 @@ _LOG = logging.getLogger(__name__)
 
 def transfer(run: Run, seed: int) -> None:
     """Trains every method in every scenario for one seed."""
-    methods = run_methods(run)
-    for scenario in downstream_scenarios(run):
-        for method in methods:
-            train_downstream(run, scenario, method, seed)
+    methods, scenarios = run_methods(run), downstream_scenarios(run)
+    total = len(methods) * len(scenarios)
+    with Activity(f"models of seed {seed}", total, quiet=run.quiet) as activity:
+        for scenario in scenarios:
+            for method in methods:
+                train_downstream(run, scenario, method, seed)
+                activity.advance(1)
 
 
 def run_methods(run: Run) -> list[Method]:

@@ -21,7 +21,8 @@ class AdapterConfig(StrictModel):
             that start at zero already.
         linear_dim: Output width of the linear adapter.
         token_dim: Output width of the token adapter; the embeddings' width when absent.
-        full: The combination that the method name `full` stands for.
+        full: The combination that the method name `full` stands for; derived from the upstream
+            when absent.
         warm_start_snapshot: Upstream weights that module-level methods start from: `final`, the
             end of training; `first`, the earliest snapshot; or the period of a snapshot.
         warm_start_rates: Factors of the learning rate of copied weights: `tables`, `towers`, the

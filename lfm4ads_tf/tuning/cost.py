@@ -20,9 +20,8 @@ class Cost:
         seconds = 5 (a model made before: 0.5) + steps * 2.5 ms + rows * c + scored rows * c / 3
         c = 4 us + 0.1 us * columns + 0.06 ns * dense weights
 
-    The figures were measured on two cores of a server of 2023 (tests/tuning/ and
-    `python -m benchmarks.tuning_cost` hold the table against a machine). They need not be right:
-    another machine makes the same choice in another time.
+    The figures were measured on two cores of one server. They need not be right elsewhere: another
+    machine makes the same choice in another time, and `search.json` holds both.
 
     Attributes:
         columns: Encoded columns of a row: single ids, lists and numbers.

@@ -15,6 +15,7 @@ _RATES_SHARE = 0.6  # of the budget, for batch, rates and regularisation; the sc
 _RATE_TRIALS = 6  # trials of four passes that the share of the rates has room for
 _DECAY = 0.5  # of the rates from one final pass to the next, where it is tried
 _MOST_PASSES = 24
+_DECAYED_PASSES = 5
 _SMALLEST_BATCH, _LARGEST_BATCH = 128, 8192
 _STEPS_A_PASS = 16_000  # a smaller batch than this leaves is not tried: it would only be slower
 
@@ -111,9 +112,9 @@ class RunTrial(Protocol):
 class Search:
     """Coordinate search with a ledger of costs by the fixed table.
 
-    One setting after the other is moved, in a fixed order, and a move is kept where it gains more
-    than the noise of the held rows; a move that gained is made again. Then the chain's schedule is
-    chosen with the rates found: how many earlier periods are mixed into each one, and how many
+    One setting after the other is moved both ways, in a fixed order; the better move is kept where
+    it gains more than the noise of the held rows, and is then made again. Then the chain's schedule
+    is chosen with the rates found: how many earlier periods are mixed into each one, and how many
     passes over all periods follow. The ledger counts what trials cost by the table, so that the
     same log, configuration and budget lead to the same trials on every machine.
 
@@ -186,19 +187,20 @@ class Search:
         if best is None:
             return settings
         for moves in self._moves():
-            for move in moves:
-                gained = False
+            tried = []
+            for move in moves:  # from the same place, before one direction is taken
                 moved = move(best.settings)
-                while moved is not None:
-                    trial = attempt(moved)
-                    if trial is None:
-                        return best.settings
-                    if trial.value <= best.value + self.noise:
-                        break
-                    best, gained = trial, True
+                trial = None if moved is None else attempt(moved)
+                if trial is not None:
+                    tried.append((trial, move))
+            for trial, move in sorted(tried, key=lambda t: -t[0].value)[:1]:
+                while trial.value > best.value + self.noise:
+                    best = trial
                     moved = move(best.settings)
-                if gained:  # the other direction is where it came from
-                    break
+                    further = None if moved is None else attempt(moved)
+                    if further is None:
+                        break
+                    trial = further
         return best.settings
 
     def _moves(self) -> list[list[Callable[[Settings], Settings | None]]]:
@@ -294,7 +296,8 @@ class Search:
             settings: What is tried.
             kind: See `Trial`.
             until: The ledger must not pass this; the first trial of a search is made anyway.
-            longest: Cost at which the trial ends; one point of its curve is made anyway.
+            longest: Cost of the training itself at which the trial ends; one point of its curve is
+                made anyway.
 
         Returns:
             The trial, None where there is no room for it.
@@ -305,7 +308,8 @@ class Search:
             rows = log.walked(settings.passes, settings.replay)
         scored = self.cost.scored(log.held)
         again = bool(self.trials) and _same_model(self.trials[-1].settings, settings)
-        cost = self.cost.start(again)
+        start = self.cost.start(again)
+        cost = start
         cost += fraction * (self.cost.trained(log.auxiliary + rows, batch) + scored)
         one = fraction * (self.cost.trained(log.rows, batch) + scored)
         if self.trials and (self._spent + cost > until or self.expired()):
@@ -315,6 +319,8 @@ class Search:
         else:
             most = self._most_passes(settings, kind)
             if kind == "chain":
+                if settings.final_decay < 1:  # later passes would move next to nothing
+                    most = min(most, _DECAYED_PASSES)
                 most = 1 + (settings.final_passes if "final_passes" in self.fixed else most)
             values: list[float] = []
             for value in self.run_trial(settings, kind, fraction):
@@ -322,7 +328,11 @@ class Search:
                 risen = max(range(len(values)), key=lambda k: (values[k], -k))
                 if len(values) >= most or risen < len(values) - _PATIENCE:
                     break
-                if cost + one > longest or self._spent + cost + one > until or self.expired():
+                if (
+                    cost - start + one > longest
+                    or self._spent + cost + one > until
+                    or self.expired()
+                ):
                     break
                 cost += one
             trial = Trial(settings, kind, fraction, tuple(values), cost)
@@ -344,8 +354,8 @@ def _rounded(fraction: float) -> float:
 
 
 def first_batch_size(rows: int) -> int:
-    """Where the search of the batch size starts: some 500 steps a pass, a power of two."""
+    """Where the search of the batch size starts: some 200 steps a pass, a power of two."""
     size = _SMALLEST_BATCH
-    while size < 2048 and size * 2 * 350 <= rows:
+    while size < 2048 and size * 2 * 150 <= rows:
         size *= 2
     return size

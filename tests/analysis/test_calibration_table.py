@@ -20,7 +20,8 @@ def entry(scenario: str, seed: int, prediction: float, error: float | None) -> d
         "mean_label": 0.25,
         "calibration_error": error,
     }
-    return {**identity, "seed": seed, "rows": 1200, "wall_s": 1.0, "metrics": metrics}
+    counts = {"rows": 1200, "positives": 300}
+    return {**identity, "seed": seed, **counts, "wall_s": 1.0, "metrics": metrics}
 
 
 def test_one_row_per_scenario_and_task_with_the_mean_over_seeds() -> None:
@@ -31,9 +32,9 @@ def test_one_row_per_scenario_and_task_with_the_mean_over_seeds() -> None:
         for r in re.findall(r"<tr>(.*?)</tr>", calibration_table(results))[1:]
     ]
     assert rows == [
-        "all scenarios click 1,200 0.2500 ± 0.0707 0.2500 ± 0.0000 1.0000 ± 0.2828 "
+        "all scenarios click 1,200 300 0.2500 ± 0.0707 0.2500 ± 0.0000 1.0000 ± 0.2828 "
         "0.0200 ± 0.0141".split(),
-        "&lt;1&gt; click 1,200 0.3000 0.2500 1.2000 –".split(),
+        "&lt;1&gt; click 1,200 300 0.3000 0.2500 1.2000 –".split(),
     ]
     assert calibration_table(results, "valid") == ""
     # These numbers are not repeated among the results.

@@ -90,28 +90,32 @@ def test_tables_hold_the_numbers_of_metrics_json(document_of: Build, data_of: Bu
     seen = 0
     for cells in rows:
         if len(cells) == 1:
-            scenario, task = cells[0].split(" · ")[:2]
+            scenario, task, counts = cells[0].split(" · ")
+            assert counts == "1,000 rows, 250 positives"
             continue
         who = {"stage": "downstream", "scenario": scenario, "task": task, "method": cells[0]}
         expected = [_text(_values(document, m, **who)) for m in ("auc", "gauc", "logloss")]
-        assert [cells[1], cells[3], cells[4]] == expected
-        assert cells[5] == _text(_values(document, "calibration", **who))
-        assert cells[6] == _text(_values(document, "auc", **{**who, "refresh": "daily"}))
+        assert [cells[1], cells[4], cells[5]] == expected
+        mean = np.mean(_values(document, "auc", **who))
+        assert cells[2] == f"{mean - 0.01:.4f} to {mean + 0.02:.4f}"
+        assert cells[6] == _text(_values(document, "calibration", **who))
+        assert cells[7] == _text(_values(document, "auc", **{**who, "refresh": "daily"}))
         if cells[0] == "none":
-            assert cells[2] == "baseline"
+            assert cells[3] == "baseline"
         else:
             none = _values(document, "auc", **{**who, "method": "none"})
             diff = 100 * (np.array(_values(document, "auc", **who)) - none)
-            assert cells[2].startswith(f"{diff.mean():+.2f} ± {diff.std(ddof=1):.2f} (p")
+            assert cells[3].startswith(f"{diff.mean():+.2f} ± {diff.std(ddof=1):.2f} (p")
         seen += 1
     assert seen == 2 * 2 * 4
 
     upstream = page.table("rows")
     first = {"stage": "upstream", "scenario": "all", "task": "click", "method": "upstream"}
-    assert upstream[0][:4] == [
+    assert upstream[0][:5] == [
         "all scenarios",
         "click",
         "1,000",
+        "250",
         _text(_values(document, "auc", **first)),
     ]
     recall = _values(document, "recall@100", stage="retrieval")
@@ -191,7 +195,7 @@ def test_undefined_metrics_are_dashes(document_of: Build, data_of: Build) -> Non
     for cells in page.table("to none, AUC points"):
         if len(cells) > 1:
             delta = "baseline" if cells[0] == "none" else "–"
-            assert cells[1:] == ["–", delta, "–", "0.5000 ± 0.0000", "–", "–"]
+            assert cells[1:] == ["–", "–", delta, "–", "0.5000 ± 0.0000", "–", "–"]
     assert not re.search(r"\b(nan|None|null)\b", page.text)
 
 
@@ -285,3 +289,55 @@ def test_wall_time_counts_every_model_once(document_of: Build, data_of: Build) -
     text = report_page(data_of(document_of()))
     for stage, seconds in (("upstream", 6), ("downstream", 36), ("retrieval", 6)):
         assert f"<b>{seconds} s</b><span>{stage} training" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "positives", "drawn"),
+    [(99, 50, False), (100, 19, False), (100, 81, False), (100, 20, True), (100, 80, True)],
+)
+def test_small_slices_are_listed_and_not_drawn(
+    document_of: Build, data_of: Build, rows: int, positives: int, drawn: bool
+) -> None:
+    document = document_of(("tab",), tasks=("click",))
+    for entry in document["results"]:
+        if entry["stage"] == "downstream" and entry["slice"] == "cold_item":
+            entry |= {"rows": rows, "positives": positives}
+            entry["metrics"]["auc"] = 1.0  # would stretch every axis
+    text = report_page(data_of(document))
+    page = Page(text)
+    assert (f"cold_item: {rows} rows" in page.text) == drawn
+    # the last table before the training curves, where there is one
+    listed = [t for t in page.tables if t[0] == ["scenario", "slice", "rows", "positives"]]
+    expected = [["tab", "cold_item", str(rows), str(positives)]]
+    assert [t[1:] for t in listed] == ([] if drawn else [expected])
+    assert ("1.00</span>" in text) == drawn
+
+
+def test_a_difference_on_few_positives_is_listed(document_of: Build, data_of: Build) -> None:
+    document = document_of(("big", "tiny"), tasks=("click",))
+    for entry in document["results"]:
+        if entry["scenario"] == "tiny" and entry["slice"] == "all":
+            entry |= {"rows": 900, "positives": 12}
+    text = report_page(data_of(document))
+    section = text.split('id="differences"')[1].split("</section>")[0]
+    assert section.count("<figcaption>") == 1 and "<figcaption>big<" in section
+    assert ">tiny</th>" in section and "Too few to be drawn" in section
+
+
+def test_warnings_are_listed_by_kind_and_escaped(document_of: Build, data_of: Build) -> None:
+    document = document_of()
+    said = {"task": "click", "numbers": {}}
+    document["warnings"] = [
+        {**said, "kind": "calibration", "scenario": f"<tab {k}>", "message": f"{k} & more"}
+        for k in range(6)
+    ]
+    document["warnings"].append({**said, "kind": "unlearnt", "scenario": "a", "message": "told"})
+    text = report_page(data_of(document, kinds={"calibration": "Calibration off"}))
+    page = Page(text)
+    assert page.text.count("Calibration off") == 1 and "2 more" in page.text
+    for k in range(6):
+        assert f"<tab {k}>, click: {k} & more" in page.text
+    assert "told" not in page.text  # the page tells these from `unlearnt`
+    assert text.index("Calibration off") < text.index('id="result"')
+    del document["warnings"]  # an earlier version wrote none
+    assert "Calibration off" not in report_page(data_of(document))

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.metrics import auc, auc_difference_interval, auc_interval
+from lfm4ads_tf.metrics import auc, auc_difference_interval, auc_interval, auc_resamples
 
 
 def _log(users: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,3 +73,25 @@ def test_one_class_has_no_interval_and_users_must_fit() -> None:
     assert auc_interval([], [], []) is None
     with pytest.raises(UserError, match="as long as the labels"):
         auc_interval([1, 0], [0.1, 0.2], [1])
+
+
+def test_many_values_are_grouped_with_no_visible_change() -> None:
+    labels, scores, user = _log(900, 10)  # 9,000 distinct scores
+    found = auc_resamples(labels, [scores, np.round(scores, 3)], user, resamples=20, seed=5)
+    assert found is not None
+    assert found.values[0] == auc(labels, scores)
+    draw = np.random.default_rng(5)
+    for drawn in found.drawn:
+        times = np.bincount(draw.integers(0, 900, 900), minlength=900)
+        assert drawn[0] == pytest.approx(auc(labels, scores, times[user]), abs=2e-5)
+
+
+def test_difference_of_means_is_paired_over_all_scores() -> None:
+    labels, scores, user = _log(60, 5)
+    noise = np.random.default_rng(2).normal(size=(3, len(scores)))
+    found = auc_resamples(labels, [scores, *(scores + noise)], user, resamples=30)
+    assert found is not None
+    mean = found.difference([1, 2, 3], [0])
+    by_hand = found.drawn[:, 1:].mean(axis=1) - found.drawn[:, 0]
+    assert mean.value == pytest.approx(found.values[1:].mean() - found.values[0])
+    assert (mean.low, mean.high) == tuple(np.quantile(by_hand, [0.025, 0.975]))

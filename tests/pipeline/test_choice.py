@@ -40,7 +40,7 @@ def test_methods_are_read_as_the_configuration_says() -> None:
         ("module/isomorphic", {"warm_start_rates": {"dn_1": 0.1}}, "Did you mean 'dnn_1'?"),
         ("module/warm_start/cross_1+frozen & feature/mlp/UR", {}, "Frozen layers cannot learn"),
         ("module/warm_start/output+frozen & module/isomorphic", {}, "Frozen layers cannot learn"),
-        ("full", {}, "stands for no combination"),
+        ("full", {"full": "full"}, "stands for no combination"),
     ],
 )
 def test_what_cannot_be_done_is_refused(name: str, run: dict[str, Any], message: str) -> None:

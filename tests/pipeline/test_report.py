@@ -6,6 +6,7 @@ import html
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from lfm4ads_tf.data.cache import CacheContent, write_cache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import DenseField, FeatureLayout, IdField, TableField
 from lfm4ads_tf.files import write_json
-from lfm4ads_tf.metrics import auc, calibration_curve
+from lfm4ads_tf.metrics import auc, auc_interval, calibration_curve
 from lfm4ads_tf.pipeline.evaluate import evaluate
+from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
+from lfm4ads_tf.pipeline.intervals import draw_users
 from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
@@ -223,3 +226,55 @@ def test_an_unfinished_run_has_a_page(run: Run, tmp_path: Path) -> None:
     _cache(out.out / "data")
     evaluate(out)
     assert "This run holds no test results yet." in report(out).read_text("utf-8")
+
+
+def test_every_main_result_has_its_interval_and_its_positives(run: Run) -> None:
+    document = json.loads((run.out / "metrics.json").read_text("utf-8"))
+    cache = run.cache
+    for entry in document["results"]:
+        name = None if entry["scenario"] == "all" else entry["scenario"]
+        rows = cache.rows_of(entry["split"], name)
+        folder = run.upstream(entry["seed"])
+        if entry["method"] != "upstream":
+            folder = run.downstream(entry["scenario"], entry["method"], entry["seed"])
+        stored = np.load(folder / "predictions.npz")
+        scores = stored[f"{entry['split']}_frozen"][
+            np.searchsorted(stored[f"{entry['split']}_rows"], rows), 0
+        ]
+        interval = auc_interval(cache.labels[rows, 0], scores, cache.user[rows])
+        assert interval is not None
+        low, high = entry["metrics"]["auc_low"], entry["metrics"]["auc_high"]
+        assert (low, high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+        assert entry["positives"] == cache.labels[rows, 0].sum()  # the models' files lack it
+
+
+def test_stored_baselines_are_among_the_draws(run: Run, tmp_path: Path) -> None:
+    """The trees score all rows, as the upstream does, and are judged on a scenario's own."""
+    out = tmp_path / "out"
+    shutil.copytree(run.out, out)
+    judged = Run(out, run.resolved, quiet=True)
+    columns = {"split": run.cache.split, "scenario": run.cache.scenario, "labels": run.cache.labels}
+    for seed in (0, 1):
+        folder = out / "baseline" / "lightgbm" / f"seed_{seed}"
+        _model(judged, folder, columns, "baseline", "all", method="lightgbm", seed=seed)
+    draws = draw_users(judged)
+    known = {name for name, _ in draws["<feed>", "click", "test"].names}
+    assert known == {"upstream", "none", "feature/linear/UR", "lightgbm"}
+    drawn = draws["all", "click", "test"]
+    assert {name for name, _ in drawn.names} == {"upstream", "lightgbm"}
+    found = drawn.difference("upstream", "lightgbm")
+    assert found is not None and drawn.difference("none", "lightgbm") is None
+    assert found.value == pytest.approx(drawn.mean("upstream") - drawn.mean("lightgbm"))
+
+
+def test_a_lost_export_joins_the_warnings_until_it_is_published(tmp_path: Path) -> None:
+    write_json(tmp_path / "metrics.json", {"warnings": [{"kind": "calibration"}], "exports": []})
+
+    def kinds() -> list[str]:
+        held = json.loads((tmp_path / "metrics.json").read_text("utf-8"))["warnings"]
+        return [w["kind"] for w in held]
+
+    write_outcomes(tmp_path, [ExportOutcome("foundation", "refused", None, "differs")])
+    assert kinds() == ["calibration", "export_lost"]
+    write_outcomes(tmp_path, [ExportOutcome("foundation", "published", 1)])
+    assert kinds() == ["calibration"]

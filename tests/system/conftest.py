@@ -140,12 +140,14 @@ def shop_yaml() -> str:
 def make_shop(
     tmp_path_factory: pytest.TempPathFactory, shop_module: dict[str, Any], shop_yaml: str
 ) -> Callable[..., Shop]:
-    """`make_shop(rows=None)`: the worked example with its own or other rows."""
+    """`make_shop(rows=None)`: the worked example with its own or other rows, for two methods."""
+    quick = shop_yaml.replace("downstream: {", "downstream: {methods: [none, feature/linear/UR], ")
+    assert quick != shop_yaml
 
     def make(rows: list[list[str]] | None = None) -> Shop:
         folder = tmp_path_factory.mktemp("shop")
         shop_module["write_shop"](folder, rows)
-        (folder / "shop.yaml").write_text(shop_yaml, "utf-8")
+        (folder / "shop.yaml").write_text(quick, "utf-8")
         return Shop(folder, folder / "shop.yaml")
 
     return make

@@ -35,6 +35,13 @@ def _write(table: pa.Table, path: Path) -> Path:
     return path
 
 
+def _served(table: pa.Table) -> tuple[str, ...]:
+    """Model, method, what it stands for and seed, as the file's metadata tell them."""
+    held = table.schema.metadata
+    names = ("model", "method", "resolved", "seed")
+    return tuple(held[f"lfm4ads_tf.{n}".encode()].decode() for n in names)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_the_foundation_scores_test_rows_as_the_run_did(
     cli: Callable[..., Any], shop_run: Any, test_rows: pa.Table, suffix: str, tmp_path: Path
@@ -47,6 +54,8 @@ def test_the_foundation_scores_test_rows_as_the_run_did(
     assert done.code == 0, done.text
     table = pq.read_table(tmp_path / "scores.parquet")
     assert table.column_names == ["row", "scenario", "task", "score"]
+    assert _served(table) == ("foundation", "upstream", "upstream", "0")
+    assert "foundation: method upstream, the only one, seed 0" in done.log
     assert table["row"].to_pylist() == np.repeat(np.arange(len(test_rows)), 2).tolist()
     assert table["task"].to_pylist() == ["click", "order"] * len(test_rows)
     assert table["scenario"].to_pylist()[::2] == test_rows["surface"].to_pylist()
@@ -75,7 +84,11 @@ def test_a_ranker_with_representations_scores_test_rows_as_the_run_did(
         "--input", _write(mine, tmp_path / "rows.csv"), "--output", tmp_path / "scores.parquet",
     )  # fmt: skip
     assert done.code == 0, done.text
-    folder = run.downstream("home", chosen_method(run, "home").name, 0)
+    method = chosen_method(run, "home").name
+    held = pq.read_table(tmp_path / "scores.parquet")
+    assert _served(held) == ("ranker_home", method, method, "0")
+    assert f"ranker_home: method {method}, best on validation, seed 0" in done.log
+    folder = run.downstream("home", method, 0)
     stored = np.load(folder / "predictions.npz")["test_frozen"]
     scores = pq.read_table(tmp_path / "scores.parquet")["score"].to_numpy().reshape(-1, 2)
     np.testing.assert_allclose(scores, stored, rtol=0, atol=1e-6)

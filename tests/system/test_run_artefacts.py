@@ -17,6 +17,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
+from lfm4ads_tf.pipeline.diagnosis import KINDS
 
 pytestmark = pytest.mark.processor
 
@@ -96,9 +97,14 @@ def test_metrics_json_has_the_documented_form(shop_metrics: dict[str, Any]) -> N
     assert shop_metrics["schema"] == 1 and shop_metrics["spec"] == "shop"
     assert set(shop_metrics["rows"]) == {"train", "valid", "test"}
     assert sum(shop_metrics["rows"].values()) == 2800
-    keys = "stage scenario task method slice refresh seed split rows metrics wall_s".split()
+    keys = "stage scenario task method slice refresh seed split rows positives metrics wall_s"
     for entry in shop_metrics["results"]:
-        assert set(entry) == set(keys)
+        assert set(entry) == set(keys.split())
+        assert entry["rows"] or entry["slice"] == "all"
+        values, whole = entry["metrics"], (entry["slice"], entry["refresh"]) == ("all", "frozen")
+        assert ("auc_low" in values) == (whole and entry["stage"] != "retrieval")
+        if values.get("auc_low") is not None:
+            assert 0 <= values["auc_low"] < values["auc_high"] <= 1
         assert entry["stage"] in ("upstream", "downstream", "retrieval")
         assert entry["refresh"] in ("frozen", "daily") and entry["split"] in ("valid", "test")
         for value in entry["metrics"].values():
@@ -113,6 +119,10 @@ def test_metrics_json_has_the_documented_form(shop_metrics: dict[str, Any]) -> N
     keys = "scenario task slice method baseline split diff_mean diff_sd p seeds".split()
     assert all(set(c) == set(keys) for c in shop_metrics["comparisons"])
     assert shop_metrics["throughput"]["train_examples_per_s"] > 0
+    assert shop_metrics["warnings"]
+    for said in shop_metrics["warnings"]:
+        assert set(said) == {"kind", "scenario", "task", "message", "numbers"}
+        assert said["kind"] in KINDS and said["message"]
 
 
 def _slice(cache: EncodedCache, rows: np.ndarray, name: str) -> np.ndarray:
@@ -159,7 +169,7 @@ def test_every_number_is_the_definition_applied_to_the_stored_scores(
         labels = cache.labels[rows[chosen], TASKS.index(entry["task"])]
         scores, users = scores[chosen].astype(np.float64), cache.user[rows[chosen]]
         values = entry["metrics"]
-        assert entry["rows"] == len(labels)
+        assert (entry["rows"], entry["positives"]) == (len(labels), labels.sum())
         if len(np.unique(labels)) < 2:
             assert values["auc"] is None and values["gauc"] is None
             nulls += 1

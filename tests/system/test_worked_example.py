@@ -23,10 +23,12 @@ def test_the_spec_has_under_thirty_lines(shop_yaml: str) -> None:
 
 @pytest.mark.slow
 def test_the_example_as_written_trains_and_transfers(
-    cli: Callable[..., Any], shop: Any, tmp_path: Path
+    cli: Callable[..., Any], shop: Any, shop_yaml: str, tmp_path: Path
 ) -> None:
     """No option but those that the document names."""
-    options = ["--spec", shop.spec, "--data-dir", shop.folder, "--out", tmp_path / "out"]
+    spec = tmp_path / "shop.yaml"
+    spec.write_text(shop_yaml, "utf-8")
+    options = ["--spec", spec, "--data-dir", shop.folder, "--out", tmp_path / "out"]
     for stage in ("prepare", "pretrain", "extract", "transfer", "evaluate"):
         done = cli(stage, *options, "--scenarios", "home")  # one of the two, for time
         assert done.code == 0, done.text
@@ -34,7 +36,9 @@ def test_the_example_as_written_trains_and_transfers(
     assert found["rows"] == {"train": 1996, "valid": 409, "test": 395}
     downstream = [e for e in found["results"] if e["stage"] == "downstream"]
     assert {e["scenario"] for e in downstream} == {"home"}
-    assert {e["method"] for e in downstream} == {"upstream", "none", "feature/linear/UR"}
+    assert {e["method"] for e in downstream} == {"upstream", "none", "feature/linear/UR", "full"}
+    gate = "feature/gate/UR+IR+CR_user@cross_3+CR_item@cross_3"
+    assert found["full"] == f"{gate} & module/warm_start/output"
     clicks = [e for e in downstream if e["task"] == "click" and e["slice"] == "all"]
     aucs = [e["metrics"]["auc"] for e in clicks if e["method"] != "upstream"]
     assert all(math.isfinite(a) for a in aucs) and np.mean(aucs) > 0.55

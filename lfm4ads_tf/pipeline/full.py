@@ -1,0 +1,103 @@
+"""What the method name `full` stands for where the configuration does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from lfm4ads_tf.config import Resolved, RunConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.upstream import layer_names
+from lfm4ads_tf.representations.names import cross_name, representation_names
+
+FULL = "full"
+WARM_START = "module/warm_start/output"
+
+
+def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
+    """`downstream.full`, or what follows from the upstream where it is not given.
+
+        feature/gate/UR+IR+CR_user@L+CR_item@L & module/warm_start/output
+
+    L is the last of the stored cross layers, else the last stored layer; where that one has a
+    mixture per task, all of them; of branches the ads' one counts. The warm start is part of it
+    where the downstream has the upstream's sizes and reads all that the upstream does.
+
+    Args:
+        config: The run configuration.
+        tasks: The spec's tasks, in order.
+
+    Raises:
+        UserError: A task's name cannot be part of a layer's name.
+    """
+    if config.downstream.full is not None:
+        return config.downstream.full
+    layers = layer_names(config.upstream, tasks)
+    stored = representation_names(config.representations, layers)
+    crs = [
+        cross_name(side, layer)
+        for side in ("user", "item")
+        for layer in _last(layers, stored)
+    ]  # fmt: skip
+    gate = f"feature/gate/{'+'.join(['UR', 'IR', *crs])}"
+    return f"{gate} & {WARM_START}" if same_sizes(config) else gate
+
+
+def with_full(resolved: Resolved) -> Resolved:
+    """The same documents with `downstream.full` written out where `full` is asked for."""
+    config = resolved.config
+    if FULL not in (*config.downstream.methods, config.export.method):
+        return resolved
+    full = full_combination(config, resolved.spec.task_names)
+    downstream = config.downstream.model_copy(update={"full": full})
+    return resolved.model_copy(
+        update={"config": config.model_copy(update={"downstream": downstream})}
+    )
+
+
+def same_sizes(config: RunConfig) -> bool:
+    """Whether a downstream's own towers, block, tables and inputs have the upstream's shapes.
+
+    A warm start builds the downstream with the upstream's sizes whatever its own are; where they
+    differ it would be another model than `none`, which no default should decide.
+    """
+    upstream, downstream = config.upstream, config.downstream
+    return (
+        upstream.model == "foundation"
+        and (not downstream.omit or downstream.module_inputs == "upstream")
+        and _network(upstream.network) == _network(downstream.network)
+        and _tables(upstream.embeddings) == _tables(downstream.embeddings)
+    )
+
+
+def _last(layers: Sequence[str], stored: Collection[str]) -> list[str]:
+    """The last cross layer with a stored CR, else the last layer; its mixtures if it has some."""
+    own = [
+        name
+        for name in layers
+        if not name.startswith("content.") and cross_name("user", name) in stored
+    ]
+    crosses = [name for name in own if name.removeprefix("ad.").startswith("cross_")]
+    mixtures = [name for name in own if name.removeprefix("ad.").startswith("mix_")]
+    return crosses[-1:] or mixtures or own[-1:]
+
+
+def _network(config: NetworkConfig) -> dict[str, Any]:
+    """What shapes a network's weights and what they mean; the heads are made per model."""
+    found = config.model_dump(exclude={"shared_head"})
+    for layer in found["block"]["layers"]:
+        layer.pop("dropout", None)
+    if config.block.structure != "gated":
+        del found["block"]["mix_dim"]
+    return found
+
+
+def _tables(config: EmbeddingsConfig) -> dict[str, Any]:
+    """What shapes the embedding tables."""
+    apart = {
+        name: (options.dim, None if options.hashing is None else options.hashing.model_dump())
+        for name, options in config.tables.items()
+        if options.dim is not None or options.hashing is not None
+    }
+    return {"dim": config.dim, "sets": config.sets, "tables": apart}

@@ -25,10 +25,7 @@ _RANGES = {
     "weight_decay": (1e-4, 10.0),
 }
 _LOGARITHMIC = ("table_learning_rate", "dense_learning_rate", "table_l2", "weight_decay")
-_LEAST = {
-    "table_l2": 1e-3,
-    "weight_decay": 1e-2,
-}  # below it is 0: what little there is moves nothing
+_LEAST = {"table_l2": 1e-3, "weight_decay": 1e-2}  # below it 0 is tried: so little moves nothing
 _STARTUP = 8  # trials drawn at random before the sampler learns from them
 
 

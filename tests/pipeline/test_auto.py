@@ -23,7 +23,9 @@ UPSTREAM = Path("upstream") / "search.json"
 
 
 def stored(run: Run, path: Path = UPSTREAM) -> dict[str, Any]:
+    """`search.json` without the clock's times."""
     found: dict[str, Any] = json.loads((run.out / path).read_text("utf-8"))
+    assert len(found.pop("wall_s")) == len(found["trials"])
     return found
 
 

@@ -69,7 +69,10 @@ OverwriteOption = Annotated[
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
 
-STAGES = ("prepare", "pretrain", "extract", "transfer", "retrieve", "evaluate", "export", "report")
+STAGES = (
+    "prepare", "pretrain", "extract", "transfer", "retrieve", "baseline", "evaluate", "export",
+    "report",
+)  # fmt: skip
 _HELP = {
     "run": "Run all stages.",
     "prepare": "Encode the data once.",
@@ -77,6 +80,7 @@ _HELP = {
     "extract": "Store UR, IR and CR of every period.",
     "transfer": "Train the downstream models of every scenario and method.",
     "retrieve": "Train and score the own-tower retriever.",
+    "baseline": "Fit trees, logistic regression, popularity and a constant to compare with.",
     "evaluate": "Write metrics.json and print the tables.",
     "export": "Export verified SavedModels.",
     "report": "Write report.html.",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from lfm4ads_tf.baselines.config import BaselineConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
@@ -107,6 +108,7 @@ class RunConfig(StrictModel):
     representations: RepresentationsConfig = RepresentationsConfig()
     downstream: DownstreamConfig = DownstreamConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
+    baseline: BaselineConfig = BaselineConfig()
     export: ExportConfig = ExportConfig()
     packed_cache: str | None = None
     budget: str = "5m"
@@ -252,13 +254,15 @@ def _check_auto(config: RunConfig, given: Collection[str]) -> None:
         if not training.auto:
             continue
         other = ("epochs", "patience", "min_gain") if training.schedule == "chain" else SCHEDULE
+        default = getattr(RunConfig(), name).training
         for key in other:
-            if f"{name}.training.{key}" in given:
+            of_ours = getattr(training, key)
+            if f"{name}.training.{key}" in given and of_ours != getattr(default, key):
                 raise UserError(
                     f"{name}.training.{key} contradicts the schedule: "
                     f"`{training.schedule}` does not read it.",
                     received=f"{name}.training.schedule: {training.schedule}, "
-                    f"{name}.training.{key}: {getattr(training, key)}",
+                    f"{name}.training.{key}: {of_ours}",
                     fix=f"leave it out, or choose another {name}.training.schedule, or set "
                     f"{name}.training.auto=false",
                 )

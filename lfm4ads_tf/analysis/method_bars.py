@@ -20,6 +20,7 @@ from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.result_tables import difference
 from lfm4ads_tf.analysis.results import BASELINE, MIN_LABELS, MIN_ROWS, Results
 from lfm4ads_tf.analysis.verdict import verdict
+from lfm4ads_tf.baselines.registry import BASELINES
 
 _CHANCE = 0.5
 _SMALL = f"Too few to be drawn: fewer than {MIN_ROWS} rows, or {MIN_LABELS} positives or negatives."
@@ -99,8 +100,8 @@ class MethodBars:
             return ""
         methods = self._results.names("method", stage="downstream", scenario=scenario, task=task)
         for method in methods:
-            if method == BASELINE:
-                continue
+            if method == BASELINE or method in BASELINES:
+                continue  # no transfer; a constant would set the scale of the axis
             found = self._results.comparison(scenario, task, method)
             value = None if found is None else 100 * found["diff_mean"]
             deviation = None if found is None else 100 * (found["diff_sd"] or 0.0)

@@ -23,6 +23,7 @@ from lfm4ads_tf.analysis.markup import (
 )
 from lfm4ads_tf.analysis.report_data import ReportData
 from lfm4ads_tf.analysis.results import UPSTREAM, Results
+from lfm4ads_tf.baselines.registry import BASELINES
 
 _SHOWN = 12  # embedding tables that are listed without a click
 _SHOWN_WARNINGS = 4
@@ -240,8 +241,9 @@ class Overview:
         """Stage -> seconds of training and scoring, over all models and seeds."""
         models = {}
         for entry in self._data.document["results"]:
-            # The upstream's own results are repeated among the downstream's.
+            # The upstream's own results and the baselines' are repeated among the downstream's.
             stage = "upstream" if entry["method"] == UPSTREAM else entry["stage"]
+            stage = "baseline" if entry["method"] in BASELINES else stage
             scenario = entry["scenario"] if stage == "downstream" else "all"
             models[stage, scenario, entry["method"], entry["seed"]] = entry["wall_s"]
         total: dict[str, float] = defaultdict(float)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lfm4ads_tf.analysis.baseline_table import baseline_table
 from lfm4ads_tf.analysis.calibration_table import OWN_TABLE
 from lfm4ads_tf.analysis.markup import (
     DASH,
@@ -41,6 +42,7 @@ def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool
     """
     parts = [
         _upstream(results, split, point_in_time),
+        baseline_table(results, split),
         _downstream(results, split, point_in_time),
         _retrieval(results, split, point_in_time),
     ]

@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from lfm4ads_tf.baselines.light_gbm import LightGBM
+from lfm4ads_tf.baselines.registry import BASELINES
+
 BASELINE = "none"
 UPSTREAM = "upstream"
+TREES = LightGBM.name
 MIN_ROWS, MIN_LABELS = 100, 20
 """Rows, and positives and negatives each, below which a result is listed and not drawn."""
 _Key = tuple[str, ...]
@@ -33,9 +37,9 @@ class Results:
         self._comparisons = {
             (c["scenario"], c["task"], c["method"], c["slice"], c["split"]): c
             for c in document["comparisons"]
+            if c["baseline"] != TREES
         }
         found = document["results"]
-        self._baselines = {e["method"] for e in found if e["stage"] == "baseline"}
         self._order = {
             "scenario": _ordered((e["scenario"] for e in found), ["all", *scenarios]),
             "method": _ordered((e["method"] for e in found), [UPSTREAM, BASELINE, *methods]),
@@ -122,7 +126,7 @@ class Results:
         scores: dict[str, float] = {}
         tasks = self.names("task", stage="downstream", scenario=scenario)
         for method in self.names("method", stage="downstream", scenario=scenario):
-            if method == UPSTREAM or method in self._baselines:
+            if method in (BASELINE, UPSTREAM, *BASELINES):
                 continue
             found = [
                 self.values("auc", "downstream", scenario, task, method, split="valid")

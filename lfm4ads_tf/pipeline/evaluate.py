@@ -7,9 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from lfm4ads_tf.baselines.registry import BASELINES
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.clock import order_facts
 from lfm4ads_tf.data.dropped import tell_unscored
+from lfm4ads_tf.features.fitting import ALL
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
 from lfm4ads_tf.pipeline.diagnosis import diagnose
@@ -17,8 +19,10 @@ from lfm4ads_tf.pipeline.export_outcome import read_outcomes
 from lfm4ads_tf.pipeline.full import FULL
 from lfm4ads_tf.pipeline.intervals import add_intervals, draw_users
 from lfm4ads_tf.pipeline.overall import overall
+from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import count_positives
+from lfm4ads_tf.pipeline.summary import TREES, summary
 from lfm4ads_tf.retrieval.method import OWN
 
 SCHEMA = 1
@@ -29,7 +33,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Gathers all results, compares every method with `none`, and writes `metrics.json`.
 
     A downstream's tables also hold the upstream's own head on the same rows, as the method
-    `upstream`. Comparisons are paired by seed on the AUC of each split, frozen.
+    `upstream`, and the baselines under their names. Comparisons are paired by seed on the AUC of
+    each split, frozen.
 
     Returns:
         What `metrics.json` holds.
@@ -44,7 +49,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     for _, stored in found:
         for entry in stored["entries"]:
             results.append(entry)
-            if entry["stage"] == "upstream" and entry["scenario"] in scenarios:
+            if entry["stage"] in ("upstream", "baseline") and entry["scenario"] in scenarios:
                 results.append({**entry, "stage": "downstream"})
     # A slice without a row says nothing.
     results = [e for e in results if e["rows"] or e["slice"] == "all"]
@@ -72,6 +77,8 @@ def evaluate(run: Run) -> dict[str, Any]:
         },
         "exports": read_outcomes(run.out),
         **_full(found),
+        "summary": summary(run, results),
+        **_seen(run, results),
     }
     document["warnings"] = diagnose(run, document, draws)
     write_json(run.out / "metrics.json", document)
@@ -79,36 +86,46 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 
 def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences: downstream to `none` in AUC, retrieval to own towers in recall."""
-    baselines = {"downstream": BASELINE, "retrieval": OWN}
+    """Paired differences: in AUC to `none` and to LightGBM, in recall to own towers.
+
+    Where LightGBM was fitted, every other method of a scenario that is no baseline is compared with
+    it too, and the upstream over all rows.
+    """
+    baselines = {"downstream": (BASELINE, TREES), "retrieval": (OWN,), "upstream": (TREES,)}
+    scenarios = {e["scenario"] for e in results if e["stage"] == "downstream"}
     values: dict[tuple[str, ...], dict[str, dict[int, float]]] = defaultdict(dict)
     for entry in results:
-        if entry["stage"] not in baselines or entry["refresh"] != "frozen":
+        stage = "upstream" if entry["stage"] == "baseline" else entry["stage"]
+        if stage not in baselines or entry["refresh"] != "frozen":
             continue
-        key = (entry["stage"], entry["scenario"], entry["task"], entry["slice"], entry["split"])
+        if stage == "upstream" and (entry["scenario"] != ALL or ALL in scenarios):
+            continue  # compared among the downstream's
+        key = (stage, entry["scenario"], entry["task"], entry["slice"], entry["split"])
         by_seed = values[key].setdefault(entry["method"], {})
         by_seed[entry["seed"]] = entry["metrics"][_compared(entry)]
     comparisons = []
     for (stage, scenario, task, slice_name, split), methods in values.items():
-        baseline = baselines[stage]
-        for method, by_seed in methods.items():
-            if method == baseline or baseline not in methods:
-                continue
-            paired = paired_comparison(by_seed, methods[baseline])
-            comparisons.append(
-                {
-                    "scenario": scenario,
-                    "task": task,
-                    "slice": slice_name,
-                    "method": method,
-                    "baseline": baseline,
-                    "split": split,
-                    "diff_mean": paired.diff_mean,
-                    "diff_sd": paired.diff_sd,
-                    "p": paired.p,
-                    "seeds": paired.seeds,
-                }
-            )
+        for baseline in baselines[stage]:
+            for method, by_seed in methods.items():
+                if method == baseline or baseline not in methods:
+                    continue
+                if baseline == TREES and method in BASELINES:
+                    continue
+                paired = paired_comparison(by_seed, methods[baseline])
+                comparisons.append(
+                    {
+                        "scenario": scenario,
+                        "task": task,
+                        "slice": slice_name,
+                        "method": method,
+                        "baseline": baseline,
+                        "split": split,
+                        "diff_mean": paired.diff_mean,
+                        "diff_sd": paired.diff_sd,
+                        "p": paired.p,
+                        "seeds": paired.seeds,
+                    }
+                )
     return comparisons
 
 
@@ -120,9 +137,16 @@ def _full(found: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     return {}
 
 
+def _seen(run: Run, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether retrieval's candidates hold what users saw, where there are retrieval results."""
+    if any(entry["stage"] == "retrieval" for entry in results):
+        return {"retrieval": Repeats.of(run).to_json()}
+    return {}
+
+
 def _compared(entry: dict[str, Any]) -> str:
     """The metric that an entry is compared by."""
-    if entry["stage"] == "downstream":
+    if entry["stage"] != "retrieval":
         return "auc"
     return next(name for name in entry["metrics"] if name.startswith("recall@"))
 
@@ -130,8 +154,10 @@ def _compared(entry: dict[str, Any]) -> str:
 def _stored(out: Path, config: RunConfig) -> list[tuple[str, dict[str, Any]]]:
     """(stage, content) of every `results.json` of the run, in a fixed order."""
     found = []
-    for stage in ("upstream", "downstream", "retrieval"):
-        for path in sorted((out / stage).rglob("results.json")):
+    places = {"upstream": "upstream", "downstream": "downstream", "retrieval": "retrieval"}
+    places |= {f"baseline/{name}": "baseline" for name in BASELINES}
+    for place, stage in places.items():
+        for path in sorted((out / place).rglob("results.json")):
             stored = json.loads(path.read_text("utf-8"))
             if path.parent.name in {f"seed_{s}" for s in config.all_seeds}:
                 found.append((stage, stored))

@@ -12,16 +12,16 @@ import numpy as np
 
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.fitting import ALL
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.auto import choose_upstream
+from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
 from lfm4ads_tf.pipeline.losses import task_loss
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import Slices, entries, mean_auc, predict
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import Trainer
@@ -171,35 +171,7 @@ def upstream_entries(
         seed: The upstream's seed.
         wall: Seconds of training.
     """
-    cache = run.cache
-    slices = Slices(cache, run.spec)
-    found: list[dict[str, Any]] = []
-    stored: dict[str, np.ndarray] = {}
-    refreshes: tuple[Refresh, ...] = ("frozen", "daily")
-    for split in ("valid", "test"):
-        rows = cache.rows_of(split)
-        for refresh in refreshes:
-            scores = score(rows, refresh)
-            stored[f"{split}_{refresh}"] = scores
-            identity: dict[str, Any] = {"method": "upstream", "refresh": refresh, "seed": seed}
-            identity |= {"split": split, "wall_s": round(wall, 2)}
-            found += entries(
-                cache, slices, rows, scores, stage="upstream", scenario=ALL, **identity
-            )
-            for scenario in (*cache.layout.scenarios, *cache.layout.segments):
-                if scenario == ALL:  # without a scenario key: the entries above
-                    continue
-                mine = np.isin(rows, cache.rows_of(split, scenario), assume_unique=True)
-                if mine.any():
-                    found += entries(
-                        cache,
-                        slices,
-                        rows[mine],
-                        scores[mine],
-                        stage="upstream",
-                        scenario=scenario,
-                        **identity,
-                    )
-        stored[f"{split}_rows"] = rows
+    identity: dict[str, Any] = {"stage": "upstream", "method": "upstream", "seed": seed}
+    found, stored = global_entries(run, score, **identity, wall_s=round(wall, 2))
     write_arrays(run.upstream(seed) / "predictions.npz", stored)
     return found

@@ -80,10 +80,12 @@ class SeenItems:
     Args:
         cache: The encoded cache.
         column: Column of the labels that makes an item a positive.
+        exclude: False where repeats count: then no item is left out.
     """
 
-    def __init__(self, cache: EncodedCache, column: int) -> None:
-        positives = np.flatnonzero((cache.split == TRAIN) & (cache.labels[:, column] == 1))
+    def __init__(self, cache: EncodedCache, column: int, *, exclude: bool = True) -> None:
+        chosen = (cache.split == TRAIN) & (cache.labels[:, column] == 1) & exclude
+        positives = np.flatnonzero(chosen)
         order = np.argsort(cache.user[positives], kind="stable")
         self._users = cache.user[positives][order]
         self._items = cache.item[positives][order]

@@ -11,8 +11,10 @@ import numpy as np
 
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import auc
+from lfm4ads_tf.pipeline.popular_items import score_popularity
 from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
+from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.retrieval_data import ALL, Queries, SeenItems, recall, rows_of
 from lfm4ads_tf.pipeline.retrieval_model import (
     REFRESHED,
@@ -34,19 +36,32 @@ def retrieve(run: Run, seed: int) -> None:
     if not run.config.retrieval.enabled:
         return
     methods, scenarios = retrieval_methods(run), retrieval_scenarios(run)
+    repeats = Repeats.of(run)
+    if seed == run.config.seed:
+        _LOG.info("retrieval: %s", repeats.told)
     for scenario in scenarios:
+        scored = _scored(run, scenario, scenarios)
         for method in methods:
-            train_retrieval(run, scenario, method, seed, scored=_scored(run, scenario, scenarios))
+            train_retrieval(
+                run, scenario, method, seed, scored=scored, exclude_seen=repeats.exclude_seen
+            )
+        score_popularity(run, scenario, seed, scored=scored, repeats=repeats)
 
 
 def train_retrieval(
-    run: Run, scenario: str, method: RetrievalMethod, seed: int, *, scored: list[str]
+    run: Run,
+    scenario: str,
+    method: RetrievalMethod,
+    seed: int,
+    *,
+    scored: list[str],
+    exclude_seen: bool = True,
 ) -> None:
     """Trains one model and scores its recall@k and AUC; see the folder's `results.json`.
 
     Each user of a split queries with the features of the user's first row there; all items of
-    the log are candidates, but those that are training positives of the user. recall@k on the
-    validation split of the model's own scenario decides which epoch is kept.
+    the log are candidates, but with `exclude_seen` the user's training positives. recall@k
+    on the validation split of the model's own scenario decides which epoch is kept.
 
     Args:
         run: The run.
@@ -54,12 +69,16 @@ def train_retrieval(
         method: The method.
         seed: The seed.
         scored: Scenarios with an entry of their own in the results.
+        exclude_seen: Whether a user's training positives are no candidates.
     """
     folder = run.retrieval(scenario, method.name, seed)
     if (folder / "results.json").exists():
-        if REFRESHED not in stored_results(folder / "results.json"):
+        stored = stored_results(folder / "results.json")
+        # An earlier version of this software always left out what was seen.
+        same = stored.get("exclude_seen", True) == exclude_seen
+        if REFRESHED not in stored and same:
             return
-        shutil.rmtree(folder)  # an earlier version's model, which `refresh` carried over
+        shutil.rmtree(folder)  # scored otherwise, or a model that `refresh` carried over
     cache, config = run.cache, run.config.retrieval
     began = time.perf_counter()
     part = RetrievalModel(run, scenario, method, seed)
@@ -70,7 +89,7 @@ def train_retrieval(
             scenario,
         )
         return
-    seen = SeenItems(cache, part.column)
+    seen = SeenItems(cache, part.column, exclude=exclude_seen)
     valid = Queries.of(cache, "valid", scenario, part.column)
 
     def recall_of(queries: Queries, items: np.ndarray) -> float | None:
@@ -133,6 +152,7 @@ def train_retrieval(
             "examples_per_s": result.examples_per_s,
             "representations": part.representations_version,
             "trained_on": scenario,
+            "exclude_seen": exclude_seen,
             "entries": found,
         },
     )

@@ -36,6 +36,7 @@ _SELECTION = (
     ("config", "downstream", "methods"),
     ("config", "downstream", "full"),
     ("config", "export"),
+    ("config", "baseline"),
     ("config", "packed_cache"),
     ("spec", "skew"),
 )
@@ -138,6 +139,10 @@ class Run:
     def retrieval(self, scenario: str, method: str, seed: int) -> Path:
         """Folder of one retrieval model."""
         return _of_method(self.out / "retrieval" / file_name(scenario), method) / f"seed_{seed}"
+
+    def baseline(self, name: str, seed: int) -> Path:
+        """Folder of one baseline."""
+        return self.out / "baseline" / name / f"seed_{seed}"
 
     def tensorboard(self, folder: Path) -> Path:
         """Where the TensorBoard logs of a training folder go."""

@@ -12,9 +12,11 @@ from typing import Any
 import tensorflow as tf
 from rich.console import Console
 
+from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline.auto import check_budget
+from lfm4ads_tf.pipeline.baseline import run_baselines
 from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
@@ -90,6 +92,7 @@ def resolve_run(
     run_methods(run)  # a wrong method name is refused before anything is written
     if run.config.retrieval.enabled:
         retrieval_methods(run)
+    baselines_of(run.config.baseline.methods)
     check_request_names(run)  # so is a name that an export could not have
     for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
         table_rule(part.training.optimizer)  # so is a wrong option of an update rule
@@ -152,6 +155,8 @@ def _run_stage(
     if stage in _PER_SEED:
         for seed in run.config.all_seeds:
             _PER_SEED[stage](run, seed)
+    elif stage == "baseline":
+        run_baselines(run, asked=len(stages) == 1)
     elif stage == "evaluate":
         print_tables(evaluate(run), console)
     elif stage == "export":

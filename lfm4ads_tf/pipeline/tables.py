@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lfm4ads_tf.features.fitting import ALL
 from lfm4ads_tf.pipeline.overall import BASELINES
+from lfm4ads_tf.pipeline.summary_table import print_summary
 from lfm4ads_tf.pipeline.warning_lines import print_warnings
 
 _METRICS = ("gauc", "logloss", "calibration")
@@ -28,6 +30,10 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
     if upstream:
         first = ("scenario", "task")
         console.print(_ranking(document, upstream, "Upstream", first, differences=False))
+    fitted = [e for e in _entries(document, "baseline") if e["scenario"] == ALL]
+    if fitted:
+        title = "Baselines, all rows"
+        console.print(_ranking(document, fitted, title, ("method", "task"), differences=False))
     downstream = _entries(document, "downstream")
     for (scenario,), entries in _grouped(downstream, "scenario").items():
         title = f"Downstream, scenario {scenario}"
@@ -40,6 +46,7 @@ def print_tables(document: dict[str, Any], console: Console) -> None:
     if "full" in document:
         console.print(f"full: {escape(document['full'])}")
     print_warnings(document, console)
+    print_summary(document.get("summary", []), console)
 
 
 def _print_point_in_time(flags: dict[str, bool], console: Console) -> None:
@@ -81,7 +88,7 @@ def _ranking(
     compared = {
         (c["scenario"], c["task"], c["method"]): c
         for c in document["comparisons"]
-        if c["split"] == "test" and c["slice"] == "all"
+        if c["split"] == "test" and c["slice"] == "all" and c["baseline"] == BASELINES[0]
     }
     with_best = any(e["metrics"].get("auc_best_possible") is not None for e in entries)
     heads = ["rows", "positives", "AUC"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.models.config import Units
@@ -40,6 +40,8 @@ class RetrievalConfig(StrictModel):
         units: Hidden units of each tower.
         k: Items retrieved per user.
         task: Task whose positives are the relevant items; the first task when absent.
+        exclude_seen: Whether evaluation leaves a user's training positives out of the candidates;
+            `auto`: where fewer than a fifth of the last training period's positives are repeats.
         index: The approximate index of the export.
         training: How own towers are trained.
         projection: How W and b of `model/IR*...` are trained.
@@ -53,9 +55,17 @@ class RetrievalConfig(StrictModel):
     units: Units = [64]
     k: int = Field(default=100, ge=1)
     task: str | None = None
+    exclude_seen: Literal["auto"] | bool = "auto"
     index: IndexConfig = IndexConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     training: TrainingConfig = TrainingConfig(epochs=3)
     projection: TrainingConfig = TrainingConfig(
         epochs=10, patience=2, optimizer=OptimizerConfig(dense_learning_rate=5e-3)
     )
+
+    @field_validator("exclude_seen", mode="before")
+    @classmethod
+    def _one_of_three(cls, value: object) -> object:
+        if value == "auto" or isinstance(value, bool):
+            return value
+        raise ValueError("use auto, true or false")

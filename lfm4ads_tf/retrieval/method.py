@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from lfm4ads_tf.errors import UserError, nearest
 
 OWN = "model/own"
+POPULARITY = "model/popularity"
+"""Positives of each item in training: scored beside the methods, never trained or exported."""
 _PREFIX = "model/IR*"
 
 

@@ -27,6 +27,7 @@ from lfm4ads_tf.pipeline.retrieval_model import (
 )
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.retrieval.method import POPULARITY
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.slow
@@ -82,7 +83,7 @@ def trained(run: Run) -> list[dict[str, Any]]:
 
 def test_every_method_has_entries_where_it_was_trained(trained: list[dict[str, Any]]) -> None:
     feed = {(e["method"], e["split"]) for e in trained if e["scenario"] == "feed"}
-    assert feed == {(m, s) for m in METHODS for s in ("valid", "test")}
+    assert feed == {(m, s) for m in (*METHODS, POPULARITY) for s in ("valid", "test")}
     identity = [(e["scenario"], e["method"], e["split"]) for e in trained]
     assert len(set(identity)) == len(identity)  # the model of `all` is not scored in `feed` too
     assert {e["scenario"] for e in trained} == {"all", "feed", "search", "video", "story"}
@@ -90,7 +91,7 @@ def test_every_method_has_entries_where_it_was_trained(trained: list[dict[str, A
         assert set(entry["metrics"]) == {"recall@30", "auc"} and entry["rows"] > 0
     compared = compare(trained)
     assert {(c["baseline"], c["method"]) for c in compared} == {
-        ("model/own", m) for m in METHODS[1:]
+        ("model/own", m) for m in (*METHODS[1:], POPULARITY)
     }
 
 

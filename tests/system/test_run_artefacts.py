@@ -16,6 +16,7 @@ import yaml
 from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
 
+from lfm4ads_tf.baselines.registry import BASELINES
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.pipeline.diagnosis import KINDS
@@ -124,14 +125,20 @@ def test_metrics_json_has_the_documented_form(shop_metrics: dict[str, Any]) -> N
         assert ("auc_low" in values) == (whole and entry["stage"] != "retrieval")
         if values.get("auc_low") is not None:
             assert 0 <= values["auc_low"] < values["auc_high"] <= 1
-        assert entry["stage"] in ("upstream", "downstream", "retrieval")
+        assert entry["stage"] in ("upstream", "downstream", "retrieval", "baseline")
         assert entry["refresh"] in ("frozen", "daily") and entry["split"] in ("valid", "test")
         for value in entry["metrics"].values():
             assert value is None or math.isfinite(value)
     stages = {e["stage"] for e in shop_metrics["results"]}
-    assert stages == {"upstream", "downstream", "retrieval"}
+    assert stages == {"upstream", "downstream", "retrieval", "baseline"}
     downstream = [e for e in shop_metrics["results"] if e["stage"] == "downstream"]
-    assert {e["method"] for e in downstream} == {"upstream", "none", "feature/linear/UR"}
+    methods = {"upstream", "none", "feature/linear/UR", *BASELINES}
+    assert {e["method"] for e in downstream} == methods
+    assert {e["method"] for e in shop_metrics["results"] if e["stage"] == "baseline"} == set(
+        BASELINES
+    )
+    assert {e["method"] for e in shop_metrics["summary"]} == methods
+    assert isinstance(shop_metrics["retrieval"]["exclude_seen"], bool)
     assert {e["scenario"] for e in downstream} == {"home"}
     slices = {e["slice"] for e in downstream} - {"cold_user", "warm_user"}  # only where they exist
     assert slices == {"all", "cold_item", "warm_item", "light_user"}
@@ -175,6 +182,7 @@ def test_every_number_is_the_definition_applied_to_the_stored_scores(
     out, _ = shop_run
     folders = {"upstream": "upstream", "none": "downstream/home/none"}
     folders["feature/linear/UR"] = "downstream/home/feature~2Flinear~2FUR"
+    folders |= {name: f"baseline/{name}" for name in BASELINES}
     nulls = checked = 0
     for entry in shop_metrics["results"]:
         if entry["stage"] == "retrieval":
@@ -209,10 +217,13 @@ def test_every_number_is_the_definition_applied_to_the_stored_scores(
 
 def test_comparisons_equal_scipys_paired_test(shop_metrics: dict[str, Any]) -> None:
     def aucs(comparison: dict[str, Any], method: str) -> list[float | None]:
+        stage = "downstream"
+        if comparison["scenario"] == "all":
+            stage = "baseline" if method in BASELINES else "upstream"
         found = {
             e["seed"]: e["metrics"]["auc"]
             for e in shop_metrics["results"]
-            if e["stage"] == "downstream"
+            if e["stage"] == stage
             and e["method"] == method
             and e["refresh"] == "frozen"
             and all(e[k] == comparison[k] for k in ("scenario", "task", "slice", "split"))
@@ -221,8 +232,15 @@ def test_comparisons_equal_scipys_paired_test(shop_metrics: dict[str, Any]) -> N
 
     defined = 0
     for comparison in shop_metrics["comparisons"]:
-        assert comparison["baseline"] == "none" and comparison["method"] != "none"
-        ours, base = aucs(comparison, comparison["method"]), aucs(comparison, "none")
+        if comparison["baseline"] == "model/own":  # recall, of retrieval
+            assert comparison["method"] == "model/popularity"
+            continue
+        assert comparison["baseline"] in ("none", "lightgbm")
+        assert comparison["method"] != comparison["baseline"]
+        if comparison["baseline"] == "lightgbm":
+            assert comparison["method"] not in BASELINES
+        ours = aucs(comparison, comparison["method"])
+        base = aucs(comparison, comparison["baseline"])
         assert len(ours) == len(base) == 2
         if None in ours or None in base:
             assert comparison["diff_mean"] is None and comparison["p"] is None

@@ -1,0 +1,108 @@
+"""Stage `baseline`: trees, logistic regression, popularity and the constant on the run's rows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import numpy as np
+
+from lfm4ads_tf.baselines.baseline import Baseline
+from lfm4ads_tf.baselines.registry import baselines_of
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import write_arrays, write_json
+from lfm4ads_tf.pipeline.global_entries import global_entries
+from lfm4ads_tf.pipeline.pretrain import stored_results
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.progress import Activity
+
+_LOG = logging.getLogger(__name__)
+_INSTALL = 'pip install -e ".[bench]" in the project\'s folder'
+
+
+def run_baselines(run: Run, *, asked: bool) -> None:
+    """Fits and scores the configured baselines for every seed of the run.
+
+    `OUT/baseline/<name>/seed_<s>/` holds `predictions.npz` and, when all is done, `results.json`.
+
+    Args:
+        run: The run.
+        asked: Whether the stage was asked for by name. Else it does nothing where
+            `baseline.enabled` is false, and leaves out what is not installed.
+
+    Raises:
+        UserError: A package is missing, or a name is unknown.
+    """
+    if not asked and not run.config.baseline.enabled:
+        return
+    kinds = baselines_of(run.config.baseline.methods)
+    lacking = [kind for kind in kinds if not _is_installed(kind)]
+    if lacking and asked:
+        raise UserError(
+            f"{_listed(lacking)} cannot be fitted.",
+            received=f"no package {_packages(lacking)}",
+            fix=f"install the extra: {_INSTALL}; or leave it out with --set baseline.methods="
+            f"[{', '.join(kind.name for kind in kinds if kind not in lacking)}]",
+        )
+    if lacking:
+        _LOG.warning(
+            "baselines without %s: no package %s (%s)",
+            _listed(lacking),
+            _packages(lacking),
+            _INSTALL,
+        )
+    for kind in kinds:
+        for seed in run.config.all_seeds:
+            if kind not in lacking:
+                with Activity(f"baseline {kind.name} seed {seed}", quiet=run.quiet):
+                    fit_baseline(run, kind, seed)
+
+
+def fit_baseline(run: Run, kind: type[Baseline], seed: int) -> None:
+    """Fits one baseline and scores valid and test rows; see the folder's `results.json`.
+
+    One that no seed changes is fitted once, and its results stand under every seed.
+
+    Args:
+        run: The run.
+        kind: The baseline.
+        seed: The seed.
+    """
+    folder = run.baseline(kind.name, seed)
+    if (folder / "results.json").exists():
+        return
+    twins = [] if kind.seeded else [run.baseline(kind.name, s) for s in run.config.all_seeds]
+    for twin in twins:
+        if (twin / "results.json").exists():
+            report = stored_results(twin / "results.json")
+            report["entries"] = [{**entry, "seed": seed} for entry in report["entries"]]
+            with np.load(twin / "predictions.npz") as stored:
+                write_arrays(folder / "predictions.npz", dict(stored))
+            write_json(folder / "results.json", report)
+            return
+    began = time.perf_counter()
+    branches = run.config.upstream.branches
+    made = kind(run.cache, branches=branches, seed=seed, quiet=run.quiet)
+    made.fit()
+    wall = time.perf_counter() - began
+    identity = {"stage": "baseline", "method": kind.name, "seed": seed, "wall_s": round(wall, 2)}
+    entries, arrays = global_entries(run, made.predict, **identity)
+    write_arrays(folder / "predictions.npz", arrays)
+    report = {"history": [], "examples_per_s": None, "facts": made.facts, "entries": entries}
+    write_json(folder / "results.json", report)
+    _LOG.info("baseline %s seed %d: %.0f s", kind.name, seed, wall)
+
+
+def _is_installed(kind: type[Baseline]) -> bool:
+    return kind.package is None or find_spec(kind.package) is not None
+
+
+def _listed(kinds: Sequence[type[Baseline]]) -> str:
+    return " and ".join(kind.name for kind in kinds)
+
+
+def _packages(kinds: Sequence[type[Baseline]]) -> str:
+    """Names of the missing packages as they are imported."""
+    return ", ".join(dict.fromkeys(str(kind.package) for kind in kinds))

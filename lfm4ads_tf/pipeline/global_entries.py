@@ -1,0 +1,51 @@
+"""Scores of a model of all scenarios: as a whole, by scenario and by segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lfm4ads_tf.data.cache import Refresh
+from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scoring import Slices, entries
+
+REFRESHES: tuple[Refresh, ...] = ("frozen", "daily")
+
+
+def global_entries(
+    run: Run, score: Callable[[np.ndarray, Refresh], np.ndarray], **identity: Any
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Entries for all rows, each scenario and each segment, on valid and test, both refreshes.
+
+    Args:
+        run: The run.
+        score: Rows (M,) and a refresh -> probabilities (M, T).
+        identity: `stage`, `method`, `seed`, `wall_s`.
+
+    Returns:
+        The entries, and the arrays of `predictions.npz`: `<split>_rows` and `<split>_<refresh>`.
+    """
+    cache = run.cache
+    slices = Slices(cache, run.spec)
+    found: list[dict[str, Any]] = []
+    stored: dict[str, np.ndarray] = {}
+    for split in ("valid", "test"):
+        rows = cache.rows_of(split)
+        for refresh in REFRESHES:
+            scores = score(rows, refresh)
+            stored[f"{split}_{refresh}"] = scores
+            own = {**identity, "refresh": refresh, "split": split}
+            found += entries(cache, slices, rows, scores, scenario=ALL, **own)
+            for scenario in (*cache.layout.scenarios, *cache.layout.segments):
+                if scenario == ALL:  # without a scenario key: the entries above
+                    continue
+                mine = np.isin(rows, cache.rows_of(split, scenario), assume_unique=True)
+                if mine.any():
+                    found += entries(
+                        cache, slices, rows[mine], scores[mine], scenario=scenario, **own
+                    )
+        stored[f"{split}_rows"] = rows
+    return found, stored

@@ -191,6 +191,46 @@ def sweep(
 
 
 @app.command()
+def tune(
+    spec: SpecOption = DEFAULT_SPEC,
+    data_dir: DataOption = None,
+    out: OutOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    seed: SeedOption = None,
+    part: Annotated[
+        str, typer.Option("--part", help="What is tuned: upstream or downstream.")
+    ] = "upstream",
+    scenario: Annotated[
+        str | None, typer.Option("--scenario", help="Scenario of the downstream [the largest].")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", help="Trials of the study in all.")] = 30,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", help="Begins no further trial after it, as 30m.")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Study training settings with Optuna on the last training periods; write the best."""
+    with native_stderr_hidden():
+        from lfm4ads_tf.pipeline.stages import Selection, resolve_run
+        from lfm4ads_tf.pipeline.study import StudyOptions, run_study
+
+    options = StudyOptions(part=part, scenario=scenario, trials=trials, timeout=timeout)
+    options.check()
+    run = resolve_run(
+        spec=spec,
+        out=out,
+        assignments=assignments or [],
+        selection=Selection(seed=seed),
+        config=config,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    run_study(options, run, spec=spec, data_dir=data_dir, console=_console())
+
+
+@app.command()
 def predict(
     out: Annotated[Path, typer.Option("--out", help="Run folder.")],
     model: Annotated[str, typer.Option("--model", help="foundation, or ranker_<scenario>.")],

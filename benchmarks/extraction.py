@@ -86,6 +86,7 @@ def make_run(out: Path, rows: int) -> None:
     for stage in ("prepare", "pretrain"):
         command = [sys.executable, "-m", "train", stage, "--spec", str(spec), "--out", str(out)]
         command += ["--quiet", "--set", f"dataset_options.rows={rows}"]
+        command += ["--set", "upstream.training.auto=false"]
         subprocess.run([*command, "--set", "upstream.training.replay=0"], check=True)
 
 

@@ -60,8 +60,12 @@ def main() -> None:
         spec = {**document, "features": {n: document["features"][n] for n in features}}
         path = out / "spec.yaml"
         path.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
-        assignment = f"upstream.training.auxiliary_passes={passes}"
-        run = Run(out / "run", resolve(path, [assignment], {"seeds": options.seeds}))
+        # The same settings for all groups: the features alone are to differ.
+        assignments = [
+            "upstream.training.auto=false",
+            f"upstream.training.auxiliary_passes={passes}",
+        ]
+        run = Run(out / "run", resolve(path, assignments, {"seeds": options.seeds}))
         run.begin()
         prepare(run, options.data_dir)
         cells = [name]

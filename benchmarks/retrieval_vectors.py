@@ -93,6 +93,7 @@ def _train(folder: Path, dim: int, queries: int, seed: int) -> Vectors:
         f"upstream.network.user_tower=[128, {dim}]",
         f"upstream.network.item_tower=[128, {dim}]",
         "upstream.embeddings.dim=16",
+        "upstream.training.auto=false",
         "upstream.training.schedule=epochs",
         "upstream.training.epochs=1",
         "upstream.training.batch_size=2048",

@@ -327,6 +327,8 @@ def make_run(out: Path, *, rows: int = 6000) -> None:
     command += ["--quiet", "--scenarios", "feed"]
     for setting in (
         f"dataset_options.rows={rows}",
+        "upstream.training.auto=false",
+        "downstream.training.auto=false",
         "upstream.training.replay=0",
         "downstream.training.epochs=1",
     ):

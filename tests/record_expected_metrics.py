@@ -19,6 +19,8 @@ LOOP = re.compile(
     r"for stage in (?P<stages>[a-z ]+); do python train\.py \$stage (?P<options>.*); done"
 )
 SEEDS = 3
+# The numbers hold the training to its settings; what a search chooses is tested elsewhere.
+FIXED = ["--set", "upstream.training.auto=false", "--set", "downstream.training.auto=false"]
 
 
 def value_of(entry: dict[str, Any], metric: str) -> float:
@@ -40,7 +42,8 @@ def _metrics(command: str, out: Path) -> dict[str, Any]:
     loop = LOOP.fullmatch(command)
     if loop is None:
         sys.exit(f"not a loop over stages: {command}")
-    options = [*shlex.split(loop["options"]), "--seeds", str(SEEDS), "--out", str(out), "--quiet"]
+    options = [*shlex.split(loop["options"]), *FIXED, "--seeds", str(SEEDS)]
+    options += ["--out", str(out), "--quiet"]
     for stage in loop["stages"].split():
         subprocess.run([sys.executable, "train.py", stage, *options], cwd=TESTS.parent, check=True)
     return dict(json.loads((out / "metrics.json").read_text("utf-8")))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.written import dump
 
 _SPECS = Path(__file__).resolve().parents[2] / "feature_specs"
 
 
 def command(resolved: Resolved) -> str:
-    """The `train.py` command with every setting that differs from the shipped spec.
+    """The `train.py` command with every setting that differs from the spec.
+
+    What a search chose is not among them: the command makes the same search again.
 
     Args:
         resolved: Feature spec and run configuration.
@@ -30,15 +34,21 @@ def command(resolved: Resolved) -> str:
     if resolved.spec.dataset is None:
         tail.insert(0, "--data-dir DIR")
     assignments = _assignments(_SPECS / f"{name}.yaml", resolved)
+    if assignments is not None:
+        return _joined([*head, f"--spec feature_specs/{name}.yaml", *_options(assignments), *tail])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "spec.yaml"
+        path.write_text(dump(resolved.spec.model_dump(mode="json")), "utf-8")
+        assignments = _assignments(path, resolved)
+    note = "# spec.yaml: the section `spec` of the resolved configuration below"
     if assignments is None:
-        note = (
-            "# spec.yaml: the section `spec` of the resolved configuration below, with the section "
-            "`config` as its key `run`; leave out the settings that `given` does not list, and the "
-            "search of `auto` chooses them again\n"
-        )
-        return note + _joined([*head, "--spec spec.yaml", *tail])
-    options = [f"--set {shlex.quote(a)}" for a in assignments]
-    return _joined([*head, f"--spec feature_specs/{name}.yaml", *options, *tail])
+        note += ", with the section `config` as its key `run`"
+        assignments = [f"{part}.training.auto=false" for part in ("upstream", "downstream")]
+    return f"{note}\n" + _joined([*head, "--spec spec.yaml", *_options(assignments), *tail])
+
+
+def _options(assignments: Sequence[str]) -> list[str]:
+    return [f"--set {shlex.quote(a)}" for a in assignments]
 
 
 def _joined(parts: list[str]) -> str:
@@ -46,37 +56,49 @@ def _joined(parts: list[str]) -> str:
 
 
 def _assignments(path: Path, resolved: Resolved) -> list[str] | None:
-    """What turns a shipped spec into the resolved one; None when assignments cannot."""
+    """What turns a spec file into the resolved one; None when assignments cannot."""
     if not path.exists():
         return None
-    wanted = resolved.model_dump(mode="json")
+    wanted = _document(resolved)
+    preset = resolved.config.preset
+    first = [] if preset is None else [f"preset={json.dumps(preset)}"]
     try:
-        shipped = resolve(path).model_dump(mode="json")
-        shipped["spec"].pop("run", None)
-        spec = {k: v for k, v in wanted["spec"].items() if k != "run"}
-        differing = [
-            (".".join(steps), value)
-            for part, target in (("spec", spec), ("config", wanted["config"]))
-            for steps, value in _differences(shipped[part], target)
+        start = _document(resolve(path, first))
+        parts = [(start[part], wanted[part]) for part in ("spec", "config")]
+        changed = [change for pair in parts for change in _differences(*pair)]
+        found = first + [
+            f"{'.'.join(steps)}={json.dumps(_without_dropout(steps, value, resolved.given))}"
+            for steps, value in changed
         ]
-        # A key given at its default keeps a search from it.
-        known = [*shipped["given"], *(path for path, _ in differing)]
-        differing += [
-            (path, _at(wanted["config"], path))
-            for path in wanted["given"]
-            if not any(path == other or path.startswith(f"{other}.") for other in known)
-        ]
-        found = [
-            f"{path}={json.dumps(_without_defaults(value, path, wanted['given']))}"
-            for path, value in differing
-        ]
-        again = resolve(path, found).model_dump(mode="json")
-    except UserError:
+        # What was given stays fixed in a search, also where it is what the spec says anyway.
+        missing = set(resolved.given) - set(resolve(path, found).given)
+        found += [f"{key}={json.dumps(_at(wanted['config'], key))}" for key in sorted(missing)]
+        again = _document(resolve(path, found))
+    except (UserError, KeyError, TypeError):
         return None
-    for document in (again, wanted):
-        document["spec"].pop("run", None)
-        document.pop("chosen")  # the same search chooses it again
     return found if again == wanted else None
+
+
+def _document(resolved: Resolved) -> dict[str, Any]:
+    """Plain values, without what says the same in other words and without a search's choice."""
+    document = resolved.model_dump(mode="json")
+    document["spec"].pop("run", None)
+    document.pop("chosen")
+    return document
+
+
+def _without_dropout(steps: Sequence[str], value: Any, given: Sequence[str]) -> Any:
+    """The layers of a block without the dropout that nobody gave: a search may choose it."""
+    if steps[-1] != "layers" or f"{'.'.join(steps)}.dropout" in given:
+        return value
+    return [{k: v for k, v in layer.items() if k != "dropout"} for layer in value]
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value of a dotted path."""
+    for step in path.split("."):
+        document = document[step]
+    return document
 
 
 def _differences(
@@ -89,25 +111,3 @@ def _differences(
             yield from _differences(old, value, (*path, key))
         elif key not in shipped or old != value:
             yield (*path, key), value
-
-
-def _at(document: Any, path: str) -> Any:
-    """The value at a dotted path; of a list of layers that of the first one that has it."""
-    for step in path.split("."):
-        if isinstance(document, list):
-            document = next(layer for layer in document if step in layer)
-        document = document[step]
-    return document
-
-
-def _without_defaults(value: Any, path: str, given: Collection[str]) -> Any:
-    """The value without the dropout of layers that nobody gave, which a search may choose."""
-    if isinstance(value, list):
-        return [_without_defaults(below, path, given) for below in value]
-    if not isinstance(value, Mapping):
-        return value
-    return {
-        key: _without_defaults(below, f"{path}.{key}", given)
-        for key, below in value.items()
-        if key != "dropout" or below or f"{path}.{key}" in given
-    }

@@ -30,7 +30,7 @@ def training_panels(
     """
     first: list[str] = []
     for stage, title, metric in (
-        ("upstream", "Upstream", "validation AUC"),
+        ("upstream", "Upstream", "AUC on rows not learnt yet"),
         ("retrieval", "Retriever", f"validation {retrieval_metric}"),
     ):
         mine = [c for c in curves if c.stage == stage]

@@ -18,7 +18,8 @@ class TrainingCurve:
         scenario: The downstream's scenario, `all` for the other stages.
         method: The method as in results.
         seed: The seed.
-        validation: (step, value) per validated phase.
+        validation: (step, value) per validated phase; of the chain, per scored one: the next
+            period after each period, validation at its end.
         loss: (step, training loss).
     """
 
@@ -51,6 +52,8 @@ class TrainingCurve:
             scenario=first["scenario"] if stage == "downstream" else "all",
             method=first["method"],
             seed=first["seed"],
-            validation=[(h["step"], h["value"]) for h in stored["history"]],
+            validation=[
+                (h["step"], h["value"]) for h in stored["history"] or stored.get("curve", [])
+            ],
             loss=loss,
         )

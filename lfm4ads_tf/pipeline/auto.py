@@ -78,6 +78,11 @@ def choose_downstream(run: Run, scenario: str) -> None:
     run.choose(chosen.model_copy(update={"downstream": known}))
 
 
+def prepared_search(run: Run, scenario: str | None = None) -> PreparedSearch:
+    """The search of the upstream, or of a scenario's downstream models."""
+    return _upstream_search(run) if scenario is None else _downstream_search(run, scenario)
+
+
 class PreparedSearch:
     """A search with its trials, its file and its messages.
 

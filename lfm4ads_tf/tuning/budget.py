@@ -10,8 +10,12 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _FORM = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, what: str = "budget") -> float:
     """Seconds of a duration such as `90s`, `5m`, `1h30m`, or a bare number of seconds.
+
+    Args:
+        text: The duration.
+        what: What it is, in the message.
 
     Raises:
         UserError: It is none, or not above zero.
@@ -27,7 +31,7 @@ def seconds(text: str) -> float:
         value = 0.0
     if value <= 0:
         raise UserError(
-            "The budget is no duration above zero.",
+            f"The {what} is no duration above zero.",
             received=text,
             fix="write it as 90s, 5m or 1h30m",
         )

@@ -86,7 +86,7 @@ class Trial:
             "settings": vars(self.settings),
             "fraction": self.fraction,
             "values": list(self.values),
-            "cost_s": round(self.cost, 2),
+            "cost_s": self.cost,  # unrounded: a resumed search counts as the killed one did
         }
 
     @classmethod

@@ -75,13 +75,16 @@ class Settings:
     def apply(self, part: Part, keep: Collection[str] = ()) -> Part:
         """The part with these settings.
 
+        Layers whose dropouts differ keep them unless the dropout is another one than theirs.
+
         Args:
             part: `config.upstream` or `config.downstream`.
             keep: Settings that stay as the part has them.
         """
         document = part.model_dump(mode="json")
+        own = Settings.of(part)
         for field in fields(self):
-            if field.name not in keep:
+            if field.name not in keep and getattr(self, field.name) != getattr(own, field.name):
                 _assign(document, PATHS[field.name].split("."), getattr(self, field.name))
         return type(part).model_validate(document)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lfm4ads_tf.analysis.command import command
-from lfm4ads_tf.config import Resolved, resolve
+from lfm4ads_tf.config import Chosen, Resolved, resolve
 
 SPECS = Path(__file__).resolve().parents[2] / "feature_specs"
 
@@ -29,6 +30,11 @@ def _parsed(text: str) -> tuple[Path, list[str]]:
         ("seeds=3", "downstream.methods=[none, 'feature/linear/UR']", "scenarios=['a b', \"c'd\"]"),
         ("embeddings.shards=4", "upstream.training.task_weights={x: 2}", "thresholds.cold_item=9"),
         ("preset=public_experiment", "upstream.training.batch_size=77"),
+        ("upstream.training.optimizer.weight_decay=0.0", "budget=1m"),  # given, though the default
+        (
+            "upstream.network.block.layers=[{type: dnn, units: [4]}]",
+            "downstream.network.block.layers=[{type: dnn, units: [4], dropout: 0.0}]",
+        ),
     ],
 )
 def test_command_makes_the_same_run(name: str, assignments: tuple[str, ...]) -> None:
@@ -36,7 +42,7 @@ def test_command_makes_the_same_run(name: str, assignments: tuple[str, ...]) -> 
     path, found = _parsed(command(resolved))
     assert path == SPECS / f"{name}.yaml"
     again = resolve(path, found)
-    assert again.config == resolved.config
+    assert (again.config, again.given) == (resolved.config, resolved.given)
     assert again.spec.model_copy(update={"run": {}}) == resolved.spec.model_copy(update={"run": {}})
     if not assignments:
         assert found == []
@@ -46,12 +52,44 @@ def test_foreign_spec_is_taken_from_the_configuration(tmp_path: Path) -> None:
     document = yaml.safe_load((SPECS / "synthetic.yaml").read_text("utf-8"))
     document |= {"name": "mine", "dataset": None, "dataset_options": {}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document), "utf-8")
-    resolved: Resolved = resolve(tmp_path / "mine.yaml", ["seeds=2"])
+    resolved: Resolved = resolve(tmp_path / "mine.yaml", ["seeds=2", "upstream.training.passes=3"])
     text = command(resolved)
     assert "--spec spec.yaml" in text and "--data-dir DIR" in text
 
     # what the note says to do
     stored = yaml.safe_load(resolved.to_yaml())
-    spec = stored["spec"] | {"run": stored["config"]}
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), "utf-8")
-    assert resolve(tmp_path / "spec.yaml").config == resolved.config
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(stored["spec"]), "utf-8")
+    again = resolve(tmp_path / "spec.yaml", _parsed(text)[1])
+    assert (again.config, again.given) == (resolved.config, resolved.given)
+
+
+def test_what_a_search_chose_is_searched_again() -> None:
+    resolved = resolve(SPECS / "synthetic.yaml", ["budget=1m"])
+    chosen = Chosen(upstream={"batch_size": 64}, downstream={"feed": {"batch_size": 32}})
+    assert command(resolved.model_copy(update={"chosen": chosen})) == command(resolved)
+    assert "budget" in command(resolved)
+
+
+def test_what_assignments_cannot_express_is_taken_from_the_configuration(tmp_path: Path) -> None:
+    """A key of a mapping that a spec gives cannot be taken away by an assignment."""
+    path = SPECS / "synthetic.yaml"
+    resolved = resolve(path, ["upstream.training.task_weights={click: 2}"])
+    document = yaml.safe_load(path.read_text("utf-8"))
+    training = document["run"]["upstream"]["training"]
+    document["run"]["upstream"]["training"] = {**training, "task_weights": {"conversion": 2}}
+    other = resolve(_written(tmp_path / "other.yaml", document))
+    mixed = resolved.model_copy(update={"spec": other.spec})
+    text = command(mixed.model_copy(update={"spec": mixed.spec.model_copy(update={"name": "x"})}))
+    assert "as its key `run`" in text
+    stored = yaml.safe_load(resolved.to_yaml())
+    again = resolve(
+        _written(tmp_path / "spec.yaml", stored["spec"] | {"run": stored["config"]}),
+        _parsed(text)[1],
+    ).config
+    assert again.upstream.training.task_weights == {"click": 2}
+    assert not again.upstream.training.auto
+
+
+def _written(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(document), "utf-8")
+    return path

@@ -219,6 +219,19 @@ def test_names_are_escaped(document_of: Build, data_of: Build) -> None:
     assert scenario in page.text and method in page.text and "</pre><script>" in page.text
 
 
+def test_the_curve_of_a_chain_is_that_of_rows_not_learnt_yet() -> None:
+    entries = [{"scenario": "all", "method": "upstream", "seed": 3}]
+    watched = [{"phase": "period_1_pass_0", "value": 0.6, "step": 5, "rows": 9}]
+    validated = [{"phase": "epoch_1", "value": 0.7, "step": 8}]
+    for stored, expected in (
+        ({"history": [], "curve": watched}, [(5, 0.6)]),
+        ({"history": validated, "curve": []}, [(8, 0.7)]),
+        ({"history": validated}, [(8, 0.7)]),  # results of an earlier version
+    ):
+        curve = TrainingCurve.from_results("upstream", {**stored, "entries": entries}, [])
+        assert curve is not None and curve.validation == expected
+
+
 def test_nothing_is_loaded_from_outside(document_of: Build, data_of: Build) -> None:
     curve = TrainingCurve("upstream", "all", "upstream", 0, [], [(50, 0.6), (100, 0.5)])
     line = CalibrationLine("all", "upstream", "click", np.array([0.1, 0.4]), np.array([0.2, 0.3]))

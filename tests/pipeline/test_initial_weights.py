@@ -48,6 +48,9 @@ class FakeRun:
     def upstream(self, seed: int) -> Path:
         return self.out
 
+    def downstream_config(self, scenario: str) -> Any:
+        return self.config.downstream
+
 
 @pytest.fixture(scope="module")
 def ads(make_ads: Any, ads_features: Any) -> Any:

@@ -188,7 +188,7 @@ def test_tables_flag_what_is_not_point_in_time(run: Run) -> None:
 
 
 def test_curves_are_drawn_from_logs_and_predictions(run: Run, page: str) -> None:
-    assert "Upstream: training loss" in page and "Upstream: validation AUC" in page
+    assert "Upstream: training loss" in page and "Upstream: AUC on rows not learnt yet" in page
     figure = re.search(r"<figcaption>all scenarios: upstream</figcaption>(<svg.*?</svg>)", page)
     assert figure is not None
     # Matplotlib writes the points of a line as `M x y L x y ...` in the order of the data.

@@ -94,6 +94,8 @@ def small() -> list[str]:
     """Settings that make every training take seconds."""
     settings = {
         "embeddings.dim": 4,
+        "upstream.training.auto": "false",
+        "downstream.training.auto": "false",
         "upstream.network.user_tower": "[8]",
         "upstream.network.item_tower": "[8]",
         "upstream.network.block.layers": _BLOCK,

@@ -6,6 +6,7 @@ import csv
 import errno
 import gzip
 import json
+import sys
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,44 @@ def test_an_unknown_key_in_an_assignment(case: Case) -> None:
 
 def test_an_assignment_without_a_value(case: Case) -> None:
     case.refused("key.path=value", options=["--set", "embeddings.shards"])
+
+
+def test_a_budget_that_is_no_duration(case: Case) -> None:
+    case.refused("The budget is no duration above zero", "5m", options=["--budget", "soon"])
+
+
+@pytest.mark.parametrize("key", ["epochs=3", "patience=2"])
+def test_a_key_that_the_schedule_does_not_read(case: Case, key: str) -> None:
+    case.refused(
+        f"upstream.training.{key.partition('=')[0]} contradicts the schedule",
+        "upstream.training.schedule: chain",
+        options=["--set", f"upstream.training.{key}"],
+    )
+    case.refused(
+        "downstream.training.final_passes contradicts the schedule",
+        "downstream.training.auto=false",
+        options=["--set", "downstream.training.final_passes=3"],
+    )
+
+
+def test_a_budget_too_short_for_one_trial(case: Case) -> None:
+    outcome = case.run("run", "--budget", "5s")
+    assert outcome.code == 2 and outcome.err.count("Error:") == 1, outcome.text
+    message = " ".join(outcome.err.split())
+    for text in ("too short for one trial", "budget: 5s", "upstream.training.auto=false"):
+        assert text in message, message
+    assert not (case.out / "upstream").exists()  # refused before anything is trained
+
+
+def test_tune_without_its_library(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    case.refused("`tune` needs Optuna", "lfm4ads-tf[tune]", command="tune")
+    assert not case.out.exists()
+
+
+def test_wrong_options_of_tune(case: Case) -> None:
+    case.refused("Did you mean 'upstream'?", command="tune", options=["--part", "upstraem"])
+    case.refused("The timeout is no duration", command="tune", options=["--timeout", "later"])
 
 
 def test_a_spec_that_is_not_there_or_not_yaml(case: Case, cli: Callable[..., Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.record_expected_metrics import FIXED
+
 TESTS = Path(__file__).resolve().parents[1]
 EXPECTED: list[dict[str, Any]] = json.loads((TESTS / "expected_metrics.json").read_text("utf-8"))
 _LOOP = re.compile(
@@ -28,7 +30,7 @@ def metrics(
         out = tmp_path_factory.mktemp("expected") / "run"
         loop = _LOOP.fullmatch(command)
         assert loop is not None, command
-        options = shlex.split(loop["options"])
+        options = [*shlex.split(loop["options"]), *FIXED]
         spec = options[options.index("--spec") + 1]
         options[options.index("--spec") + 1] = str(TESTS.parent / spec)
         for stage in loop["stages"].split():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 import yaml
 from scipy.stats import ttest_rel
 from sklearn.metrics import log_loss, roc_auc_score
@@ -70,6 +71,24 @@ def test_every_artefact_of_the_contract_is_there(shop_run: Any) -> None:
     assert "</html>" in page and "feature/linear/UR" in page
     assert list((out / "tensorboard").rglob("events.out.tfevents.*"))
     assert not [p for p in out.rglob(".*") if "staging" in p.name or p.name.startswith(".data")]
+
+
+def test_the_upstreams_curve_is_of_rows_that_are_not_learnt_yet(
+    shop_run: Any, cache: EncodedCache
+) -> None:
+    """After each period but the last the next one, then validation; no auxiliary rows here."""
+    periods = np.unique(cache.period[cache.train_rows])
+    sizes = [int((cache.period[cache.train_rows] == p).sum()) for p in periods[1:]]
+    for seed in (0, 1):
+        folder = shop_run[0] / "upstream" / f"seed_{seed}"
+        curve = json.loads((folder / "results.json").read_text("utf-8"))["curve"]
+        assert [point["rows"] for point in curve] == [*sizes, len(cache.rows_of("valid"))]
+        assert all(0 < point["value"] < 1 for point in curve)
+        drawn = []
+        for path in (shop_run[0] / "tensorboard" / "upstream" / f"seed_{seed}").iterdir():
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                drawn += [event.step for v in event.summary.value if v.tag == "valid/unlearnt"]
+        assert drawn == [point["step"] for point in curve]
 
 
 def test_only_keys_with_events_in_the_period_are_stored(shop_run: Any, cache: EncodedCache) -> None:

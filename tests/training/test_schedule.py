@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.schedule import Phase, chain, epochs
+from lfm4ads_tf.training.schedule import Phase, chain, epochs, walk
 
 
 def cache(auxiliary: int = 3) -> Any:
@@ -19,6 +19,7 @@ def cache(auxiliary: int = 3) -> Any:
         period=period,
         train_rows=rows,
         auxiliary_rows=np.arange(auxiliary),
+        rows_of=lambda split: np.arange(auxiliary + 6, auxiliary + 7),
         first_period=int(period[rows].min()),
     )
 
@@ -70,6 +71,52 @@ def test_replay_mixes_in_the_rows_of_the_periods_just_before() -> None:
         ("period_2_pass_0", [0, 1, 2, 3, 4], 3),
         ("period_3_pass_0", [2, 3, 4, 5], 4),
     ]
+
+
+def test_final_passes_lie_before_the_snapshot_of_the_first_held_out_period() -> None:
+    config = TrainingConfig(schedule="chain", replay=1, final_passes=2, final_decay=0.5)
+    phases = chain(config, cache(auxiliary=0))
+    found = [(p.name, p.rows.tolist(), p.snapshot, p.rate) for p in phases]
+    assert found == [
+        ("period_0_pass_0", [0, 1], 1, 1.0),
+        ("period_2_pass_0", [0, 1, 2, 3, 4], 3, 1.0),
+        ("period_3_pass_0", [2, 3, 4, 5], None, 1.0),
+        ("final_1", [0, 1, 2, 3, 4, 5], None, 0.5),
+        ("final_2", [0, 1, 2, 3, 4, 5], 4, 0.25),
+    ]
+    # The snapshots before it are those of the chain alone, and so are their orders.
+    short = chain(config.model_copy(update={"final_passes": 0}), cache(auxiliary=0))
+    for one, other in zip(short[:2], phases[:2], strict=True):
+        assert (one.name, one.snapshot) == (other.name, other.snapshot)
+        assert np.array_equal(one.order(3, True), other.order(3, True))
+
+
+@given(st.integers(0, 3), st.integers(1, 3), st.integers(0, 3), st.integers(0, 3))
+def test_what_is_watched_is_not_learnt_yet(
+    auxiliary: int, passes: int, replay: int, final: int
+) -> None:
+    config = TrainingConfig(schedule="chain", passes=passes, replay=replay, final_passes=final)
+    given = cache(auxiliary)
+    phases = chain(config, given)
+    learnt: set[int] = set()
+    watched = []
+    for phase in phases:
+        learnt |= set(phase.rows.tolist())
+        if phase.watch is not None:
+            assert not learnt & set(phase.watch.tolist())
+            watched.append(given.period[phase.watch][0])
+    # every period once, but the first one without auxiliary rows, and validation after each pass
+    # over all
+    assert watched == [0, 2, 3][int(not auxiliary) :] + [4] * (1 + final)
+
+
+def test_the_walk_of_a_search_is_the_chain_without_its_snapshots() -> None:
+    config = TrainingConfig(schedule="chain", passes=2, replay=1)
+    given = cache(auxiliary=0)
+    phases = walk(config, given.train_rows, given.period[given.train_rows])
+    for one, other in zip(phases, chain(config, given), strict=True):
+        assert one.name == other.name and np.array_equal(one.rows, other.rows)
+        assert one.snapshot is None
 
 
 @given(st.integers(0, 80), st.integers(1, 100), st.integers(0, 3))

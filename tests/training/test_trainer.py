@@ -69,6 +69,7 @@ def trainer_of(
     shards: int = 1,
     validate: Callable[[], float | None] | None = None,
     validate_start: bool = False,
+    watch: bool = False,
     loss: Callable[[Any, Any], tf.Tensor] | None = None,
 ) -> Trainer:
     model = model_of(ads, shards)
@@ -88,6 +89,9 @@ def trainer_of(
         tensorboard=folder / "tensorboard",
         validate=validate,
         validate_start=validate_start,
+        watch=(lambda rows: mean_auc(ads.cache, rows, predict(model, ads.cache, rows)))
+        if watch
+        else None,
         quiet=True,
     )
 
@@ -341,3 +345,85 @@ def test_a_resumed_training_does_not_validate_its_start_again(ads: Any, tmp_path
     result = second.fit(epochs(second.config, ads.cache.train_rows))
     assert [h["phase"] for h in result.history] == ["start", "epoch_1", "epoch_2", "epoch_3"]
     assert len(calls) == 4 and result.best == "epoch_3"
+
+
+FINAL = {"schedule": "chain", "final_passes": 2, "final_decay": 0.5, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="module")
+def with_final_passes(ads: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Weights, result and folder of a chain with two final passes."""
+    folder = tmp_path_factory.mktemp("final")
+    trainer = trainer_of(ads, folder, config(**FINAL), watch=True)
+    result = trainer.fit(chain(trainer.config, ads.cache))
+    return weights_of(trainer.model), result, folder
+
+
+def test_the_served_snapshot_comes_after_the_final_passes(ads: Any, with_final_passes: Any) -> None:
+    weights, result, folder = with_final_passes
+    found = sorted(int(p.name) for p in (folder / "snapshots").iterdir())
+    assert found == [0, 1, 2, 3, 4, 5, 6]
+    last = model_of(ads)
+    read_weights(last, folder / "snapshots" / "6")
+    assert_equal_weights(weights_of(last), weights)
+    assert result.steps == sum(-(-len(p.rows) // 32) for p in chain(config(**FINAL), ads.cache))
+
+
+def test_final_passes_leave_the_snapshots_before_them_as_they_are(
+    ads: Any, tmp_path: Path, with_final_passes: Any
+) -> None:
+    training = config(schedule="chain")
+    trainer = trainer_of(ads, tmp_path, training)
+    trainer.fit(chain(training, ads.cache)[:-1])
+    earlier = model_of(ads)
+    read_weights(earlier, with_final_passes[2] / "snapshots" / "5")
+    assert_equal_weights(weights_of(earlier), weights_of(trainer.model))
+
+
+def test_rates_fall_in_final_passes(ads: Any, tmp_path: Path) -> None:
+    """A pass at a fraction of the rates is a training whose configured rates are that fraction."""
+    rows, results = ads.cache.train_rows, []
+    for scale, rate in ((1.0, 0.25), (0.25, 1.0)):
+        training = config(
+            optimizer={"table_learning_rate": 0.4 * scale, "dense_learning_rate": 0.04 * scale}
+        )
+        trainer = trainer_of(ads, tmp_path / str(scale), training)
+        trainer.fit([Phase("one", rows, rate=rate)])
+        results.append(weights_of(trainer.model))
+    assert_equal_weights(*results)
+
+
+def test_kills_in_final_passes_change_neither_weights_nor_curve(
+    ads: Any, tmp_path: Path, with_final_passes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights, expected, _ = with_final_passes
+    # In the first final pass, right after its end, then in the second one.
+    kills = [expected.steps - STEPS - 3, 4, 5]
+    for steps in [*kills, None]:
+        trainer = trainer_of(ads, tmp_path, config(**FINAL), watch=True)
+        phases = chain(trainer.config, ads.cache)
+        with caplog.at_level(logging.INFO):
+            if steps is None:
+                result = trainer.fit(phases)
+            else:
+                kill_after(trainer, steps)
+                with pytest.raises(Killed):
+                    trainer.fit(phases)
+    assert "(phase final_1, " in caplog.text and "(phase final_2, " in caplog.text
+    assert_equal_weights(weights_of(trainer.model), weights)
+    assert (result.curve, result.steps) == (expected.curve, expected.steps)
+
+
+def test_the_curve_is_kept_and_drawn(ads: Any, with_final_passes: Any) -> None:
+    _, result, folder = with_final_passes
+    phases = [p for p in chain(config(**FINAL), ads.cache) if p.watch is not None]
+    assert [point["phase"] for point in result.curve] == [p.name for p in phases]
+    assert [point["rows"] for point in result.curve] == [len(p.watch) for p in phases]
+    drawn = {}
+    for path in (folder / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag == "valid/unlearnt":
+                    drawn[event.step] = float(tf.make_ndarray(value.tensor))
+    expected = {point["step"]: point["value"] for point in result.curve}
+    assert drawn == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,186 @@
+"""The searches of `training.auto` in a run folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lfm4ads_tf.config import resolve
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.pipeline import auto
+from lfm4ads_tf.pipeline.auto import check_budget, choose_downstream, choose_upstream
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.tuning.settings import PATHS
+from lfm4ads_tf.tuning.trials import Trials
+
+GIVEN = {"weight_decay", "table_l2", "dense_learning_rate"}
+UPSTREAM = Path("upstream") / "search.json"
+
+
+def stored(run: Run, path: Path = UPSTREAM) -> dict[str, Any]:
+    """`search.json` without the clock's times."""
+    found: dict[str, Any] = json.loads((run.out / path).read_text("utf-8"))
+    assert len(found.pop("wall_s")) == len(found["trials"])
+    return found
+
+
+def again(run: Run) -> Run:
+    """The same command a second time."""
+    return Run(run.out, resolve(run.out.parent / "spec.yaml"), quiet=True)
+
+
+@pytest.fixture
+def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any trial fails the test."""
+
+    def refuse(*args: Any) -> Any:
+        raise AssertionError("a trial was made")
+
+    monkeypatch.setattr(Trials, "__call__", refuse)
+
+
+@pytest.fixture(scope="module")
+def searched(ads_run: Callable[..., Run]) -> Run:
+    """A run whose settings were chosen; tests only read it."""
+    run = ads_run()
+    check_budget(run)
+    choose_upstream(run)
+    choose_downstream(run, "t0")
+    return run
+
+
+def test_the_configuration_holds_the_choice(searched: Run) -> None:
+    written = yaml.safe_load((searched.out / "config.yaml").read_text("utf-8"))
+    found = stored(searched)
+    assert set(written["chosen"]["upstream"]) == set(PATHS) - set(found["fixed"])
+    assert set(found["fixed"]) == GIVEN | {"dropout"}  # the network has no layer that drops
+    expected = {k: v for k, v in found["chosen"].items() if k not in found["fixed"]}
+    assert written["chosen"]["upstream"] == expected
+    assert len(found["trials"]) > 2 and found["held_rows"] > 0
+    training = searched.config.upstream.training
+    assert training.batch_size == found["chosen"]["batch_size"]
+    assert training.final_passes == found["chosen"]["final_passes"]
+    # what was given stays, here and in every trial
+    assert training.optimizer.dense_learning_rate == 0.01
+    assert {t["settings"]["dense_learning_rate"] for t in found["trials"]} == {0.01}
+
+
+def test_a_downstream_has_settings_of_its_own(searched: Run) -> None:
+    found = stored(searched, Path("downstream") / "t0" / "search.json")
+    chosen = searched.resolved.chosen.downstream["t0"]
+    assert chosen == {k: v for k, v in found["chosen"].items() if k not in found["fixed"]}
+    assert found["rows"] + found["held_rows"] == len(searched.cache.rows_of("train", "t0"))
+    training = searched.downstream_config("t0").training
+    assert training.batch_size == chosen["batch_size"]
+    assert searched.downstream_config("t1") == searched.config.downstream
+
+
+@pytest.mark.usefixtures("no_trials")
+def test_the_same_command_takes_the_choice(searched: Run) -> None:
+    run = again(searched)
+    check_budget(run)
+    choose_upstream(run)
+    choose_downstream(run, "t0")
+    assert run.resolved == searched.resolved
+    assert run.config == searched.config
+
+
+def deleted(tables: dict[str, Any]) -> None:
+    """All held-out rows but one of each day."""
+    log = tables["log"]
+    first = {row["day"]: k for k, row in reversed(list(enumerate(log)))}
+    tables["log"] = [r for k, r in enumerate(log) if r["day"] < 6 or first[r["day"]] == k]
+
+
+@pytest.mark.parametrize("change", ["changed", "deleted"])
+def test_the_choice_is_one_of_the_training_rows_alone(
+    searched: Run, ads_run: Callable[..., Run], changed_from: Any, change: str
+) -> None:
+    """The same again, whatever became of validation and test rows."""
+    other = ads_run(change=changed_from(6) if change == "changed" else deleted)
+    choose_upstream(other)
+    assert stored(other) == stored(searched)
+    assert other.resolved.chosen.upstream == searched.resolved.chosen.upstream
+
+
+def test_a_killed_search_of_the_same_run_goes_on_and_chooses_the_same(
+    searched: Run, ads_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        """Stands for a kill."""
+
+    run, count = ads_run(), 0
+    original = Trials.__call__
+
+    def counted(self: Trials, *args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise Killed
+        return original(self, *args)
+
+    monkeypatch.setattr(Trials, "__call__", counted)
+    with pytest.raises(Killed):
+        choose_upstream(run)
+    assert len(stored(run)["trials"]) == 2 and stored(run)["chosen"] is None
+    resumed = again(run)
+    choose_upstream(resumed)
+    assert count == 1 + len(stored(searched)["trials"])
+    assert stored(resumed) == stored(searched)
+
+
+@pytest.mark.usefixtures("no_trials")
+def test_a_budget_too_short_names_the_smallest_one(searched: Run, ads_run: Any) -> None:
+    run = ads_run("budget=20s")
+    with pytest.raises(UserError) as error:
+        check_budget(run)
+    text = str(error.value)
+    assert "too short for one trial" in text and "upstream.training.auto=false" in text
+    least = text.partition("give --budget ")[2].partition("s")[0]
+    assert not (run.out / "upstream").exists()
+    auto._upstream_search(run).check(f"{least}s")  # what the message says is enough
+    with pytest.raises(UserError):
+        auto._upstream_search(run).check(f"{int(least) - 1}s")
+
+
+@pytest.mark.usefixtures("no_trials")
+def test_switched_off_it_changes_nothing(ads_run: Callable[..., Run]) -> None:
+    off = [f"{part}.training.auto=false" for part in ("upstream", "downstream")]
+    run = ads_run(*off, "budget=1s")
+    check_budget(run)
+    choose_upstream(run)
+    choose_downstream(run, "t0")
+    assert run.config == run.resolved.config
+    assert not list(run.out.rglob("search.json"))
+
+
+@pytest.mark.usefixtures("no_trials")
+def test_a_run_of_an_earlier_version_goes_on_without_a_search(ads_run: Callable[..., Run]) -> None:
+    run = ads_run()
+    path = run.out / "config.yaml"
+    written = yaml.safe_load(path.read_text("utf-8"))
+    for key in ("given", "chosen"):
+        del written[key]
+    del written["config"]["budget"]
+    for part in ("upstream", "downstream"):
+        training = written["config"][part]["training"]
+        for key in ("auto", "final_passes", "final_decay"):
+            del training[key]
+    # a budget of its own is no other configuration's: it has the default
+    path.write_text(yaml.safe_dump(written), "utf-8")
+    (run.out / "upstream" / "seed_0").mkdir(parents=True)
+    (run.out / "upstream" / "seed_0" / "manifest.json").write_text("{}")
+    made = run.downstream("t0", "none", 0)
+    made.mkdir(parents=True)
+    (made / "results.json").write_text("{}")
+    resolved = resolve(run.out.parent / "spec.yaml", ["budget=5m"])
+    resumed = Run(run.out, resolved, quiet=True)
+    choose_upstream(resumed)
+    choose_downstream(resumed, "t0")
+    assert not resumed.resolved.chosen.upstream and not resumed.resolved.chosen.downstream
+    assert resumed.config.upstream == resolved.config.upstream

@@ -1,0 +1,96 @@
+"""`train.py tune` on the small ads run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lfm4ads_tf.config import Chosen, resolve
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.pipeline.auto import prepared_search
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.study import StudyOptions, run_study, study_of
+from lfm4ads_tf.tuning.settings import Settings
+from lfm4ads_tf.tuning.trials import Trials
+
+
+def tune(run: Run, **options: Any) -> str:
+    text = io.StringIO()
+    data = run.out.parent / "files"
+    spec = run.out.parent / "spec.yaml"
+    console = Console(file=text, width=200)
+    run_study(StudyOptions(**options), run, spec=spec, data_dir=data, console=console)
+    return text.getvalue()
+
+
+def test_a_study_goes_on_and_its_file_is_the_best_trial(
+    ads_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ads_run()
+    seen: list[Any] = []
+    original = Trials.__call__
+
+    def counted(self: Trials, settings: Settings, kind: Any, fraction: float) -> Any:
+        held = set(self.rows) | set(self.held) | set(self.auxiliary)
+        assert not held & {*run.cache.rows_of("valid"), *run.cache.rows_of("test")}
+        seen.append((settings, kind, fraction))
+        return original(self, settings, kind, fraction)
+
+    monkeypatch.setattr(Trials, "__call__", counted)
+    run.choose(Chosen(upstream={"batch_size": 64, "table_learning_rate": 0.25}))
+    tune(run, trials=2)
+    assert len(seen) == 2
+    assert (seen[0][0].batch_size, seen[0][0].table_learning_rate) == (64, 0.25)
+    assert {s.dense_learning_rate for s, _, _ in seen} == {0.01}  # given
+    assert {(kind, fraction) for _, kind, fraction in seen} == {("chain", 1.0)}
+
+    text = tune(run, trials=3)
+    assert len(seen) == 3
+    path = run.out / "tuning" / "upstream.yaml"
+    assert f"--config {path}" in text and "Best trials of the upstream" in text
+    prepared = prepared_search(run)
+    best = study_of(run, prepared, None, path.with_suffix(".db")).trials[0]
+    again = resolve(run.out.parent / "spec.yaml", config_path=path).config.upstream
+    assert Settings.of(again) == best.settings
+    assert not again.training.auto
+    assert again.network == run.resolved.config.upstream.network
+    assert f"{best.value:.4f}" in path.read_text("utf-8")
+
+
+def test_a_dropout_comes_with_its_layers(ads_run: Callable[..., Run]) -> None:
+    layers = "[{type: cross, depth: 1}, {type: dnn, units: [4]}]"
+    run = ads_run(f"downstream.network.block.layers={layers}")
+    tune(run, trials=1, part="downstream", scenario="t1")
+    path = run.out / "tuning" / "downstream_t1.yaml"
+    assert set(yaml.safe_load(path.read_text("utf-8"))) == {"downstream"}
+    found = resolve(run.out.parent / "spec.yaml", config_path=path).config.downstream
+    assert found.network == run.resolved.config.downstream.network
+    assert not found.training.auto and found.training.optimizer.dense_learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "upstraem"}, "Did you mean 'upstream'?"),
+        ({"scenario": "t0"}, "The upstream has no scenario"),
+        ({"trials": 0}, "--trials must be at least 1"),
+        ({"timeout": "soon"}, "The timeout is no duration"),
+    ],
+)
+def test_wrong_options_are_one_message(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        StudyOptions(**options).check()
+    assert message in str(error.value)
+
+
+def test_an_unknown_scenario_is_refused(ads_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = ads_run()
+    with pytest.raises(UserError, match="The scenario 't9' is unknown"):
+        tune(run, part="downstream", scenario="t9")
+    assert not (run.out / "tuning").exists()

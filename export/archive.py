@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.python.ops import lookup_ops
 from tensorflow.python.saved_model import fingerprinting_utils
+from tensorflow.python.trackable.resource import RestoredResource
 
 from export.signature import Signature
 
@@ -29,19 +28,18 @@ def write_archive(folder: Path, signatures: Sequence[Signature], resources: Sequ
         signatures: The signatures; the default one is named `serving_default`.
         resources: Lookup tables, which are not found through the signatures as variables are.
     """
-    archive = tf_keras.export.ExportArchive()
-    for resource in resources:
-        archive.track(resource)
-    # No layer branches on a tensor; AutoGraph would only take most of the time of a trace.
-    plain = tf.autograph.experimental.do_not_convert
-    for signature in signatures:
-        archive.add_endpoint(signature.name, plain(signature.function), [signature.inputs])
+    # Traced once, here: a function that is not yet concrete is traced again to list its variables
+    # and again to be written.
+    concrete = {signature.name: _concrete(signature) for signature in signatures}
+    root = tf.Module()
+    variables = {id(v): v for function in concrete.values() for v in function.variables}
+    root.variables_read = list(variables.values())
+    root.lookup_tables = [table for resource in resources for table in _lookup_tables(resource)]
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("WARNING")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints every signature
-            archive.write_out(str(folder))
+        tf.saved_model.save(root, str(folder), signatures=concrete)
     finally:
         logger.setLevel(level)
     path = folder / _GRAPH
@@ -52,6 +50,19 @@ def write_archive(folder: Path, signatures: Sequence[Signature], resources: Sequ
     _share_input(graph, [s.name for s in signatures if s.method != "predict"])
     path.write_bytes(saved.SerializeToString(deterministic=True))
     fingerprinting_utils.write_fingerprint(str(folder))  # of the graph as it is now
+
+
+def _concrete(signature: Signature) -> Any:
+    """The graph of a signature."""
+    # No layer branches on a tensor; AutoGraph would only take most of the time of a trace.
+    traced = tf.function(signature.function, input_signature=[signature.inputs], autograph=False)
+    return traced.get_concrete_function()
+
+
+def _lookup_tables(resource: Any) -> list[Any]:
+    """The lookup tables that an object holds, however deep."""
+    held = tf.train.TrackableView(resource).descendants()
+    return [of for of in held if isinstance(of, (lookup_ops.LookupInterface, RestoredResource))]
 
 
 def described_signatures(folder: Path) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from export.signature import Signature
 from lfm4ads_tf.features import raw_types
 from lfm4ads_tf.features.dense_encoder import finite_vectors
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.graph_checks import graph_assert
 from lfm4ads_tf.models.batch import EncodedBatch
 
 
@@ -193,7 +194,7 @@ def with_equal_rows(
         fits |= tf.equal(sizes, 1)
     told = f"The inputs must have equal numbers of rows{' (or one)' if one else ''}: "
     names = ", ".join(request)
-    check = tf.debugging.Assert(
+    check = graph_assert(
         tf.reduce_all(fits), [told + names, sizes, "expected", wanted], summarize=len(request)
     )
     with tf.control_dependencies([check]):

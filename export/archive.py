@@ -21,7 +21,8 @@ def write_archive(folder: Path, signatures: Sequence[Signature], resources: Sequ
     """Writes a SavedModel of some signatures.
 
     Only the variables that a signature reads are written, so no optimizer slot comes along. All
-    signatures of Classify and Regress read one input tensor, as MultiInference demands.
+    signatures of Classify and Regress read one input tensor, as MultiInference demands; those of
+    one function give the same tensors.
 
     Args:
         folder: An existing empty folder.
@@ -30,7 +31,11 @@ def write_archive(folder: Path, signatures: Sequence[Signature], resources: Sequ
     """
     # Traced once, here: a function that is not yet concrete is traced again to list its variables
     # and again to be written.
-    concrete = {signature.name: _concrete(signature) for signature in signatures}
+    traced: dict[Any, Any] = {}
+    for signature in signatures:
+        if signature.function not in traced:
+            traced[signature.function] = _concrete(signature)
+    concrete = {signature.name: traced[signature.function] for signature in signatures}
     root = tf.Module()
     variables = {id(v): v for function in concrete.values() for v in function.variables}
     root.variables_read = list(variables.values())
@@ -48,6 +53,7 @@ def write_archive(folder: Path, signatures: Sequence[Signature], resources: Sequ
     for signature in signatures:
         graph.signature_def[signature.name].method_name = signature.method_name
     _share_input(graph, [s.name for s in signatures if s.method != "predict"])
+    _share_outputs(graph, signatures)
     path.write_bytes(saved.SerializeToString(deterministic=True))
     fingerprinting_utils.write_fingerprint(str(folder))  # of the graph as it is now
 
@@ -89,6 +95,26 @@ def _described(info: meta_graph_pb2.TensorInfo) -> dict[str, Any]:
     if not info.tensor_shape.unknown_rank:
         shape = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
     return {"dtype": tf.as_dtype(info.dtype).name, "shape": shape}
+
+
+def _share_outputs(graph: meta_graph_pb2.MetaGraphDef, signatures: Sequence[Signature]) -> None:
+    """Makes signatures of one function give the same tensors: a server prepares them once."""
+    first: dict[Any, str] = {}
+    dropped: set[str] = set()
+    for signature in signatures:
+        kept = first.setdefault(signature.function, signature.name)
+        one, other = graph.signature_def[kept], graph.signature_def[signature.name]
+        shared = {key: end.name for key, end in one.inputs.items()} == {
+            key: end.name for key, end in other.inputs.items()
+        }
+        if kept == signature.name or not shared:
+            continue
+        for key, end in other.outputs.items():
+            dropped.add(end.name.partition(":")[0])
+            end.name = one.outputs[key].name
+    for i in reversed(range(len(graph.graph_def.node))):
+        if graph.graph_def.node[i].name in dropped:
+            del graph.graph_def.node[i]
 
 
 def _share_input(graph: meta_graph_pb2.MetaGraphDef, names: Sequence[str]) -> None:

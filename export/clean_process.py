@@ -131,8 +131,9 @@ class CleanProcess:
         """The last line that a job, or else the process, wrote to standard error."""
         said = errors.read_bytes() if errors.exists() else b""
         if not said.strip() and self._errors is not None:
-            self._errors.seek(0)
-            said = self._errors.read()
+            with contextlib.suppress(ValueError):  # it was closed meanwhile
+                self._errors.seek(0)
+                said = self._errors.read()
         lines = said.decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "no message"
 

@@ -90,8 +90,18 @@ def _side_by_side(folder: Path) -> bool:
     Not on a single processor, where the times of both would be wrong, nor with a model that one
     may not want in memory twice.
     """
+    return (os.cpu_count() or 1) > 1 and is_small(folder)
+
+
+def is_small(folder: Path) -> bool:
+    """Whether two programs may hold an export in memory at a time."""
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return (os.cpu_count() or 1) > 1 and held <= _SMALL_BYTES
+    return held <= _SMALL_BYTES
+
+
+def verifying_process() -> CleanProcess:
+    """A process that proves one export after another, see `verify_export`."""
+    return CleanProcess(_CHILD)
 
 
 def _in_clean_process(
@@ -100,7 +110,7 @@ def _in_clean_process(
     """What `verify_child` reports."""
     if process is not None:
         return process.prove(folder, warmup, ANSWER_S)
-    with CleanProcess(_CHILD) as own:
+    with verifying_process() as own:
         return own.prove(folder, warmup, ANSWER_S)
 
 
@@ -171,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"No SavedModel version lies in '{path}'.", file=sys.stderr)
         return 2
     refusals, unusable = [], False
-    with CleanProcess(_CHILD) as process:
+    with verifying_process() as process:
         for folder in exports:
             name = f"{folder.parent.name}/{folder.name}"
             try:

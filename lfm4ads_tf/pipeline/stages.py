@@ -17,7 +17,6 @@ from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain
-from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
 from lfm4ads_tf.pipeline.retrieve import retrieve
@@ -130,6 +129,8 @@ def run_stages(
             except (ExportRefused, UserError) as error:
                 lost = error
         elif stage == "report":
+            from lfm4ads_tf.pipeline.report import report  # Matplotlib, for this stage alone
+
             console.print(f"report: {report(run)}")
     if lost is not None:
         raise lost

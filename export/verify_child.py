@@ -699,14 +699,14 @@ def serve() -> None:
     """
     for line in sys.stdin:
         job = json.loads(line)
-        paths = [Path(job[key]) for key in ("folder", "warmup", "report")]
+        folder, warmup, target = (Path(job[key]) for key in ("folder", "warmup", "report"))
         if not single_threaded():
-            prove(*paths)
+            prove(folder, warmup, target)
             print(json.dumps({"code": 0, "last": True}), flush=True)
             return
         child = os.fork()
         if child == 0:
-            prove_apart(*paths, Path(job["errors"]))
+            prove_apart(folder, warmup, target, Path(job["errors"]))
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         print(json.dumps({"code": code, "last": False}), flush=True)

@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[1]
 def test_it_is_hidden_unless_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
     with native_stderr_hidden():
         os.write(2, b"a banner\n")
-        print("another", file=sys.stderr)
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
 

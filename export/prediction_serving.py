@@ -65,6 +65,7 @@ class PredictionServing(ServingModel):
         lookups: Mapping[str, RepresentationLookup] | None = None,
     ) -> None:
         self._original = model
+        self._expected: tuple[GoldenRows, dict[str, np.ndarray]] | None = None  # of the last rows
         self.model = merged_model(model, rebuild, rows.batch, storage)
         self._lookups = dict(lookups or {})
         ranker = isinstance(model, DownstreamModel)
@@ -104,12 +105,16 @@ class PredictionServing(ServingModel):
 
     def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
+        if self.model is self._original and not self._lookups:
+            return self.expected(rows)  # the same computation
         return {k: v.numpy() for k, v in self._probabilities(self._original, rows.batch).items()}
 
     def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
-        batch = self._served(rows)
-        return {k: v.numpy() for k, v in self._probabilities(self.model, batch).items()}
+        if self._expected is None or self._expected[0] is not rows:
+            found = self._probabilities(self.model, self._served(rows))
+            self._expected = (rows, {k: v.numpy() for k, v in found.items()})
+        return self._expected[1]
 
     def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
         """See `ServingModel`; one bound for all tasks."""

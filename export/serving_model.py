@@ -133,8 +133,13 @@ class ServingModel(abc.ABC):
         """(B,) serialized examples -> outputs; one function in the graph, whoever calls it."""
         spec = [tf.TensorSpec([None], tf.string)]
         return tf.function(
-            lambda e: self.run(self.parsed(e)), input_signature=spec, autograph=False
+            lambda e: self._run(self.parsed(e)), input_signature=spec, autograph=False
         )
+
+    @cached_property
+    def _run(self) -> Any:
+        """`run` as one function in the graph, traced once for all signatures that call it."""
+        return tf.function(self.run, autograph=False)
 
     def parsed(self, examples: tf.Tensor) -> dict[str, Any]:
         """(B,) serialized `tf.Example`s -> raw rows."""
@@ -168,7 +173,8 @@ class ServingModel(abc.ABC):
         return found
 
     def _from_tensors(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        return self.run(self.raw_rows(with_equal_rows(request)))
+        found: Mapping[str, tf.Tensor] = self._run(self.raw_rows(with_equal_rows(request)))
+        return found
 
 
 def with_equal_rows(

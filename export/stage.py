@@ -32,6 +32,7 @@ from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, ranker_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.representations.store import RepresentationLookup as JoinStored
 from lfm4ads_tf.representations.store import RepresentationStore
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class _Exports:
         self.outcomes: list[ExportOutcome] = []
         self._proofs = Proofs()
         self._attempts: list[tuple[str, Future[Any]]] = []  # of each export, in order
+        self._joining: tuple[tuple[str, ...], JoinStored] | None = None
         self._mendable = True  # all that went wrong so far is something the user can mend
 
     def __enter__(self) -> Self:
@@ -235,7 +237,7 @@ class _Exports:
             return None
         self._proofs.start()
         model = load_downstream(run, scenario, method, seed)
-        store = open_store(run, seed) if method.sources else None
+        store = self._store if method.sources else None
         dims = {} if store is None else store.dims
 
         def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:
@@ -249,7 +251,7 @@ class _Exports:
         joined: Mapping[str, np.ndarray] = {}
         lookups: dict[str, RepresentationLookup] = {}
         if store is not None:
-            joined = store.lookup(run.cache, method.sources)(cache_rows(samples))
+            joined = self._stored_rows(tuple(method.sources))(cache_rows(samples))
             if run.config.export.representations == "lookup":
                 lookups, held = self._lookups(store, method.sources, samples)
                 # a refreshed version was evaluated with what each row's period knew
@@ -267,6 +269,17 @@ class _Exports:
             lookups=lookups,
             rebuild=rebuild,
         )
+
+    @cached_property
+    def _store(self) -> RepresentationStore:
+        return open_store(self.run, self.run.config.seed)
+
+    def _stored_rows(self, names: tuple[str, ...]) -> JoinStored:
+        """Joins representations to rows; kept until others are asked for, since it reads all."""
+        if self._joining is None or self._joining[0] != names:
+            self._joining = None  # frees its memory first
+            self._joining = (names, self._store.lookup(self.run.cache, names))
+        return self._joining[1]
 
     def _lookups(
         self, store: RepresentationStore, names: Sequence[str], samples: pa.Table

@@ -1,12 +1,13 @@
-"""Writes an export beside its place, proves it, and publishes it."""
+"""Writes an export beside its place, has it proven, and publishes it."""
 
 from __future__ import annotations
 
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from export.blessing import bless
+from export.clean_process import CleanProcess
 from export.contract import write_contract
 from export.evaluation import Evaluation
 from export.golden import write_golden
@@ -31,6 +33,7 @@ from export.warmup import write_warmup
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import unwritable
 from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.upstream import Upstream
@@ -40,7 +43,65 @@ _LOG = logging.getLogger(__name__)
 MakeServing = Callable[[GoldenRows], ServingModel]
 
 
-def export_model(
+@dataclass(frozen=True)
+class WrittenExport:
+    """An export that lies beside its place and is not proven yet.
+
+    Attributes:
+        name: Name under which the model is served.
+        staging: The folder that holds it.
+        folder: The model's folder.
+        version: The version that it becomes; the next one when absent.
+        keep: How many versions stay published.
+        spec: The feature spec that it must fit.
+        about: What its blessing tells of it.
+        note: What a log line tells of it.
+    """
+
+    name: str
+    staging: Path
+    folder: Path
+    version: int | None
+    keep: int
+    spec: FeatureSpec
+    about: Mapping[str, Any]
+    note: str = ""
+
+    def publish(
+        self,
+        *,
+        process: CleanProcess | None = None,
+        processors: AbstractContextManager[Any] | None = None,
+    ) -> Path:
+        """Proves the export, blesses it and puts it into service, or removes it.
+
+        Args:
+            process: See `verify_export`.
+            processors: See `verify_export`.
+
+        Returns:
+            The version folder.
+
+        Raises:
+            ExportRefused: The verification failed.
+            UserError: The folder cannot be written.
+        """
+        with _told(self.name, self.folder):
+            try:
+                report = verify_export(
+                    self.staging, spec=self.spec, process=process, processors=processors
+                )
+                bless(self.staging, report, **self.about)
+                return publish(self.staging, self.folder, self.version, self.keep)
+            finally:
+                self.discard()
+
+    def discard(self) -> None:
+        """Removes what is not published."""
+        _remove(self.staging, self.folder)
+
+
+def write_export(
     kind: str,
     model: tf_keras.Model,
     encoder: Encoder,
@@ -57,13 +118,12 @@ def export_model(
     source: Mapping[str, Any] | None = None,
     serving: MakeServing | None = None,
     sources: Sequence[str] | None = None,
-) -> Path:
-    """Exports a model as `out/<name>/<version>/`, or publishes nothing.
+    note: str = "",
+) -> WrittenExport:
+    """Writes a model as a SavedModel beside `out/<name>/`, ready to be proven and published.
 
-    The version appears by one rename, after a separate process has loaded it and found the
-    evaluation's scores on the samples, and the Keras model's on a row without any value. These
-    are computed offline: encoded as for training, then scored by the Keras model, not by the
-    exported graph.
+    The scores that it must give are computed offline: the samples and a row without any value are
+    encoded as for training, then scored by the Keras model, not by the exported graph.
 
     Args:
         kind: `foundation`, `ranker_<scenario>`, `user_tower` or `item_tower`.
@@ -85,13 +145,14 @@ def export_model(
         serving: Makes the graph from real rows; that of `kind` when absent.
         sources: Stored representations that a request holds; those of the model's adapters when
             absent.
+        note: What a log line tells of it.
 
     Returns:
-        The version folder.
+        What was written.
 
     Raises:
-        ExportRefused: The model scores otherwise than its evaluation did, smaller tables change its
-            scores too much, or the verification failed; the message says why.
+        ExportRefused: The model scores otherwise than its evaluation did, or smaller tables change
+            its scores too much; the message says why.
         UserError: The name or version cannot be used, a column is missing, or the folder cannot
             be written.
         ValueError: `kind`, `model`, `samples`, `representations` and `rebuild` do not fit together.
@@ -112,8 +173,7 @@ def export_model(
     stored = _stored(names, representations or {}, samples.num_rows)
     keys = [encoder.spec.keys.user, encoder.spec.keys.item] if lookups else []
     rows = GoldenRows.of(samples, encoder, stored, keys)
-    staging: Path | None = None
-    try:
+    with _told(name, folder):
         if serving is None:
             model(rows.batch, training=False)  # creates what is created by the first call
             graph = _serving(kind, model, rows, rebuild, config, lookups)
@@ -133,32 +193,69 @@ def export_model(
         if evaluated is not None and not of.rows:
             _LOG.warning("%s: none of its samples was scored in the evaluation", name)
         staging = new_staging(folder, version)
-        graph.write(staging)
-        requests = graph.golden(rows, of.scores, roundings)
-        write_golden(staging, requests)
-        write_warmup(staging, name, requests, config.warmup_rows)
-        write_contract(staging, kind, graph, encoder, config.tables, roundings)
-        about = {
-            "model": name,
-            "kind": kind,
-            "source": dict(source or {}),
-            "evaluation": {
-                "rows": of.rows,
-                "largest_difference": of.largest_difference,
-                "largest_share": of.largest_share,
-            },
-        }
-        bless(staging, verify_export(staging, spec=encoder.spec), **about)
-        return publish(staging, folder, version, config.keep)
+        try:
+            graph.write(staging)
+            requests = graph.golden(rows, of.scores, roundings)
+            write_golden(staging, requests)
+            write_warmup(staging, name, requests, config.warmup_rows)
+            write_contract(staging, kind, graph, encoder, config.tables, roundings)
+            about = {
+                "model": name,
+                "kind": kind,
+                "source": dict(source or {}),
+                "evaluation": {
+                    "rows": of.rows,
+                    "largest_difference": of.largest_difference,
+                    "largest_share": of.largest_share,
+                },
+            }
+        except BaseException:
+            _remove(staging, folder)
+            raise
+    return WrittenExport(name, staging, folder, version, config.keep, encoder.spec, about, note)
+
+
+def export_model(kind: str, model: tf_keras.Model, encoder: Encoder, **options: Any) -> Path:
+    """Exports a model as `out/<name>/<version>/`, or publishes nothing.
+
+    The version appears by one rename, after a separate process has loaded it and found the
+    evaluation's scores on the samples, and the Keras model's on a row without any value.
+
+    Args:
+        kind: See `write_export`.
+        model: See `write_export`.
+        encoder: See `write_export`.
+        options: Those of `write_export`.
+
+    Returns:
+        The version folder.
+
+    Raises:
+        ExportRefused: The model scores otherwise than its evaluation did, smaller tables change its
+            scores too much, or the verification failed; the message says why.
+        UserError: The name or version cannot be used, a column is missing, or the folder cannot
+            be written.
+        ValueError: The arguments do not fit together.
+    """
+    return write_export(kind, model, encoder, **options).publish()
+
+
+@contextmanager
+def _told(name: str, folder: Path) -> Iterator[None]:
+    """Says of which export a refusal is, and where a folder cannot be written."""
+    try:
+        yield
     except ExportRefused as refused:
         raise ExportRefused(f"The export '{name}' is refused: {refused}") from refused
     except (OSError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError) as error:
         raise unwritable(folder, error) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-            with suppress(OSError):  # another version or process is there
-                folder.rmdir()
+
+
+def _remove(staging: Path, folder: Path) -> None:
+    """Removes a staging folder, and the model's where nothing else is in it."""
+    shutil.rmtree(staging, ignore_errors=True)
+    with suppress(OSError):  # another version or process is there
+        folder.rmdir()
 
 
 def _serving(

@@ -65,6 +65,7 @@ class PredictionServing(ServingModel):
         lookups: Mapping[str, RepresentationLookup] | None = None,
     ) -> None:
         self._original = model
+        self._expected: tuple[GoldenRows, dict[str, np.ndarray]] | None = None  # of the last rows
         self.model = merged_model(model, rebuild, rows.batch, storage)
         self._lookups = dict(lookups or {})
         ranker = isinstance(model, DownstreamModel)
@@ -104,12 +105,16 @@ class PredictionServing(ServingModel):
 
     def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
+        if self.model is self._original and not self._lookups:
+            return self.expected(rows)  # the same computation
         return {k: v.numpy() for k, v in self._probabilities(self._original, rows.batch).items()}
 
     def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
-        batch = self._served(rows)
-        return {k: v.numpy() for k, v in self._probabilities(self.model, batch).items()}
+        if self._expected is None or self._expected[0] is not rows:
+            found = self._probabilities(self.model, self._served(rows))
+            self._expected = (rows, {k: v.numpy() for k, v in found.items()})
+        return self._expected[1]
 
     def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
         """See `ServingModel`; one bound for all tasks."""
@@ -141,8 +146,9 @@ class PredictionServing(ServingModel):
         if self.ranking is not None:
             found.append(Signature("rank", self._rank, self.schema.tensor_specs()))
         found.append(Signature("classify", self._classify, inputs, "classify"))
+        regress = {task: self._regress(task) for task in self.tasks}
         for name, task in self._regressed.items():
-            found.append(Signature(name, self._regress(task), inputs, "regress"))
+            found.append(Signature(name, regress[task], inputs, "regress"))
         return found
 
     def golden(
@@ -251,12 +257,15 @@ class PredictionServing(ServingModel):
         for field, ids in zip(layout.single, tf.unstack(batch["ids"], axis=1), strict=True):
             if field.name in read:
                 add(field.name, ids, f"the feature '{field.name}'")  # (B,)
-        widths = [d.width for d in layout.dense]
-        split = tf.split(batch["dense"], widths, axis=1) if widths else []
-        for dense, values in zip(layout.dense, split, strict=True):
+        width = sum(dense.width for dense in layout.dense)
+        columns = tf.unstack(batch["dense"], width, axis=1) if width else []
+        first = 0
+        for dense in layout.dense:
+            last = first + dense.width
             if dense.name in read:
-                held = tf.squeeze(values, 1) if dense.width == 1 else values
+                held = columns[first] if dense.width == 1 else batch["dense"][:, first:last]
                 add(dense.name, held, f"the feature '{dense.name}'")  # (B,) or (B, w)
+            first = last
         for name, (ids, weights) in batch["bags"].items():
             if name in read:
                 add(name, ids.to_tensor(-1), f"the feature '{name}'")  # (B, L)

@@ -109,8 +109,9 @@ class Ranking:
     def candidate_batch(self, raw: Mapping[str, Any]) -> EncodedBatch:
         """The features of items and context, N rows."""
         rows = _rows(next(raw[name] for name, side in self._sides.items() if side == "item"))
+        shape = tf.expand_dims(rows, 0)  # made once for all columns
         batch: EncodedBatch = self._others(
-            {c: self._for_each(raw[c], c, rows) for c in self._others.raw_types}
+            {c: self._for_each(raw[c], c, rows, shape) for c in self._others.raw_types}
         )
         return batch
 
@@ -122,8 +123,8 @@ class Ranking:
         values = self._stored(raw, name)
         return tf.ensure_shape(values, [1, None]) if side_of(name) == "user" else values
 
-    def _for_each(self, values: Any, column: str, rows: tf.Tensor) -> Any:
-        """A column's values for each candidate."""
+    def _for_each(self, values: Any, column: str, rows: tf.Tensor, shape: tf.Tensor) -> Any:
+        """A column's values for each candidate; `shape` is [rows]."""
         side = self._sides[column]
         if side == "item":
             return values
@@ -135,7 +136,9 @@ class Ranking:
             )
         if side == "user":
             return repeated(values, rows)
-        return tf.broadcast_to(values, tf.concat([[rows], tf.shape(values)[1:]], axis=0))
+        if values.shape.rank == 1:
+            return tf.broadcast_to(values, shape)
+        return tf.broadcast_to(values, tf.concat([shape, tf.shape(values)[1:]], axis=0))
 
 
 def _rows(values: Any) -> tf.Tensor:

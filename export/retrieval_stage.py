@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.exporter import export_model
+from export.exporter import WrittenExport, write_export
 from export.golden_rows import GoldenRows
 from export.retrieval_serving import RetrievalServing
 from export.verify_child import SCHEMA
@@ -45,6 +45,7 @@ class RetrievalExports:
         encoder: The encoder of its feature spec.
         samples: Raw rows for warm-up and verification, see `read_samples`.
         is_due: Whether the newest version of a name was made from something else.
+        start: Called before one is made: starts what will prove it.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class RetrievalExports:
         encoder: Encoder,
         samples: pa.Table,
         is_due: Callable[[str, Mapping[str, Any]], bool],
+        start: Callable[[], None],
     ) -> None:
+        self._start = start
         self._run, self._encoder, self._samples, self._is_due = run, encoder, samples, is_due
         self._chosen = chosen_retrieval(run)
 
@@ -62,11 +65,12 @@ class RetrievalExports:
         """Their names; none where no retrieval model was trained."""
         return () if self._chosen is None else RETRIEVAL
 
-    def export(self, name: str) -> None:
-        """Exports one of them where its newest version is another model's."""
+    def export(self, name: str) -> WrittenExport | None:
+        """Writes one of them where its newest version is another model's."""
         source = self._source(name)
         if not self._is_due(name, source):
-            return
+            return None
+        self._start()
         items = self._items
         index: Index = items.exact if name == "retrieval_exact" else items.approximate
 
@@ -79,7 +83,7 @@ class RetrievalExports:
         joined: Mapping[str, np.ndarray] = {}
         if items.part.representations is not None:
             joined = items.part.representations(cache_rows(mine))
-        version = export_model(
+        return write_export(
             name,
             items.part.model,
             self._encoder,
@@ -91,8 +95,8 @@ class RetrievalExports:
             source=source,
             serving=graph,
             sources=[] if method.source is None else [method.source],
+            note=method.name,
         )
-        _LOG.info("exported %s version %s (%s), verified", name, version.name, method.name)
 
     @property
     def _known(self) -> tuple[str, RetrievalMethod]:

@@ -20,6 +20,7 @@ from export.signature import Signature
 from lfm4ads_tf.features import raw_types
 from lfm4ads_tf.features.dense_encoder import finite_vectors
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.graph_checks import graph_assert
 from lfm4ads_tf.models.batch import EncodedBatch
 
 
@@ -132,12 +133,18 @@ class ServingModel(abc.ABC):
         """(B,) serialized examples -> outputs; one function in the graph, whoever calls it."""
         spec = [tf.TensorSpec([None], tf.string)]
         return tf.function(
-            lambda e: self.run(self.parsed(e)), input_signature=spec, autograph=False
+            lambda e: self._run(self.parsed(e)), input_signature=spec, autograph=False
         )
+
+    @cached_property
+    def _run(self) -> Any:
+        """`run` as one function in the graph, traced once for all signatures that call it."""
+        return tf.function(self.run, autograph=False)
 
     def parsed(self, examples: tf.Tensor) -> dict[str, Any]:
         """(B,) serialized `tf.Example`s -> raw rows."""
-        return self._refusing(dict(tf.io.parse_example(examples, self._example_spec)))
+        spec = _with_shared_defaults(self._example_spec)
+        return self._refusing(dict(tf.io.parse_example(examples, spec)))
 
     def raw_rows(self, request: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         """Tensors by request name -> raw rows."""
@@ -166,7 +173,8 @@ class ServingModel(abc.ABC):
         return found
 
     def _from_tensors(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        return self.run(self.raw_rows(with_equal_rows(request)))
+        found: Mapping[str, tf.Tensor] = self._run(self.raw_rows(with_equal_rows(request)))
+        return found
 
 
 def with_equal_rows(
@@ -183,21 +191,58 @@ def with_equal_rows(
     """
     if not request:
         return {}
-    # one op each where that is enough: a request has a hundred inputs and takes milliseconds
-    sizes = tf.stack(
-        [tf.size(v) if v.shape.rank == 1 else tf.shape(v)[0] for v in request.values()]
-    )  # (number of inputs,)
+    names = list(request)
+    sizes = _row_counts([tf.convert_to_tensor(request[name]) for name in names])
     wanted = sizes[0] if rows is None else rows
     fits = tf.equal(sizes, wanted)
     if one:
         fits |= tf.equal(sizes, 1)
     told = f"The inputs must have equal numbers of rows{' (or one)' if one else ''}: "
-    names = ", ".join(request)
-    check = tf.debugging.Assert(
-        tf.reduce_all(fits), [told + names, sizes, "expected", wanted], summarize=len(request)
+    check = graph_assert(
+        tf.reduce_all(fits), [told + ", ".join(names), sizes, "expected", wanted], len(names)
     )
-    with tf.control_dependencies([check]):
-        return {name: tf.identity(values) for name, values in request.items()}
+    with tf.control_dependencies([] if check is None else [check]):
+        return dict(zip(names, tf.identity_n([request[name] for name in names]), strict=True))
+
+
+def _row_counts(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """First dimension of each tensor of known rank, (number of tensors,) int32.
+
+    A request has a hundred inputs, and each op takes its time in every call: one for each type.
+    """
+    of_type: dict[tf.DType, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        of_type.setdefault(tensor.dtype, []).append(i)
+    shapes: list[tf.Tensor] = []
+    first = np.zeros(len(tensors), np.int32)  # where a tensor's shape begins among all
+    held = 0
+    for places in of_type.values():
+        shapes += tf.shape_n([tensors[i] for i in places])
+        for i in places:
+            first[i] = held
+            held += tensors[i].shape.rank
+    return tf.gather(tf.concat(shapes, axis=0), first)
+
+
+def _with_shared_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Parsers whose defaults are constants of the graph, one for all columns of equal ones.
+
+    `tf.io.parse_example` makes three nodes for each column whose default is none.
+    """
+    made: dict[str, tf.Tensor] = {}
+
+    def default(of: tf.io.FixedLenFeature) -> tf.Tensor:
+        key = f"{of.dtype.name} {of.shape} {of.default_value}"
+        if key not in made:
+            made[key] = tf.constant(of.default_value, of.dtype, of.shape)
+        return made[key]
+
+    return {
+        column: of._replace(default_value=default(of))
+        if isinstance(of, tf.io.FixedLenFeature) and of.default_value is not None
+        else of
+        for column, of in spec.items()
+    }
 
 
 def with_presence(representation: tf.Tensor) -> tf.Tensor:

@@ -6,15 +6,17 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from concurrent.futures import Future
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import tf_keras
 
-from export.exporter import export_model
+from export.exporter import WrittenExport, write_export
+from export.proofs import Proofs
 from export.publishing import ROLLED_BACK, newest_version, versions
 from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import RETRIEVAL, RetrievalExports
@@ -30,6 +32,7 @@ from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, ranker_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.representations.store import RepresentationLookup as JoinStored
 from lfm4ads_tf.representations.store import RepresentationStore
 
 _LOG = logging.getLogger(__name__)
@@ -47,13 +50,13 @@ def export_run(run: Run) -> None:
         UserError: Some failed for reasons that the user can mend; they are not published.
         ExportRefused: Some were refused, or failed otherwise.
     """
-    exports = _Exports(run)
-    for kind in ("foundation", "user_tower", "item_tower"):
-        exports.attempt(kind, partial(exports.upstream, kind))
-    for scenario in trained_scenarios(run):
-        exports.attempt(ranker_name(scenario), partial(exports.ranker, scenario))
-    exports.retrieval()
-    exports.finish()
+    with _Exports(run) as exports:
+        for kind in ("foundation", "user_tower", "item_tower"):
+            exports.attempt(kind, partial(exports.upstream, kind))
+        for scenario in trained_scenarios(run):
+            exports.attempt(ranker_name(scenario), partial(exports.ranker, scenario))
+        exports.retrieval()
+        exports.finish()
 
 
 def export_index(run: Run) -> None:
@@ -64,13 +67,13 @@ def export_index(run: Run) -> None:
         ExportRefused: One was refused, or failed otherwise.
     """
     if any((run.exports / name).exists() for name in RETRIEVAL):
-        exports = _Exports(run)
-        exports.retrieval()
-        exports.finish()
+        with _Exports(run) as exports:
+            exports.retrieval()
+            exports.finish()
 
 
 class _Exports:
-    """What all exports of a run share."""
+    """What all exports of a run share; left early, it removes what is not published."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -79,12 +82,43 @@ class _Exports:
         self.every_sample = read_samples(run.out / "data")
         self.samples = _spread(self.every_sample)
         self.outcomes: list[ExportOutcome] = []
+        self._proofs = Proofs()
+        self._attempts: list[tuple[str, Future[Any]]] = []  # of each export, in order
+        self._joining: tuple[tuple[str, ...], JoinStored] | None = None
         self._mendable = True  # all that went wrong so far is something the user can mend
 
-    def attempt(self, name: str, make: Callable[[], None]) -> None:
-        """Makes one export and notes what became of it; whatever it raises ends here."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._proofs.close()
+
+    def attempt(self, name: str, make: Callable[[], WrittenExport | None]) -> None:
+        """Makes one export, which is then proven and published beside the making of the next.
+
+        Whatever goes wrong with one ends with it, see `finish`.
+
+        Args:
+            name: Its name.
+            make: Writes it; None where the newest version is up to date.
+        """
+        future: Future[Any] = Future()
         try:
-            make()
+            with self._proofs.writing():
+                written = make()
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            if written is None:
+                future.set_result(None)
+            else:
+                future = self._proofs.submit(written)
+        self._attempts.append((name, future))
+
+    def _ended(self, name: str, future: Future[Any]) -> None:
+        """Waits for one export and notes what became of it."""
+        try:
+            future.result()
         except ExportRefused as refused:
             self._mendable = False
             self._note(ExportOutcome(name, "refused", self._version(name), str(refused)))
@@ -100,17 +134,21 @@ class _Exports:
 
     def retrieval(self) -> None:
         """Exports the chosen retrieval model's indexes."""
-        part = RetrievalExports(self.run, self.encoder, self.samples, self.is_due)
+        part = RetrievalExports(
+            self.run, self.encoder, self.samples, self.is_due, self._proofs.start
+        )
         for name in part.names:
             self.attempt(name, partial(part.export, name))
 
     def finish(self) -> None:
-        """Writes the outcomes down.
+        """Waits for the exports and writes down what became of each.
 
         Raises:
             UserError: Not all were published, for reasons that the user can mend.
             ExportRefused: Not all were published, for other reasons; each is told.
         """
+        for name, future in self._attempts:
+            self._ended(name, future)
         write_outcomes(self.run.out, self.outcomes)
         lost = [outcome for outcome in self.outcomes if outcome.state != "published"]
         if lost:
@@ -130,18 +168,25 @@ class _Exports:
         """The newest version in service."""
         return max(versions(self.out / name), default=None)
 
-    def upstream(self, kind: str) -> None:
-        """Exports the upstream or one of its towers."""
+    def upstream(self, kind: str) -> WrittenExport | None:
+        """Writes the upstream or one of its towers where its newest version is another's."""
         folder = self.run.upstream(self.run.config.seed)
         source = self.source(folder, "upstream")
-        if self.is_due(kind, source):
-            self.write(
-                kind,
-                load_upstream(self.run, self.run.config.seed),
-                source,
-                rebuild=self.rebuild_upstream,
-                evaluated=self.evaluated(folder) if kind == "foundation" else None,
-            )
+        if not self.is_due(kind, source):
+            return None
+        self._proofs.start()
+        return self.write(
+            kind,
+            self._upstream,
+            source,
+            rebuild=self.rebuild_upstream,
+            evaluated=self.evaluated(folder) if kind == "foundation" else None,
+        )
+
+    @cached_property
+    def _upstream(self) -> tf_keras.Model:
+        """The foundation model, which three exports are made of."""
+        return load_upstream(self.run, self.run.config.seed)
 
     def source(self, training: Path, method: str) -> dict[str, Any]:
         """What an export is made from: it tells whether a version is up to date."""
@@ -179,8 +224,8 @@ class _Exports:
         config, layout = self.run.config, self.run.cache.layout
         return build.foundation(layout, config, config.seed, shards=shards, storage=storage)
 
-    def ranker(self, scenario: str) -> None:
-        """Exports one scenario's ranker; representations come with the request or by lookup."""
+    def ranker(self, scenario: str) -> WrittenExport | None:
+        """Writes one scenario's ranker; representations come with the request or by lookup."""
         run, seed = self.run, self.run.config.seed
         method = chosen_method(run, scenario)
         name = ranker_name(scenario)
@@ -189,9 +234,10 @@ class _Exports:
         if method.sources:
             source["representations"] = run.config.export.representations
         if not self.is_due(name, source):
-            return
+            return None
+        self._proofs.start()
         model = load_downstream(run, scenario, method, seed)
-        store = open_store(run, seed) if method.sources else None
+        store = self._store if method.sources else None
         dims = {} if store is None else store.dims
 
         def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:
@@ -205,7 +251,7 @@ class _Exports:
         joined: Mapping[str, np.ndarray] = {}
         lookups: dict[str, RepresentationLookup] = {}
         if store is not None:
-            joined = store.lookup(run.cache, method.sources)(cache_rows(samples))
+            joined = self._stored_rows(tuple(method.sources))(cache_rows(samples))
             if run.config.export.representations == "lookup":
                 lookups, held = self._lookups(store, method.sources, samples)
                 # a refreshed version was evaluated with what each row's period knew
@@ -213,7 +259,7 @@ class _Exports:
                 for values in evaluated.values():
                     values[np.any(moved, axis=0)] = np.nan
                 joined = held
-        self.write(
+        return self.write(
             name,
             model,
             source,
@@ -223,6 +269,17 @@ class _Exports:
             lookups=lookups,
             rebuild=rebuild,
         )
+
+    @cached_property
+    def _store(self) -> RepresentationStore:
+        return open_store(self.run, self.run.config.seed)
+
+    def _stored_rows(self, names: tuple[str, ...]) -> JoinStored:
+        """Joins representations to rows; kept until others are asked for, since it reads all."""
+        if self._joining is None or self._joining[0] != names:
+            self._joining = None  # frees its memory first
+            self._joining = (names, self._store.lookup(self.run.cache, names))
+        return self._joining[1]
 
     def _lookups(
         self, store: RepresentationStore, names: Sequence[str], samples: pa.Table
@@ -244,9 +301,9 @@ class _Exports:
         source: Mapping[str, Any],
         samples: pa.Table | None = None,
         **options: Any,
-    ) -> None:
-        """Exports one model under its name, which is also its kind; options of `export_model`."""
-        folder = export_model(
+    ) -> WrittenExport:
+        """Writes one model under its name, which is also its kind; options of `write_export`."""
+        return write_export(
             name,
             model,
             self.encoder,
@@ -257,7 +314,6 @@ class _Exports:
             source=source,
             **options,
         )
-        _LOG.info("exported %s version %s, verified", name, folder.name)
 
     def _samples_of(self, scenario: str) -> pa.Table:
         """The samples of a scenario or segment, all of them where it has none."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from export import verify_child
 from export.blessing import BLESSING_FILE, bless, file_digests, read_blessing
+from export.clean_process import CleanProcess
 from export.cpp_loader import ANSWER_S, build_loader, run_cpp
 from export.spec_check import check_against_spec, read_spec
 from export.version_folders import version_folders
@@ -27,7 +26,13 @@ _CHILD = Path(verify_child.__file__)
 _SMALL_BYTES = 256 << 20
 
 
-def verify_export(folder: Path, spec: FeatureSpec | None = None) -> dict[str, Any]:
+def verify_export(
+    folder: Path,
+    spec: FeatureSpec | None = None,
+    *,
+    process: CleanProcess | None = None,
+    processors: AbstractContextManager[Any] | None = None,
+) -> dict[str, Any]:
     """Proves one SavedModel in a process that imports only TensorFlow and NumPy, and in C++.
 
     That process checks the graph, loads it, replays the warm-up requests, sends the golden requests
@@ -39,6 +44,9 @@ def verify_export(folder: Path, spec: FeatureSpec | None = None) -> dict[str, An
         folder: A version folder.
         spec: The feature spec whose columns and tasks it must ask for and predict, see
             `check_against_spec`; not checked when absent.
+        process: Proves it in Python; one of its own when absent.
+        processors: Entered by each of both programs while it runs, so that no more run than there
+            are processors; unlimited when absent.
 
     Returns:
         What was proven: `tensorflow`, `signatures`, `ops`, `variables`, `rows_compared`,
@@ -59,13 +67,20 @@ def verify_export(folder: Path, spec: FeatureSpec | None = None) -> dict[str, An
     except ValueError as error:
         raise ExportRefused(f"the warm-up file is damaged: {error}") from error
     files = file_digests(folder)
+    held = nullcontext() if processors is None else processors
+
+    def in_cpp() -> dict[str, Any]:
+        with held:
+            return _in_cpp(folder)
+
     with ThreadPoolExecutor(1) as beside:
-        started = beside.submit(_in_cpp, folder) if _side_by_side(folder) else None
-        report = _in_clean_process(folder, warmup)
+        started = beside.submit(in_cpp) if _side_by_side(folder) else None
+        with held:
+            report = _in_clean_process(folder, warmup, process)
         if spec is not None:
             check_against_spec(verify_child.read_contract(folder), spec)
-        in_cpp = _in_cpp(folder) if started is None else started.result()
-    return {**report, **in_cpp, "files": files}
+        compiled = in_cpp() if started is None else started.result()
+    return {**report, **compiled, "files": files}
 
 
 def _side_by_side(folder: Path) -> bool:
@@ -74,35 +89,28 @@ def _side_by_side(folder: Path) -> bool:
     Not on a single processor, where the times of both would be wrong, nor with a model that one
     may not want in memory twice.
     """
+    return (os.cpu_count() or 1) > 1 and is_small(folder)
+
+
+def is_small(folder: Path) -> bool:
+    """Whether two programs may hold an export in memory at a time."""
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return (os.cpu_count() or 1) > 1 and held <= _SMALL_BYTES
+    return held <= _SMALL_BYTES
 
 
-def _in_clean_process(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
+def verifying_process() -> CleanProcess:
+    """A process that proves one export after another, see `verify_export`."""
+    return CleanProcess(_CHILD)
+
+
+def _in_clean_process(
+    folder: Path, warmup: list[dict[str, Any]], process: CleanProcess | None = None
+) -> dict[str, Any]:
     """What `verify_child` reports."""
-    with tempfile.TemporaryDirectory() as scratch:
-        requests, report_file = Path(scratch) / "warmup.json", Path(scratch) / "report.json"
-        requests.write_text(json.dumps(warmup), encoding="utf-8")
-        # -P keeps this folder off the module path
-        command = [sys.executable, "-P", str(_CHILD), str(folder), str(requests), str(report_file)]
-        try:
-            child = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=ANSWER_S
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ExportRefused(
-                f"the verifying process did not answer in {ANSWER_S:g} s"
-            ) from error
-        if child.returncode or not report_file.exists():
-            last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ExportRefused(
-                f"cannot be loaded: the verifying process ended with {child.returncode} ({last})"
-            )
-        report: dict[str, Any] = json.loads(report_file.read_text("utf-8"))
-    reason = report.pop("refused")
-    if reason is not None:
-        raise ExportRefused(reason)
-    return report
+    if process is not None:
+        return process.prove(folder, warmup, ANSWER_S)
+    with verifying_process() as own:
+        return own.prove(folder, warmup, ANSWER_S)
 
 
 def _in_cpp(folder: Path) -> dict[str, Any]:
@@ -172,20 +180,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"No SavedModel version lies in '{path}'.", file=sys.stderr)
         return 2
     refusals, unusable = [], False
-    for folder in exports:
-        name = f"{folder.parent.name}/{folder.name}"
-        try:
-            report = verify_export(folder, spec)
-            state = _blessed(folder, report)
-        except (OSError, UserError) as error:
-            print(f"{name} cannot be verified: {error}", file=sys.stderr, flush=True)
-            unusable = True
-            continue
-        except ExportRefused as refused:
-            refusals.append(f"{name} refused: {' '.join(str(refused).split())}")  # one line
-            print(f"{name}: refused", flush=True)
-            continue
-        print(f"{name}: {state}; {_told(report)}", flush=True)
+    with verifying_process() as process:
+        for folder in exports:
+            name = f"{folder.parent.name}/{folder.name}"
+            try:
+                report = verify_export(folder, spec, process=process)
+                state = _blessed(folder, report)
+            except (OSError, UserError) as error:
+                print(f"{name} cannot be verified: {error}", file=sys.stderr, flush=True)
+                unusable = True
+                continue
+            except ExportRefused as refused:
+                refusals.append(f"{name} refused: {' '.join(str(refused).split())}")  # one line
+                print(f"{name}: refused", flush=True)
+                continue
+            print(f"{name}: {state}; {_told(report)}", flush=True)
     if refusals:
         print("\n".join(refusals))
         return 3

@@ -4,6 +4,7 @@ This file is started by its path in a process of its own and imports nothing of 
 it can load and run, a server without our code can load and run.
 
     python verify_child.py VERSION_FOLDER WARMUP_JSON REPORT_JSON
+    python verify_child.py --serve
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if __name__ == "__main__":
     # Importing one of these fails from here on: what is loaded below needs none of them.
@@ -35,6 +38,7 @@ from tensorflow.core.protobuf import (  # noqa: E402
 )
 from tensorflow.python.framework import op_def_registry  # noqa: E402
 
+SERVE = "--serve"
 SCHEMA = 2  # of contract.json and golden.npz
 EPS = float(np.finfo(np.float32).eps)
 ROUNDINGS = 4
@@ -673,14 +677,74 @@ def _first_line(error: Exception) -> str:
     return (told or lines)[0][:300]
 
 
-def main() -> None:
+def prove(folder: Path, warmup: Path, target: Path) -> None:
     """Writes the report; `refused` is null or the reason."""
-    folder, warmup, target = (Path(argument) for argument in sys.argv[1:4])
     try:
         report = {"refused": None, **verify(folder, json.loads(warmup.read_text("utf-8")))}
     except Refused as refused:
         report = {"refused": str(refused)}
     target.write_text(json.dumps(report), encoding="utf-8")
+
+
+def serve() -> None:
+    """Proves an export for each line of standard input, in a process of its own.
+
+    A line is a JSON object: `folder`, `warmup`, `report`, and `errors`, the file that standard
+    error goes to. The answer is a line too: `code`, the exit code of the process, negative for a
+    signal, and `last`, whether this process ends with it.
+
+    This process imports TensorFlow and runs none of it, so it has a single thread, which is what
+    makes forking safe, and what it forks has never seen a model. Should an import have started a
+    thread, it proves the one export itself and ends.
+    """
+    for line in sys.stdin:
+        job = json.loads(line)
+        folder, warmup, target = (Path(job[key]) for key in ("folder", "warmup", "report"))
+        if not single_threaded():
+            prove(folder, warmup, target)
+            print(json.dumps({"code": 0, "last": True}), flush=True)
+            return
+        child = os.fork()
+        if child == 0:
+            prove_apart(folder, warmup, target, Path(job["errors"]))
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        print(json.dumps({"code": code, "last": False}), flush=True)
+
+
+def single_threaded() -> bool:
+    """Whether this process has one thread; False where that cannot be told."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def prove_apart(folder: Path, warmup: Path, target: Path, errors: Path) -> NoReturn:
+    """Proves one export in a forked process, which then ends."""
+    code = 1
+    try:
+        # what a model might write must not be taken for an answer
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        said = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        prove(folder, warmup, target)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Proves one export, or those that it is told of."""
+    if sys.argv[1:] == [SERVE]:
+        serve()
+    else:
+        prove(*(Path(argument) for argument in sys.argv[1:4]))
 
 
 if __name__ == "__main__":

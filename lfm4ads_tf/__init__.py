@@ -11,11 +11,14 @@ import sys
 
 from lfm4ads_tf._version import __version__
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.quiet import hide_banner_of
 
 __all__ = ["__version__", "require_keras_2"]
 
-# Set before TensorFlow starts: its C++ start-up banner drowns the messages meant for the user.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Set before TensorFlow starts: its C++ start-up banner drowns the messages meant for the user. What
+# is said before its log knows the variable is kept back, unless the variable asks for more.
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+    hide_banner_of("tensorflow")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from export import verify, verify_child
+from export.clean_process import CleanProcess
 from lfm4ads_tf.errors import ExportRefused
 
 
@@ -28,9 +29,11 @@ def quick_proof(but: Collection[str] = ()) -> Iterator[None]:
     """
     real_process, real_cpp = verify._in_clean_process, verify._in_cpp
 
-    def in_process(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
+    def in_process(
+        folder: Path, warmup: list[dict[str, Any]], process: CleanProcess | None = None
+    ) -> dict[str, Any]:
         if folder.parent.name in but:
-            return real_process(folder, warmup)
+            return real_process(folder, warmup, process)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(verify_child, "LATENCY_CALLS", 1)
             try:
@@ -46,4 +49,5 @@ def quick_proof(but: Collection[str] = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_in_clean_process", in_process)
         patch.setattr(verify, "_in_cpp", in_cpp)
+        patch.setattr(CleanProcess, "start", lambda self: None)  # a real proof starts its own
         yield

@@ -10,6 +10,7 @@ import tensorflow as tf
 from lfm4ads_tf.embeddings import partition
 from lfm4ads_tf.embeddings.embedded_feature import EmbeddedFeature
 from lfm4ads_tf.embeddings.fused_table import FusedTable
+from lfm4ads_tf.graph_checks import graph_assert
 from lfm4ads_tf.kernels.lookup import lookup_rows
 
 Bags = Mapping[str, tuple[tf.RaggedTensor, tf.RaggedTensor | None]]
@@ -205,4 +206,4 @@ def _assert_inside(
     names = [feature.name for feature in features]
     message = f"An embedding id lies outside [-1, rows) of its table. Features {names}, rows:"
     data = [message, tf.constant(sizes), "lowest ids:", lowest, "highest ids:", highest]
-    tf.debugging.Assert(inside, data, summarize=len(names))
+    graph_assert(inside, data, summarize=len(names))

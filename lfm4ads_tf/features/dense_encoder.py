@@ -12,6 +12,7 @@ from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.kinds import NumericFeature, StatisticFeature
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.graph_checks import graph_assert
 
 
 class DenseEncoder(tf.Module):
@@ -153,6 +154,6 @@ def finite_vectors(values: tf.Tensor, what: str) -> tf.Tensor:
     sound = tf.reduce_all(tf.math.is_finite(values), axis=1)  # (B,)
     # without quotes, which the message of an op would show as escapes
     told = f"{what} must hold finite numbers or be absent. NaN or infinity in the rows"
-    check = tf.debugging.Assert(tf.reduce_all(sound), [told, tf.where(~sound)[:, 0]], summarize=8)
+    check = graph_assert(tf.reduce_all(sound), [told, tf.where(~sound)[:, 0]], summarize=8)
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(values)

@@ -78,12 +78,15 @@ class Encoder(tf_keras.layers.Layer):
         self._single = SingleEncoder(spec, fitted, self.layout, self._lookup, read)
         self._bags = BagEncoder(spec, fitted, read, self._lookup)
         self._dense = DenseEncoder(spec, fitted, self.layout, read)
+        # Made once each, for the models that read the same. Not set as an attribute: what a layer
+        # holds is saved with it.
+        self.__dict__["_parts"] = {}
         self.built = True  # there are no weights; an export refuses what is not built
 
     def only(
         self, features: Collection[str], *, keys: bool = False, share: bool = False
     ) -> Encoder:
-        """An encoder of some features, which reads their raw columns alone.
+        """An encoder of some features, which reads their raw columns alone, made once.
 
         What it returns has the same layout; the ids of other features are -1, their numbers 0,
         and their bags are not there.
@@ -94,8 +97,13 @@ class Encoder(tf_keras.layers.Layer):
             share: Whether it looks up in this encoder's table, instead of one of its own that
                 holds no more than it needs.
         """
-        lookup = self._lookup if share else None
-        return Encoder(self._spec, self._fitted, only=features, keys=keys, lookup=lookup)
+        wanted = (frozenset(features), keys, share)
+        if wanted not in self._parts:
+            lookup = self._lookup if share else None
+            self._parts[wanted] = Encoder(
+                self._spec, self._fitted, only=features, keys=keys, lookup=lookup
+            )
+        return self._parts[wanted]
 
     @property
     def spec(self) -> FeatureSpec:

@@ -23,7 +23,6 @@ from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.full import FULL, with_full
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import check_schedule, pretrain
-from lfm4ads_tf.pipeline.report import report
 from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
 from lfm4ads_tf.pipeline.retrieve import retrieve
@@ -165,6 +164,8 @@ def _run_stage(
         except (ExportRefused, UserError) as error:
             return error
     elif stage == "report":
+        from lfm4ads_tf.pipeline.report import report  # Matplotlib, for this stage alone
+
         console.print(f"report: {report(run)}")
     return None
 

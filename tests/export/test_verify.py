@@ -61,7 +61,7 @@ def passing(tower: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Featu
     report = json.loads((tower / BLESSING_FILE).read_text("utf-8"))
     report = {key: report[key] for key in (*told, "load_s", "latency_ms", "cpp_loader")}
 
-    def verified(folder: Path, spec: FeatureSpec | None = None) -> dict[str, Any]:
+    def verified(folder: Path, spec: FeatureSpec | None = None, **_: Any) -> dict[str, Any]:
         asked.append(spec)
         skipped = {} if report["cpp_loader"] else {"cpp_loader_skipped": "no compiler"}
         return {**report, **skipped, "files": file_digests(folder)}
@@ -160,7 +160,7 @@ def test_files_that_cannot_be_read_or_written_are_exit_2(
     assert main([str(tower)]) == 2
     error = capsys.readouterr().err
     assert error == "user_tower/1 cannot be verified: [Errno 13] Permission denied: 'variables'\n"
-    monkeypatch.setattr(verify, "verify_export", lambda *_: {"files": {}})
+    monkeypatch.setattr(verify, "verify_export", lambda *_, **__: {"files": {}})
     (tower / BLESSING_FILE).unlink()
 
     def full(*_: Any, **__: Any) -> None:

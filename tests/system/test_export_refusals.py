@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from export import stage
+from export.exporter import WrittenExport
 from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
 
@@ -32,14 +33,14 @@ def test_the_others_and_the_report_are_written(
     shutil.copytree(shop_run[0], out, ignore=shutil.ignore_patterns("report.html", "snapshots"))
     for name in (*LOST, "foundation"):
         shutil.rmtree(out / "exports" / name)  # these are due
-    made = stage.export_model
+    made = stage.write_export
 
-    def losing(kind: str, *of: Any, **options: Any) -> Path:
+    def losing(kind: str, *of: Any, **options: Any) -> WrittenExport:
         if kind in LOST:
             raise LOST[kind][1]
         return made(kind, *of, **options)
 
-    monkeypatch.setattr(stage, "export_model", losing)
+    monkeypatch.setattr(stage, "write_export", losing)
     selected = ("--seeds", 2, "--scenarios", "home")
     done = cli("run", *shop_arguments, "--out", out, *selected)
     assert done.code == 3, done.text
@@ -72,7 +73,7 @@ def test_the_others_and_the_report_are_written(
     assert mendable.code == 2 and "Fix: mend it" in mendable.err
 
     monkeypatch.undo()
-    monkeypatch.setattr(stage, "export_model", lambda kind, *_, **__: out / "exports" / kind / "1")
+    monkeypatch.setattr(stage, "write_export", lambda *_, **__: None)  # it is up to date
     again = cli("export", *shop_arguments, "--out", out, *selected)
     assert again.code == 0, again.text
     later = json.loads((out / "metrics.json").read_text("utf-8"))

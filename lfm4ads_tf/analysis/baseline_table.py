@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lfm4ads_tf.analysis.markup import DASH, count, escape, row, spread, table
+from lfm4ads_tf.analysis.markup import count, escape, interval, number, row, spread, table
 from lfm4ads_tf.analysis.results import Results
 
 _METRICS = {"auc": "AUC", "gauc": "GAUC", "logloss": "logloss", "calibration": "calibration"}
@@ -20,12 +20,15 @@ def baseline_table(results: Results, split: str) -> str:
         for method in results.names("method", stage="baseline", scenario="all", task=task):
             identity = ("baseline", "all", task, method)
             cells = [escape(method), escape(task), count(results.rows(*identity, split=split) or 0)]
-            for metric in _METRICS:
-                values = results.values(metric, *identity, split=split)
-                cells.append(spread(values) if values else DASH)
-            daily = results.values("auc", *identity, split=split, refresh="daily")
-            rows.append(row([*cells, spread(daily) if daily else DASH], text_columns=2))
+            cells.append(number(results.positives(*identity, split=split)))
+            shown = [spread(results.values(m, *identity, split=split)) for m in _METRICS]
+            bounds = [results.values(b, *identity, split=split) for b in ("auc_low", "auc_high")]
+            daily = spread(results.values("auc", *identity, split=split, refresh="daily"))
+            cells += [shown[0], interval(*bounds), *shown[1:], daily]
+            rows.append(row(cells, text_columns=2))
     if not rows:
         return ""
-    heads = ["method", "task", "rows", *_METRICS.values(), "AUC daily"]
+    auc, *others = _METRICS.values()
+    heads = ["method", "task", "rows", "positives", auc, "95 % interval", *others]
+    heads.append("AUC daily")
     return f"<h3>Baselines, all scenarios</h3>{table(heads, rows, text_columns=2)}"

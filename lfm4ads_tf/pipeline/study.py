@@ -117,10 +117,9 @@ def run_study(
     console.print(_table(study, prepared))
     if best.pruned:
         console.print("[yellow]Every trial was ended early: give more --trials.[/yellow]")
-    command = ["python", "train.py", "run", "--spec", spec, "--config", path]
-    command += ["--out", f"{run.out}_tuned"] + (
-        [] if data_dir is None else ["--data-dir", data_dir]
-    )
+    command: list[object] = ["python", "train.py", "run", "--spec", spec, "--config", path]
+    command += ["--out", f"{run.out}_tuned"]
+    command += [] if data_dir is None else ["--data-dir", data_dir]
     command += [part for a in assignments for part in ("--set", a)]
     console.print(f"best settings: {path}")
     console.print(f"use them: {escape(shlex.join(map(str, command)))}", soft_wrap=True)

@@ -227,7 +227,14 @@ def tune(
         overwrite=overwrite,
         quiet=quiet,
     )
-    run_study(options, run, spec=spec, data_dir=data_dir, console=_console())
+    run_study(
+        options,
+        run,
+        spec=spec,
+        data_dir=data_dir,
+        console=_console(),
+        assignments=assignments or [],
+    )
 
 
 @app.command()

@@ -51,7 +51,7 @@ def score_popularity(
             }
             identity = {"stage": "retrieval", "scenario": name, "task": repeats.task}
             identity |= {"method": POPULARITY, "slice": "all", "refresh": "frozen", "split": split}
-            size = {"seed": seed, "rows": len(queries.rows)}
+            size = {"seed": seed, "rows": len(queries.rows), "positives": len(queries.relevant)}
             entries.append({**identity, **size, "metrics": metrics, "wall_s": 0.0})
     report = {
         "history": [],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lfm4ads_tf.errors import UserError, nearest
@@ -69,7 +72,13 @@ class StudyOptions:
 
 
 def run_study(
-    options: StudyOptions, run: Run, *, spec: Path, data_dir: Path | None, console: Console
+    options: StudyOptions,
+    run: Run,
+    *,
+    spec: Path,
+    data_dir: Path | None,
+    console: Console,
+    assignments: Sequence[str] = (),
 ) -> None:
     """Prepares the data where they are missing, makes the trials, and writes the best settings.
 
@@ -82,6 +91,7 @@ def run_study(
         spec: The feature spec's file, for the command that is printed.
         data_dir: Folder of the data files, None where they are fetched or encoded already.
         console: Where the table is printed.
+        assignments: `--set` options of the run, for the command too.
 
     Raises:
         UserError: Anything that the user can mend.
@@ -107,12 +117,12 @@ def run_study(
     console.print(_table(study, prepared))
     if best.pruned:
         console.print("[yellow]Every trial was ended early: give more --trials.[/yellow]")
-    data = "" if data_dir is None else f" --data-dir {data_dir}"
+    command: list[object] = ["python", "train.py", "run", "--spec", spec, "--config", path]
+    command += ["--out", f"{run.out}_tuned"]
+    command += [] if data_dir is None else ["--data-dir", data_dir]
+    command += [part for a in assignments for part in ("--set", a)]
     console.print(f"best settings: {path}")
-    console.print(
-        f"use them: python train.py run --spec {spec}{data} --config {path} --out {run.out}_tuned",
-        soft_wrap=True,
-    )
+    console.print(f"use them: {escape(shlex.join(map(str, command)))}", soft_wrap=True)
 
 
 def study_of(run: Run, prepared: PreparedSearch, scenario: str | None, path: Path) -> Study:

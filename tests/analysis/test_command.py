@@ -75,8 +75,8 @@ def test_what_assignments_cannot_express_is_taken_from_the_configuration(tmp_pat
     path = SPECS / "synthetic.yaml"
     resolved = resolve(path, ["upstream.training.task_weights={click: 2}"])
     document = yaml.safe_load(path.read_text("utf-8"))
-    training = document["run"]["upstream"]["training"]
-    document["run"]["upstream"]["training"] = {**training, "task_weights": {"conversion": 2}}
+    training = document["run"]["upstream"].setdefault("training", {})
+    training["task_weights"] = {"conversion": 2}
     other = resolve(_written(tmp_path / "other.yaml", document))
     mixed = resolved.model_copy(update={"spec": other.spec})
     text = command(mixed.model_copy(update={"spec": mixed.spec.model_copy(update={"name": "x"})}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ from lfm4ads_tf.tuning.trials import Trials
 
 def tune(run: Run, **options: Any) -> str:
     text = io.StringIO()
+    given = ["upstream.training.checkpoint_every=500"]
     data = run.out.parent / "files"
     spec = run.out.parent / "spec.yaml"
     console = Console(file=text, width=200)
-    run_study(StudyOptions(**options), run, spec=spec, data_dir=data, console=console)
+    run_study(
+        StudyOptions(**options), run, spec=spec, data_dir=data, console=console, assignments=given
+    )
     return text.getvalue()
 
 
@@ -53,7 +57,10 @@ def test_a_study_goes_on_and_its_file_is_the_best_trial(
     text = tune(run, trials=3)
     assert len(seen) == 3
     path = run.out / "tuning" / "upstream.yaml"
-    assert f"--config {path}" in text and "Best trials of the upstream" in text
+    assert "Best trials of the upstream" in text
+    command = shlex.split(text.partition("use them: ")[2])
+    assert command[command.index("--config") + 1] == str(path)
+    assert command[command.index("--set") + 1] == "upstream.training.checkpoint_every=500"
     prepared = prepared_search(run)
     best = study_of(run, prepared, None, path.with_suffix(".db")).trials[0]
     again = resolve(run.out.parent / "spec.yaml", config_path=path).config.upstream

@@ -251,24 +251,40 @@ class Search:
             options = [replace(settings, replay=replay) for replay in sorted(replays)]
         if "final_passes" not in self.fixed:
             options = [replace(option, final_passes=0) for option in options]
-        best: Trial | None = None
+        trials: list[Trial] = []
         for k, option in enumerate(options):
             longest = (self.budget - self._spent) / (len(options) - k)
             trial = self._try(option, "chain", self.budget, longest)
-            if trial is not None and (best is None or trial.value > best.value + self.noise):
-                best = trial
-        if best is None:
+            if trial is not None:
+                trials.append(trial)
+        if not trials:
             return settings
-        chosen = best.settings
-        if "final_passes" in self.fixed:
-            return chosen
-        chosen = replace(chosen, final_passes=best.first_within(self.noise))
-        if "final_decay" not in self.fixed and chosen.final_passes:
+        if "final_passes" in self.fixed:  # what counts is where the given passes end
+            least = max(trial.values[-1] for trial in trials) - self.noise
+            return next(trial.settings for trial in trials if trial.values[-1] >= least)
+        best, passes = self._first_of_best(trials)
+        chosen = replace(best.settings, final_passes=passes)
+        if "final_decay" not in self.fixed and passes:
             decayed = replace(chosen, final_decay=_DECAY)
             trial = self._try(decayed, "chain", self.budget, self.budget - self._spent)
             if trial is not None and trial.value > best.value + self.noise:
                 chosen = replace(decayed, final_passes=trial.first_within(self.noise))
         return chosen
+
+    def _first_of_best(self, trials: Sequence[Trial]) -> tuple[Trial, int]:
+        """The trial and its final passes that reach the best value but for the noise.
+
+        Of several the one with the fewest final passes is taken: they change the weights that
+        held-out rows are represented by, and not those that training rows are.
+        """
+        least = max(trial.value for trial in trials) - self.noise
+        found = [
+            (next(k for k, value in enumerate(trial.values) if value >= least), index, trial)
+            for index, trial in enumerate(trials)
+            if trial.value >= least
+        ]
+        passes, _, trial = min(found, key=lambda f: f[:2])
+        return trial, passes
 
     def _affordable(self, settings: Settings) -> bool:
         """Whether the run's own training stays within the budget."""

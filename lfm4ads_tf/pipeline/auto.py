@@ -162,7 +162,7 @@ class PreparedSearch:
         if self._path.exists():
             stored = json.loads(self._path.read_text("utf-8"))
             search.made = [Trial.from_json(t) for t in stored["trials"]]
-            self._walls = [0.0] * len(search.made)
+            self._walls = stored.get("wall_s", [0.0] * len(search.made))
         rows, held = search.log.rows, search.log.held
         _LOG.info(
             "training of %s: searching on %d of its training rows, scored on the %d of the last "
@@ -207,7 +207,8 @@ class PreparedSearch:
         """One line a trial, and the file that a killed search goes on from."""
         count = len(self.search.trials)
         if count > len(self.search.made):
-            self._walls.append(round(time.monotonic() - self._began - sum(self._walls), 2))
+            own = self._walls[len(self.search.made) :]  # of this process
+            self._walls.append(round(time.monotonic() - self._began - sum(own), 2))
             self._write(None)
         if self._quiet:
             return

@@ -128,10 +128,12 @@ def test_a_killed_search_of_the_same_run_goes_on_and_chooses_the_same(
     with pytest.raises(Killed):
         choose_upstream(run)
     assert len(stored(run)["trials"]) == 2 and stored(run)["chosen"] is None
+    walls = json.loads((run.out / UPSTREAM).read_text("utf-8"))["wall_s"]
     resumed = again(run)
     choose_upstream(resumed)
     assert count == 1 + len(stored(searched)["trials"])
     assert stored(resumed) == stored(searched)
+    assert json.loads((run.out / UPSTREAM).read_text("utf-8"))["wall_s"][:2] == walls
 
 
 @pytest.mark.usefixtures("no_trials")

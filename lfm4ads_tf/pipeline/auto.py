@@ -35,18 +35,12 @@ _CLOCK = 3.0  # times the budget, after which the clock ends a search
 _FIRST_RATES = {"table_learning_rate": 0.1, "dense_learning_rate": 1e-3}
 
 
-def check_budget(run: Run) -> None:
-    """Refuses a budget that is too short for one trial of the upstream.
+def choose_upstream(run: Run) -> None:
+    """Chooses the upstream's settings once per run; see docs/training.md.
 
     Raises:
-        UserError: It is; the message names the smallest one.
+        UserError: The budget is too short for one trial; the message names the smallest one.
     """
-    if _wants_upstream(run):
-        _upstream_search(run).check(run.config.budget)
-
-
-def choose_upstream(run: Run) -> None:
-    """Chooses the upstream's settings once per run; see docs/training.md."""
     if not _wants_upstream(run):
         return
     prepared = _upstream_search(run)

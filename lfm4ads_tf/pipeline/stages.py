@@ -15,7 +15,6 @@ from rich.console import Console
 from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
-from lfm4ads_tf.pipeline.auto import check_budget
 from lfm4ads_tf.pipeline.baseline import run_baselines
 from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.evaluate import evaluate
@@ -129,7 +128,6 @@ def run_stages(
             prepare(run, data_dir)
     if "pretrain" in stages:
         check_schedule(run)
-        check_budget(run)
     for stage in stages:
         with Activity(stage, quiet=run.quiet):
             lost = _run_stage(stage, stages, run, console, export) or lost

@@ -13,7 +13,7 @@ import yaml
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline import auto
-from lfm4ads_tf.pipeline.auto import check_budget, choose_downstream, choose_upstream
+from lfm4ads_tf.pipeline.auto import choose_downstream, choose_upstream
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.tuning.settings import PATHS
 from lfm4ads_tf.tuning.trials import Trials
@@ -48,7 +48,6 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 def searched(ads_run: Callable[..., Run]) -> Run:
     """A run whose settings were chosen; tests only read it."""
     run = ads_run()
-    check_budget(run)
     choose_upstream(run)
     choose_downstream(run, "t0")
     return run
@@ -83,7 +82,6 @@ def test_a_downstream_has_settings_of_its_own(searched: Run) -> None:
 @pytest.mark.usefixtures("no_trials")
 def test_the_same_command_takes_the_choice(searched: Run) -> None:
     run = again(searched)
-    check_budget(run)
     choose_upstream(run)
     choose_downstream(run, "t0")
     assert run.resolved == searched.resolved
@@ -140,7 +138,7 @@ def test_a_killed_search_of_the_same_run_goes_on_and_chooses_the_same(
 def test_a_budget_too_short_names_the_smallest_one(searched: Run, ads_run: Any) -> None:
     run = ads_run("budget=20s")
     with pytest.raises(UserError) as error:
-        check_budget(run)
+        choose_upstream(run)
     text = str(error.value)
     assert "too short for one trial" in text and "upstream.training.auto=false" in text
     least = text.partition("give --budget ")[2].partition("s")[0]
@@ -154,7 +152,6 @@ def test_a_budget_too_short_names_the_smallest_one(searched: Run, ads_run: Any) 
 def test_switched_off_it_changes_nothing(ads_run: Callable[..., Run]) -> None:
     off = [f"{part}.training.auto=false" for part in ("upstream", "downstream")]
     run = ads_run(*off, "budget=1s")
-    check_budget(run)
     choose_upstream(run)
     choose_downstream(run, "t0")
     assert run.config == run.resolved.config

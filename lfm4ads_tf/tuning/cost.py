@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_START = 5.0
-_AGAIN = 0.5
-_STEP = 2.5e-3
-_ROW = 4.0e-6
-_FIELD = 1.0e-7
-_WEIGHT = 6.0e-11
+_START = 2.0
+_AGAIN = 0.2
+_STEP = 1.0e-3
+_ROW = 1.7e-6
+_FIELD = 4.0e-8
+_WEIGHT = 2.5e-11
 _SCORED = 1 / 3
 
 
@@ -17,8 +17,8 @@ _SCORED = 1 / 3
 class Cost:
     """Seconds of a training on two cores, by a fixed table.
 
-        seconds = 5 (a model made before: 0.5) + steps * 2.5 ms + rows * c + scored rows * c / 3
-        c = 4 us + 0.1 us * columns + 0.06 ns * dense weights
+        seconds = 2 (a model made before: 0.2) + steps * 1 ms + rows * c + scored rows * c / 3
+        c = 1.7 us + 0.04 us * columns + 0.025 ns * dense weights
 
     The figures were measured on two cores of one server. They need not be right elsewhere: another
     machine makes the same choice in another time, and `search.json` holds both.

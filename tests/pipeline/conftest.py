@@ -20,7 +20,7 @@ _NETWORK = {
 }
 _OPTIMIZER = {"weight_decay": 0.0, "table_l2": 0.0, "dense_learning_rate": 0.01}
 RUN: dict[str, Any] = {
-    "budget": "3m",
+    "budget": "75s",
     "embeddings": {"dim": 4},
     "upstream": {"network": _NETWORK, "training": {"optimizer": _OPTIMIZER}},
     "downstream": {"network": _NETWORK, "training": {"optimizer": _OPTIMIZER}, "min_rows": 50},

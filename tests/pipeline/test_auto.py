@@ -136,7 +136,7 @@ def test_a_killed_search_of_the_same_run_goes_on_and_chooses_the_same(
 
 @pytest.mark.usefixtures("no_trials")
 def test_a_budget_too_short_names_the_smallest_one(searched: Run, ads_run: Any) -> None:
-    run = ads_run("budget=20s")
+    run = ads_run("budget=5s")
     with pytest.raises(UserError) as error:
         choose_upstream(run)
     text = str(error.value)

@@ -180,8 +180,10 @@ class Search:
     def _rates(self, settings: Settings, until: float) -> Settings:
         """Moves batch size, rates and regularisation one after the other."""
 
+        kind: Kind = "chain" if self.chain else "epochs"
+
         def attempt(tried: Settings) -> Trial | None:
-            return self._try(tried, "epochs", until, until / _RATE_TRIALS)
+            return self._try(tried, kind, until, until / _RATE_TRIALS)
 
         best = attempt(settings)
         if best is None:
@@ -249,12 +251,10 @@ class Search:
                 deepest //= 2
             replays = {0, min(2, deepest), deepest}
             options = [replace(settings, replay=replay) for replay in sorted(replays)]
-        if "final_passes" not in self.fixed:
-            options = [replace(option, final_passes=0) for option in options]
         trials: list[Trial] = []
         for k, option in enumerate(options):
             longest = (self.budget - self._spent) / (len(options) - k)
-            trial = self._try(option, "chain", self.budget, longest)
+            trial = self._made(option) or self._try(option, "chain", self.budget, longest)
             if trial is not None:
                 trials.append(trial)
         if not trials:
@@ -285,6 +285,10 @@ class Search:
         ]
         passes, _, trial = min(found, key=lambda f: f[:2])
         return trial, passes
+
+    def _made(self, settings: Settings) -> Trial | None:
+        """The trial of these settings that there was already, None if there was none."""
+        return next((trial for trial in self.trials if trial.settings == settings), None)
 
     def _affordable(self, settings: Settings) -> bool:
         """Whether the run's own training stays within the budget."""

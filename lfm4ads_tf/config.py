@@ -138,13 +138,14 @@ class Resolved(StrictModel):
     Attributes:
         spec: The feature spec.
         config: The configuration, before a search.
-        given: Settings that spec, file or command line gave; no search changes them.
+        given: Settings that spec, file or command line gave; no search changes them. None in a run
+            from before there were searches.
         chosen: What searches chose.
     """
 
     spec: FeatureSpec
     config: RunConfig
-    given: list[str] = []
+    given: list[str] | None = None
     chosen: Chosen = Chosen()
 
     def upstream(self) -> UpstreamConfig:
@@ -157,11 +158,13 @@ class Resolved(StrictModel):
 
     def fixed(self, part: str) -> set[str]:
         """Settings of `upstream` or `downstream` that no search may change."""
-        return {name for name, path in PATHS.items() if f"{part}.{path}" in self.given}
+        given = self.given or ()
+        return {name for name, path in PATHS.items() if f"{part}.{path}" in given}
 
     def to_yaml(self) -> str:
         """The resolved documents as YAML."""
-        return dump(self.model_dump(mode="json"))
+        absent = {"given"} if self.given is None else None
+        return dump(self.model_dump(mode="json", exclude=absent))
 
 
 def resolve(
@@ -263,8 +266,8 @@ def _check_auto(config: RunConfig, given: Collection[str]) -> None:
                     f"`{training.schedule}` does not read it.",
                     received=f"{name}.training.schedule: {training.schedule}, "
                     f"{name}.training.{key}: {of_ours}",
-                    fix=f"leave it out, or choose another {name}.training.schedule, or set "
-                    f"{name}.training.auto=false",
+                    fix=f"leave it out, or set it to its default {getattr(default, key)}; or "
+                    f"choose another {name}.training.schedule, or set {name}.training.auto=false",
                 )
 
 

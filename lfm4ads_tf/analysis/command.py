@@ -60,18 +60,18 @@ def _assignments(path: Path, resolved: Resolved) -> list[str] | None:
     if not path.exists():
         return None
     wanted = _document(resolved)
-    preset = resolved.config.preset
+    preset, given = resolved.config.preset, resolved.given or []
     first = [] if preset is None else [f"preset={json.dumps(preset)}"]
     try:
         start = _document(resolve(path, first))
         parts = [(start[part], wanted[part]) for part in ("spec", "config")]
         changed = [change for pair in parts for change in _differences(*pair)]
         found = first + [
-            f"{'.'.join(steps)}={json.dumps(_without_dropout(steps, value, resolved.given))}"
+            f"{'.'.join(steps)}={json.dumps(_without_dropout(steps, value, given))}"
             for steps, value in changed
         ]
         # What was given stays fixed in a search, also where it is what the spec says anyway.
-        missing = set(resolved.given) - set(resolve(path, found).given)
+        missing = set(given) - set(resolve(path, found).given or ())
         found += [f"{key}={json.dumps(_at(wanted['config'], key))}" for key in sorted(missing)]
         again = _document(resolve(path, found))
     except (UserError, KeyError, TypeError):

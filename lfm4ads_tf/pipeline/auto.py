@@ -24,8 +24,15 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.cost import Cost
-from lfm4ads_tf.tuning.held_out import hold_last, noise_of, smallest_class
-from lfm4ads_tf.tuning.search import Log, Search, Trial, first_batch_size
+from lfm4ads_tf.tuning.held_out import can_be_scored, hold_last, noise_of
+from lfm4ads_tf.tuning.search import (
+    OF_THE_CHAIN,
+    RATES,
+    Log,
+    Search,
+    Trial,
+    first_batch_size,
+)
 from lfm4ads_tf.tuning.settings import SCHEDULE, Settings, has_dropout
 from lfm4ads_tf.tuning.trials import TrialModel, Trials
 
@@ -44,8 +51,12 @@ def choose_upstream(run: Run) -> None:
     if not _wants_upstream(run):
         return
     prepared = _upstream_search(run)
-    prepared.check(run.config.budget)
-    settings = prepared.run()
+    if not prepared.can_be_scored():
+        _LOG.info("training of the upstream is chosen by its size alone: %s", prepared.blind())
+        settings = prepared.search.start
+    else:
+        prepared.check(run.config.budget)
+        settings = prepared.run()
     chosen = run.resolved.chosen
     run.choose(chosen.model_copy(update={"upstream": _told(settings, prepared.fixed)}))
 
@@ -58,14 +69,20 @@ def choose_downstream(run: Run, scenario: str) -> None:
     chosen = run.resolved.chosen
     if not run.resolved.config.downstream.training.auto or scenario in chosen.downstream:
         return
-    if any(_scenario_folder(run, scenario).glob("*/seed_*/results.json")):
+    if run.resolved.fixed("downstream") >= set(RATES):
+        return
+    if not chosen.downstream and any((run.out / "downstream").glob("*/*/seed_*")):
         return  # a run whose models were trained before there were searches
     prepared = _downstream_search(run, scenario)
-    settings = prepared.run() if prepared.fits() else prepared.search.start
-    if not prepared.fits():
+    reason = None if prepared.can_be_scored() else prepared.blind()
+    if reason is None and prepared.search.smallest_budget() > prepared.budget:
+        reason = f"its share of the budget, {prepared.budget:.0f} s, has no room for a trial"
+    settings = prepared.search.start if reason else prepared.run()
+    if reason:
         _LOG.info(
-            "training of '%s' is chosen by its size alone: %s",
+            "training of '%s' is chosen by its size alone, since %s: %s",
             scenario,
+            reason,
             _list(settings, prepared.fixed),
         )
     known = {**chosen.downstream, scenario: _told(settings, prepared.fixed)}
@@ -105,7 +122,7 @@ class PreparedSearch:
     ) -> None:
         self.label, self.fixed, self.budget = label, fixed, budget
         self._path = folder / "search.json"
-        self._quiet = run.quiet
+        self._quiet, self._seed = run.quiet, run.config.seed
         self._began = time.monotonic()
         self._walls: list[float] = []
         cache = run.cache
@@ -145,18 +162,23 @@ class PreparedSearch:
                 "upstream.training.auto=false",
             )
 
-    def fits(self) -> bool:
-        """Whether there is room for a trial, and something to measure it by."""
-        labels = self.trials.cache.labels[self.trials.held]
-        return self.search.smallest_budget() <= self.budget and smallest_class(labels) > 0
+    def can_be_scored(self) -> bool:
+        """Whether the held rows hold both classes of a task."""
+        return can_be_scored(self.trials.cache.labels[self.trials.held])
+
+    def blind(self) -> str:
+        """Why trials cannot be scored."""
+        return f"the {len(self.trials.held)} held rows hold no task with both classes"
 
     def run(self) -> Settings:
         """Runs the search; trials that were made before a kill are taken from the file."""
         search = self.search
         if self._path.exists():
             stored = json.loads(self._path.read_text("utf-8"))
-            search.made = [Trial.from_json(t) for t in stored["trials"]]
-            self._walls = stored.get("wall_s", [0.0] * len(search.made))
+            if stored["seed"] == self._seed:
+                search.made = [Trial.from_json(t) for t in stored["trials"]]
+                self._walls = stored["wall_s"]
+                self._began -= sum(self._walls)
         rows, held = search.log.rows, search.log.held
         _LOG.info(
             "training of %s: searching on %d of its training rows, scored on the %d of the last "
@@ -168,8 +190,11 @@ class PreparedSearch:
             f"{search.fraction:.0%}",
             self.budget,
         )
-        settings = search.run()
-        if search.expired():
+        try:
+            settings = search.run()
+        finally:
+            self.trials.release()
+        if search.out_of_time:
             _LOG.warning(
                 "the clock ended the search of %s after %d trials: this machine is slower than the "
                 "cost table by more than %.0f times, and another run may choose otherwise; give a "
@@ -189,6 +214,8 @@ class PreparedSearch:
             gain,
             _list(settings, self.fixed),
         )
+        for changed, gained in search.kept:
+            _LOG.info("  kept: %s (mean AUC %+.4f)", changed, gained)
         rising = [t for t in search.trials if t.best == len(t.values) - 1 and len(t.values) > 1]
         if rising and search.trials[-1] in rising:
             _LOG.info(
@@ -231,6 +258,7 @@ class PreparedSearch:
         write_json(
             self._path,
             {
+                "seed": self._seed,
                 "budget_s": self.budget,
                 "fraction_of_users": search.fraction,
                 "rows": search.log.rows,
@@ -239,6 +267,7 @@ class PreparedSearch:
                 "fixed": sorted(self.fixed),
                 "trials": [trial.to_json() for trial in search.trials],
                 "wall_s": self._walls,
+                "kept": [{"changed": c, "gain": g} for c, g in search.kept],
                 "chosen": None if settings is None else vars(settings),
             },
         )
@@ -246,7 +275,10 @@ class PreparedSearch:
 
 def _wants_upstream(run: Run) -> bool:
     """Whether the upstream's settings are still to be chosen."""
-    if not run.resolved.config.upstream.training.auto or run.resolved.chosen.upstream:
+    training, fixed = run.resolved.config.upstream.training, run.resolved.fixed("upstream")
+    if not training.auto or run.resolved.chosen.upstream:
+        return False
+    if fixed >= {*RATES, *(OF_THE_CHAIN if training.schedule == "chain" else ())}:
         return False
     return not any((run.out / "upstream").glob("seed_*/manifest.json"))
 
@@ -300,7 +332,12 @@ def _downstream_search(run: Run, scenario: str) -> PreparedSearch:
     fixed = run.resolved.fixed("downstream") | set(SCHEDULE)
     if not has_dropout(part.network):
         fixed.add("dropout")
-    everything = sum(len(cache.rows_of("train", s)) for s in cache.layout.scenarios)
+    counts = {
+        name: len(cache.rows_of("train", name))
+        for name in run.config.scenarios or (*cache.layout.scenarios, *cache.layout.segments)
+    }
+    asked, least = run.config.scenarios, part.min_rows
+    everything = sum(n for name, n in counts.items() if asked is not None or n >= least)
     budget = (1 - _UPSTREAM_SHARE) * seconds(config.budget) * len(rows) / max(1, everything)
     return PreparedSearch(
         run,

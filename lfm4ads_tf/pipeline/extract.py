@@ -15,6 +15,7 @@ from lfm4ads_tf.representations.extract import extract as extract_all
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import read_weights
+from lfm4ads_tf.training.config import FittedTrainingConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,7 +99,11 @@ def representations_version(run: Run, seed: int) -> str:
 
 def upstream_fingerprint(run: Run, seed: int) -> str:
     """Digest of what an upstream and its representations are made of."""
-    parts = (run.config.upstream, run.config.representations)
-    return fingerprint(
-        [run.cache.manifest["fingerprint"], seed, *[p.model_dump(mode="json") for p in parts]]
-    )
+    upstream = run.config.upstream.model_dump(mode="json")
+    representations = run.config.representations.model_dump(mode="json")
+    training, default = upstream["training"], FittedTrainingConfig()
+    del training["auto"]  # what it chose counts, not that it did
+    for key in ("final_passes", "final_decay"):  # newer than the first runs
+        if training[key] == getattr(default, key):
+            del training[key]
+    return fingerprint([run.cache.manifest["fingerprint"], seed, upstream, representations])

@@ -198,9 +198,18 @@ class Run:
             # A key that is newer than the run has its default there.
             theirs = Resolved.model_validate(written).model_dump(mode="json")
         ours = self.resolved.model_dump(mode="json")
-        if "given" not in written:  # a run from before searches
-            ours["given"] = theirs.get("given", [])
-        return _first_difference(_identity(theirs), _identity(ours))
+        if "given" not in written:  # a run from before there were searches
+            ours["given"] = theirs.get("given")
+            _with_earlier_defaults(ours, theirs)
+        theirs, ours = _identity(theirs), _identity(ours)
+        before, now = set(theirs.pop("given", None) or ()), set(ours.pop("given", None) or ())
+        found = _first_difference(theirs, ours)
+        if found is None and before != now:
+            key = sorted(before ^ now)[0]
+            found = (
+                f"{key} {'was' if key in before else 'is now'} given, so that no search moves it"
+            )
+        return found
 
 
 def ranker_name(scenario: str) -> str:
@@ -223,6 +232,18 @@ def fingerprint(value: Any) -> str:
     """A short digest of plain values."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _with_earlier_defaults(ours: Any, theirs: Any) -> None:
+    """Takes over how long downstream models trained by default before there were searches."""
+    key = "config", "downstream", "training"
+    mine, earlier = ours, theirs
+    for step in key:
+        mine, earlier = mine[step], earlier.get(step, {})
+    new, old = {"epochs": 15, "patience": 2}, {"epochs": 10, "patience": 1}
+    for name in new:
+        if mine[name] == new[name] and earlier.get(name) == old[name]:
+            mine[name] = old[name]
 
 
 def _identity(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,11 @@ def smallest_class(labels: np.ndarray) -> int:
     return min(counts, default=0)
 
 
+def can_be_scored(labels: np.ndarray) -> bool:
+    """Whether some task has both classes among the labels (M, T)."""
+    return any((c == 1).any() and (c == 0).any() for c in labels.T)
+
+
 def noise_of(labels: np.ndarray) -> float:
     """Smallest gain in mean AUC over tasks that a search counts, from the held labels (M, T).
 

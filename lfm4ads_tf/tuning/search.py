@@ -7,9 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from lfm4ads_tf.tuning.cost import Cost
-from lfm4ads_tf.tuning.settings import SCHEDULE, Settings
+from lfm4ads_tf.tuning.settings import Settings
 
 Kind = Literal["epochs", "chain"]
+RATES = (
+    "batch_size",
+    "dropout",
+    "table_learning_rate",
+    "dense_learning_rate",
+    "table_l2",
+    "weight_decay",
+)
+"""Settings that the search moves one after the other."""
+OF_THE_CHAIN = ("replay", "final_passes", "final_decay")
+"""Settings that it chooses with the rates found, where the schedule is the chain."""
 _PATIENCE = 2  # points of a curve without a gain before a trial ends
 _RATES_SHARE = 0.6  # of the budget, for batch, rates and regularisation; the schedule gets the rest
 _RATE_TRIALS = 6  # trials of four passes that the share of the rates has room for
@@ -129,6 +140,11 @@ class Search:
         made: Trials that a killed search has made; they are not made again.
         announce: Called with every trial, when it is done.
         expired: Whether the clock has run out; the search then ends with what it has.
+
+    Attributes:
+        trials: The trials, in order.
+        kept: What changed the choice, and what the mean AUC gained by it.
+        out_of_time: Whether the clock ended a trial or the search.
     """
 
     log: Log
@@ -142,6 +158,8 @@ class Search:
     announce: Callable[[Trial], None] = lambda trial: None
     expired: Callable[[], bool] = lambda: False
     trials: list[Trial] = field(default_factory=list)
+    kept: list[tuple[str, float]] = field(default_factory=list)
+    out_of_time: bool = False
 
     def run(self) -> Settings:
         """Makes the trials and returns what they chose."""
@@ -171,7 +189,7 @@ class Search:
 
     @property
     def _has_schedule(self) -> bool:
-        return self.chain and not set(SCHEDULE) <= set(self.fixed)
+        return self.chain and not set(OF_THE_CHAIN) <= set(self.fixed)
 
     @property
     def _spent(self) -> float:
@@ -195,8 +213,9 @@ class Search:
                 trial = None if moved is None else attempt(moved)
                 if trial is not None:
                     tried.append((trial, move))
-            for trial, move in sorted(tried, key=lambda t: -t[0].value)[:1]:
-                while trial.value > best.value + self.noise:
+            for trial, move in sorted(tried, key=lambda t: -self._value(t[0]))[:1]:
+                while self._value(trial) > self._value(best) + self.noise:
+                    self._keep(best, trial)
                     best = trial
                     moved = move(best.settings)
                     further = None if moved is None else attempt(moved)
@@ -260,16 +279,40 @@ class Search:
         if not trials:
             return settings
         if "final_passes" in self.fixed:  # what counts is where the given passes end
-            least = max(trial.values[-1] for trial in trials) - self.noise
-            return next(trial.settings for trial in trials if trial.values[-1] >= least)
+            least = max(map(self._value, trials)) - self.noise
+            best = next(trial for trial in trials if self._value(trial) >= least)
+            self._keep(trials[0], best)
+            return best.settings
         best, passes = self._first_of_best(trials)
+        self._keep(trials[0], best)
+        if passes:
+            self.kept.append((f"final_passes {passes}", best.values[passes] - best.values[0]))
         chosen = replace(best.settings, final_passes=passes)
         if "final_decay" not in self.fixed and passes:
             decayed = replace(chosen, final_decay=_DECAY)
             trial = self._try(decayed, "chain", self.budget, self.budget - self._spent)
             if trial is not None and trial.value > best.value + self.noise:
                 chosen = replace(decayed, final_passes=trial.first_within(self.noise))
+                self.kept.append((f"final_decay {_DECAY:g}", trial.value - best.value))
         return chosen
+
+    def _value(self, trial: Trial) -> float:
+        """What a trial is compared by: its best point, or where given final passes end."""
+        return trial.values[-1] if self._ends_given(trial.kind) else trial.value
+
+    def _ends_given(self, kind: Kind) -> bool:
+        """Whether the length of a trial's curve was given."""
+        return kind == "chain" and "final_passes" in self.fixed
+
+    def _keep(self, before: Trial, after: Trial) -> None:
+        """Notes what a better trial changed."""
+        changed = [
+            f"{name} {value:g}"
+            for name, value in vars(after.settings).items()
+            if value != getattr(before.settings, name)
+        ]
+        if changed:
+            self.kept.append((", ".join(changed), self._value(after) - self._value(before)))
 
     def _first_of_best(self, trials: Sequence[Trial]) -> tuple[Trial, int]:
         """The trial and its final passes that reach the best value but for the noise.
@@ -332,27 +375,31 @@ class Search:
         cost = start
         cost += fraction * (self.cost.trained(log.auxiliary + rows, batch) + scored)
         one = fraction * (self.cost.trained(log.rows, batch) + scored)
-        if self.trials and (self._spent + cost > until or self.expired()):
+        if self.trials and self._spent + cost > until:
             return None
-        if len(self.trials) < len(self.made):
-            trial = self.made[len(self.trials)]
+        known = self.made[len(self.trials)] if len(self.trials) < len(self.made) else None
+        if known is None and self.trials and self.expired():
+            self.out_of_time = True
+            return None
+        if known is not None and (known.settings, known.kind) == (settings, kind):
+            trial = known
         else:
             most = self._most_passes(settings, kind)
             if kind == "chain":
                 if settings.final_decay < 1:  # later passes would move next to nothing
                     most = min(most, _DECAYED_PASSES)
-                most = 1 + (settings.final_passes if "final_passes" in self.fixed else most)
+                most = 1 + (settings.final_passes if self._ends_given(kind) else most)
             values: list[float] = []
             for value in self.run_trial(settings, kind, fraction):
                 values.append(value)
                 risen = max(range(len(values)), key=lambda k: (values[k], -k))
-                if len(values) >= most or risen < len(values) - _PATIENCE:
+                fallen = risen < len(values) - _PATIENCE and not self._ends_given(kind)
+                if len(values) >= most or fallen:
                     break
-                if (
-                    cost - start + one > longest
-                    or self._spent + cost + one > until
-                    or self.expired()
-                ):
+                if cost - start + one > longest or self._spent + cost + one > until:
+                    break
+                if self.expired():
+                    self.out_of_time = True
                     break
                 cost += one
             trial = Trial(settings, kind, fraction, tuple(values), cost)

@@ -81,6 +81,10 @@ class Trials:
             value = self._score(prepared.made.model, held)
             yield 0.0 if value is None or not np.isfinite(value) else value
 
+    def release(self) -> None:
+        """Lets go of the last model; another trial makes one anew."""
+        self._last = None
+
     def _prepared(self, settings: Settings) -> _Prepared:
         """A model at its initial weights."""
         key = replace(settings, **_OF_THE_TRAINING)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from lfm4ads_tf.config import resolve
+from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline import auto
 from lfm4ads_tf.pipeline.auto import choose_downstream, choose_upstream
-from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.extract import upstream_fingerprint
+from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.strict import parse
 from lfm4ads_tf.tuning.settings import PATHS
 from lfm4ads_tf.tuning.trials import Trials
 
@@ -170,6 +172,7 @@ def test_a_run_of_an_earlier_version_goes_on_without_a_search(ads_run: Callable[
         training = written["config"][part]["training"]
         for key in ("auto", "final_passes", "final_decay"):
             del training[key]
+    written["config"]["downstream"]["training"] |= {"epochs": 10, "patience": 1}  # as it was
     # a budget of its own is no other configuration's: it has the default
     path.write_text(yaml.safe_dump(written), "utf-8")
     (run.out / "upstream" / "seed_0").mkdir(parents=True)
@@ -183,3 +186,20 @@ def test_a_run_of_an_earlier_version_goes_on_without_a_search(ads_run: Callable[
     choose_downstream(resumed, "t0")
     assert not resumed.resolved.chosen.upstream and not resumed.resolved.chosen.downstream
     assert resumed.config.upstream == resolved.config.upstream
+    # a command that opens the folder by itself, such as `refresh`, leaves it as old as it is
+    Run(run.out, parse(Resolved, yaml.safe_load(path.read_text("utf-8")), source="x")).begin()
+    assert "given" not in yaml.safe_load(path.read_text("utf-8"))
+    Run(run.out, resolved, quiet=True)
+
+
+def test_representations_of_an_earlier_version_are_known_again(ads_run: Callable[..., Run]) -> None:
+    """Their digest is that of the configuration without the keys that came with searches."""
+    run = ads_run("upstream.training.auto=false")
+    upstream = run.config.upstream.model_dump(mode="json")
+    for key in ("auto", "final_passes", "final_decay"):
+        del upstream["training"][key]
+    others = run.config.representations.model_dump(mode="json")
+    earlier = fingerprint([run.cache.manifest["fingerprint"], 0, upstream, others])
+    assert upstream_fingerprint(run, 0) == earlier
+    longer = ads_run("upstream.training.auto=false", "upstream.training.final_passes=2")
+    assert upstream_fingerprint(longer, 0) != earlier

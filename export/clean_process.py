@@ -136,7 +136,9 @@ class CleanProcess:
                 if not part:
                     return process.wait()
                 answer += part
-        except BrokenPipeError:
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):  # it is gone, or was closed meanwhile
             return process.wait()
         told = json.loads(answer)
         if told["last"]:

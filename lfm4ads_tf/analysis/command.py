@@ -77,8 +77,8 @@ def _chosen(resolved: Resolved) -> tuple[list[str], list[str]]:
 
 def _changes(name: str, before: StrictModel, after: StrictModel) -> list[str]:
     """Assignments that make one part of the configuration the other."""
-    parts = (part.model_dump(mode="json") for part in (before, after))
-    return [f"{'.'.join((name, *p))}={json.dumps(value)}" for p, value in _differences(*parts)]
+    changed = _differences(before.model_dump(mode="json"), after.model_dump(mode="json"))
+    return [f"{'.'.join((name, *path))}={json.dumps(value)}" for path, value in changed]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -177,13 +177,13 @@ def best_yaml(
         for step in above:
             source, target = source[step], target.setdefault(step, {})
         target[last] = source[last]
-    lines = (
+    lines = [
         f"Found by `train.py tune`: {len(study.trials)} trials of {prepared.label}, scored on",
         "the last training periods; no validation or test row was read.",
         f"Trial {best.number}: mean AUC {best.value:.4f}.",
-    )
+    ]
     if config is not None:
-        lines = (*lines, f"Keys that are not searched come from {config}.")
+        lines.append(f"Keys that are not searched come from {config}.")
     own = (
         {}
         if config is None

@@ -198,6 +198,7 @@ def tune(
     config: ConfigOption = None,
     assignments: SetOption = None,
     seed: SeedOption = None,
+    budget: BudgetOption = None,
     part: Annotated[
         str, typer.Option("--part", help="What is tuned: upstream or downstream.")
     ] = "upstream",
@@ -218,11 +219,12 @@ def tune(
 
     options = StudyOptions(part=part, scenario=scenario, trials=trials, timeout=timeout)
     options.check()
+    selection = Selection(seed=seed, budget=budget)
     run = resolve_run(
         spec=spec,
         out=out,
         assignments=assignments or [],
-        selection=Selection(seed=seed),
+        selection=selection,
         config=config,
         overwrite=overwrite,
         quiet=quiet,
@@ -234,6 +236,8 @@ def tune(
         data_dir=data_dir,
         console=_console(),
         assignments=assignments or [],
+        config=config,
+        selection=selection,
     )
 
 

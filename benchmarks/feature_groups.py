@@ -60,9 +60,12 @@ def main() -> None:
         spec = {**document, "features": {n: document["features"][n] for n in features}}
         path = out / "spec.yaml"
         path.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
-        # The same settings for all groups: the features alone are to differ.
+        # The same settings for all groups, those of docs/results.md: only the features differ.
         assignments = [
             "upstream.training.auto=false",
+            "upstream.training.batch_size=1024",
+            "upstream.training.optimizer.table_learning_rate=0.1",
+            "upstream.training.optimizer.dense_learning_rate=0.001",
             f"upstream.training.auxiliary_passes={passes}",
         ]
         run = Run(out / "run", resolve(path, assignments, {"seeds": options.seeds}))

@@ -35,12 +35,22 @@ class CleanProcess:
         self._child = child
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: Any = None  # what the process itself says; a fork writes to a file of its own
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for a whole proof
+        self._held = threading.RLock()  # for the moment in which a process comes or goes
+        self._closed = False
 
     def start(self) -> None:
-        """Starts the process where none runs, so that it imports TensorFlow beside other work."""
-        with self._lock:
-            self._running()
+        """Starts the process where none runs, so that it imports TensorFlow beside other work.
+
+        Nothing is to be done where an export is being proven, whose end is not waited for, or where
+        this one is closed.
+        """
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._closed:
+                    self._running()
+            finally:
+                self._lock.release()
 
     def prove(self, folder: Path, warmup: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         """What `verify_child` reports of an export.
@@ -52,7 +62,8 @@ class CleanProcess:
             seconds: How long the answer may take.
 
         Raises:
-            ExportRefused: It was refused, or the process died or did not answer.
+            ExportRefused: It was refused, the process died or did not answer, or this one is
+                closed.
         """
         with self._lock, tempfile.TemporaryDirectory() as scratch:
             asked, told, errors = (Path(scratch) / n for n in ("warmup.json", "report", "errors"))
@@ -77,8 +88,10 @@ class CleanProcess:
         return report
 
     def close(self) -> None:
-        """Ends the process and whatever it proves."""
-        self._kill()
+        """Ends the process and whatever it proves; no other one is started."""
+        with self._held:
+            self._closed = True
+            self._kill()
 
     def __enter__(self) -> Self:
         return self
@@ -87,22 +100,25 @@ class CleanProcess:
         self.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
+        with self._held:
+            if self._closed:
+                raise ExportRefused("it was not proven: the exports were ended before")
+            if self._process is not None and self._process.poll() is None:
+                return self._process
+            self._kill()
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+            self._process = subprocess.Popen(
+                # -P keeps the child's folder off the module path
+                [sys.executable, "-P", str(self._child), SERVE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                bufsize=0,
+                process_group=0,
+                # NumPy's own threads would make forking unsafe; nothing here multiplies with NumPy
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            )
             return self._process
-        self._kill()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            # -P keeps the child's folder off the module path
-            [sys.executable, "-P", str(self._child), SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            process_group=0,
-            # NumPy's own threads would make forking unsafe; nothing here multiplies with NumPy
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        )
-        return self._process
 
     def _answer(self, job: dict[str, str], seconds: float) -> int:
         """Exit code of a job; that of the process where it died of it."""
@@ -120,7 +136,9 @@ class CleanProcess:
                 if not part:
                     return process.wait()
                 answer += part
-        except BrokenPipeError:
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):  # it is gone, or was closed meanwhile
             return process.wait()
         told = json.loads(answer)
         if told["last"]:

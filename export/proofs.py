@@ -14,6 +14,7 @@ from typing import Self
 from export.clean_process import CleanProcess
 from export.exporter import WrittenExport
 from export.verify import is_small, verifying_process
+from lfm4ads_tf.errors import ExportRefused
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Proofs:
     """
 
     def __init__(self, processors: int | None = None) -> None:
-        self._places = threading.BoundedSemaphore(processors or _processors())
+        self._places = _Places(processors or _processors())
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="proof")
         self._process: CleanProcess = verifying_process()
         self._written: list[WrittenExport] = []
@@ -60,8 +61,12 @@ class Proofs:
         return future
 
     def close(self) -> None:
-        """Stops; removes what was written and is not published."""
+        """Stops; removes what was written and is not published.
+
+        What waits for a place begins nothing more.
+        """
         self._worker.shutdown(wait=False, cancel_futures=True)
+        self._places.close()
         self._process.close()
         self._worker.shutdown(wait=True)
         for written in self._written:
@@ -78,6 +83,31 @@ class Proofs:
         note = f" ({written.note})" if written.note else ""
         _LOG.info("exported %s version %s%s, verified", written.name, folder.name, note)
         return folder
+
+
+class _Places:
+    """A number of places; whoever enters takes one, and is refused once they are closed."""
+
+    def __init__(self, count: int) -> None:
+        self._free, self._closed = count, False
+        self._changed = threading.Condition()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free > 0 or self._closed)
+            if self._closed:
+                raise ExportRefused("it was not proven: the exports were ended before")
+            self._free -= 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
 
 
 def _processors() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from typing import Any
 
 from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.written import dump
 
 _SPECS = Path(__file__).resolve().parents[2] / "feature_specs"
@@ -19,7 +22,9 @@ _SPECS = Path(__file__).resolve().parents[2] / "feature_specs"
 def command(resolved: Resolved) -> str:
     """The `train.py` command with every setting that differs from the spec.
 
-    What a search chose is not among them: the command makes the same search again.
+    What a search chose is not among them: the command makes the same search again. Only where the
+    whole configuration has to be given, so that nothing is left to a search, it gives what was
+    chosen.
 
     Args:
         resolved: Feature spec and run configuration.
@@ -43,8 +48,44 @@ def command(resolved: Resolved) -> str:
     note = "# spec.yaml: the section `spec` of the resolved configuration below"
     if assignments is None:
         note += ", with the section `config` as its key `run`"
-        assignments = [f"{part}.training.auto=false" for part in ("upstream", "downstream")]
+        assignments, more = _chosen(resolved)
+        note = "\n".join([note, *more])
     return f"{note}\n" + _joined([*head, "--spec spec.yaml", *_options(assignments), *tail])
+
+
+def _chosen(resolved: Resolved) -> tuple[list[str], list[str]]:
+    """Assignments that train as the searches chose, without a search; and lines of explanation.
+
+    One configuration holds one setting for all scenarios: where those of the downstream models
+    differ, the lines say what to add for which scenarios.
+    """
+    off = [f"{part}.training.auto=false" for part in ("upstream", "downstream")]
+    config = resolved.config
+    upstream = _changes("upstream", config.upstream, resolved.upstream())
+    scenarios: dict[tuple[str, ...], list[str]] = {}
+    for scenario in resolved.chosen.downstream:
+        of = _changes("downstream", config.downstream, resolved.downstream(scenario))
+        scenarios.setdefault(tuple(of), []).append(scenario)
+    if len(scenarios) < 2:
+        return [*off, *upstream, *(of for found in scenarios for of in found)], []
+    lines = ["# the downstream models of the scenarios were trained with settings of their own:"]
+    for found, names in scenarios.items():
+        text = " ".join(["--scenarios", shlex.quote(_listed(names)), *_options(found)])
+        lines.append(f"#   {text}")
+    return [*off, *upstream], lines
+
+
+def _changes(name: str, before: StrictModel, after: StrictModel) -> list[str]:
+    """Assignments that make one part of the configuration the other."""
+    changed = _differences(before.model_dump(mode="json"), after.model_dump(mode="json"))
+    return [f"{'.'.join((name, *path))}={json.dumps(value)}" for path, value in changed]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A list as `--scenarios` reads it; a name with a comma or a quote stands in quotes."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def _options(assignments: Sequence[str]) -> list[str]:

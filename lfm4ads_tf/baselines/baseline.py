@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +47,16 @@ class Baseline(ABC):
         self.cache, self.branches, self.seed, self.quiet = cache, branches, seed, quiet
         self.facts: dict[str, Any] = {}
 
+    @classmethod
+    def load(cls) -> None:
+        """Imports what fitting needs besides the package's own requirements.
+
+        Raises:
+            Exception: Whatever an installation that does not work raises.
+        """
+        if cls.package is not None:
+            import_module(cls.package)
+
     @abstractmethod
     def fit(self) -> None:
         """Learns from the training rows; only early stopping reads validation labels."""
@@ -58,6 +69,26 @@ class Baseline(ABC):
         """Mean known label of the training rows, (T,) float64."""
         labels = self.cache.labels[self.cache.train_rows]
         return np.asarray(np.nanmean(labels, axis=0, dtype=np.float64))
+
+    def tells_one_class(self, task: str, labels: np.ndarray, rate: float) -> bool:
+        """Whether the known labels that are read are of one class; warns that a constant stands in.
+
+        Args:
+            task: The task.
+            labels: Its known labels among `training_rows`, (M,).
+            rate: That of all training rows.
+        """
+        if len(np.unique(labels)) > 1:
+            return False
+        _LOG.warning(
+            "%s takes the constant rate %.4f for '%s': the %d known labels of the training rows "
+            "that it reads are of one class",
+            self.name,
+            rate,
+            task,
+            len(labels),
+        )
+        return True
 
     def training_rows(self) -> np.ndarray:
         """The training rows in order, (M,): the latest `max_rows`."""

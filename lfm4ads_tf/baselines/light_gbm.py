@@ -56,7 +56,8 @@ class LightGBM(Baseline):
     tells early from late ones, and held up better than categorical splits on all three logs of
     docs/baselines.md. The setting is the one of `SETTINGS` with the best validation AUC, and early
     stopping takes the number of trees with the best validation AUC (frozen rows), as downstream
-    models take their epoch.
+    models take their epoch. A task whose known labels are of one class among the rows that are read
+    takes the rate of its training rows.
 
     Source: Ke et al., "LightGBM: A Highly Efficient Gradient Boosting Decision Tree", 2017.
     """
@@ -66,14 +67,24 @@ class LightGBM(Baseline):
     seeded = True
     max_rows = 2_000_000
 
+    @classmethod
+    def load(cls) -> None:
+        """See `Baseline`."""
+        _library()
+
     def fit(self) -> None:
         """See `Baseline`."""
         self._table = TreeTable(self.cache, branches=self.branches)
         train, valid = self.training_rows(), self.cache.rows_of("valid")
         tables = self._table.take(train), self._table.take(valid)
-        self._models = []
+        self._models: list[Any] = []
+        self._rates = self.train_rates()
         for k, task in enumerate(self.cache.layout.tasks):
             labels = tuple(self.cache.labels[rows, k] for rows in (train, valid))
+            if self.tells_one_class(task, labels[0][np.isfinite(labels[0])], self._rates[k]):
+                self._models.append(None)
+                self.facts[task] = {"trees": 0}
+                continue
             model, facts = self._fit_task(task, tables, labels)
             self._models.append(model)
             self.facts[task] = facts
@@ -83,8 +94,12 @@ class LightGBM(Baseline):
 
         def score(block: np.ndarray) -> np.ndarray:
             values = self._table.take(block, refresh)
+            threads = _threads(len(block))
             found = [
-                model.predict(values, num_threads=_threads(len(block))) for model in self._models
+                np.full(len(block), rate)
+                if model is None
+                else model.predict(values, num_threads=threads)
+                for model, rate in zip(self._models, self._rates, strict=True)
             ]
             return np.stack(found, axis=1).astype(np.float32)
 

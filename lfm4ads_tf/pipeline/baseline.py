@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 import numpy as np
@@ -30,22 +30,24 @@ def run_baselines(run: Run, *, asked: bool) -> None:
     Args:
         run: The run.
         asked: Whether the stage was asked for by name. Else it does nothing where
-            `baseline.enabled` is false, and leaves out what is not installed.
+            `baseline.enabled` is false, and one that is not installed or fails is left out with a
+            warning: a run does not end for what is only compared with.
 
     Raises:
-        UserError: A package is missing, or a name is unknown.
+        UserError: A package is missing or cannot be imported, or a name is unknown.
     """
     if not asked and not run.config.baseline.enabled:
         return
     kinds = baselines_of(run.config.baseline.methods)
     lacking = [kind for kind in kinds if not _is_installed(kind)]
-    if lacking and asked:
-        raise UserError(
-            f"{_listed(lacking)} cannot be fitted.",
-            received=f"no package {_packages(lacking)}",
-            fix=f"install the extra: {_INSTALL}; or leave it out with --set baseline.methods="
-            f"[{', '.join(kind.name for kind in kinds if kind not in lacking)}]",
-        )
+    broken = {
+        kind: reason
+        for kind in kinds
+        if kind not in lacking and _is_due(run, kind) and (reason := _unloadable(kind)) is not None
+    }
+    fitting = [kind for kind in kinds if kind not in lacking and kind not in broken]
+    if asked and len(fitting) < len(kinds):
+        raise _refusal(lacking, broken, fitting)
     if lacking:
         _LOG.warning(
             "baselines without %s: no package %s (%s)",
@@ -53,11 +55,18 @@ def run_baselines(run: Run, *, asked: bool) -> None:
             _packages(lacking),
             _INSTALL,
         )
-    for kind in kinds:
-        for seed in run.config.all_seeds:
-            if kind not in lacking:
+    for kind, reason in broken.items():
+        text = "baselines without %s: %s cannot be imported: %s"
+        _LOG.warning(text, kind.name, kind.package, reason)
+    for kind in fitting:
+        try:
+            for seed in run.config.all_seeds:
                 with Activity(f"baseline {kind.name} seed {seed}", quiet=run.quiet):
                     fit_baseline(run, kind, seed)
+        except Exception as error:
+            if asked:
+                raise
+            _LOG.warning("baselines without %s, which failed: %s", kind.name, _reason(error))
 
 
 def fit_baseline(run: Run, kind: type[Baseline], seed: int) -> None:
@@ -93,6 +102,49 @@ def fit_baseline(run: Run, kind: type[Baseline], seed: int) -> None:
     report = {"history": [], "examples_per_s": None, "facts": made.facts, "entries": entries}
     write_json(folder / "results.json", report)
     _LOG.info("baseline %s seed %d: %.0f s", kind.name, seed, wall)
+
+
+def _is_due(run: Run, kind: type[Baseline]) -> bool:
+    """Whether a seed has no results yet."""
+    folders = [run.baseline(kind.name, seed) for seed in run.config.all_seeds]
+    return not all((folder / "results.json").exists() for folder in folders)
+
+
+def _unloadable(kind: type[Baseline]) -> str | None:
+    """Why an installed package cannot be imported, None where it can.
+
+    LightGBM without OpenMP raises an OSError, one built for another NumPy a ValueError.
+    """
+    try:
+        kind.load()
+    except Exception as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """Type and first line of an error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _refusal(
+    lacking: Sequence[type[Baseline]],
+    broken: Mapping[type[Baseline], str],
+    fitting: Sequence[type[Baseline]],
+) -> UserError:
+    """What is said where baselines that were asked for cannot be fitted."""
+    received = [f"no package {_packages(lacking)}"] if lacking else []
+    received += [f"{kind.package} cannot be imported: {of}" for kind, of in broken.items()]
+    fixes = [f"install the extra: {_INSTALL}"] if lacking else []
+    fixes += ["mend or reinstall what cannot be imported"] if broken else []
+    names = ", ".join(kind.name for kind in fitting)
+    fixes.append(f"or leave it out with --set baseline.methods=[{names}]")
+    return UserError(
+        f"{_listed([*lacking, *broken])} cannot be fitted.",
+        received="; ".join(received),
+        fix="; ".join(fixes),
+    )
 
 
 def _is_installed(kind: type[Baseline]) -> bool:

@@ -78,6 +78,15 @@ def train_retrieval(
         same = stored.get("exclude_seen", True) == exclude_seen
         if REFRESHED not in stored and same:
             return
+        if not same:
+            _LOG.info(
+                "retrieval %s in '%s' seed %d is trained anew and its old model deleted: "
+                "exclude_seen was %s, which chose its epoch, and is now %s",
+                method.name,
+                scenario,
+                seed,
+                *(str(of).lower() for of in (not exclude_seen, exclude_seen)),
+            )
         shutil.rmtree(folder)  # scored otherwise, or a model that `refresh` carried over
     cache, config = run.cache, run.config.retrieval
     began = time.perf_counter()

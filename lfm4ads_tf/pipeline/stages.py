@@ -66,6 +66,11 @@ class Selection:
             chosen["downstream"] = {"methods": _split(self.methods)}
         return chosen
 
+    def arguments(self) -> list[str]:
+        """The selection as words of a command line."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
 
 def resolve_run(
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.spec import merge, read_yaml
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
 from lfm4ads_tf.pipeline.auto import PreparedSearch, prepared_search
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stages import Selection
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.held_out import smallest_class
 from lfm4ads_tf.tuning.settings import PATHS, SCHEDULE, Settings
 from lfm4ads_tf.tuning.study import Study, StudyTrial, load_optuna
-from lfm4ads_tf.written import dump
+from lfm4ads_tf.written import dump, plain
 
 _LOG = logging.getLogger(__name__)
 _PARTS = ("upstream", "downstream")
@@ -79,11 +81,14 @@ def run_study(
     data_dir: Path | None,
     console: Console,
     assignments: Sequence[str] = (),
+    config: Path | None = None,
+    selection: Selection | None = None,
 ) -> None:
     """Prepares the data where they are missing, makes the trials, and writes the best settings.
 
     `OUT/tuning/<part>.db` holds the trials and `OUT/tuning/<part>.yaml` the best settings, a file
-    for `--config`; the part of a scenario's downstream models is `downstream_<scenario>`.
+    for `--config` that also holds the keys of the run's own; the part of a scenario's downstream
+    models is `downstream_<scenario>`.
 
     Args:
         options: What is tuned.
@@ -92,6 +97,8 @@ def run_study(
         data_dir: Folder of the data files, None where they are fetched or encoded already.
         console: Where the table is printed.
         assignments: `--set` options of the run, for the command too.
+        config: The run's own `--config` file.
+        selection: What the command line selected, for the command too.
 
     Raises:
         UserError: Anything that the user can mend.
@@ -113,7 +120,7 @@ def run_study(
     study.run(options.trials, timeout)
     best = study.trials[0]
     path = run.out / "tuning" / f"{name}.yaml"
-    write_text(path, best_yaml(run, options.part, prepared, study))
+    write_text(path, best_yaml(run, options.part, prepared, study, config))
     console.print(_table(study, prepared))
     if best.pruned:
         console.print("[yellow]Every trial was ended early: give more --trials.[/yellow]")
@@ -121,6 +128,7 @@ def run_study(
     command += ["--out", f"{run.out}_tuned"]
     command += [] if data_dir is None else ["--data-dir", data_dir]
     command += [part for a in assignments for part in ("--set", a)]
+    command += (selection or Selection()).arguments()
     console.print(f"best settings: {path}")
     console.print(f"use them: {escape(shlex.join(map(str, command)))}", soft_wrap=True)
 
@@ -149,8 +157,10 @@ def study_of(run: Run, prepared: PreparedSearch, scenario: str | None, path: Pat
     )
 
 
-def best_yaml(run: Run, part: str, prepared: PreparedSearch, study: Study) -> str:
-    """Configuration keys of the best settings, under how they were found."""
+def best_yaml(
+    run: Run, part: str, prepared: PreparedSearch, study: Study, config: Path | None = None
+) -> str:
+    """Configuration keys of a file and, above them, of the best settings, under their story."""
     best = study.trials[0]
     before: Any = getattr(run.resolved.config, part)
     tuned = best.settings.apply(before, keep=prepared.fixed).model_dump(mode="json")
@@ -167,12 +177,32 @@ def best_yaml(run: Run, part: str, prepared: PreparedSearch, study: Study) -> st
         for step in above:
             source, target = source[step], target.setdefault(step, {})
         target[last] = source[last]
-    lines = (
+    lines = [
         f"Found by `train.py tune`: {len(study.trials)} trials of {prepared.label}, scored on",
         "the last training periods; no validation or test row was read.",
         f"Trial {best.number}: mean AUC {best.value:.4f}.",
+    ]
+    if config is not None:
+        lines.append(f"Keys that are not searched come from {config}.")
+    own = (
+        {}
+        if config is None
+        else _typed(read_yaml(config), run.resolved.config.model_dump(mode="json"))
     )
-    return "".join(f"# {line}\n" for line in lines) + dump({part: document})
+    return "".join(f"# {line}\n" for line in lines) + dump(merge(own, {part: document}))
+
+
+def _typed(given: Any, resolved: Any) -> Any:
+    """The keys of a file as the configuration took them: only it knows a text from a number.
+
+    A key that the file does not name stays unnamed, in layers too: what is given is not searched.
+    """
+    if isinstance(given, Mapping) and isinstance(resolved, Mapping):
+        return {k: _typed(of, resolved[k]) for k, of in given.items() if k in resolved}
+    if isinstance(given, list) and isinstance(resolved, list) and len(given) == len(resolved):
+        return [_typed(*pair) for pair in zip(given, resolved, strict=True)]
+    # Else `--set` gave another value, which it will give again.
+    return plain(given) if isinstance(given, Mapping | list) else resolved
 
 
 def _scenario(run: Run, options: StudyOptions) -> str | None:
@@ -215,6 +245,11 @@ def _announce(trial: StudyTrial, label: str) -> None:
     _LOG.info("trial %d of %s: mean AUC %.4f%s", trial.number, label, trial.value, state)
 
 
+def shown(value: float) -> str:
+    """A setting as text: all digits of a whole number, six of another."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def _table(study: Study, prepared: PreparedSearch) -> Table:
     """The best trials and the settings that were moved."""
     names = [n for n in PATHS if n not in prepared.fixed]
@@ -223,6 +258,6 @@ def _table(study: Study, prepared: PreparedSearch) -> Table:
         table.add_column(head, justify="right")
     for trial in study.trials[:_SHOWN]:
         value = f"{trial.value:.4f}" + (" (ended early)" if trial.pruned else "")
-        cells = [f"{getattr(trial.settings, name):.3g}" for name in names]
+        cells = [shown(getattr(trial.settings, name)) for name in names]
         table.add_row(str(trial.number), value, *cells)
     return table

@@ -27,7 +27,8 @@ def print_warnings(document: Mapping[str, Any], console: Console) -> None:
             text = place(warning) + warning["message"]
             console.print(f"[yellow]{title}[/yellow]: {escape(text)}")
         if of_kind[_SHOWN:]:
-            console.print(f"[yellow]{title}[/yellow]: and {len(of_kind) - _SHOWN} more")
+            more = f"and {len(of_kind) - _SHOWN} more, all in metrics.json and the report"
+            console.print(f"[yellow]{title}[/yellow]: {more}")
 
 
 def place(warning: Mapping[str, Any]) -> str:

@@ -74,6 +74,10 @@ def test_what_assignments_cannot_express_is_taken_from_the_configuration(tmp_pat
     """A key of a mapping that a spec gives cannot be taken away by an assignment."""
     path = SPECS / "synthetic.yaml"
     resolved = resolve(path, ["upstream.training.task_weights={click: 2}"])
+    upstream: dict[str, Any] = {"batch_size": 64, "table_learning_rate": 0.3, "dropout": 0.2}
+    shop: dict[str, Any] = {"batch_size": 32, "weight_decay": 0.5, "dropout": 0.1}
+    chosen = Chosen(upstream=upstream | {"final_passes": 3}, downstream={"shop": shop, "a,b": shop})
+    resolved = resolved.model_copy(update={"chosen": chosen})
     document = yaml.safe_load(path.read_text("utf-8"))
     training = document["run"]["upstream"].setdefault("training", {})
     training["task_weights"] = {"conversion": 2}
@@ -86,8 +90,29 @@ def test_what_assignments_cannot_express_is_taken_from_the_configuration(tmp_pat
         _written(tmp_path / "spec.yaml", stored["spec"] | {"run": stored["config"]}),
         _parsed(text)[1],
     ).config
+    assert _searched(again.upstream) == _searched(resolved.upstream())
+    assert _searched(again.downstream) == _searched(resolved.downstream("shop"))
     assert again.upstream.training.task_weights == {"click": 2}
-    assert not again.upstream.training.auto
+    assert again.upstream.training.batch_size == 64 and again.downstream.training.batch_size == 32
+    assert not again.upstream.training.auto and not again.downstream.training.auto
+
+    # Settings that differ by scenario are said, those of each with its names.
+    further = Chosen(upstream=upstream, downstream={**chosen.downstream, "feed": {"batch_size": 8}})
+    mixed = mixed.model_copy(update={"chosen": further})
+    text = command(mixed.model_copy(update={"spec": mixed.spec.model_copy(update={"name": "x"})}))
+    lines = [shlex.split(line[1:]) for line in text.splitlines() if "--scenarios" in line]
+    assert [line[:2] for line in lines] == [["--scenarios", 'shop,"a,b"'], ["--scenarios", "feed"]]
+    assert "downstream.training.batch_size=8" in lines[1]
+    found = [words[k + 1] for words in lines[:1] for k, w in enumerate(words) if w == "--set"]
+    document = stored["spec"] | {"run": stored["config"]}
+    again = resolve(_written(tmp_path / "spec.yaml", document), [*_parsed(text)[1], *found]).config
+    assert _searched(again.downstream) == _searched(resolved.downstream("shop"))
+
+
+def _searched(part: Any) -> Any:
+    """A part of a configuration, as if its settings had been given."""
+    training = part.training.model_copy(update={"auto": False})
+    return part.model_copy(update={"training": training})
 
 
 def _written(path: Path, document: dict[str, Any]) -> Path:

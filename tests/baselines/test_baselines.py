@@ -161,6 +161,30 @@ def test_validation_labels_of_one_class_stop_nothing(
     assert np.isfinite(made.predict(cache.rows_of("test"))).all()
 
 
+@pytest.mark.parametrize("kind", [LightGBM, LogisticRegression])
+def test_one_class_among_the_rows_that_are_read_is_the_constant(
+    make_ads: Callable[..., Any],
+    kind: type[Baseline],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def change(tables: Any) -> None:
+        for row in tables["log"]:
+            if row["day"] == 5:
+                row["click"] = 0
+
+    cache = make_ads(change).cache
+    monkeypatch.setattr(kind, "max_rows", 60)
+    with caplog.at_level("WARNING", "lfm4ads_tf"):
+        made = _fitted(kind, cache)
+    rows = cache.rows_of("test")
+    found, constant = made.predict(rows), _fitted(Constant, cache).predict(rows)
+    (line,) = [m for m in caplog.messages if "constant" in m]
+    assert f"rate {constant[0, 0]:.4f} for 'click': the 60 known labels" in line
+    assert np.array_equal(found[:, 0], constant[:, 0]) and constant[0, 0] > 0
+    assert len(np.unique(found[:, 1])) > 1  # the other task is learnt
+
+
 @pytest.mark.parametrize("change", ["changed", "deleted"])
 def test_validation_scores_know_no_test_row(
     ads: Any, make_ads: Callable[..., Any], changed_from: Any, change: str

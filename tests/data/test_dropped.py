@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.data.dropped import tell_dropped, tell_others, tell_unscored
 from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.prepare import _tell_unknown_scenarios
+from lfm4ads_tf.pipeline.run import Run
 
 FEATURES = {
     "site": {"owner": "context", "kind": "identity", "size": 5},
@@ -139,7 +139,7 @@ def test_rows_of_other_scenarios_are_counted_where_a_ranker_scores_them(
 
 
 def test_prepare_and_evaluate_count_what_they_drop(
-    make_ads: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_ads: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
 
@@ -172,7 +172,7 @@ def test_prepare_and_evaluate_count_what_they_drop(
     k = [f.name for f in world.cache.layout.single].index("level")
     assert ((ids[:, k] == -1) == ((level == 4) | (level == -1))).all()
     caplog.clear()
-    evaluate(SimpleNamespace(cache=world.cache, out=tmp_path, config=RunConfig(), spec=world.spec))  # type: ignore[arg-type]
+    evaluate(Run(world.folder.parent, Resolved(spec=world.spec, config=RunConfig())))
     assert f"no scenario's results: 5 of {tests} test rows" in caplog.text
 
 

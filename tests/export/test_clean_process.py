@@ -6,8 +6,10 @@ The process here serves as `verify_child` does, but its TensorFlow is a stand-in
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,26 @@ def test_closing_ends_what_is_being_proven(tmp_path: Path) -> None:
     process.close()
     with pytest.raises(ProcessLookupError):
         os.kill(told["parent"], 0)
+
+
+def test_starting_does_not_wait_for_a_proof(process: CleanProcess) -> None:
+    process.prove(Path("a"), [], 30)
+    with ThreadPoolExecutor(1) as worker:
+        proof = worker.submit(process.prove, Path("hangs"), [], 30)
+        until = time.monotonic() + 30
+        while not process._lock.locked() and time.monotonic() < until:
+            time.sleep(0.01)
+        process.start()  # returns: the proof that hangs would be waited for half a minute
+        assert not proof.done()
+        process.close()
+        with pytest.raises(ExportRefused):
+            proof.result(30)
+
+
+def test_a_closed_one_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = CleanProcess(child_of(tmp_path))
+    process.close()
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    process.start()
+    with pytest.raises(ExportRefused, match="ended before"):
+        process.prove(Path("a"), [], 30)

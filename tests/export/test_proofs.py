@@ -112,6 +112,20 @@ def test_left_early_nothing_unproven_stays(
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["7"]
 
 
+def test_what_waits_for_a_place_is_not_proven_after_the_end(
+    tmp_path: Path, world: Any, asked: list[str]
+) -> None:
+    held = Proofs(processors=1)
+    with held.writing():
+        future = held.submit(written(tmp_path, "a", world))
+        with pytest.raises(TimeoutError):
+            future.result(0.2)  # it waits
+        held.close()
+    with pytest.raises(ExportRefused, match="ended before"):
+        future.result(SECONDS)
+    assert not asked and not list(tmp_path.iterdir())
+
+
 def test_a_large_one_is_waited_for(
     tmp_path: Path, world: Any, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

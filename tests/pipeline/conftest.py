@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +31,14 @@ RUN: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def ads_run(tmp_path_factory: pytest.TempPathFactory, ads_features: Any) -> Callable[..., Run]:
-    """`ads_run(*assignments, change=None)`: a prepared run whose searches move few settings."""
+    """`ads_run(*assignments, change=None)`: a prepared run whose searches move few settings.
 
-    def make(*assignments: str, change: Any = None) -> Run:
+    `config` and `options` are those of `resolve`.
+    """
+
+    def make(
+        *assignments: str, change: Any = None, config: Path | None = None, options: Any = None
+    ) -> Run:
         folder = tmp_path_factory.mktemp("ads_run")
         tables = ads_tables()
         if change is not None:
@@ -42,7 +48,7 @@ def ads_run(tmp_path_factory: pytest.TempPathFactory, ads_features: Any) -> Call
         spec = {**ADS_SPEC, "features": features, "run": RUN}
         path = folder / "spec.yaml"
         path.write_text(yaml.safe_dump(spec, sort_keys=False), "utf-8")
-        run = Run(folder / "out", resolve(path, assignments), quiet=True)
+        run = Run(folder / "out", resolve(path, assignments, options, config), quiet=True)
         run.begin()
         prepare(run, folder / "files")
         return run

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from lfm4ads_tf.baselines import light_gbm
 from lfm4ads_tf.baselines.registry import BASELINES
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
@@ -100,6 +101,56 @@ def test_a_missing_package_is_one_message_or_one_line(
         run_baselines(run, asked=False)
     assert len([r for r in caplog.records if "[bench]" in r.getMessage()]) == 1
     assert sorted(p.name for p in (tmp_path / "baseline").iterdir()) == sorted(CHEAP)
+
+
+def _raises(error: Exception) -> Any:
+    def raises(*_: Any) -> None:
+        raise error
+
+    return raises
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("libgomp.so.1: cannot open shared object file\nmore"),
+        ImportError("libgomp.so.1: cannot open shared object file"),
+        ValueError("libgomp.so.1: cannot open shared object file"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_one_message_or_one_line(
+    ads: Any,
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(light_gbm, "_library", _raises(error))
+    run = _run(ads, tmp_path, seeds=1, methods=["lightgbm", "constant"])
+    with pytest.raises(UserError) as refused:
+        run_baselines(run, asked=True)
+    told = f"{type(error).__name__}: libgomp.so.1: cannot open shared object file"
+    assert f"lightgbm cannot be imported: {told}" in str(refused.value)
+    assert "--set baseline.methods=[constant]" in str(refused.value)
+    assert not list(tmp_path.iterdir())
+    with caplog.at_level(logging.WARNING, "lfm4ads_tf"):
+        run_baselines(run, asked=False)
+    assert caplog.messages == [f"baselines without lightgbm: lightgbm cannot be imported: {told}"]
+    assert [p.name for p in (tmp_path / "baseline").iterdir()] == ["constant"]
+
+
+def test_one_that_fails_does_not_end_a_run(
+    ads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(BASELINES["popularity"], "fit", _raises(ZeroDivisionError("no item")))
+    run = _run(ads, tmp_path, methods=CHEAP)
+    with pytest.raises(ZeroDivisionError):
+        run_baselines(run, asked=True)
+    with caplog.at_level(logging.WARNING, "lfm4ads_tf"):
+        run_baselines(run, asked=False)
+    text = "baselines without popularity, which failed: ZeroDivisionError: no item"
+    assert caplog.messages == [text]
+    assert [p.name for p in (tmp_path / "baseline").iterdir()] == ["constant"]
 
 
 def test_disabled_ones_are_fitted_when_asked_for(ads: Any, tmp_path: Path) -> None:

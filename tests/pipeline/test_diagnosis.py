@@ -175,7 +175,8 @@ def test_lost_exports_and_their_place_in_the_terminal() -> None:
     lines = console.export_text().strip().splitlines()
     assert lines[0].startswith("Warnings (7,")
     assert lines[1] == "Few positives or negatives: tab, click: n 0"
-    assert lines[5] == "Few positives or negatives: and 2 more"
+    more = "and 2 more, all in metrics.json and the report"
+    assert lines[5] == f"Few positives or negatives: {more}"
     assert lines[6] == "Export not published: b refused; version 2 stays: [x] differs"
     assert list(KINDS)[-1] == "export_lost"  # what is appended after an export stays in order
 

@@ -14,10 +14,14 @@ import pytest
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import auc
+from lfm4ads_tf.pipeline import retrieve
 from lfm4ads_tf.pipeline.popular_items import score_popularity
 from lfm4ads_tf.pipeline.repeats import LIMIT, Repeats, repeated_share
 from lfm4ads_tf.pipeline.retrieval_data import SeenItems
+from lfm4ads_tf.pipeline.retrieval_model import REFRESHED
+from lfm4ads_tf.retrieval.method import parse_retrieval_method
 from lfm4ads_tf.strict import parse
 
 
@@ -78,6 +82,36 @@ def test_the_switch(ads: Any, tmp_path: Path, asked: Any, excluded: bool | None)
 def test_another_value_is_refused() -> None:
     with pytest.raises(UserError, match="exclude_seen: use auto, true or false"):
         parse(RunConfig, {"retrieval": {"exclude_seen": "maybe"}}, source="run")
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ({"exclude_seen": True}, "exclude_seen was true, which chose its epoch, and is now false"),
+        ({}, "exclude_seen was true, which chose its epoch, and is now false"),  # a version before
+        ({"exclude_seen": False}, None),
+        ({"exclude_seen": False, REFRESHED: True}, None),
+    ],
+)
+def test_a_model_that_is_trained_anew_is_told(
+    ads: Any,
+    tmp_path: Path,
+    stored: dict[str, Any],
+    told: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "lfm4ads_tf")
+    nothing = SimpleNamespace(rows=[])  # leaves before the training
+    monkeypatch.setattr(retrieve, "RetrievalModel", lambda *_: nothing)
+    run = _run(ads, tmp_path)
+    path = tmp_path / "all" / "0" / "results.json"
+    write_json(path, {"entries": [], **stored})
+    method = parse_retrieval_method("model/own", [])
+    retrieve.train_retrieval(run, "all", method, 0, scored=["all"], exclude_seen=False)
+    lines = [m for m in caplog.messages if "exclude_seen" in m]
+    assert len(lines) == (told is not None) and all(told in line for line in lines if told)
+    assert path.exists() is (stored == {"exclude_seen": False})
 
 
 @pytest.mark.parametrize("exclude", [True, False])

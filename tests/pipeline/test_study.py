@@ -16,19 +16,29 @@ from lfm4ads_tf.config import Chosen, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.auto import prepared_search
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.study import StudyOptions, run_study, study_of
+from lfm4ads_tf.pipeline.stages import Selection
+from lfm4ads_tf.pipeline.study import StudyOptions, run_study, shown, study_of
 from lfm4ads_tf.tuning.settings import Settings
 from lfm4ads_tf.tuning.trials import Trials
 
 
-def tune(run: Run, **options: Any) -> str:
+def tune(
+    run: Run, config: Path | None = None, selection: Selection | None = None, **options: Any
+) -> str:
     text = io.StringIO()
     given = ["upstream.training.checkpoint_every=500"]
     data = run.out.parent / "files"
     spec = run.out.parent / "spec.yaml"
     console = Console(file=text, width=200)
     run_study(
-        StudyOptions(**options), run, spec=spec, data_dir=data, console=console, assignments=given
+        StudyOptions(**options),
+        run,
+        spec=spec,
+        data_dir=data,
+        console=console,
+        assignments=given,
+        config=config,
+        selection=selection,
     )
     return text.getvalue()
 
@@ -79,6 +89,49 @@ def test_a_dropout_comes_with_its_layers(ads_run: Callable[..., Run]) -> None:
     found = resolve(run.out.parent / "spec.yaml", config_path=path).config.downstream
     assert found.network == run.resolved.config.downstream.network
     assert not found.training.auto and found.training.optimizer.dense_learning_rate == 0.01
+
+
+def test_the_command_makes_the_run_that_was_tuned(
+    ads_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """The user's own file goes into the best settings', and what was selected is said again."""
+    given = tmp_path / "mine.yaml"
+    given.write_text(
+        "budget: 90s\n"
+        "scenarios: [t1, 010]\n"  # a text, though YAML has a number for it
+        "upstream: {training: {task_weights: {click: 1e0}}}\n"
+        "downstream: {network: {block: {layers: [{type: dnn, units: [4]}]}}}\n",
+        "utf-8",
+    )
+    selection = Selection(seed=3, budget="45s")
+    run = ads_run(config=given, options=selection.options())
+    text = tune(run, given, selection, trials=1)
+    words = shlex.split(text.partition("use them: ")[2])
+    assert words.count("--config") == 1
+    assert words[words.index("--seed") + 1] == "3" and words[words.index("--budget") + 1] == "45s"
+    path = Path(words[words.index("--config") + 1])
+    made = resolve(
+        Path(words[words.index("--spec") + 1]), [], selection.options(), config_path=path
+    )
+    tuned = Settings.of(made.config.upstream)
+    before = run.resolved.config
+    assert made.config.model_copy(update={"upstream": before.upstream}) == before
+    assert not made.config.upstream.training.auto
+    assert made.config.upstream.training.task_weights == {"click": 1.0}
+    assert (
+        tuned.apply(before.upstream).training.optimizer == made.config.upstream.training.optimizer
+    )
+    # What the file left to a search is still left to it.
+    assert "downstream.network.block.layers.dropout" not in made.given
+    assert made.fixed("downstream") == run.resolved.fixed("downstream")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(4096, "4096"), (1048576, "1048576"), (0.0123456, "0.0123456"), (0.5, "0.5")],
+)
+def test_a_setting_is_shown_with_its_digits(value: float, text: str) -> None:
+    assert shown(value) == text
 
 
 @pytest.mark.parametrize(

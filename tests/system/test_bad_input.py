@@ -148,6 +148,7 @@ def test_tune_without_its_library(case: Case, monkeypatch: pytest.MonkeyPatch) -
 def test_wrong_options_of_tune(case: Case) -> None:
     case.refused("Did you mean 'upstream'?", command="tune", options=["--part", "upstraem"])
     case.refused("The timeout is no duration", command="tune", options=["--timeout", "later"])
+    case.refused("The budget is no duration", command="tune", options=["--budget", "soon"])
 
 
 def test_a_spec_that_is_not_there_or_not_yaml(case: Case, cli: Callable[..., Any]) -> None:

@@ -40,6 +40,7 @@ _LOG = logging.getLogger(__name__)
 _UPSTREAM_SHARE = 0.75  # of the budget; the downstream models get the rest, by their rows
 _CLOCK = 3.0  # times the budget, after which the clock ends a search
 _FIRST_RATES = {"table_learning_rate": 0.1, "dense_learning_rate": 1e-3}
+_FIRST_OF_UPSTREAM = {"dropout": 0.2}  # its ids see every scenario several times and overfit first
 
 
 def choose_upstream(run: Run) -> None:
@@ -106,6 +107,7 @@ class PreparedSearch:
         budget: Seconds by the table.
         trials: Makes trials.
         cost: The table.
+        more: Further settings of the first trial.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class PreparedSearch:
         budget: float,
         trials: Trials,
         cost: Cost,
+        more: dict[str, float] | None = None,
     ) -> None:
         self.label, self.fixed, self.budget = label, fixed, budget
         self._path = folder / "search.json"
@@ -131,6 +134,7 @@ class PreparedSearch:
         first: dict[str, Any] = {
             "batch_size": first_batch_size(len(rows) + len(held)),
             **_FIRST_RATES,
+            **(more or {}),
         }
         self.trials = trials
         self.search = Search(
@@ -311,6 +315,7 @@ def _upstream_search(run: Run) -> PreparedSearch:
         budget=_UPSTREAM_SHARE * seconds(config.budget),
         trials=_trials(run, cache.train_rows, cache.auxiliary_rows, make),
         cost=_cost(run, lambda: make(Settings.of(part)).model),
+        more=_FIRST_OF_UPSTREAM,
     )
 
 

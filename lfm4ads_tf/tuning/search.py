@@ -173,7 +173,7 @@ class Search:
     def fraction(self) -> float:
         """Share of the users that trials learn from: what leaves room for several of them."""
         share = self.budget * (_RATES_SHARE if self._has_schedule else 1.0)
-        cost = self._whole_cost(self.start.batch_size, 4.0)
+        cost = self._whole_cost(self.start.batch_size, 3.0)
         return _rounded(min(1.0, (share - 3 * self.cost.start(False)) / _RATE_TRIALS / cost))
 
     @property
@@ -236,8 +236,15 @@ class Search:
 
         def steps(name: str, values: Sequence[float]) -> Any:
             def move(settings: Settings) -> Settings | None:
-                higher: Any = [v for v in values if v > getattr(settings, name)]
-                return replace(settings, **{name: higher[0]}) if higher else None
+                further: Any = [v for v in values if v > getattr(settings, name)]
+                return replace(settings, **{name: further[0]}) if further else None
+
+            return move
+
+        def without(name: str) -> Any:
+            def move(settings: Settings) -> Settings | None:
+                nothing: Any = {name: 0.0}
+                return replace(settings, **nothing) if getattr(settings, name) else None
 
             return move
 
@@ -247,7 +254,7 @@ class Search:
                 scaled("batch_size", 0.5, small, _LARGEST_BATCH),
                 scaled("batch_size", 2, small, _LARGEST_BATCH),
             ],
-            "dropout": [steps("dropout", (0.2, 0.4))],
+            "dropout": [steps("dropout", (0.2, 0.4)), without("dropout")],
             "table_learning_rate": [
                 scaled("table_learning_rate", 2, 0.01, 0.5),
                 scaled("table_learning_rate", 0.5, 0.01, 0.5),

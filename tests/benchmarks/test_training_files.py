@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
     [
         ("kuairand", (1024, 0.1, 1), (256, 0.1, 8, 2)),
         ("movielens", (2048, 0.05, 1), (2048, 0.05, 4, 1)),
+        ("synthetic", (1024, 0.1, 1), (1024, 0.1, 6, 1)),
     ],
 )
 def test_it_is_what_the_specs_said(
@@ -27,8 +28,9 @@ def test_it_is_what_the_specs_said(
     ).config
     one, two = config.upstream.training, config.downstream.training
     assert not one.auto and not two.auto and one.schedule == "chain"
-    assert (one.replay, one.final_passes) == (0, 0)
+    assert (one.replay, one.final_passes) == (9 if name == "synthetic" else 0, 0)
     rates = one.optimizer.table_learning_rate, two.optimizer.table_learning_rate
     assert (one.batch_size, rates[0], one.passes) == upstream
     assert (two.batch_size, rates[1], two.epochs, two.patience) == downstream
-    assert one.optimizer.dense_learning_rate == two.optimizer.dense_learning_rate == 1e-3
+    rate = 5e-4 if name == "synthetic" else 1e-3
+    assert one.optimizer.dense_learning_rate == two.optimizer.dense_learning_rate == rate

@@ -220,8 +220,8 @@ class PreparedSearch:
         )
         for changed, gained in search.kept:
             _LOG.info("  kept: %s (mean AUC %+.4f)", changed, gained)
-        rising = [t for t in search.trials if t.best == len(t.values) - 1 and len(t.values) > 1]
-        if rising and search.trials[-1] in rising:
+        last = search.trials[-1]
+        if len(last.values) > 1 and last.best == len(last.values) - 1:
             _LOG.info(
                 "the last curve of %s was still rising: a larger --budget may find more",
                 self.label,

@@ -40,13 +40,12 @@ def hold_last(period: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def smallest_class(labels: np.ndarray) -> int:
     """Rows of the rarer class, of the task where they are fewest; 0 without any."""
-    counts = [min(int((c == 1).sum()), int((c == 0).sum())) for c in labels.T]
-    return min(counts, default=0)
+    return min(_rarer(labels), default=0)
 
 
 def can_be_scored(labels: np.ndarray) -> bool:
     """Whether some task has both classes among the labels (M, T)."""
-    return any((c == 1).any() and (c == 0).any() for c in labels.T)
+    return any(_rarer(labels))
 
 
 def noise_of(labels: np.ndarray) -> float:
@@ -57,6 +56,10 @@ def noise_of(labels: np.ndarray) -> float:
     Two trainings that differ little rank nearly alike: the standard error of their difference is a
     fraction of that of one AUC, which is about 0.3 / sqrt(n).
     """
-    counts = [min(int((c == 1).sum()), int((c == 0).sum())) for c in labels.T]
-    known = [_NOISE / np.sqrt(count) for count in counts if count]
+    known = [_NOISE / np.sqrt(count) for count in _rarer(labels) if count]
     return float(np.mean(known)) if known else 1.0
+
+
+def _rarer(labels: np.ndarray) -> list[int]:
+    """Rows of the rarer class of every task."""
+    return [min(int((c == 1).sum()), int((c == 0).sum())) for c in labels.T]

@@ -377,7 +377,9 @@ class Search:
         if kind == "chain":
             rows = log.walked(settings.passes, settings.replay)
         scored = self.cost.scored(log.held)
-        again = bool(self.trials) and _same_model(self.trials[-1].settings, settings)
+        again = (
+            bool(self.trials) and self.trials[-1].settings.of_the_step() == settings.of_the_step()
+        )
         start = self.cost.start(again)
         cost = start
         cost += fraction * (self.cost.trained(log.auxiliary + rows, batch) + scored)
@@ -413,13 +415,6 @@ class Search:
         self.trials.append(trial)
         self.announce(trial)
         return trial
-
-
-def _same_model(one: Settings, other: Settings) -> bool:
-    """Whether a model made for one is used again for the other."""
-    return all(
-        getattr(one, n) == getattr(other, n) for n in ("weight_decay", "table_l2", "dropout")
-    )
 
 
 def _rounded(fraction: float) -> float:

@@ -27,6 +27,8 @@ PATHS = {
 """Setting -> its key below `upstream` or `downstream`."""
 SCHEDULE = ("passes", "replay", "final_passes", "final_decay")
 """The settings of the chain, which the schedule `epochs` does not read."""
+OF_THE_STEP = ("weight_decay", "table_l2", "dropout")
+"""The settings that a model and its traced step hold; the others leave both as they are."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Settings:
             final_passes=training.final_passes,
             final_decay=training.final_decay,
         )
+
+    def of_the_step(self) -> tuple[float, ...]:
+        """Values of `OF_THE_STEP`: settings with the same ones can train one traced model."""
+        return tuple(getattr(self, name) for name in OF_THE_STEP)
 
     def apply(self, part: Part, keep: Collection[str] = ()) -> Part:
         """The part with these settings.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Trials:
     ) -> None:
         self.cache, self.rows, self.held, self.auxiliary = cache, rows, held, auxiliary
         self._seed, self._make, self._score = seed, make, score
-        self._last: tuple[Settings, _Prepared] | None = None
+        self._last: tuple[tuple[float, ...], _Prepared] | None = None
 
     def __call__(self, settings: Settings, kind: Kind, fraction: float) -> Iterator[float]:
         """Values of the curve, see `Trial.values`."""
@@ -87,7 +87,7 @@ class Trials:
 
     def _prepared(self, settings: Settings) -> _Prepared:
         """A model at its initial weights."""
-        key = replace(settings, **_OF_THE_TRAINING)
+        key = settings.of_the_step()
         if self._last is None or self._last[0] != key:
             self._last = None  # one model at a time
             self._last = (key, _Prepared(self._make(settings)))
@@ -121,18 +121,6 @@ class Trials:
         draw = np.random.default_rng(derive(self._seed, "trial users"))
         kept = draw.random(int(self.cache.user.max()) + 1) < fraction
         return rows[kept[self.cache.user[rows]]]
-
-
-_OF_THE_TRAINING: dict[str, Any] = {
-    "batch_size": 1,
-    "table_learning_rate": 1.0,
-    "dense_learning_rate": 1.0,
-    "passes": 1,
-    "replay": 0,
-    "final_passes": 0,
-    "final_decay": 1.0,
-}
-"""Settings that neither the model nor its traced step holds."""
 
 
 class _Prepared:

@@ -40,7 +40,6 @@ from export.signature import Signature
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, read_method, trained_scenarios
@@ -49,6 +48,7 @@ from lfm4ads_tf.pipeline.predict import load_encoder, open_run
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 CANDIDATES = 500
 ROUNDS = 40

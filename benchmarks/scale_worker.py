@@ -38,10 +38,10 @@ from benchmarks.peers.protocol import answer_lines
 from benchmarks.peers.rows import ZIPF
 from benchmarks.peers.tensorflow_common import use_threads
 from lfm4ads_tf.data.input import batches
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.storage import read_tables, write_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.losses.masked_bce import masked_bce
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.training.schedule import Phase

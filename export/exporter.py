@@ -35,8 +35,8 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import unwritable
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 _LOG = logging.getLogger(__name__)
 

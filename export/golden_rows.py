@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from lfm4ads_tf.batch import EncodedBatch, batch_of
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.models.batch import EncodedBatch, batch_of
 
 
 @dataclass(frozen=True)

@@ -18,16 +18,16 @@ from export.request_schema import RequestSchema
 from export.rounding import Rounding, changed_batch, encoded_rounding, rounding_bound
 from export.serving_model import ServingModel, with_presence
 from export.signature import Signature
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.features.request_name import request_name
-from lfm4ads_tf.models.batch import EncodedBatch
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.representations.names import side_of
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 
 class PredictionServing(ServingModel):

@@ -11,12 +11,12 @@ import tensorflow as tf
 from export.golden_rows import GoldenRows
 from export.request_schema import RequestSchema
 from export.serving_model import with_equal_rows
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.interactions.repeated import repeated
-from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.representations.names import side_of
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 
 class Ranking:

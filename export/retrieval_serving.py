@@ -14,16 +14,16 @@ from export.request_schema import RequestSchema
 from export.rounding import Change, Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
-from lfm4ads_tf.models.batch import EncodedBatch
-from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
-from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
+from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
+from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 
 _GOLDEN_EXCLUDED = 2  # best items that every second golden request excludes
 

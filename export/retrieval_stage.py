@@ -26,8 +26,8 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
 from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
-from lfm4ads_tf.retrieval.method import RetrievalMethod
 from lfm4ads_tf.retrieval.partition import Partition
+from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE = 4096  # training users whose queries shape and tune the approximate index

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.verify_child import EPS, ROUNDINGS, allowed_difference
-from lfm4ads_tf.models.batch import EncodedBatch
+from lfm4ads_tf.batch import EncodedBatch
 
 _DRAWS = 4
 _STEP = 2.0**-12  # far above float32's rounding, far below what bends a model

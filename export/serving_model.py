@@ -17,11 +17,11 @@ from export.golden_rows import GoldenRows
 from export.request_schema import RequestSchema
 from export.rounding import Rounding
 from export.signature import Signature
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.features import raw_types
 from lfm4ads_tf.features.dense_encoder import finite_vectors
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.graph_checks import graph_assert
-from lfm4ads_tf.models.batch import EncodedBatch
 
 
 class ServingModel(abc.ABC):

@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.rule import RowRule
 from lfm4ads_tf.embeddings.table import SLICE_ROWS, ShardedEmbedding
 from lfm4ads_tf.embeddings.table_config import TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import unwritable, write_json
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.rule import RowRule
 
 INDEX = "tables.json"
 _SLICE_BYTES = 1 << 23  # of float32; a slice in flight exists about five times

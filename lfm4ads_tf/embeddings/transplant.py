@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.table import SLICE_ROWS, ShardedEmbedding
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 
 
 def transplant(

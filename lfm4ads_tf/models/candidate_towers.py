@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.interactions.repeated import repeated
-from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers, own_columns
 
 _Owners = tuple[str, ...]

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.models.backbone import Backbone
-from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.two_towers import TowerOutputs

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.experts import ExpertMixture
-from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
 from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.layout import FeatureLayout, TableField
-from lfm4ads_tf.models.batch import EncodedBatch
 from lfm4ads_tf.models.tower import Tower
 
 Label = tuple[str, int]

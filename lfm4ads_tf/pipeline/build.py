@@ -14,16 +14,16 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.models.isomorphic import IsomorphicModule
 from lfm4ads_tf.models.mmoe import MMoE
-from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
-from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.models.upstream import Upstream
-from lfm4ads_tf.retrieval.method import RetrievalMethod
 from lfm4ads_tf.seeding import derive
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
+from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
+from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
+from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
+from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 
 COPIED_TABLES = "copied_tables"
 """Learning-rate group of tables that start as the upstream's."""

@@ -23,7 +23,7 @@ from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import count_positives
 from lfm4ads_tf.pipeline.summary import TREES, summary
-from lfm4ads_tf.retrieval.method import OWN
+from lfm4ads_tf.transfer.retrieval.method import OWN
 
 SCHEMA = 1
 BASELINE = "none"

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.upstream import Upstream
-from lfm4ads_tf.models.warm_start import Copied, start_module, warm_start
 from lfm4ads_tf.pipeline.build import COPIED_TABLES
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
+from lfm4ads_tf.transfer.module.warm_start import Copied, start_module, warm_start
 
 _loaded: dict[tuple[Path, float], Upstream] = {}
 

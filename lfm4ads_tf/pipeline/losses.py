@@ -10,8 +10,8 @@ from lfm4ads_tf.config import DownstreamConfig
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.training.step import LossFunction
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 
 def task_loss(model: Any, cache: EncodedCache, weights: dict[str, float]) -> Any:

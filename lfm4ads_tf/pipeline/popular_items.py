@@ -10,7 +10,7 @@ from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.retrieval_data import Candidates, Queries, SeenItems, recall, rows_of
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.retrieval.method import POPULARITY
+from lfm4ads_tf.transfer.retrieval.method import POPULARITY
 
 
 def score_popularity(

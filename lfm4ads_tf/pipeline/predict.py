@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import batch_of
 from lfm4ads_tf.config import Resolved
 from lfm4ads_tf.data.dropped import tell_dropped, tell_others
 from lfm4ads_tf.data.requests import complete, read_requests
@@ -22,7 +23,6 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.spec import read_yaml
 from lfm4ads_tf.files import staged_file
-from lfm4ads_tf.models.batch import batch_of
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.pretrain import load_upstream

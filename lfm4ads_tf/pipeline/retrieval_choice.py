@@ -7,7 +7,7 @@ import json
 from lfm4ads_tf.pipeline.retrieval_data import ALL
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.retrieval.method import RetrievalMethod
+from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 
 
 def chosen_retrieval(run: Run) -> tuple[str, RetrievalMethod] | None:

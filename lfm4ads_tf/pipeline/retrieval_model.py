@@ -19,8 +19,8 @@ from lfm4ads_tf.pipeline.retrieval_data import ALL, Candidates, rows_of
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.transfer import downstream_scenarios
 from lfm4ads_tf.representations.names import representation_names
-from lfm4ads_tf.retrieval.method import RetrievalMethod, parse_retrieval_method
 from lfm4ads_tf.training.checkpoints import read_weights
+from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod, parse_retrieval_method
 
 _BATCH = 8192
 REFRESHED = "refreshed_from"

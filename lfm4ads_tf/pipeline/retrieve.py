@@ -23,10 +23,10 @@ from lfm4ads_tf.pipeline.retrieval_model import (
     retrieval_scenarios,
 )
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.retrieval.method import RetrievalMethod
 from lfm4ads_tf.training.checkpoints import write_weights
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
+from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import numpy as np
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.files import write_arrays, write_json
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.auto import choose_downstream
 from lfm4ads_tf.pipeline.choice import read_method
@@ -30,6 +29,7 @@ from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
 
 _LOG = logging.getLogger(__name__)

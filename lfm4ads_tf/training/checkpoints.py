@@ -15,11 +15,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.storage import INDEX, count_weights, read_tables, write_tables
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder, write_json
 from lfm4ads_tf.models.model_parts import ModelParts
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 
 _PREFIX = "weights"
 _TABLES = "tables"

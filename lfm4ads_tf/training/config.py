@@ -16,7 +16,7 @@ class OptimizerConfig(StrictModel):
         table_learning_rate, dense_learning_rate: Step sizes.
         rule: Update rule of the tables: `adagrad`, `rowwise_adagrad` (one float of state per row
             and set), `adam`, `adamw`, `ftrl` or `sgd`, all touching only the rows of the batch.
-        rule_options: Options of the rule, see `lfm4ads_tf.embeddings.rules`.
+        rule_options: Options of the rule, see `lfm4ads_tf.optim.rules`.
         adagrad_initial: Initial value of Adagrad's accumulator, short for the rule's `initial`.
         group_rates: Factors of the learning rates, by table group or by part of a dense variable's
             path.

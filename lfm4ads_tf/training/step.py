@@ -8,10 +8,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.registry import row_rule
-from lfm4ads_tf.embeddings.rules.rule import RowRule
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.registry import row_rule
+from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.precision import Precision, training_precision
 from lfm4ads_tf.training.config import OptimizerConfig
 

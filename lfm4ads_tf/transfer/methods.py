@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.transfer.adapter import Adapter
+from lfm4ads_tf.transfer.adapters.adapter import Adapter
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
+from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
+from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter
+from lfm4ads_tf.transfer.adapters.token import TokenAdapter
 from lfm4ads_tf.transfer.config import AdapterConfig
-from lfm4ads_tf.transfer.gate import GateAdapter
-from lfm4ads_tf.transfer.linear import LinearAdapter
-from lfm4ads_tf.transfer.mlp import MlpAdapter
-from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
-from lfm4ads_tf.transfer.token import TokenAdapter
 
 AdapterFactory = Callable[[Sequence[str], AdapterConfig, int], Adapter]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from lfm4ads_tf.embeddings.hashing import Hashing
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from tests.rounding import assert_close
 
 IDS = 1000

@@ -8,13 +8,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm4ads_tf.embeddings.row_update import sum_duplicates, update_rows
-from lfm4ads_tf.embeddings.rules.adagrad import Adagrad
-from lfm4ads_tf.embeddings.rules.adam import LazyAdam
-from lfm4ads_tf.embeddings.rules.ftrl import Ftrl
-from lfm4ads_tf.embeddings.rules.rule import RowRule
-from lfm4ads_tf.embeddings.rules.sgd import Sgd
 from lfm4ads_tf.kernels.library import library, stock_ops
+from lfm4ads_tf.optim.row_update import sum_duplicates, update_rows
+from lfm4ads_tf.optim.rules.adagrad import Adagrad
+from lfm4ads_tf.optim.rules.adam import LazyAdam
+from lfm4ads_tf.optim.rules.ftrl import Ftrl
+from lfm4ads_tf.optim.rules.rule import RowRule
+from lfm4ads_tf.optim.rules.sgd import Sgd
 
 pytestmark = [
     pytest.mark.processor,

@@ -20,12 +20,12 @@ from tensorflow.python.framework import op_def_registry
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.hashing import Hashing
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.quantize import LEVELS, QuantizedTable, quantized
 from lfm4ads_tf.embeddings.storage import read_tables, write_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings import storage
 from lfm4ads_tf.embeddings.hashing import Hashing
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.registry import row_rule
 from lfm4ads_tf.embeddings.storage import count_weights, read_tables, write_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.embeddings.table_config import Storage
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.registry import row_rule
 
 RULES = ["adagrad", "rowwise_adagrad", "adam", "ftrl", "sgd"]
 TABLES = [
@@ -319,8 +319,8 @@ import resource, sys
 from pathlib import Path
 import lfm4ads_tf
 import tensorflow as tf
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.adagrad import Adagrad
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.embeddings.storage import read_tables, write_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 

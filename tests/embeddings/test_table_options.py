@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings.hashing import Hashing
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.adagrad import Adagrad
-from lfm4ads_tf.embeddings.rules.sgd import Sgd
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.library import stock_ops
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.adagrad import Adagrad
+from lfm4ads_tf.optim.rules.sgd import Sgd
 from tests.rounding import assert_close
 
 all_shards = pytest.mark.parametrize("shards", [1, 3])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.adagrad import Adagrad
 from lfm4ads_tf.embeddings.table import ShardedEmbedding, TableConfig
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.adagrad import Adagrad
 
 OLD = [TableConfig("user", 20, 4), TableConfig("item", 15, 4), TableConfig("gone", 5, 2)]
 NEW = [TableConfig("new", 8, 4), TableConfig("item", 19, 4), TableConfig("user", 20, 4)]

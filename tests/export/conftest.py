@@ -18,16 +18,16 @@ from export.golden_rows import encoded_batch
 from export.local_server.server import LocalServer
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import parse_spec
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.transfer.gate import GateAdapter
-from lfm4ads_tf.transfer.mlp import MlpAdapter
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
+from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from tests.quick_proof import quick_proof
 
 SPEC: dict[str, Any] = {

@@ -17,10 +17,10 @@ from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close, probability_room, room
 

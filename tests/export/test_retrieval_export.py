@@ -16,12 +16,12 @@ from export.exporter import export_model
 from export.golden_rows import GoldenRows, encoded_batch
 from export.retrieval_serving import EXCLUDE, RetrievalServing
 from lfm4ads_tf.config import ExportConfig
-from lfm4ads_tf.models.projected_retriever import ProjectedRetriever
-from lfm4ads_tf.models.retriever import Retriever
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
 from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
 from lfm4ads_tf.retrieval.partition import Partition
+from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
+from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 from tests.quick_proof import quick_proof
 from tests.rounding import assert_close
 

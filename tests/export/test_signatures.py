@@ -23,11 +23,11 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import parse_spec
-from lfm4ads_tf.models.downstream import DownstreamModel
 from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.transfer.gate import GateAdapter
-from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
-from lfm4ads_tf.transfer.token import TokenAdapter
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
+from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter
+from lfm4ads_tf.transfer.adapters.token import TokenAdapter
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor

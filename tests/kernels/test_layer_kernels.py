@@ -11,7 +11,6 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm4ads_tf.embeddings.adam_step import adam_step
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
@@ -22,6 +21,7 @@ from lfm4ads_tf.kernels.library import library, stock_ops
 from lfm4ads_tf.kernels.memory import filled
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.optim.adam_step import adam_step
 from tests.rounding import assert_close
 
 pytestmark = [

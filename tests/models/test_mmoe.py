@@ -15,13 +15,13 @@ from export.merging import merged_model
 from export.tower_model import TowerModel
 from lfm4ads_tf.config import RunConfig, UpstreamConfig, resolve
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.mmoe import MMoE
 from lfm4ads_tf.models.upstream import layer_names
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
 from tests.rounding import assert_close
 

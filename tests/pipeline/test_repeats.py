@@ -21,8 +21,8 @@ from lfm4ads_tf.pipeline.popular_items import score_popularity
 from lfm4ads_tf.pipeline.repeats import LIMIT, Repeats, repeated_share
 from lfm4ads_tf.pipeline.retrieval_data import SeenItems
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED
-from lfm4ads_tf.retrieval.method import parse_retrieval_method
 from lfm4ads_tf.strict import parse
+from lfm4ads_tf.transfer.retrieval.method import parse_retrieval_method
 
 
 def _run(ads: Any, out: Path, **retrieval: Any) -> Any:

@@ -27,7 +27,7 @@ from lfm4ads_tf.pipeline.retrieval_model import (
 )
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.retrieval.method import POPULARITY
+from lfm4ads_tf.transfer.retrieval.method import POPULARITY
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.predict import open_run
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint

@@ -13,11 +13,10 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.embeddings.optimizers import HybridOptimizer
-from lfm4ads_tf.embeddings.rules.registry import row_rule
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.models.retriever import Retriever
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.rules.registry import row_rule
 from lfm4ads_tf.pipeline.build import example_batch
 from lfm4ads_tf.training.checkpoints import (
     Position,
@@ -26,6 +25,7 @@ from lfm4ads_tf.training.checkpoints import (
     read_weights,
     write_weights,
 )
+from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 
 
 class Model(tf_keras.Model):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.transfer.adapter import Adapted, Adapter
-from lfm4ads_tf.transfer.gate import GateAdapter
-from lfm4ads_tf.transfer.linear import LinearAdapter
-from lfm4ads_tf.transfer.mlp import MlpAdapter
-from lfm4ads_tf.transfer.mlp_gate import MlpGateAdapter
-from lfm4ads_tf.transfer.mlp_stack import MlpStack
-from lfm4ads_tf.transfer.token import TokenAdapter
+from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
+from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
+from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter
+from lfm4ads_tf.transfer.adapters.mlp_stack import MlpStack
+from lfm4ads_tf.transfer.adapters.token import TokenAdapter
 from tests.rounding import assert_close, probability_room
 
 pytestmark = pytest.mark.processor

@@ -5,10 +5,10 @@ import tensorflow as tf
 
 from lfm4ads_tf.config import DownstreamConfig
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.transfer.gate import GateAdapter
-from lfm4ads_tf.transfer.linear import LinearAdapter
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
+from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
 from lfm4ads_tf.transfer.methods import Isomorphic, WarmStart, parse_method, warm_start_levels
-from lfm4ads_tf.transfer.mlp import MlpAdapter
 
 LAYERS = ["towers", "cross_1", "dnn_1"]
 

@@ -1,0 +1,299 @@
+"""One optimizer for row-sparse tables and dense variables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from lfm4ads_tf.embeddings.fused_table import FusedTable
+from lfm4ads_tf.embeddings.partition import parts_of
+from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.adam_step import adam_step
+from lfm4ads_tf.optim.row_update import sum_duplicates, update_rows
+from lfm4ads_tf.optim.rules.adagrad import Adagrad
+from lfm4ads_tf.optim.rules.rule import RowRule
+
+
+class HybridOptimizer(tf.Module):
+    """A row-sparse rule for `ShardedEmbedding` tables, Adam or AdamW for everything else.
+
+    Of a table only the rows that the batch touched are read or written, so a step costs the batch,
+    never the table. The gradients of a row's occurrences are summed first; a set whose summed
+    gradient is exactly zero for a row keeps its value and its slots bit by bit. The rules are in
+    `lfm4ads_tf.optim.rules`; the default is Adagrad.
+
+    Dense variables at step t:
+        m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2
+        w <- w - dense_lr * weight_decay * w     (decoupled; not for the names in `no_decay`)
+        w <- w - dense_lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)
+
+    Slots are tracked by the path of their variable, not by position: a variable that is added
+    later leaves the slots of the others where they are in a checkpoint. The learning rates are
+    variables, may be assigned between steps and are part of a checkpoint.
+
+    Sources: Kingma and Ba, ICLR 2015, section 2 with epsilon outside the bias correction (Adam);
+    Loshchilov and Hutter, ICLR 2019, algorithm 2 (AdamW).
+
+    Args:
+        table_learning_rate: Step size of the tables.
+        dense_learning_rate: Step size of the dense variables.
+        rule: Update rule of the tables.
+        group_rates: Factors of the learning rate: of the tables whose `TableConfig.group` is the
+            key, and of the dense variables whose path contains the key. Several matches multiply.
+        weight_decay: Decoupled decay of the dense variables; 0 is plain Adam.
+        no_decay: Dense variables whose path contains one of these strings are not decayed.
+        epsilon: Added to the root of the dense variables' v; above 0.
+        beta_1: Decay b1 of Adam's first moment.
+        beta_2: Decay b2 of Adam's second moment.
+        clip_norm: Upper bound of the global L2 norm over all gradients, duplicates summed and
+            `table_l2` included; None does not clip.
+        table_l2: Adds table_l2 * w to the gradient of the rows and sets the batch touched, the
+            gradient of table_l2 / 2 * |w|^2.
+        name: Name of the module.
+
+    Raises:
+        UserError: `epsilon` is not positive, or a factor is negative.
+    """
+
+    def __init__(
+        self,
+        table_learning_rate: float,
+        dense_learning_rate: float,
+        *,
+        rule: RowRule | None = None,
+        group_rates: Mapping[str, float] | None = None,
+        weight_decay: float = 0.0,
+        no_decay: Sequence[str] = ("bias",),
+        epsilon: float = 1e-7,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        clip_norm: float | None = None,
+        table_l2: float = 0.0,
+        name: str = "hybrid_optimizer",
+    ) -> None:
+        super().__init__(name=name)
+        if epsilon <= 0.0:
+            raise UserError("The optimizer's epsilon must be positive.", received=epsilon)
+        self.group_rates = dict(group_rates or {})
+        if any(factor < 0.0 for factor in self.group_rates.values()):
+            raise UserError(
+                "The learning rate's factors must not be negative.", received=self.group_rates
+            )
+        self._rates = (table_learning_rate, dense_learning_rate)
+        self.table_learning_rate = _scalar(table_learning_rate, "table_learning_rate")
+        self.dense_learning_rate = _scalar(dense_learning_rate, "dense_learning_rate")
+        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
+        self.rule = rule if rule is not None else Adagrad()
+        self.weight_decay = weight_decay
+        self.no_decay = tuple(no_decay)
+        self.epsilon = epsilon
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.clip_norm = clip_norm
+        self.table_l2 = table_l2
+        self.table_slots: dict[str, Any] = {}
+        self.first_moments: dict[str, tf.Variable] = {}
+        self.second_moments: dict[str, tf.Variable] = {}
+        self._known = _Known()
+
+    def build(
+        self,
+        embeddings: Sequence[ShardedEmbedding],
+        dense_variables: Sequence[tf.Variable] | Mapping[str, tf.Variable],
+    ) -> None:
+        """Creates the slots; call it before the first step and before a checkpoint is restored.
+
+        A further call adds slots for what is new and keeps the others. Frozen tables get none.
+
+        Args:
+            embeddings: The layers whose tables are trained; their names must differ.
+            dense_variables: All other variables, keyed by their `name`, or by the given path.
+                Name the layers: a generated name such as `dense_3` counts the layers that the
+                process made before, and its slots would not be found again.
+
+        Raises:
+            UserError: Two different variables have one path, or a table is kept as int8.
+        """
+        for layer in embeddings:
+            for fused in layer.layout.fused.values():
+                if fused.storage == "int8":
+                    raise UserError(
+                        "Embedding tables of int8 cannot be trained.",
+                        received=f"{layer.name}: tables {', '.join(fused.tables)}",
+                        fix="train them as float32, bfloat16 or float16, and serve them as int8",
+                    )
+                if fused.trainable:
+                    self._build_table(layer, fused)
+        if not isinstance(dense_variables, Mapping):
+            named = [(variable.name.split(":")[0], variable) for variable in dense_variables]
+        else:
+            named = list(dense_variables.items())
+        for path, variable in named:
+            self._known.add(path, variable)
+            self._known.dense[variable.ref()] = path
+            for moment, moments in (("m", self.first_moments), ("v", self.second_moments)):
+                if path not in moments:
+                    moments[path] = tf.Variable(
+                        tf.zeros(variable.shape, tf.float32),
+                        trainable=False,
+                        name=f"{self.name}/{path}/{moment}",
+                    )
+
+    def _build_table(self, layer: ShardedEmbedding, fused: FusedTable) -> None:
+        path = _table_path(layer, fused.name)
+        by_part: list[list[tf.Variable]] = [[] for _ in layer.parts(fused.name)]
+        for slot in self.rule.slots:
+            key = f"{path}/{slot.name}"
+            if key not in self.table_slots:
+                width = layer.sets * (fused.dim if slot.per_element else 1)
+                self.table_slots[key] = layer.slot_like(
+                    f"{self.name}/{key}", fused.name, width, slot.initial
+                )
+            for slots, part in zip(by_part, parts_of(self.table_slots[key]), strict=True):
+                slots.append(part)
+        rate = self.group_rates.get(fused.group, 1.0) if fused.group else 1.0
+        for i, (part, slots) in enumerate(zip(layer.parts(fused.name), by_part, strict=True)):
+            self._known.add(f"{path}/part_{i}", part)
+            self._known.tables[part.ref()] = _Table(slots, layer.sets, rate)
+
+    def scale_rates(self, factor: float) -> None:
+        """Sets both learning rates to a factor of those that the optimizer was made with."""
+        for rate, base in zip(
+            (self.table_learning_rate, self.dense_learning_rate), self._rates, strict=True
+        ):
+            rate.assign(factor * base)
+
+    def slot(self, layer: ShardedEmbedding, physical: str, name: str) -> Any:
+        """A slot of a physical table: a variable cut like the table.
+
+        Args:
+            layer: A layer given to `build`.
+            physical: Name of one of its physical tables.
+            name: Name of the slot, see the rule.
+
+        Returns:
+            (rows of the physical table, K or K * dim), for `ShardedEmbedding.read_rows`.
+        """
+        return self.table_slots[f"{_table_path(layer, physical)}/{name}"]
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, tf.Variable]]) -> None:
+        """One step.
+
+        Args:
+            grads_and_vars: Pairs as from `zip(tape.gradient(...), variables)`; table shards come
+                with `tf.IndexedSlices`, and a gradient of None leaves its variable alone.
+
+        Raises:
+            ValueError: A variable was not given to `build`, or the gradient of a table is dense,
+                which would touch every row.
+        """
+        tables: list[tuple[tf.Variable, tf.IndexedSlices]] = []
+        dense: list[tuple[tf.Variable, tf.Tensor]] = []
+        for gradient, variable in grads_and_vars:
+            if gradient is None:
+                continue
+            if variable.ref() in self._known.tables:
+                if not isinstance(gradient, tf.IndexedSlices):
+                    raise ValueError(
+                        f"The gradient of table '{variable.name}' is dense and would touch every "
+                        "row; read tables through their layer only."
+                    )
+                tables.append((variable, gradient))
+            elif variable.ref() in self._known.dense:
+                dense.append((variable, tf.convert_to_tensor(gradient)))
+            else:
+                raise ValueError(f"The optimizer was not built with variable '{variable.name}'.")
+        l2 = self.table_l2
+        if self.clip_norm is not None:
+            tables = [(variable, self._whole(gradient, variable)) for variable, gradient in tables]
+            l2 = 0.0  # is in the gradients now
+            parts = [*(g.values for _, g in tables), *(g for _, g in dense)]
+            squares = [tf.reduce_sum(tf.square(part)) for part in parts]
+            norm = tf.sqrt(tf.add_n(squares)) if squares else tf.constant(0.0)
+            scale = self.clip_norm / tf.maximum(norm, self.clip_norm)
+            tables = [(v, tf.IndexedSlices(g.values * scale, g.indices)) for v, g in tables]
+            dense = [(variable, g * scale) for variable, g in dense]
+        self.iterations.assign_add(1)
+        for variable, gradient in tables:
+            table = self._known.tables[variable.ref()]
+            rate = self.table_learning_rate * table.rate
+            update_rows(self.rule, variable, table.slots, gradient, rate, sets=table.sets, l2=l2)
+        if dense:
+            self._adam(dense)
+
+    def _whole(self, gradient: tf.IndexedSlices, part: tf.Variable) -> tf.IndexedSlices:
+        """A table's gradient with distinct rows and the L2 of the touched rows and sets."""
+        rows, summed = sum_duplicates(gradient)
+        if self.table_l2:
+            sets = self._known.tables[part.ref()].sets
+            shape = [-1, sets, part.shape[1] // sets]
+            by_set = tf.reshape(summed, shape)  # (U, K, D)
+            touched = tf.reduce_any(by_set != 0.0, axis=-1, keepdims=True)  # (U, K, 1)
+            weights = tf.reshape(tf.cast(tf.gather(part, rows), tf.float32), shape)  # (U, K, D)
+            by_set += self.table_l2 * tf.where(touched, weights, 0.0)
+            summed = tf.reshape(by_set, [-1, part.shape[1]])  # (U, K*D)
+        return tf.IndexedSlices(summed, rows)
+
+    def _adam(self, dense: Sequence[tuple[tf.Variable, tf.Tensor]]) -> None:
+        """One step of Adam or AdamW on the dense variables."""
+        paths = [self._known.dense[variable.ref()] for variable, _ in dense]
+        factors = [
+            math.prod(factor for key, factor in self.group_rates.items() if key in path)
+            for path in paths
+        ]
+        decays = [
+            0.0 if any(word in path for word in self.no_decay) else self.weight_decay
+            for path in paths
+        ]
+        adam_step(
+            [variable for variable, _ in dense],
+            [self.first_moments[path] for path in paths],
+            [self.second_moments[path] for path in paths],
+            [gradient for _, gradient in dense],
+            [self.dense_learning_rate * factor for factor in factors],
+            decays,
+            step=tf.cast(self.iterations, tf.float32),
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+        )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a step needs of one shard of a table."""
+
+    slots: list[tf.Variable]
+    sets: int
+    rate: float
+
+
+class _Known:
+    """What `build` saw, by variable; a plain object, so that checkpoints do not follow it."""
+
+    def __init__(self) -> None:
+        self.tables: dict[Any, _Table] = {}  # shard -> what a step needs
+        self.dense: dict[Any, str] = {}  # variable -> path
+        self._owners: dict[str, Any] = {}  # path -> variable
+
+    def add(self, path: str, variable: tf.Variable) -> None:
+        """Remembers the owner of a path and refuses a second one."""
+        if self._owners.setdefault(path, variable.ref()) != variable.ref():
+            raise UserError(
+                f"Two trained variables have the path '{path}', so their optimizer slots would "
+                "be one.",
+                fix="Give the layers different names, or pass dense variables as path -> variable.",
+            )
+
+
+def _table_path(layer: ShardedEmbedding, physical: str) -> str:
+    return f"{layer.name}/table_{physical}"
+
+
+def _scalar(value: float, name: str) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.float32, trainable=False, name=name)

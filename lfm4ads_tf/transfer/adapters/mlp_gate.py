@@ -1,0 +1,68 @@
+"""A gate that starts open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
+
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
+from lfm4ads_tf.transfer.adapters.mlp_stack import MlpStack
+
+
+class MlpGateAdapter(Adapter):
+    """x_0 = E * 2 sigmoid(sum_r W relu(V [LN(r) p; p] + c) + b), element by element.
+
+    W and b start at zero: the model starts as it would without transfer.
+
+    Args:
+        sources: Representations.
+        units: Hidden widths.
+        dropout: Rate applied to each hidden layer in training.
+        of_fields: Whether E is the field embeddings, before towers and factorisation machine,
+            instead of the stream.
+        seed: Seed of the initial weights.
+
+    Source: this project's, after the gate of the LFM4Ads public experiment (arXiv 2508.14948).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        units: Sequence[int],
+        dropout: float = 0.0,
+        of_fields: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._kind = "gate_fields" if of_fields else "gate_mlp"
+        super().__init__(sources, name=self._kind)
+        self.of_fields = of_fields
+        self._units = list(units)
+        self._dropout = dropout
+        self._seed = seed
+        self.stacks: list[tf_keras.layers.Layer] = []
+
+    def call(
+        self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False
+    ) -> Adapted:
+        """See `Adapter.call`."""
+        if not self.stacks:
+            self.stacks = [
+                MlpStack(
+                    [*self._units, width],
+                    label=f"{self._kind}/{source}",
+                    dropout=self._dropout,
+                    zero_init=True,
+                    seed=self._seed,
+                    name=f"{self._kind}_{k}",
+                )
+                for k, source in enumerate(self.sources)
+            ]
+        pairs = zip(self.sources, self.stacks, strict=True)
+        scores = [stack(representations[s], training=training) for s, stack in pairs]
+        # one row of a user's and many of items' may meet here, which add_n refuses
+        return Adapted(gate=2.0 * tf.sigmoid(reduce(add, scores)))

@@ -1,0 +1,166 @@
+"""The small model of one scenario (downstream)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.repeated import repeated
+from lfm4ads_tf.models.backbone import Backbone
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.heads import build_heads
+from lfm4ads_tf.models.two_towers import Label, TowerOutputs
+from lfm4ads_tf.transfer.adapters.adapter import Adapter
+from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
+
+TowersOf = Callable[[tf.Tensor | None], TowerOutputs]
+"""Gate of the field embeddings (B, `fields_width`), or None -> outputs of B rows."""
+
+
+class DownstreamModel(tf_keras.Model):
+    """Own tables, the upstream's block class, and whatever transfer is plugged in.
+
+        x_0 = [UR; IR; context] * gate(representations); adapted representations
+        p_t = sigmoid(head_t([Block(x_0); module(stored UR, stored IR, context)]))
+
+    Attributes:
+        extra_width: Columns that adapters join to the stream, once the model was called.
+        joined_width: Columns that the module joins to each input of the heads.
+
+    Args:
+        layout: Columns of the encoded batch; its tasks size the heads.
+        network: Towers and block.
+        embeddings: Tables.
+        adapters: Feature-level transfer; none for the method `none`.
+        module: Isomorphic module, or None.
+        seed: Seed of all initial weights.
+
+    Source: LFM4Ads (arXiv 2508.14948), downstream.
+    """
+
+    def __init__(
+        self,
+        layout: FeatureLayout,
+        network: NetworkConfig,
+        embeddings: EmbeddingsConfig,
+        *,
+        adapters: Sequence[Adapter] = (),
+        module: IsomorphicModule | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name="downstream")
+        self.layout = layout
+        self.backbone = Backbone(layout, network, embeddings, seed=seed)
+        self.adapters = list(adapters)
+        self.module = module
+        self.heads = build_heads(network, 0, len(layout.tasks), seed=seed)
+        # a gated block leaves one mixture per task, side by side
+        self._mixtures = len(layout.tasks) if network.block.structure == "gated" else 1
+        self.extra_width = 0
+        self.joined_width = 0
+
+    @property
+    def sources(self) -> list[str]:
+        """Stored representations that it reads, each once."""
+        named = [s for adapter in self.adapters for s in adapter.sources]
+        return list(dict.fromkeys([*named, *(self.module.sources if self.module else [])]))
+
+    @property
+    def all_embeddings(self) -> list[ShardedEmbedding]:
+        """All layers that hold tables."""
+        layers = [self.backbone.embeddings]
+        if self.module is not None and self.module.embeddings is not None:
+            layers.append(self.module.embeddings)
+        return layers
+
+    def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """Logits (B, T)."""
+        return self.logits(batch, training=training)
+
+    def logits(
+        self, batch: EncodedBatch, training: bool = False, *, towers: TowersOf | None = None
+    ) -> tf.Tensor:
+        """Logits (B, T), from the own towers or from others.
+
+        Args:
+            batch: The batch. Where `towers` is given, a stored representation may have one row, of
+                static size 1, for all B rows.
+            training: Whether dropout applies.
+            towers: Gate of the field embeddings, or None -> the towers' outputs; the backbone's
+                when absent.
+        """
+        _, stream = self.activations(batch, training=training, towers=towers)
+        prior: tf.Tensor | None = None
+        if self.module is not None:
+            joined, prior = self.module(batch, training=training)
+            stream = self._join(stream, joined)
+        logits = self.heads(stream, batch["scenario"])
+        return logits if prior is None else logits + prior
+
+    def activations(
+        self, batch: EncodedBatch, training: bool = False, *, towers: TowersOf | None = None
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """The own block's activations by name and its output (B, d); arguments as in `logits`."""
+        stored = batch.get("representations", {})
+        field_gate: tf.Tensor | None = None
+        for adapter in self.adapters:
+            if adapter.of_fields:
+                own = adapter(stored, width=self.backbone.fields_width, training=training).gate
+                field_gate = own if field_gate is None else field_gate * own
+        if towers is None:
+            found = self.backbone.towers(batch, training=training, gate=field_gate)
+        else:
+            found = towers(field_gate)
+        rows = tf.shape(found.item)[0]
+        parts = [found.user, found.item]
+        width = sum(int(p.shape[-1]) for p in [*parts, found.context] if p is not None)
+        extra: list[tf.Tensor] = []
+        tokens: list[tf.Tensor] = []
+        gate: tf.Tensor | None = None
+        for adapter in self.adapters:
+            if adapter.of_fields:
+                continue
+            adapted = adapter(stored, width=width, training=training)
+            extra += [repeated(part, rows) for part in adapted.extra]
+            tokens += [repeated(token, rows) for token in adapted.tokens]
+            if adapted.gate is not None:
+                gate = adapted.gate if gate is None else gate * adapted.gate
+        self.extra_width = sum(int(e.shape[-1]) for e in extra)
+        return self.backbone.interact(
+            _with_tokens(found, tokens), extra=tuple(extra), gate=gate, training=training
+        )
+
+    def _join(self, stream: tf.Tensor, joined: tf.Tensor) -> tf.Tensor:
+        """Joins what the module gives (B, j) to the block's output (B, d), or to each mixture."""
+        self.joined_width = int(joined.shape[-1])
+        parts = tf.split(stream, self._mixtures, axis=-1)  # (B, d / T) each
+        return tf.concat([x for part in parts for x in (part, joined)], axis=-1)
+
+    def joined_labels(self, labels: list[Label]) -> list[Label]:
+        """Labels of what the heads read, from those of the block's output."""
+        joined = [("joined", j) for j in range(self.joined_width)]
+        size = len(labels) // self._mixtures
+        starts = range(0, len(labels), size)
+        return [label for s in starts for label in (*labels[s : s + size], *joined)]
+
+    def adapter_penalty(self) -> tf.Tensor:
+        """1/2 sum |W|^2 over the kernels of all adapters."""
+        kernels: list[Any] = [
+            v for a in self.adapters for v in a.trainable_variables if len(v.shape) > 1
+        ]
+        return tf.add_n([tf.nn.l2_loss(k) for k in kernels]) if kernels else tf.constant(0.0)
+
+
+def _with_tokens(towers: TowerOutputs, tokens: Sequence[tf.Tensor]) -> TowerOutputs:
+    """The towers' outputs with further fields, one group each, since their widths may differ."""
+    if not tokens:
+        return towers
+    fields = [*towers.fields, *(token[:, tf.newaxis, :] for token in tokens)]  # (B, 1, w) each
+    return TowerOutputs(towers.user, towers.item, towers.context, fields, towers.stream)

@@ -1,0 +1,58 @@
+"""Retrieval by a stored user representation against the upstream's item representation."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.seeding import glorot
+from lfm4ads_tf.transfer.retrieval.retrieval_loss import RetrievalLoss, RetrievalLossName
+
+ITEM = "IR"
+
+
+class ProjectedRetriever(tf_keras.Model):
+    """A projection into the space of the frozen IR.
+
+        s(u, i) = <W r(u) + b, IR(i)>    r: UR or CR_user; only W and b are trained
+
+    Args:
+        source: The stored representation r.
+        dim: Width of IR.
+        item_counts: Training positives per item code, (items,): q(i) of the logQ correction.
+        loss: See `RetrievalLoss`.
+        task: Column of the labels that the `bce` loss reads.
+        seed: Seed of the initial weights.
+
+    Source: LFM4Ads (arXiv 2508.14948), model-level usage, standalone retrieval.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        dim: int,
+        *,
+        item_counts: np.ndarray,
+        loss: RetrievalLossName = "softmax",
+        task: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name="projected_retriever")
+        self.source = source
+        self.dim = dim
+        self.projection = tf_keras.layers.Dense(
+            dim, kernel_initializer=glorot(seed, "projection"), name="projection"
+        )
+        self._loss = RetrievalLoss(loss, item_counts, task)
+
+    def call(self, batch: EncodedBatch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """User and item vectors, (B, dim) each; a user without the representation gets b."""
+        stored = batch["representations"]
+        return self.projection(stored[self.source][:, :-1]), stored[ITEM][:, :-1]
+
+    def loss(self, batch: EncodedBatch) -> tf.Tensor:
+        """Mean loss of a batch, see `RetrievalLoss`."""
+        user, item = self(batch, training=True)
+        return self._loss(user, item, batch)

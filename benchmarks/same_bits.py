@@ -165,6 +165,10 @@ def _same_export(one: Path, other: Path) -> Iterator[str]:
         if any(signature not in model.signatures for model in models):
             yield f"signature {signature} is not in both"
             continue
+        asked = [set(m.signatures[signature].structured_input_signature[1]) for m in models]
+        if asked[0] != asked[1]:
+            yield f"{signature} reads {', '.join(sorted(asked[0] ^ asked[1]))} in one alone"
+            continue
         outputs = [model.signatures[signature](**inputs) for model in models]
         numbers = [{n: v.numpy() for n, v in o.items() if v.dtype != tf.string} for o in outputs]
         wrong = _same_named(*numbers)

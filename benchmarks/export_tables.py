@@ -290,7 +290,7 @@ def trained_subject(
         model, folder = load_upstream(run, seed), run.upstream(seed)
 
         def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:
-            return build.foundation(cache.layout, run.config, seed, shards=shards, storage=storage)
+            return build.upstream(cache.layout, run.config, seed, shards=shards, storage=storage)
     else:
         method = chosen_method(run, scenario)
         model = load_downstream(run, scenario, method, seed)
@@ -368,11 +368,11 @@ def untrained_subject(out: Path, *, rows: int, dim: int, log_rows: int = 20_000)
     places = pa.array(np.arange(_REQUEST_ROWS) % samples.num_rows)
 
     def rebuild(shards: int, storage: ServedStorage) -> tf_keras.Model:
-        return build.foundation(layout, run.config, seed, shards=shards, storage=storage)
+        return build.upstream(layout, run.config, seed, shards=shards, storage=storage)
 
     return Subject(
         "foundation",
-        build.foundation(layout, run.config, seed),
+        build.upstream(layout, run.config, seed),
         rebuild,
         load_encoder(run),
         samples,

@@ -26,7 +26,7 @@ from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.synthetic import SyntheticAdsLog
 from lfm4ads_tf.files import staged_folder
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.predict import load_encoder
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import load_upstream, pretrain
@@ -118,7 +118,7 @@ def _train(folder: Path, dim: int, queries: int, seed: int) -> Vectors:
     return Vectors(items, (users_of_queries @ weights + bias).astype(np.float32))
 
 
-def _items(run: Run, model: Upstream, file: Path) -> Iterator[np.ndarray]:
+def _items(run: Run, model: UpstreamModel, file: Path) -> Iterator[np.ndarray]:
     """IR of the ads of a table, in its order."""
     encoder = load_encoder(run)
     table = pq.read_table(file)
@@ -134,14 +134,14 @@ def _items(run: Run, model: Upstream, file: Path) -> Iterator[np.ndarray]:
         yield represent(encoded_batch(encoder, columns, {})).numpy()
 
 
-def _rows(cache: Any, model: Upstream, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _rows(cache: Any, model: UpstreamModel, rows: np.ndarray) -> dict[str, np.ndarray]:
     """UR, IR and item code of rows of the cache."""
     found = list(apply(_both, batches(cache, rows, BATCH), model))
     parts = {name: np.concatenate([f[name].numpy() for f in found]) for name in ("UR", "IR")}
     return {**parts, "item": np.asarray(cache.item[rows], np.int64)}
 
 
-def _both(model: Upstream, batch: Any) -> dict[str, tf.Tensor]:
+def _both(model: UpstreamModel, batch: Any) -> dict[str, tf.Tensor]:
     represented = model.represent(batch)
     return {"UR": represented["UR"], "IR": represented["IR"]}
 

@@ -167,7 +167,7 @@ class Steps:
                 units=case.units,
                 cross_rank=case.rank,
             )
-            model = build.foundation(layout_of(network), config_of(network), seed=0)
+            model = build.upstream(layout_of(network), config_of(network), seed=0)
             self._layers = [model.backbone.embeddings]
             self._optimizer = make_optimizer(_OPTIMIZER, model, self._layers)
         else:

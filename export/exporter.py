@@ -35,7 +35,7 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import unwritable
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 _LOG = logging.getLogger(__name__)
@@ -270,7 +270,7 @@ def _serving(
     ranker = kind.startswith("ranker_")
     if not ranker and kind not in ("foundation", "user_tower", "item_tower"):
         raise ValueError(f"Unknown kind of export: {kind!r}.")
-    if not isinstance(model, DownstreamModel if ranker else Upstream):
+    if not isinstance(model, DownstreamModel if ranker else UpstreamModel):
         raise ValueError(f"A {type(model).__name__} cannot be exported as {kind!r}.")
     if kind == "user_tower":
         return TowerServing(model, "user", rows, config.tables)

@@ -25,7 +25,7 @@ from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.models.model_parts import ModelParts
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.representations.names import side_of
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 
@@ -57,7 +57,7 @@ class PredictionServing(ServingModel):
 
     def __init__(
         self,
-        model: Upstream | DownstreamModel,
+        model: UpstreamModel | DownstreamModel,
         rows: GoldenRows,
         *,
         rebuild: Rebuild | None = None,
@@ -275,7 +275,7 @@ class PredictionServing(ServingModel):
         for name in representation_sources(self._original):
             vectors = batch["representations"][name][:, :-1]  # (B, d)
             add(name, vectors, f"the representation '{name}'")
-        if isinstance(self._original, Upstream):
+        if isinstance(self._original, UpstreamModel):
             add("scenario_index", batch["scenario"], "the scenario")
             add("branch_index", batch["branch"], "the branch")
         return found

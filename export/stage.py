@@ -222,7 +222,7 @@ class _Exports:
     def rebuild_upstream(self, shards: int, storage: ServedStorage) -> tf_keras.Model:
         """The upstream with other tables, untrained."""
         config, layout = self.run.config, self.run.cache.layout
-        return build.foundation(layout, config, config.seed, shards=shards, storage=storage)
+        return build.upstream(layout, config, config.seed, shards=shards, storage=storage)
 
     def ranker(self, scenario: str) -> WrittenExport | None:
         """Writes one scenario's ranker; representations come with the request or by lookup."""

@@ -14,7 +14,7 @@ from export.rounding import Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
 from lfm4ads_tf.embeddings.table_config import ServedStorage
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 
 
 class TowerServing(ServingModel):
@@ -32,7 +32,7 @@ class TowerServing(ServingModel):
 
     def __init__(
         self,
-        model: Upstream,
+        model: UpstreamModel,
         side: Literal["user", "item"],
         rows: GoldenRows,
         storage: ServedStorage = "float32",

@@ -8,6 +8,9 @@ from typing import Any, TypedDict
 import numpy as np
 import tensorflow as tf
 
+BRANCHES = ("content", "ad")
+"""Names of the branches; a row's `branch` is the position of its own."""
+
 
 class EncodedBatch(TypedDict, total=False):
     """One encoded batch; a plain dictionary, so that tf.data and tf.function take it as it is.

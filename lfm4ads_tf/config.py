@@ -14,7 +14,10 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec, merge, parse_spec, read_yaml
-from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
+from lfm4ads_tf.interactions.block import check_names
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.registry import UPSTREAMS
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.presets import PRESETS
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.retrieval.config import RetrievalConfig
@@ -24,26 +27,6 @@ from lfm4ads_tf.transfer.config import AdapterConfig
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.settings import PATHS, SCHEDULE, Settings
 from lfm4ads_tf.written import dump, load, plain
-
-
-class UpstreamConfig(StrictModel):
-    """The large model that representations come from.
-
-    Attributes:
-        model: `foundation`: an interaction block below all heads. `mmoe`: experts in its place,
-            mixed by one gate per task.
-        network: Towers, block and heads; `mmoe` does not read the block.
-        branches: Whether content and ads, which the spec's `ads` tells apart, have an interaction
-            block and heads of their own over the same towers; `foundation` only.
-        mmoe: Sizes of `mmoe`; not read by `foundation`.
-    """
-
-    model: Literal["foundation", "mmoe"] = "foundation"
-    network: NetworkConfig = NetworkConfig()
-    branches: bool = False
-    mmoe: MMoEConfig = MMoEConfig()
-    embeddings: EmbeddingsConfig = EmbeddingsConfig()
-    training: FittedTrainingConfig = FittedTrainingConfig(schedule="chain")
 
 
 class DownstreamConfig(AdapterConfig):
@@ -222,7 +205,8 @@ def resolve(
         run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
-    _check_branches(config.upstream, spec)
+    config.upstream.model_class.check(config.upstream, ads=spec.ads is not None)
+    check_names(config.downstream.network.block)
     given = {path for layer in layers for path in _paths(layer)}
     _check_auto(config, given)
     settings = [f"{part}.{path}" for part in ("upstream", "downstream") for path in PATHS.values()]
@@ -290,40 +274,28 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _refuse_unread(given: Mapping[str, Any], model: str) -> None:
-    """Refuses sizes of another upstream among what the user gave for this run.
+    """Refuses keys of another upstream among what the user gave for this run.
 
-    A spec may hold the sizes of both, so that `--set upstream.model` compares them.
+    A spec may hold the sizes of several, so that `--set upstream.model` compares them.
     """
-    part = given.get("upstream", {})
-    unread = {"upstream.mmoe": part.get("mmoe")}
-    if model == "mmoe":
-        unread = {"upstream.network.block": part.get("network", {}).get("block")}
-    for key, value in unread.items():
-        if plain(value) is not None:
-            other = "foundation" if model == "mmoe" else "mmoe"
-            raise UserError(
-                f"The upstream model '{model}' does not read {key}.",
-                received=value,
-                fix=f"leave it out, or set upstream.model={other}",
-            )
+    mine = _read_by(model)
+    for other in UPSTREAMS:
+        for key in _read_by(other):
+            value = given.get("upstream", {})
+            for step in key.split("."):
+                value = value.get(step) if isinstance(value, Mapping) else None
+            if key not in mine and plain(value) not in (None, False):
+                raise UserError(
+                    f"The upstream model '{model}' does not read upstream.{key}.",
+                    received=plain(value),
+                    fix=f"leave it out, or set upstream.model={other}",
+                )
 
 
-def _check_branches(upstream: UpstreamConfig, spec: FeatureSpec) -> None:
-    """Branches need a spec that tells ads from content, and a model that has them."""
-    if not upstream.branches:
-        return
-    if upstream.model != "foundation":
-        raise UserError(
-            f"The upstream model '{upstream.model}' has no branches.",
-            received="upstream.branches: true",
-            fix="set upstream.branches=false, or upstream.model=foundation",
-        )
-    if spec.ads is None:
-        raise UserError(
-            "A content and an ad branch need to know which samples are ads.",
-            received="upstream.branches: true, and a feature spec without `ads`",
-            fix="declare `ads: {by: <column>, values: [...]}` in the feature spec",
-        )
+def _read_by(model: str) -> list[str]:
+    """Keys below `upstream` that one model reads and another may not."""
+    own = UPSTREAMS[model]
+    return [*own.reads, *([model] if own.Config is not None else [])]
 
 
 def _with_embeddings(layer: Mapping[str, Any]) -> dict[str, Any]:

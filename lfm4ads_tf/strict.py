@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.registry import Registry
 from lfm4ads_tf.written import resolve
 
 Model = TypeVar("Model", bound="StrictModel")
@@ -33,6 +35,11 @@ class StrictModel(BaseModel):
             for key, value in data.items()
         }
 
+    @classmethod
+    def known_keys(cls) -> list[str]:
+        """The keys that it reads."""
+        return list(cls.model_fields)
+
 
 def parse(model: type[Model], raw: Mapping[str, Any], *, source: str) -> Model:
     """Validates a mapping.
@@ -48,13 +55,88 @@ def parse(model: type[Model], raw: Mapping[str, Any], *, source: str) -> Model:
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        problems = [_describe(model, e) for e in error.errors(include_url=False)]
-        raise UserError("\n".join([f"{source} is not valid:", *problems])) from None
+        raise UserError("\n".join([f"{source} is not valid:", *_problems(model, error)])) from None
 
 
-def _describe(model: type[BaseModel], error: Any) -> str:
-    """One line for one pydantic error."""
-    path = ".".join(_document_path(model, error["loc"]))
+def member_of(registry: Registry[Any], tag: str, value: Any) -> Any:
+    """The options of a registered class, for a validator: `value[tag]` names the class.
+
+    Args:
+        registry: Name -> class with a `Config`.
+        tag: The key that holds the name.
+        value: The options, as they were written.
+
+    Returns:
+        An instance of the class's `Config`.
+
+    Raises:
+        PydanticCustomError: The name is unknown, or the options are not valid.
+    """
+    name = value.get(tag) if isinstance(value, Mapping) else None
+    if not isinstance(name, str):
+        raise PydanticCustomError("member", "needs the key `{tag}`", {"tag": tag})
+    if name not in registry:
+        raise _nested(BaseModel, [_unknown_member(registry, tag, name)])
+    return nested_options(registry[name].Config, value)
+
+
+def nested_options(config: type[Model], value: Any, key: str | None = None) -> Model:
+    """A model's instance inside another model's validator, whose message names the whole path.
+
+    Args:
+        config: The model.
+        value: What it is made from.
+        key: The key that the value stands under, where the validator is that of the model above.
+    """
+    try:
+        return config.model_validate(value)
+    except ValidationError as error:
+        raise _nested(config, error.errors(include_url=False), key) from None
+
+
+def unknown_key(key: str, known: Mapping[str, Any] | list[str]) -> PydanticCustomError:
+    """What a model raises for a key that it does not read."""
+    text = f"unknown key.{nearest(key, known)} Known keys: {', '.join(sorted(known))}"
+    return _nested(BaseModel, [{"type": "told", "loc": (key,), "msg": text}])
+
+
+def _unknown_member(registry: Registry[Any], tag: str, name: str) -> dict[str, Any]:
+    text = (
+        f"unknown {registry.what} '{name}'.{nearest(name, registry)} Known: {', '.join(registry)}"
+    )
+    return {"type": "told", "loc": (tag,), "msg": text}
+
+
+def _nested(model: type[BaseModel], errors: list[Any], key: str | None = None) -> Any:
+    context = {"model": model, "errors": errors, "key": key}
+    return PydanticCustomError("nested", "is not valid", context)
+
+
+def _problems(
+    model: type[BaseModel], error: ValidationError, at: tuple[str, ...] = ()
+) -> list[str]:
+    """One line per problem; those that a validator found in a model of its own, one by one."""
+    return _lines(model, error.errors(include_url=False), at)
+
+
+def _lines(model: type[BaseModel], errors: list[Any], at: tuple[str, ...]) -> list[str]:
+    lines: list[str] = []
+    for each in errors:
+        if each["type"] == "nested":
+            inner = each["ctx"]
+            path = (*at, *_document_path(model, each["loc"]))
+            path += (inner["key"],) if inner["key"] is not None else ()
+            lines += _lines(inner["model"], inner["errors"], path)
+        else:
+            lines.append(_describe(model, each, at))
+    return lines
+
+
+def _describe(model: type[BaseModel], error: Any, at: tuple[str, ...]) -> str:
+    """One line for one pydantic error of a model that stands at a path."""
+    path = ".".join([*at, *_document_path(model, error["loc"])])
+    if error["type"] == "told":
+        return f"  {path}: {error['msg']}"
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
         hint = nearest(str(error["loc"][-1]), known)
@@ -86,7 +168,8 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Known keys of the model that a pydantic error location points into."""
     keys: list[str] = []
     for candidate in _models_at(model, location):
-        keys += [k for k in candidate.model_fields if k not in keys]
+        own = getattr(candidate, "known_keys", lambda of=candidate: list(of.model_fields))()
+        keys += [k for k in own if k not in keys]
     return keys
 
 

@@ -15,7 +15,7 @@ from benchmarks.peers.tensorflow_common import use_threads
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.losses.masked_bce import masked_bce
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.precision import Precision
 from lfm4ads_tf.training.step import make_optimizer, training_step
@@ -73,7 +73,7 @@ def batch_spec(network: Network) -> dict[str, Any]:
 
 
 def compiled_step(
-    model: Upstream, config: RunConfig, network: Network, precision: Precision = "float32"
+    model: UpstreamModel, config: RunConfig, network: Network, precision: Precision = "float32"
 ) -> Callable[[Any], Any]:
     """The trainer's step with the configured optimizer: encoded batch -> loss."""
     weights = tf.ones([network.tasks])
@@ -86,7 +86,7 @@ def compiled_step(
     return training_step(model, loss, optimizer, batch_spec(network), precision)
 
 
-def dense_variables(model: Upstream) -> list[tf.Variable]:
+def dense_variables(model: UpstreamModel) -> list[tf.Variable]:
     """What is trained beside the tables."""
     tables = {id(v) for v in model.backbone.embeddings.trainable_variables}
     return [v for v in model.trainable_variables if id(v) not in tables]
@@ -98,7 +98,7 @@ class Ours:
     def __init__(self, network: Network, threads: int, precision: Precision = "float32") -> None:
         use_threads(threads)
         config = config_of(network)
-        self.model = build.foundation(layout_of(network), config, seed=0)
+        self.model = build.upstream(layout_of(network), config, seed=0)
         self._step = compiled_step(self.model, config, network, precision)
         self._empty: dict[int, dict[str, Any]] = {}
         self._shapes = [

@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.interactions.config import BlockConfig, CrossConfig, DnnConfig, FmConfig
-from lfm4ads_tf.interactions.cross import Cross
-from lfm4ads_tf.interactions.dnn import DNN
-from lfm4ads_tf.interactions.fm import FM
+from lfm4ads_tf.interactions.columns import Carried, Columns, joined_columns
+from lfm4ads_tf.interactions.config import BlockConfig, LayerConfig
+from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.layer import InteractionLayer
+from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.interactions.task_gates import TaskGates
 
-
-@dataclass(frozen=True)
-class BlockInputs:
-    """What a block interacts.
-
-    Attributes:
-        user: UR, (B, d_u).
-        item: IR, (B, d_i).
-        context: Context embeddings and numbers, flat (B, d_c), or None.
-        fields: Field embeddings, one tensor (B, F_w, w) per width w.
-        extra: Further parts of the stream, such as adapted representations, each (B, d).
-        gate: Factor of the stream, (B, d_u + d_i + d_c), or None.
-        stream: [user; item; context] where the caller holds it as one tensor, else None.
-    """
-
-    user: tf.Tensor
-    item: tf.Tensor
-    context: tf.Tensor | None
-    fields: Sequence[tf.Tensor]
-    extra: Sequence[tf.Tensor] = ()
-    gate: tf.Tensor | None = None
-    stream: tf.Tensor | None = None
+Stream = TypeVar("Stream")
 
 
 class InteractionBlock(tf_keras.layers.Layer):
     """A configured stack of interaction layers; every activation is named and returned.
 
         x_0 = [UR; IR; context] (* gate) (; extra)          `towers`
-        fm     : z joins the stream, x <- [x; z]             `fm`
-        cross  : x <- x_0' * (W x + b) + x, l times          `cross_1` ...
-        dnn    : h_1 ... h_n (pre-activation), x <- relu     `dnn_1` ...
+        each layer reads the stream x and gives y:  x <- y, or x <- [x; y] of a layer that joins
 
-    where x_0' is the stream as it enters the cross layers. In the `parallel` structure the cross
-    layers read x_0, the DNN reads [x_0; z], and the output is [z; x_l; relu(h_n)]. In the `gated`
-    structure all read x_0, z, x_l and relu(h_n) are the outputs of experts, and the output is
-    [m_1; ...; m_T], their mixture for every task (`TaskGates`), named `mix_<task>`.
+    In the `parallel` structure each layer reads x_0, some of them (the DNN) [x_0; what joined it so
+    far], and the output is [y_1; ...; y_n]. In the `gated` structure all read x_0, each y is the
+    output of an expert, and the output is [m_1; ...; m_T], their mixture for every task
+    (`TaskGates`), named `mix_<task>`.
 
     Args:
         config: Layers in order.
@@ -58,7 +36,7 @@ class InteractionBlock(tf_keras.layers.Layer):
         seed: Seed of the initial weights.
 
     Raises:
-        UserError: A layer type is named twice, or the `gated` structure has no layer.
+        UserError: Two layers or activations have one name, or the `gated` structure has no layer.
         ValueError: The `gated` structure is given no tasks.
 
     Source: LFM4Ads (arXiv 2508.14948), the mix tower; layer names as in its public experiment.
@@ -73,53 +51,29 @@ class InteractionBlock(tf_keras.layers.Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        types = [layer.type for layer in config.layers]
-        repeated = {t for t in types if types.count(t) > 1}
-        if repeated:
-            raise UserError(
-                "An interaction block holds each layer type at most once.",
-                received=types,
-                fix=f"merge the layers of type {', '.join(sorted(repeated))}",
-            )
+        check_names(config)
         self.config = config
         self.tasks = list(tasks)
         self.gates: TaskGates | None = None
         if config.structure == "gated":
             if not tasks:
                 raise ValueError("A gated interaction block needs the tasks.")
-            if not types:
-                raise UserError(
-                    "A gated interaction block mixes its layers and so needs some.",
-                    received="block.layers: []",
-                    fix="add a layer, or set block.structure to stacked",
-                )
-            self.gates = TaskGates(types, len(tasks), config.mix_dim, seed=seed)
-        self._stack: list[tf_keras.layers.Layer | list[tf_keras.layers.Layer]] = []
-        for layer in config.layers:
-            if isinstance(layer, FmConfig):
-                self._stack.append(FM(layer.dim, seed=seed, name="fm"))
-            elif isinstance(layer, CrossConfig):
-                self._stack.append(
-                    [
-                        Cross(layer.rank, seed=seed, name=f"cross_{k}")
-                        for k in range(1, layer.depth + 1)
-                    ]
-                )
-            elif isinstance(layer, DnnConfig):
-                self._stack.append(
-                    DNN(
-                        layer.units,
-                        activate_input=layer.activate_input,
-                        dropout=layer.dropout,
-                        seed=seed,
-                        name="dnn",
-                    )
-                )
+            keys = [layer.key for layer in config.layers]
+            self.gates = TaskGates(keys, len(tasks), config.mix_dim, seed=seed)
+        self._stack: list[InteractionLayer] = [
+            INTERACTIONS[layer.type].from_config(layer, seed=seed, name=layer.key)
+            for layer in config.layers
+        ]
 
     @property
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
         return layer_names(self.config, self.tasks)
+
+    @property
+    def sequence_lengths(self) -> dict[str, int]:
+        """Multi-valued features that layers read value by value -> the last values they read."""
+        return sequence_lengths(self.config)
 
     def call(
         self, inputs: BlockInputs, training: bool = False
@@ -130,58 +84,161 @@ class InteractionBlock(tf_keras.layers.Layer):
             Every activation by name, each (B, d_layer), and the block's output (B, d) for the
             heads (activated when the last layer is a DNN); with gates the mixtures, (B, T h).
         """
-        parts = [inputs.user, inputs.item]
-        if inputs.context is not None:
-            parts.append(inputs.context)
-        stream = inputs.stream
-        if stream is None:
-            stream = tf.concat(parts, axis=-1)  # (B, d_u + d_i + d_c)
-        if inputs.gate is not None:
-            stream *= inputs.gate
-        if inputs.extra:
-            stream = tf.concat([stream, *inputs.extra], axis=-1)  # (B, d)
-        # whether each layer reads x_0, and whether the DNN reads the FM's vector beside it
-        apart, parallel = self.config.structure != "stacked", self.config.structure == "parallel"
-        activations = {"towers": stream}
-        outputs: list[tf.Tensor] = []
-        deep = stream
-        for layer in self._stack:
-            if isinstance(layer, FM):
-                outputs.append(layer(inputs.fields))  # (B, dim)
-                activations["fm"] = outputs[-1]
-                deep = tf.concat([deep, outputs[-1]], axis=-1)  # (B, d + dim)
-                stream = stream if apart else deep
-            elif isinstance(layer, DNN):
-                hidden, output = layer(deep if parallel else stream, training=training)
-                activations.update({f"dnn_{k}": h for k, h in enumerate(hidden, start=1)})
-                outputs.append(output)
-                stream = stream if apart else output
-            else:
-                crossed = stream
-                for k, cross in enumerate(layer, start=1):
-                    crossed = cross((stream, crossed), training=training)  # (B, d)
-                    activations[f"cross_{k}"] = crossed
-                outputs.append(crossed)
-                stream = stream if apart else crossed
+        origin = inputs.origin()  # (B, d)
+        activations = {"towers": origin}
+        whole: BlockInputs | None = None
+
+        def step(layer: InteractionLayer, stream: tf.Tensor) -> tf.Tensor:
+            nonlocal whole
+            readable = inputs
+            if not layer.shares_rows:
+                whole = whole or inputs.with_rows(tf.shape(origin)[0])
+                readable = whole
+            named, output = layer.interact(stream, readable, training=training)
+            activations.update(named)
+            layer.output_dim = int(output.shape[-1])
+            return output
+
+        outputs, stream = self._walk(origin, step, lambda x, y: tf.concat([x, y], axis=-1))
         if self.gates is not None:
-            mixed = self.gates((stream, outputs))  # (B, T, h)
-            names = [f"mix_{task}" for task in self.tasks]
+            mixed = self.gates((origin, outputs))  # (B, T, h)
+            names = mixture_names(self.tasks)
             activations.update(zip(names, tf.unstack(mixed, axis=1), strict=True))
             width = len(self.tasks) * self.config.mix_dim
             return activations, tf.reshape(mixed, [-1, width])  # (B, T h)
-        return activations, tf.concat(outputs or [stream], axis=-1) if apart else stream
+        if self.config.structure == "stacked":
+            return activations, stream
+        return activations, tf.concat(outputs or [origin], axis=-1)
+
+    def carry(
+        self,
+        target: InteractionBlock,
+        origin: Columns,
+        names: Collection[str],
+        carried: Carried,
+    ) -> Columns:
+        """Carries the weights behind some activations over to a block of the same configuration.
+
+        Args:
+            target: The block that gets them.
+            origin: Columns of x_0 in both.
+            names: The activations.
+            carried: Gets the layers with carried weights, by activation.
+
+        Returns:
+            Columns of both outputs.
+        """
+        places = {id(layer): k for k, layer in enumerate(self._stack)}
+
+        def step(layer: InteractionLayer, columns: Columns) -> Columns:
+            place = places[id(layer)]
+            wanted = [n for n in _activations(self.config.layers[place]) if n in names]
+            return layer.carry(target._stack[place], columns, wanted, carried)
+
+        outputs, stream = self._walk(origin, step, lambda x, y: joined_columns(x, y))
+        if self.gates is not None:
+            mixtures = mixture_names(self.tasks)
+            if target.gates is not None and mixtures[-1] in names:
+                self.gates.carry(target.gates, origin, outputs, carried)
+            labels = [(name, j) for name in mixtures for j in range(self.config.mix_dim)]
+            return labels, labels
+        if self.config.structure == "stacked":
+            return stream
+        return joined_columns(*outputs) if outputs else origin
+
+    def _walk(
+        self,
+        origin: Stream,
+        step: Callable[[InteractionLayer, Stream], Stream],
+        join: Callable[[Stream, Stream], Stream],
+    ) -> tuple[list[Stream], Stream]:
+        """Leads a stream through the layers by the structure.
+
+        Args:
+            origin: x_0, or anything that stands for a stream.
+            step: A layer and what it reads -> its output.
+            join: Two streams -> both side by side.
+
+        Returns:
+            Every layer's output, and the stream behind the last one.
+        """
+        stacked, parallel = (self.config.structure == s for s in ("stacked", "parallel"))
+        outputs: list[Stream] = []
+        stream = joined = origin
+        for layer in self._stack:
+            output = step(layer, joined if parallel and layer.reads_joined else stream)
+            outputs.append(output)
+            if layer.joins:
+                joined = join(joined, output)
+            if stacked:
+                stream = join(stream, output) if layer.joins else output
+        return outputs, stream
 
 
 def layer_names(config: BlockConfig, tasks: Sequence[str] = ()) -> list[str]:
     """Names of a block's activations, in order."""
-    names = ["towers"]
+    names = ["towers", *(n for layer in config.layers for n in _activations(layer))]
+    return [*names, *(mixture_names(tasks) if config.structure == "gated" else ())]
+
+
+def mixture_names(tasks: Sequence[str]) -> list[str]:
+    """Names of the tasks' mixtures."""
+    return [f"mix_{task}" for task in tasks]
+
+
+def explicit_crosses(config: BlockConfig) -> list[str]:
+    """Names of the activations that are explicit crosses, in order."""
+    explicit = [layer for layer in config.layers if INTERACTIONS[layer.type].explicit]
+    return [name for layer in explicit for name in _activations(layer)]
+
+
+def sequence_lengths(config: BlockConfig) -> dict[str, int]:
+    """Multi-valued features that a block's layers read value by value -> the longest length."""
+    lengths: dict[str, int] = {}
     for layer in config.layers:
-        if isinstance(layer, FmConfig):
-            names.append("fm")
-        elif isinstance(layer, CrossConfig):
-            names += [f"cross_{k}" for k in range(1, layer.depth + 1)]
-        else:
-            names += [f"dnn_{k}" for k in range(1, len(layer.units) + 1)]
-    if config.structure == "gated":
-        names += [f"mix_{task}" for task in tasks]
+        wanted: Mapping[str, int] = INTERACTIONS[layer.type].sequence_lengths(layer)
+        for feature, length in wanted.items():
+            lengths[feature] = max(length, lengths.get(feature, 0))
+    return lengths
+
+
+def field_dim(config: BlockConfig) -> int | None:
+    """Width at which the first layer that reads fields interacts them; None without one."""
+    dims = (INTERACTIONS[layer.type].field_dim(layer) for layer in config.layers)
+    return next((dim for dim in dims if dim is not None), None)
+
+
+def check_names(config: BlockConfig) -> None:
+    """Refuses layers or activations of one name, and a gated block without layers.
+
+    Raises:
+        UserError: There are some.
+    """
+    if config.structure == "gated" and not config.layers:
+        raise UserError(
+            "A gated interaction block mixes its layers and so needs some.",
+            received="block.layers: []",
+            fix="add a layer, or set block.structure to stacked",
+        )
+    keys = [layer.key for layer in config.layers]
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise UserError(
+            f"Two layers of an interaction block are called '{repeated[0]}'.",
+            received=keys,
+            fix="give each a `name` of its own, or merge them",
+        )
+    names = layer_names(config)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated or any(name in ("embeddings", "output") for name in names):
+        twice = repeated[0] if repeated else "embeddings or output"
+        raise UserError(
+            f"The name '{twice}' of an interaction layer's activation is taken.",
+            received=names,
+            fix="give the layer another `name`",
+        )
+
+
+def _activations(layer: LayerConfig) -> list[str]:
+    names: list[str] = INTERACTIONS[layer.type].activation_names(layer, layer.key)
     return names

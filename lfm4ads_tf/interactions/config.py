@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, WrapValidator
 
-from lfm4ads_tf.strict import StrictModel
-
-
-class FmConfig(StrictModel):
-    """Factorisation machine over the field embeddings, its vector joined to the stream.
-
-    Attributes:
-        dim: Width that fields of other widths are projected to.
-    """
-
-    type: Literal["fm"]
-    dim: int = Field(default=16, ge=1)
+from lfm4ads_tf.interactions.registry import INTERACTIONS
+from lfm4ads_tf.strict import StrictModel, member_of
 
 
-class CrossConfig(StrictModel):
-    """DCNv2 cross layers.
+class LayerConfig(StrictModel):
+    """What the options of every interaction layer have in common.
 
     Attributes:
-        depth: Number of layers.
-        rank: Rank of the weight matrix; full when absent.
+        type: A registered interaction layer.
+        name: Its name in the block, which its activations are named by; the type when absent. A
+            block that holds a type several times needs it.
     """
 
-    type: Literal["cross"]
-    depth: int = Field(default=3, ge=1)
-    rank: int | None = Field(default=None, ge=1)
+    type: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the block."""
+        return self.name or self.type
 
 
-class DnnConfig(StrictModel):
-    """Dense layers; activations are named before the non-linearity.
-
-    Attributes:
-        units: Width of each layer.
-        activate_input: Whether the first layer reads the activated stream, as the LFM4Ads public
-            experiment does, or the stream as it is.
-        dropout: Rate applied to the activated output of each layer in training.
-    """
-
-    type: Literal["dnn"]
-    units: list[Annotated[int, Field(ge=1)]] = Field(default=[256, 128], min_length=1)
-    activate_input: bool = False
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+def _as_layer(value: Any, _: Any) -> LayerConfig:
+    """Options of a layer by its type."""
+    if isinstance(value, LayerConfig):
+        return value
+    layer: LayerConfig = member_of(INTERACTIONS, "type", value)
+    return layer
 
 
-LayerConfig = Annotated[FmConfig | CrossConfig | DnnConfig, Field(discriminator="type")]
+AnyLayerConfig = Annotated[SerializeAsAny[LayerConfig], WrapValidator(_as_layer)]
 
 
 class BlockConfig(StrictModel):
-    """Interaction layers, each type at most once.
+    """Interaction layers in order.
 
     Attributes:
         structure: `stacked`: each layer reads the stream that the one before it left.
@@ -66,8 +53,6 @@ class BlockConfig(StrictModel):
 
     structure: Literal["stacked", "parallel", "gated"] = "stacked"
     mix_dim: int = Field(default=64, ge=1)
-    layers: list[LayerConfig] = [
-        FmConfig(type="fm"),
-        CrossConfig(type="cross", depth=3),
-        DnnConfig(type="dnn"),
-    ]
+    layers: list[AnyLayerConfig] = Field(
+        default_factory=lambda: [{"type": t} for t in ("fm", "cross", "dnn")], validate_default=True
+    )

@@ -78,11 +78,14 @@ class ExpertMixture(tf_keras.layers.Layer):
             self.deeper.append((kernel, bias))
         super().build(input_shape)
 
-    def outputs_and_gates(self, stream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def outputs_and_gates(
+        self, stream: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """What is mixed, and with which weights.
 
         Args:
             stream: x, (B, d).
+            training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             f_e(x) (B, E, h) and g (B, T, E), whose last axis sums to 1.
@@ -91,7 +94,8 @@ class ExpertMixture(tf_keras.layers.Layer):
         first = self.experts * self.units[0]
         hidden, scores = tf.split(fused, [first, self.tasks * self.experts], axis=-1)
         gates = tf.nn.softmax(tf.reshape(scores, [-1, self.tasks, self.experts]))  # (B, T, E)
-        hidden = tf.nn.relu(add_bias(hidden, self.bias))  # (B, E h_1)
+        add = add_bias if training else tf.nn.bias_add
+        hidden = tf.nn.relu(add(hidden, self.bias))  # (B, E h_1)
         hidden = tf.reshape(hidden, [-1, self.experts, self.units[0]])  # (B, E, h_1)
         if self.deeper:
             hidden = tf.transpose(hidden, [1, 0, 2])  # (E, B, h_1)
@@ -100,16 +104,17 @@ class ExpertMixture(tf_keras.layers.Layer):
             hidden = tf.transpose(hidden, [1, 0, 2])  # (B, E, h)
         return hidden, gates
 
-    def call(self, stream: tf.Tensor) -> tf.Tensor:
+    def call(self, stream: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Mixes the experts' outputs for every task.
 
         Args:
             stream: x, (B, d).
+            training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             m: (B, T, h).
         """
-        outputs, gates = self.outputs_and_gates(stream)
+        outputs, gates = self.outputs_and_gates(stream, training)
         return tf.matmul(gates, outputs)
 
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, Self
 
 import tensorflow as tf
 import tf_keras
+from pydantic import Field
 
+from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
+from lfm4ads_tf.interactions.config import LayerConfig
+from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.seeding import glorot
 
 
-class FM(tf_keras.layers.Layer):
+class FmConfig(LayerConfig):
+    """Factorisation machine over the field embeddings, its vector joined to the stream.
+
+    Attributes:
+        dim: Width that fields of other widths are projected to.
+    """
+
+    type: Literal["fm"] = "fm"
+    dim: int = Field(default=16, ge=1)
+
+
+class FM(InteractionLayer):
     """Bi-interaction pooling: z = 1/2 ((sum_f v_f)^2 - sum_f v_f^2), element by element.
 
     Fields of another width than `dim` are projected to it first.
@@ -23,10 +40,36 @@ class FM(tf_keras.layers.Layer):
     Source: Rendle, Factorization Machines (2010); He and Chua, Neural FM (2017), section 3.2.
     """
 
+    Config = FmConfig
+    joins = True
+    shares_rows = True
+
     def __init__(self, dim: int, *, seed: int = 0, name: str | None = None) -> None:
         super().__init__(name=name)
         self.dim = dim
         self.seed = seed
+
+    @classmethod
+    def from_config(cls, config: FmConfig, *, seed: int, name: str) -> Self:
+        """See `InteractionLayer`."""
+        return cls(config.dim, seed=seed, name=name)
+
+    @classmethod
+    def activation_names(cls, config: FmConfig, name: str) -> list[str]:
+        """z, named as the layer."""
+        return [name]
+
+    @classmethod
+    def field_dim(cls, config: FmConfig) -> int:
+        """See `InteractionLayer`."""
+        return config.dim
+
+    def interact(
+        self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Pools the fields; the stream is not read."""
+        pooled = self([group.values for group in inputs.fields])  # (B, dim)
+        return {self.name: pooled}, pooled
 
     def build(self, input_shape: Sequence[tf.TensorShape]) -> None:
         """Makes one projection per width that is not `dim`."""
@@ -67,6 +110,17 @@ class FM(tf_keras.layers.Layer):
             total += tf.reduce_sum(vectors, axis=1)  # (B, dim)
             squares += tf.reduce_sum(tf.square(vectors), axis=1)  # (B, dim)
         return 0.5 * (tf.square(total) - squares)
+
+    def carry(
+        self, target: Self, columns: Columns, names: Collection[str], carried: Carried
+    ) -> Columns:
+        """Copies the projections of the widths that both have."""
+        projections: dict[str, Any] = self.projections if names else {}
+        for width, projection in projections.items():
+            if width in target.projections:
+                target.projections[width].kernel.assign(projection.kernel)
+                carried.add(self.name, target.projections[width])
+        return same_columns(self.name, self.dim)
 
 
 def _joined(groups: Sequence[tf.Tensor]) -> tf.Tensor:

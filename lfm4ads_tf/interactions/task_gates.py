@@ -7,6 +7,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.interactions.columns import (
+    Carried,
+    Columns,
+    carry_dense,
+    carry_kernel,
+    same_columns,
+)
 from lfm4ads_tf.interactions.experts import constant
 from lfm4ads_tf.precision import dense, product
 from lfm4ads_tf.seeding import glorot
@@ -81,3 +88,21 @@ class TaskGates(tf_keras.layers.Layer):
         gates = tf.nn.softmax(tf.reshape(scores, [-1, self.tasks, len(outputs)]))  # (B, T, E)
         projected = [dense(p, o) for p, o in zip(self.projections, outputs, strict=True)]
         return tf.matmul(gates, tf.stack(projected, axis=1))
+
+    def carry(
+        self, target: TaskGates, origin: Columns, outputs: Sequence[Columns], carried: Carried
+    ) -> None:
+        """Copies the weights by what the columns mean.
+
+        Args:
+            target: Gates of the same experts and tasks.
+            origin: Columns of x_0.
+            outputs: Columns of each expert's output, in order.
+            carried: Gets the layer.
+        """
+        every = same_columns("gate", int(self.kernel.shape[-1]))
+        carry_kernel(self.kernel, target.kernel, origin, every)
+        pairs = zip(self.projections, target.projections, outputs, strict=True)
+        for one, other, columns in pairs:
+            carry_dense(one, other, columns, same_columns(one.name, one.units))
+        carried.add("gates", target)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock
+from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 
@@ -38,6 +41,11 @@ class Backbone(TwoTowers):
         )
         self.block = InteractionBlock(network.block, tasks=layout.tasks, seed=seed, name="block")
 
+    @property
+    def sequence_lengths(self) -> Mapping[str, int]:
+        """Those that the block's layers read."""
+        return self.block.sequence_lengths
+
     def interact(
         self,
         towers: TowerOutputs,
@@ -56,5 +64,6 @@ class Backbone(TwoTowers):
             stream=towers.stream,
             extra=extra,
             gate=gate,
+            sequences=towers.sequences,
         )
         return (self.block if block is None else block)(inputs, training=training)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.embeddings.layout import EmbeddingLayout
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.repeated import repeated
+from lfm4ads_tf.models.owned_fields import OwnedFields, OwnedInputs
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers, own_columns
 
 _Owners = tuple[str, ...]
@@ -40,11 +45,14 @@ class CandidateTowers:
             self.features[field.owner].append(field.name)
         for number in layout.dense:
             self.features[number.owner].append(number.name)
-        self._owners: dict[str, str] = {f.name: f.owner for f in layout.fields}
-        sides = {owners: self._names(owners) for owners in (_USER, _CANDIDATES)}
-        self._layouts = {owners: layout.only(names) for owners, names in sides.items()}
-        tables = towers.embeddings.layout
-        self._tables = {owners: tables.only(names) for owners, names in sides.items()}
+        tables = towers.embeddings
+        self._parts: dict[_Owners, _Part] = {}
+        for owners in (_USER, _CANDIDATES):
+            names = [name for owner in owners for name in self.features[owner]]
+            own = layout.only(names)
+            columns = {dim: tables.fields(dim) for dim in tables.dims}
+            owned = OwnedFields(own, columns, tables.sets)
+            self._parts[owners] = _Part(own, tables.layout.only(names), owned)
 
     def __call__(
         self, user: EncodedBatch, candidates: EncodedBatch, *, gate: tf.Tensor | None = None
@@ -64,21 +72,26 @@ class CandidateTowers:
 
     def of_user(self, user: EncodedBatch, gate: tf.Tensor | None = None) -> TowerOutputs:
         """The user's part: `user` and `fields` of 1 row, of N rows under a gate of N rows."""
-        fields, inputs = self._side(_USER, user, gate)
-        if any(part.shape[0] != 1 for part in inputs["user"]):  # a gate of N rows
+        groups, inputs = self._side(_USER, user, gate)
+        of_user = inputs["user"].parts()
+        if any(part.shape[0] != 1 for part in of_user):  # a gate of N rows
             rows = tf.shape(gate)[0]
-            inputs["user"] = [repeated(part, rows) for part in inputs["user"]]
-        representation = self._towers.user_tower(tf.concat(inputs["user"], axis=-1))
-        return TowerOutputs(representation, tf.zeros([0, 0]), None, fields)
+            of_user = [repeated(part, rows) for part in of_user]
+        representation = self._towers.user_tower(tf.concat(of_user, axis=-1))
+        sequences = self._towers.sequences(user, _USER)
+        return TowerOutputs(
+            representation, tf.zeros([0, 0]), None, groups, sequences=_of_one(sequences)
+        )
 
     def of_candidates(
         self, candidates: EncodedBatch, gate: tf.Tensor | None = None
     ) -> TowerOutputs:
         """The candidates' part: `item`, `context` and `fields` of N rows."""
-        fields, inputs = self._side(_CANDIDATES, candidates, gate)
-        item = self._towers.item_tower(tf.concat(inputs["item"], axis=-1))
-        context = tf.concat(inputs["context"], axis=-1) if inputs["context"] else None
-        return TowerOutputs(tf.zeros([0, 0]), item, context, fields)
+        groups, inputs = self._side(_CANDIDATES, candidates, gate)
+        item = self._towers.item_tower(inputs["item"].joined())
+        context = inputs["context"].joined() if inputs["context"] else None
+        sequences = self._towers.sequences(candidates, _CANDIDATES)
+        return TowerOutputs(tf.zeros([0, 0]), item, context, groups, sequences=sequences)
 
     @staticmethod
     def joined(user: TowerOutputs, candidates: TowerOutputs, rows: tf.Tensor) -> TowerOutputs:
@@ -88,53 +101,47 @@ class CandidateTowers:
         width, see `FM`.
         """
         pairs = zip(user.fields, candidates.fields, strict=True)
-        fields = [group for pair in pairs for group in pair if group.shape[1]]
-        return TowerOutputs(repeated(user.user, rows), candidates.item, candidates.context, fields)
-
-    def _names(self, owners: Sequence[str]) -> list[str]:
-        return [name for owner in owners for name in self.features[owner]]
+        fields = [group for pair in pairs for group in pair if group.names]
+        return TowerOutputs(
+            repeated(user.user, rows),
+            candidates.item,
+            candidates.context,
+            fields,
+            sequences={**user.sequences, **candidates.sequences},
+        )
 
     def _side(
         self, owners: _Owners, batch: EncodedBatch, gate: tf.Tensor | None
-    ) -> tuple[list[tf.Tensor], dict[str, list[tf.Tensor]]]:
-        """Field embeddings per width, and the parts of each owner's input.
+    ) -> tuple[list[FieldGroup], dict[str, OwnedInputs]]:
+        """Field embeddings per width, and each owner's inputs.
 
         The rows of a user are of static size 1, which `repeated` goes by.
         """
-        embeddings, layout = self._towers.embeddings, self._layouts[owners]
-        ids = own_columns(batch["ids"], layout.id_columns)
-        embedded = embeddings.lookup(self._tables[owners], ids, batch.get("bags"))
-        size = 1 if owners == _USER else -1
-        inputs: dict[str, list[tf.Tensor]] = {owner: [] for owner in owners}
-        fields: list[tf.Tensor] = []
-        start = 0
-        for dim in embeddings.dims:
-            width = embeddings.sets * dim
-            # the layout names its features owner by owner, the user's first
-            names = embeddings.fields(dim)
-            own = [self._owners[name] for name in names]
-            values = tf.reshape(
-                embedded[dim], [size, sum(o in owners for o in own), width]
-            )  # (1 or N, F, K w)
-            if gate is not None:
-                factor = gate[:, start : start + len(names) * width]  # (1 or N, F_w K w)
-                factor = tf.reshape(
-                    factor, [gate.shape[0] or -1, len(names), width]
-                )  # (1 or N, F_w, K w)
-                users = own.count("user")
-                values *= factor[:, :users] if owners == _USER else factor[:, users:]
-                start += len(names) * width
-            fields.append(values)
-            pieces = tf.split(values, [own.count(owner) for owner in owners], axis=1)
-            for owner, piece in zip(owners, pieces, strict=True):
-                if own.count(owner):
-                    rows = piece.shape[0] or -1
-                    flat = tf.reshape(piece, [rows, own.count(owner) * width])
-                    inputs[owner].append(flat)  # (1 or N, F_o K w)
-        numbers = own_columns(batch["dense"], layout.number_columns)  # (1 or N, N_d)
-        for owner in owners:
-            columns = layout.dense_columns(owner)
-            if columns:
-                part = numbers[:, columns[0] : columns[-1] + 1]  # (1 or N, N_o)
-                inputs[owner].append(tf.ensure_shape(part, [size if size > 0 else None, None]))
-        return fields, inputs
+        part, towers = self._parts[owners], self._towers
+        ids = own_columns(batch["ids"], part.layout.id_columns)
+        embedded = towers.embeddings.lookup(part.tables, ids, batch.get("bags"))
+        rows = 1 if owners == _USER else -1
+        gates = None if gate is None else towers.owned.gates(gate, owners)
+        groups = part.owned.groups(embedded, gates=gates, rows=rows)
+        numbers = own_columns(batch["dense"], part.layout.number_columns)  # (1 or N, N_d)
+        numbers = tf.ensure_shape(numbers, [rows if rows > 0 else None, None])
+        return groups, part.owned.split(groups, numbers, owners)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one look-up reads."""
+
+    layout: FeatureLayout
+    tables: EmbeddingLayout
+    owned: OwnedFields
+
+
+def _of_one(
+    sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+    """Sequences of one row, of static size 1."""
+    return {
+        name: (tf.ensure_shape(values, [1, None, None, None]), tf.ensure_shape(mask, [1, None]))
+        for name, (values, mask) in sequences.items()
+    }

@@ -1,4 +1,4 @@
-"""Sizes of towers and heads."""
+"""Sizes of towers, block and heads."""
 
 from __future__ import annotations
 
@@ -23,19 +23,5 @@ class NetworkConfig(StrictModel):
 
     user_tower: Units = []
     item_tower: Units = []
-    block: BlockConfig = BlockConfig()
+    block: BlockConfig = Field(default_factory=BlockConfig)
     shared_head: bool = True
-
-
-class MMoEConfig(StrictModel):
-    """Multi-gate mixture of experts.
-
-    Attributes:
-        experts: Experts shared by all tasks.
-        expert_units: Width of each layer of an expert.
-        task_units: Hidden units of each task's tower; empty means logits of the mixture itself.
-    """
-
-    experts: int = Field(default=4, ge=1)
-    expert_units: Annotated[Units, Field(min_length=1)] = [256, 128]
-    task_units: Units = [64]

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Self
 
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.batch import BRANCHES, EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.block import (
+    InteractionBlock,
+    check_names,
+    explicit_crosses,
+    mixture_names,
+)
+from lfm4ads_tf.interactions.block import layer_names as block_layers
+from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
+from lfm4ads_tf.models.task_names import check_task_names
 from lfm4ads_tf.models.two_towers import TowerOutputs
+from lfm4ads_tf.models.upstream import UpstreamModel, plain_loss
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.seeding import derive
 
-BRANCHES = ("content", "ad")
-"""Names of the branches; a row's `branch` is the position of its own."""
+_OWN = "ad"
+"""The branch that a downstream takes over."""
 
 
-class FoundationModel(tf_keras.Model):
+class FoundationModel(UpstreamModel):
     """User tower, item tower, mix tower and heads, trained on the logs of all scenarios.
 
         UR = UserTower(user fields), IR = ItemTower(item fields)
@@ -42,6 +55,8 @@ class FoundationModel(tf_keras.Model):
     Source: LFM4Ads (arXiv 2508.14948), upstream; how its branches share towers is not public.
     """
 
+    reads = ("network.block", "branches")
+
     def __init__(
         self,
         layout: FeatureLayout,
@@ -53,6 +68,7 @@ class FoundationModel(tf_keras.Model):
     ) -> None:
         super().__init__(name="foundation")
         self.layout = layout
+        self.task_loss = plain_loss(layout.tasks)
         self.branches = branches
         scenarios, tasks = len(layout.scenarios), len(layout.tasks)
         self.backbone = Backbone(layout, network, embeddings, seed=seed)
@@ -65,6 +81,73 @@ class FoundationModel(tf_keras.Model):
             self.content_heads = build_heads(
                 network, scenarios, tasks, seed=own, name="content_heads"
             )
+
+    @classmethod
+    def from_config(
+        cls,
+        layout: FeatureLayout,
+        config: UpstreamConfig,
+        embeddings: EmbeddingsConfig,
+        *,
+        seed: int,
+    ) -> Self:
+        """See `UpstreamModel`."""
+        return cls(layout, config.network, embeddings, branches=config.branches, seed=seed)
+
+    @classmethod
+    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+        """The block's activations; with branches `towers` and `<branch>.<layer>`.
+
+        Raises:
+            UserError: A task's name cannot be part of a layer's name.
+        """
+        if config.network.block.structure == "gated":
+            check_task_names(tasks)
+        names = block_layers(config.network.block, tasks)
+        return branch_layers(names) if config.branches else names
+
+    @classmethod
+    def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
+        """Every activation of the block that is no task's mixture; of branches the ads' one."""
+        names = block_layers(config.network.block)
+        layers = {name: _in_branch(name) if config.branches else name for name in names}
+        return {"embeddings": "embeddings", **layers, "output": "output"}
+
+    @classmethod
+    def handed_over(
+        cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
+    ) -> list[str]:
+        """The last explicit cross, else the mixtures, else the last layer; of the ads' branch."""
+        block = config.network.block
+        gated = mixture_names(tasks) if block.structure == "gated" else []
+
+        def held(names: Iterable[str]) -> list[str]:
+            placed = [_in_branch(name) if config.branches else name for name in names]
+            return [name for name in placed if name in stored]
+
+        last = held(block_layers(block, tasks))[-1:]
+        return held(explicit_crosses(block))[-1:] or held(gated) or last
+
+    @classmethod
+    def block_config(cls, config: UpstreamConfig) -> BlockConfig:
+        """See `UpstreamModel`."""
+        return config.network.block
+
+    @classmethod
+    def check(cls, config: UpstreamConfig, *, ads: bool) -> None:
+        """Branches need a spec that tells ads from content; layers need names of their own."""
+        check_names(config.network.block)
+        if config.branches and not ads:
+            raise UserError(
+                "A content and an ad branch need to know which samples are ads.",
+                received="upstream.branches: true, and a feature spec without `ads`",
+                fix="declare `ads: {by: <column>, values: [...]}` in the feature spec",
+            )
+
+    @property
+    def block(self) -> InteractionBlock:
+        """The interaction block; with branches the ads' one."""
+        return self.backbone.block
 
     @property
     def layer_names(self) -> list[str]:
@@ -126,6 +209,11 @@ def branch_layers(names: Sequence[str]) -> list[str]:
     return ["towers", *(f"{branch}.{name}" for branch in BRANCHES for name in own)]
 
 
+def _in_branch(name: str) -> str:
+    """Name of a layer in the branch that a downstream takes over."""
+    return name if name == "towers" else f"{_OWN}.{name}"
+
+
 def _gather(batch: EncodedBatch, rows: tf.Tensor) -> EncodedBatch:
     """What the towers and the heads read of some rows."""
     bags = {
@@ -146,9 +234,17 @@ def _split(towers: TowerOutputs, sizes: list[tf.Tensor]) -> list[TowerOutputs]:
     def parts(value: tf.Tensor | None) -> list[tf.Tensor | None]:
         return [None] * len(sizes) if value is None else tf.split(value, sizes)
 
-    fields = [parts(values) for values in towers.fields]
+    fields = [parts(group.values) for group in towers.fields]
+    sequences = {name: (parts(v), parts(mask)) for name, (v, mask) in towers.sequences.items()}
     rest = [parts(v) for v in (towers.user, towers.item, towers.context, towers.stream)]
     return [
-        TowerOutputs(user, item, context, [of[k] for of in fields], stream)
+        TowerOutputs(
+            user,
+            item,
+            context,
+            [replace(g, values=of[k]) for g, of in zip(towers.fields, fields, strict=True)],
+            stream,
+            {name: (values[k], masks[k]) for name, (values, masks) in sequences.items()},
+        )
         for k, (user, item, context, stream) in enumerate(zip(*rest, strict=True))
     ]

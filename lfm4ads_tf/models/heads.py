@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.interactions.columns import Carried, Columns, carry_kernel, same_columns
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.seeding import glorot
@@ -59,6 +64,41 @@ class ScenarioTaskHeads(tf_keras.layers.Layer):
         if self.shared is not None:
             logits += self.shared(stream)  # (B, T)
         return logits
+
+    def carry(
+        self,
+        target: ScenarioTaskHeads,
+        columns: Columns,
+        shares: Mapping[int, float],
+        carried: Carried,
+    ) -> None:
+        """Makes a single shared head from the shared and the scenarios' own weights.
+
+            w' = w + sum_s share_s w_s,  b' = b + sum_s share_s b_s
+
+        Args:
+            target: Heads with a shared head alone.
+            columns: Columns of what each of the two reads.
+            shares: Scenario index -> its share; summing to 1.
+            carried: Gets the head.
+        """
+        kernel = np.zeros((len(columns[0]), self.tasks), np.float64)
+        bias = np.zeros(self.tasks, np.float64)
+        if self.shared is not None:
+            kernel += self.shared.kernel.numpy()
+            bias += self.shared.bias.numpy()
+        if self.own is not None:
+            shape = (-1, self.scenarios, self.tasks)
+            kernels = self.own.kernel.numpy().reshape(shape)  # (d, S, T)
+            biases = self.own.bias.numpy().reshape(shape[1:])  # (S, T)
+            for scenario, share in shares.items():
+                kernel += share * kernels[:, scenario]
+                bias += share * biases[scenario]
+        head: Any = target.shared
+        tasks = same_columns("task", self.tasks)
+        carry_kernel(kernel.astype(np.float32), head.kernel, columns, tasks)
+        head.bias.assign(bias.astype(np.float32))
+        carried.add("heads", head)
 
 
 def build_heads(

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Annotated, Self
 
 import tensorflow as tf
-import tf_keras
+from pydantic import Field
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.block import mixture_names
 from lfm4ads_tf.interactions.experts import ExpertMixture
-from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
+from lfm4ads_tf.models.config import NetworkConfig, Units
+from lfm4ads_tf.models.task_names import check_task_names
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
+from lfm4ads_tf.models.upstream import UpstreamModel, plain_loss
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from lfm4ads_tf.strict import StrictModel
 
 
-class MMoE(tf_keras.Model):
+class MMoEConfig(StrictModel):
+    """Multi-gate mixture of experts.
+
+    Attributes:
+        experts: Experts shared by all tasks.
+        expert_units: Width of each layer of an expert.
+        task_units: Hidden units of each task's tower; empty means logits of the mixture itself.
+    """
+
+    experts: int = Field(default=4, ge=1)
+    expert_units: Annotated[Units, Field(min_length=1)] = [256, 128]
+    task_units: Units = [64]
+
+
+class MMoE(UpstreamModel):
     """User tower, item tower, experts shared by all tasks, and one gate and tower per task.
 
         x = [UR; IR; context],  m_t = sum_e softmax(W_t x)_e f_e(x)
@@ -35,6 +55,8 @@ class MMoE(tf_keras.Model):
     Mixture-of-Experts (KDD 2018); the scenarios' corrections are ours.
     """
 
+    Config = MMoEConfig
+
     def __init__(
         self,
         layout: FeatureLayout,
@@ -46,6 +68,7 @@ class MMoE(tf_keras.Model):
     ) -> None:
         super().__init__(name="mmoe")
         self.layout = layout
+        self.task_loss = plain_loss(layout.tasks)
         self.backbone = TwoTowers(
             layout, network.user_tower, network.item_tower, embeddings, seed=seed, name="backbone"
         )
@@ -62,15 +85,45 @@ class MMoE(tf_keras.Model):
             name="task_towers",
         )
 
+    @classmethod
+    def from_config(
+        cls,
+        layout: FeatureLayout,
+        config: UpstreamConfig,
+        embeddings: EmbeddingsConfig,
+        *,
+        seed: int,
+    ) -> Self:
+        """See `UpstreamModel`."""
+        return cls(layout, config.network, embeddings, config.options, seed=seed)
+
+    @classmethod
+    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+        """`towers`, and the mixture of each task.
+
+        Raises:
+            UserError: A task's name cannot be part of a layer's name.
+        """
+        check_task_names(tasks)
+        return ["towers", *mixture_names(tasks)]
+
+    @classmethod
+    def handed_over(
+        cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
+    ) -> list[str]:
+        """The mixtures of all tasks, else the towers."""
+        mixtures = [name for name in mixture_names(tasks) if name in stored]
+        return mixtures or super().handed_over(config, tasks, stored)
+
     @property
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
-        return layer_names(self.layout.tasks)
+        return ["towers", *mixture_names(self.layout.tasks)]
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T) of each row's scenario."""
         towers = self.backbone.towers(batch, training=training)
-        mixed = self.experts(_stream(towers))  # (B, T, h)
+        mixed = self.experts(_stream(towers), training=training)  # (B, T, h)
         width = mixed.shape[1] * mixed.shape[2]
         return self.heads(tf.reshape(mixed, [-1, width]), batch["scenario"])  # of (B, T h)
 
@@ -86,11 +139,6 @@ class MMoE(tf_keras.Model):
         mixed = tf.unstack(self.experts(stream), axis=1)  # T of (B, h)
         activations = dict(zip(self.layer_names, [stream, *mixed], strict=True))
         return {"UR": towers.user, "IR": towers.item, **activations}
-
-
-def layer_names(tasks: Sequence[str]) -> list[str]:
-    """Names of the model's activations, in order."""
-    return ["towers", *(f"mix_{task}" for task in tasks)]
 
 
 def _stream(towers: TowerOutputs) -> tf.Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.interactions.columns import Carried, Columns, shared_columns
 from lfm4ads_tf.interactions.experts import constant, stacked_glorot
 from lfm4ads_tf.precision import product
 
@@ -85,6 +87,36 @@ class TaskTowers(tf_keras.layers.Layer):
         if self.shared:
             pick = tf.concat([tf.ones_like(every[0, :, :1]), pick], axis=-1)  # (B, 1 + S)
         return tf.transpose(tf.reduce_sum(every * pick, axis=-1))  # (B, T)
+
+    def carry(
+        self, target: TaskTowers, columns: Columns, shares: Mapping[int, float], carried: Carried
+    ) -> None:
+        """Makes logits of the tasks alone from the shared and the scenarios' own weights.
+
+        Args:
+            target: Task towers without a scenario or hidden units.
+            columns: Columns (B, T h) of what each of the two reads, task by task.
+            shares: Scenario index -> its share; summing to 1.
+            carried: Gets the layer.
+        """
+        kernels, biases = self.logit_kernel.numpy(), self.logit_bias.numpy()  # (T, u, 1 + S)
+        first = int(self.shared)
+        weights = np.zeros((kernels.shape[-1], 1), np.float32)
+        weights[:first] = 1.0
+        for scenario, share in shares.items():
+            weights[first + scenario] += share
+        kernel, bias = kernels @ weights, biases @ weights  # (T, u, 1), (T, 1, 1)
+        values = np.array(target.logit_kernel)  # (T, u', 1)
+        width, wider = kernel.shape[1], values.shape[1]
+        for t in range(self.tasks):
+            before, behind = shared_columns(
+                (columns[0][t * width : (t + 1) * width], columns[1][t * wider : (t + 1) * wider])
+            )
+            values[t] = 0.0
+            values[t][behind] = kernel[t][before]
+        target.logit_kernel.assign(values)
+        target.logit_bias.assign(bias)
+        carried.add("heads", target)
 
     def _glorot(self, part: str, below: int, above: int) -> tf.Tensor:
         """Initial weights of one layer of every task's tower, (T, below, above)."""

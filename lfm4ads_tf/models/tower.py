@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.interactions.columns import Carried, Columns, carry_dense, same_columns
 from lfm4ads_tf.precision import dense
 from lfm4ads_tf.seeding import glorot
 
@@ -38,3 +39,11 @@ class Tower(tf_keras.layers.Layer):
         for layer in self.layers:
             inputs = dense(layer, inputs)
         return inputs
+
+    def carry(self, target: Tower, columns: Columns, carried: Carried) -> None:
+        """Copies the weights into a tower of the same units, by what the inputs' columns mean."""
+        for one, other in zip(self.layers, target.layers, strict=True):
+            output = same_columns(one.name, one.units)
+            carry_dense(one, other, columns, output)
+            carried.add("towers", other)
+            columns = output

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 import tf_keras
@@ -13,11 +13,11 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
 from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.layout import FeatureLayout, TableField
+from lfm4ads_tf.features.layout import OWNERS, FeatureLayout, TableField
+from lfm4ads_tf.interactions.columns import Carried, Label
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.models.owned_fields import OwnedFields
 from lfm4ads_tf.models.tower import Tower
-
-Label = tuple[str, int]
-"""A column of an activation: what it comes from, and its position in that."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,17 @@ class TowerOutputs:
         user: UR, (B, d_u); a function of user features alone.
         item: IR, (B, d_i); a function of item features alone.
         context: (B, d_c), or None without context features.
-        fields: Field embeddings per width w, each (B, F_w, K w).
+        fields: Field embeddings per width.
         stream: [UR; IR; context] as one tensor, where that needs no copy, else None.
+        sequences: Feature -> embeddings of its values (B, L, K, D), and which there are (B, L).
     """
 
     user: tf.Tensor
     item: tf.Tensor
     context: tf.Tensor | None
-    fields: list[tf.Tensor]
+    fields: list[FieldGroup]
     stream: tf.Tensor | None = None
+    sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
 
 
 class TwoTowers(tf_keras.layers.Layer):
@@ -47,6 +49,9 @@ class TwoTowers(tf_keras.layers.Layer):
         user_units, item_units: Hidden units of the towers, see `Tower`.
         embeddings: Tables.
         seed: Seed of all initial weights.
+
+    Attributes:
+        owned: How its fields and numbers are split by owner.
 
     Raises:
         UserError: The layout has no user or no item feature.
@@ -64,7 +69,6 @@ class TwoTowers(tf_keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.layout = layout
-        self._dense_columns = {o: layout.dense_columns(o) for o in ("user", "item", "context")}
         owned = {f.owner for f in layout.fields} | {d.owner for d in layout.dense}
         for side in ("user", "item"):
             if side not in owned:
@@ -73,14 +77,21 @@ class TwoTowers(tf_keras.layers.Layer):
                     fix=f"declare at least one feature with `owner: {side}`, such as its key",
                 )
         self.embeddings = build_embeddings(layout, embeddings, seed=seed)
+        tables = self.embeddings
+        names = {dim: tables.fields(dim) for dim in tables.dims}
+        self.owned = OwnedFields(layout, names, tables.sets)
         self.user_tower = Tower(user_units, seed=seed, name="user_tower")
         self.item_tower = Tower(item_units, seed=seed, name="item_tower")
 
     @property
     def fields_width(self) -> int:
         """Columns of all field embeddings together."""
-        tables = self.embeddings
-        return sum(len(tables.fields(dim)) * tables.sets * dim for dim in tables.dims)
+        return self.owned.width
+
+    @property
+    def sequence_lengths(self) -> Mapping[str, int]:
+        """Multi-valued features that are looked up value by value too -> how many values."""
+        return {}
 
     def towers(
         self, batch: EncodedBatch, training: bool = False, *, gate: tf.Tensor | None = None
@@ -92,52 +103,70 @@ class TwoTowers(tf_keras.layers.Layer):
             training: Whether compiled kernels may be used.
             gate: Factor of the field embeddings, (B, `fields_width`), or None.
         """
-        embedded = self.embeddings(
-            own_columns(batch["ids"], self.layout.id_columns), batch.get("bags"), training=training
-        )
-        numbers = own_columns(batch["dense"], self.layout.number_columns)  # (B, N)
-        owners = {f.name: f.owner for f in self.layout.fields}
-        inputs: dict[str, list[tf.Tensor]] = {"user": [], "item": [], "context": []}
-        fields: list[tf.Tensor] = []
-        start = 0
-        for dim, values in embedded.items():
-            names = self.embeddings.fields(dim)
-            width = self.embeddings.sets * dim
-            fields.append(tf.reshape(values, [-1, len(names), width]))  # (B, F_w, K w)
-            if gate is not None:
-                own = gate[:, start : start + len(names) * width]  # (B, F_w K w)
-                fields[-1] *= tf.reshape(own, [-1, len(names), width])  # (B, F_w, K w)
-                start += len(names) * width
-            counts = [sum(owners[name] == owner for name in names) for owner in inputs]
-            # a split's gradient is one concatenation, a slice's pads the whole tensor with zeros
-            pieces = tf.split(fields[-1], counts, axis=1)
-            for parts, piece, count in zip(inputs.values(), pieces, counts, strict=True):
-                if count:
-                    parts.append(tf.reshape(piece, [-1, count * width]))  # (B, F_o K w)
-        for owner, columns in self._dense_columns.items():
-            if columns:
-                inputs[owner].append(numbers[:, columns[0] : columns[-1] + 1])  # (B, N_o)
+        groups = self._groups(batch, training, gate)
+        inputs = self.owned.split(groups, self._numbers(batch))
         context = inputs["context"]
         return TowerOutputs(
-            user=self.user_tower(tf.concat(inputs["user"], axis=-1)),
-            item=self.item_tower(tf.concat(inputs["item"], axis=-1)),
-            context=tf.concat(context, axis=-1) if context else None,
-            fields=fields,
-            stream=self._plain_stream(fields),
+            user=self.user_tower(inputs["user"].joined()),
+            item=self.item_tower(inputs["item"].joined()),
+            context=context.joined() if context else None,
+            fields=groups,
+            stream=self._plain_stream(groups),
+            sequences=self.sequences(batch),
         )
+
+    def set_views(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
+        """What each set of the embeddings gives the towers to read, set by set.
+
+        Args:
+            batch: The batch.
+            training: Whether compiled kernels may be used.
+
+        Returns:
+            Owner -> (K, B, d): view k holds set k of the owner's fields, and its numbers. With one
+            set it is what the tower reads. Owners without a feature are left out.
+        """
+        groups = self._groups(batch, training, None)
+        inputs = self.owned.split(groups, self._numbers(batch))
+        return {owner: of_owner.per_set() for owner, of_owner in inputs.items() if of_owner}
+
+    def sequences(
+        self, batch: EncodedBatch, owners: Sequence[str] = OWNERS
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Embeddings of the sequences that are read value by value; see `TowerOutputs`.
+
+        Raises:
+            UserError: The model reads no such multi-valued feature.
+        """
+        bags = {f.name: f.owner for f in self.layout.bags}
+        for name in self.sequence_lengths:
+            if name not in bags:
+                raise UserError(
+                    f"An interaction layer reads the values of '{name}', which is no multi-valued "
+                    f"feature of the model.{nearest(name, bags)}",
+                    received=f"multi-valued: {', '.join(bags) or 'none'}",
+                    fix="name one of them, or declare it in the feature spec",
+                )
+        return {
+            name: self.embeddings.sequence(name, batch["bags"][name][0], length)
+            for name, length in self.sequence_lengths.items()
+            if bags[name] in owners
+        }
+
+    def _groups(
+        self, batch: EncodedBatch, training: bool, gate: tf.Tensor | None
+    ) -> list[FieldGroup]:
+        ids = own_columns(batch["ids"], self.layout.id_columns)
+        embedded = self.embeddings(ids, batch.get("bags"), training=training)
+        gates = None if gate is None else self.owned.gates(gate)
+        return self.owned.groups(embedded, gates=gates)
+
+    def _numbers(self, batch: EncodedBatch) -> tf.Tensor:
+        return own_columns(batch["dense"], self.layout.number_columns)  # (B, N)
 
     def input_labels(self, owner: str) -> list[Label]:
         """What each column of an owner's input is: a feature and a position in it."""
-        owners = {f.name: f.owner for f in self.layout.fields}
-        labels: list[Label] = []
-        for dim in self.embeddings.dims:
-            for name in self.embeddings.fields(dim):
-                if owners[name] == owner:
-                    labels += [(name, j) for j in range(self.embeddings.sets * dim)]
-        for field in self.layout.dense:
-            if field.owner == owner:
-                labels += [(field.name, j) for j in range(field.width)]
-        return labels
+        return self.owned.labels(owner)
 
     def stream_labels(self) -> list[Label]:
         """What each column of [UR; IR; context] is: as `input_labels`, or an output of a tower."""
@@ -149,12 +178,22 @@ class TwoTowers(tf_keras.layers.Layer):
                 labels += self.input_labels(owner)
         return labels + self.input_labels("context")
 
-    def _plain_stream(self, fields: list[tf.Tensor]) -> tf.Tensor | None:
+    def carry_towers(self, target: TwoTowers, carried: Carried) -> None:
+        """Carries both towers' weights over to towers that may read other features."""
+        self.user_tower.carry(
+            target.user_tower, (self.input_labels("user"), target.input_labels("user")), carried
+        )
+        self.item_tower.carry(
+            target.item_tower, (self.input_labels("item"), target.input_labels("item")), carried
+        )
+
+    def _plain_stream(self, fields: list[FieldGroup]) -> tf.Tensor | None:
         """[UR; IR; context] without a copy, where it is nothing but the fields in order."""
         plain = not (self.user_tower.layers or self.item_tower.layers or self.layout.dense)
         if not plain or len(fields) != 1:
             return None
-        return tf.reshape(fields[0], [-1, fields[0].shape[1] * fields[0].shape[2]])  # (B, F K w)
+        values = fields[0].values
+        return tf.reshape(values, [-1, values.shape[1] * values.shape[2]])  # (B, F K w)
 
 
 def own_columns(values: tf.Tensor, columns: Sequence[int] | None) -> tf.Tensor:

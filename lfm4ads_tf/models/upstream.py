@@ -1,37 +1,155 @@
-"""The models that can be the upstream, and the layers that each offers."""
+"""What an upstream model is."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import TypeAlias
+import abc
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
-from lfm4ads_tf.config import UpstreamConfig
-from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.interactions import block
-from lfm4ads_tf.models import foundation, mmoe
-from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.models.mmoe import MMoE
+import tensorflow as tf
+import tf_keras
 
-Upstream: TypeAlias = FoundationModel | MMoE
+from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.losses.registry import LOSSES
+from lfm4ads_tf.losses.task_loss import TaskLoss
+from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from lfm4ads_tf.strict import StrictModel
 
 
-def layer_names(config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
-    """Names of the configured upstream's activations, in order; each can be a CR's layer.
+class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
+    """A model trained on the logs of all scenarios and tasks, whose representations are handed on.
 
-    Raises:
-        UserError: A task's name cannot be part of a layer's name.
+    The rest of the system asks the class for all that it must know. A class is registered under
+    the name that `upstream.model` gives, with `UPSTREAMS.register(name)`; its options are the keys
+    below `upstream.<name>`.
+
+    Attributes:
+        Config: Its options; without any, it has no section of its own.
+        reads: Keys below `upstream`, such as `network.block`, that it reads beside its options,
+            the towers, the tables and the training. A key that only others read is refused.
+        layout: Columns of the encoded batch.
+        backbone: Tables and towers; a warm start may copy them.
+        heads: What gives the logits; copied by a warm start up to the output, where there is a
+            block.
+        task_loss: The loss of its logits.
     """
-    mixed = config.model == "mmoe" or config.network.block.structure == "gated"
-    for task in tasks if mixed else ():
-        # The name is part of a method, where + & / @ separate, and of a folder.
-        if not re.fullmatch(r"[\w.-]+", task):
-            raise UserError(
-                "A task's name is part of the name of its mixture, which is a layer here.",
-                received=repr(task),
-                fix="rename the task, using letters, digits, '_', '-' and '.' alone",
-            )
-    if config.model == "mmoe":
-        return mmoe.layer_names(tasks)
-    names = block.layer_names(config.network.block, tasks)
-    return foundation.branch_layers(names) if config.branches else names
+
+    Config: ClassVar[type[StrictModel] | None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    layout: FeatureLayout
+    backbone: TwoTowers
+    heads: Any
+    task_loss: TaskLoss
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(
+        cls,
+        layout: FeatureLayout,
+        config: UpstreamConfig,
+        embeddings: EmbeddingsConfig,
+        *,
+        seed: int,
+    ) -> Self:
+        """The model of a configuration, at its initial weights.
+
+        Args:
+            layout: Columns of the encoded batch; its scenarios and tasks size the heads.
+            config: The configuration; `config.options` holds an instance of `Config`.
+            embeddings: The tables, those of the configuration or the same for inference.
+            seed: Seed of all initial weights.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+        """Names of the activations that `represent` gives, in order; each can be a CR's layer."""
+
+    @classmethod
+    def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
+        """Levels of a warm start, each including those before it -> the layer that it ends at.
+
+        Here the tables and the towers, which every upstream has; `embeddings` and `output` are no
+        layers and stand for themselves.
+        """
+        return {"embeddings": "embeddings", "towers": "towers"}
+
+    @classmethod
+    def handed_over(
+        cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
+    ) -> list[str]:
+        """Layers whose CR the method `full` takes: the last stored one.
+
+        Args:
+            config: The configuration.
+            tasks: The tasks.
+            stored: Layers with a stored CR.
+        """
+        return [name for name in cls.layers(config, tasks) if name in stored][-1:]
+
+    @classmethod
+    def block_config(cls, config: UpstreamConfig) -> BlockConfig | None:
+        """Structure of its interaction block, None where it has none.
+
+        The block is what the isomorphic module is isomorphic to.
+        """
+        return None
+
+    @classmethod
+    def check(cls, config: UpstreamConfig, *, ads: bool) -> None:
+        """Refuses a configuration that cannot be built.
+
+        Args:
+            config: The configuration.
+            ads: Whether the feature spec tells ads from content.
+
+        Raises:
+            UserError: It cannot.
+        """
+
+    @property
+    def block(self) -> InteractionBlock | None:
+        """The interaction block that a warm start copies, None where there is none."""
+        return None
+
+    @property
+    @abc.abstractmethod
+    def layer_names(self) -> list[str]:
+        """Names of the activations, in order; each can be a CR's layer."""
+
+    @abc.abstractmethod
+    def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """Logits (B, T) of each row's scenario."""
+
+    @abc.abstractmethod
+    def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
+        """All representations of a batch.
+
+        Returns:
+            `UR` (B, d_u), a function of user features alone; `IR` (B, d_i), of item features
+            alone; and the sample-level CR (B, d) of every layer by the layer's name.
+        """
+
+    def probabilities(self, batch: EncodedBatch) -> tf.Tensor:
+        """What is evaluated and served, (B, T): the sigmoid of the logits."""
+        return tf.sigmoid(self(batch, training=False))
+
+    def losses(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
+        """The terms that training minimises, by name, each a scalar.
+
+        Args:
+            batch: The batch with its labels (B, T), and row weights where there are some.
+            training: Whether dropout and compiled kernels apply.
+        """
+        return {"tasks": self.task_loss(batch, self(batch, training=training))}
+
+
+def plain_loss(tasks: Sequence[str]) -> TaskLoss:
+    """The cross-entropy of all tasks alike: the loss of a model that was given no other one."""
+    return TaskLoss(tuple(tasks), tf.ones([len(tasks)]), LOSSES["bce"], {})

@@ -293,7 +293,7 @@ def _upstream_search(run: Run) -> PreparedSearch:
 
     def make(settings: Settings) -> TrialModel:
         own = settings.apply(part)
-        model = build.foundation(
+        model = build.upstream(
             cache.layout, config.model_copy(update={"upstream": own}), config.seed
         )
         embeddings = model.backbone.embeddings
@@ -302,7 +302,7 @@ def _upstream_search(run: Run) -> PreparedSearch:
         return TrialModel(model, [embeddings], loss, own.training)
 
     fixed = run.resolved.fixed("upstream")
-    if not has_dropout(part.network) or part.model != "foundation":
+    if not has_dropout(part.network) or part.block is None:
         fixed.add("dropout")
     if part.training.schedule != "chain":
         fixed |= set(SCHEDULE)

@@ -14,9 +14,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.models.mmoe import MMoE
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
@@ -29,14 +27,14 @@ COPIED_TABLES = "copied_tables"
 """Learning-rate group of tables that start as the upstream's."""
 
 
-def foundation(
+def upstream(
     layout: FeatureLayout,
     config: RunConfig,
     seed: int,
     *,
     shards: int | None = None,
     storage: ServedStorage = "float32",
-) -> Upstream:
+) -> UpstreamModel:
     """The configured upstream of a seed, at its initial weights.
 
     Args:
@@ -49,11 +47,7 @@ def foundation(
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
     own = derive(seed, "upstream")
-    model: Upstream
-    if part.model == "mmoe":
-        model = MMoE(layout, part.network, embeddings, part.mmoe, seed=own)
-    else:
-        model = FoundationModel(layout, part.network, embeddings, branches=part.branches, seed=own)
+    model: UpstreamModel = part.model_class.from_config(layout, part, embeddings, seed=own)
     model(example_batch(layout))
     return model
 
@@ -74,16 +68,16 @@ def downstream(
 
     Args:
         dims: Widths of the stored representations.
-        shards, storage: As for `foundation`.
+        shards, storage: As for `upstream`.
     """
-    part, upstream = config.downstream, config.upstream
+    part, theirs = config.downstream, config.upstream
     own = derive(seed, "downstream")
     read = layout.without(part.omit)
     network, embeddings = part.network, part.embeddings
     of_module = layout if part.module_inputs == "upstream" else read
     if method.warm_start is not None:
         read = of_module
-        network, embeddings = _upstream_network(config), upstream.embeddings
+        network, embeddings = _upstream_network(config), theirs.embeddings
         embeddings = _copied(read, embeddings, method.warm_start.frozen)
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
@@ -125,7 +119,7 @@ def _module(
     return IsomorphicModule(
         read,
         layout,
-        config.upstream.network,
+        _upstream_network(config),
         embeddings,
         layer=part.isomorphic_layer,
         gate=part.isomorphic_gate,
@@ -138,8 +132,8 @@ def _module(
 def _upstream_network(config: RunConfig) -> NetworkConfig:
     """The upstream's towers, and its block where it has one."""
     theirs = config.upstream.network
-    if config.upstream.model == "foundation":
-        return theirs
+    if config.upstream.block is not None:
+        return theirs.model_copy(update={"block": config.upstream.block})
     towers = {"user_tower": theirs.user_tower, "item_tower": theirs.item_tower}
     return config.downstream.network.model_copy(update=towers)
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.representations.names import representation_names
-from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method, warm_start_levels
+from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method
 
 
 def trained_scenarios(run: Run) -> list[str]:
@@ -29,10 +28,8 @@ def read_method(run: Run, name: str) -> Method:
         UserError: The name is unknown, or the configuration cannot do what it says.
     """
     upstream = run.config.upstream
-    layers = layer_names(upstream, run.spec.task_names)
-    levels = warm_start_levels(layers)
-    if upstream.model != "foundation":
-        levels = ["embeddings", "towers"]
+    layers = upstream.layer_names(run.spec.task_names)
+    levels = list(upstream.warm_start_levels(run.spec.task_names))
     method = parse_method(
         name,
         layers,
@@ -50,7 +47,7 @@ def read_method(run: Run, name: str) -> Method:
 
 def _check_module(run: Run, name: str, levels: Sequence[str]) -> None:
     """The isomorphic module needs a mix tower to be isomorphic to, and one of its layers."""
-    if run.config.upstream.model != "foundation":
+    if run.config.upstream.block is None:
         raise UserError(
             f"The upstream model '{run.config.upstream.model}' has no mix tower.",
             received=name,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, fingerprint
 from lfm4ads_tf.representations.extract import extract as extract_all
@@ -50,7 +50,7 @@ def extract(run: Run, seed: int) -> None:
     _LOG.info("representations of seed %d in %.0f s", seed, time.perf_counter() - began)
 
 
-def snapshot_loader(run: Run, seed: int, model: Upstream) -> Callable[[int | None], None]:
+def snapshot_loader(run: Run, seed: int, model: UpstreamModel) -> Callable[[int | None], None]:
     """Loads the upstream's weights valid from a period, None for the end of training."""
     folder = run.upstream(seed)
 

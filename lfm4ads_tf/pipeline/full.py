@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.representations.names import cross_name, representation_names
 
 FULL = "full"
@@ -20,9 +19,8 @@ def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
 
         feature/gate/UR+IR+CR_user@L+CR_item@L & module/warm_start/output
 
-    L is the last of the stored cross layers, else the last stored layer; where that one has a
-    mixture per task, all of them; of branches the ads' one counts. The warm start is part of it
-    where the downstream has the upstream's sizes and reads all that the upstream does.
+    L is what the upstream model hands over, see `UpstreamModel.handed_over`. The warm start is part
+    of it where the downstream has the upstream's sizes and reads all that the upstream does.
 
     Args:
         config: The run configuration.
@@ -33,13 +31,12 @@ def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
     """
     if config.downstream.full is not None:
         return config.downstream.full
-    layers = layer_names(config.upstream, tasks)
-    stored = representation_names(config.representations, layers)
-    crs = [
-        cross_name(side, layer)
-        for side in ("user", "item")
-        for layer in _last(layers, stored)
-    ]  # fmt: skip
+    upstream = config.upstream
+    layers = upstream.layer_names(tasks)
+    names = representation_names(config.representations, layers)
+    stored = [layer for layer in layers if cross_name("user", layer) in names]
+    handed_over = upstream.model_class.handed_over(upstream, tasks, stored)
+    crs = [cross_name(side, layer) for side in ("user", "item") for layer in handed_over]
     gate = f"feature/gate/{'+'.join(['UR', 'IR', *crs])}"
     return f"{gate} & {WARM_START}" if same_sizes(config) else gate
 
@@ -64,23 +61,11 @@ def same_sizes(config: RunConfig) -> bool:
     """
     upstream, downstream = config.upstream, config.downstream
     return (
-        upstream.model == "foundation"
+        upstream.block is not None
         and (not downstream.omit or downstream.module_inputs == "upstream")
         and _network(upstream.network) == _network(downstream.network)
         and _tables(upstream.embeddings) == _tables(downstream.embeddings)
     )
-
-
-def _last(layers: Sequence[str], stored: Collection[str]) -> list[str]:
-    """The last cross layer with a stored CR, else the last layer; its mixtures if it has some."""
-    own = [
-        name
-        for name in layers
-        if not name.startswith("content.") and cross_name("user", name) in stored
-    ]
-    crosses = [name for name in own if name.removeprefix("ad.").startswith("cross_")]
-    mixtures = [name for name in own if name.removeprefix("ad.").startswith("mix_")]
-    return crosses[-1:] or mixtures or own[-1:]
 
 
 def _network(config: NetworkConfig) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.interactions.columns import Carried
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.build import COPIED_TABLES
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run
@@ -16,9 +17,9 @@ from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
-from lfm4ads_tf.transfer.module.warm_start import Copied, start_module, warm_start
+from lfm4ads_tf.transfer.module.warm_start import start_module, warm_start
 
-_loaded: dict[tuple[Path, float], Upstream] = {}
+_loaded: dict[tuple[Path, float], UpstreamModel] = {}
 
 
 def initialise(
@@ -46,7 +47,7 @@ def initialise(
     upstream = snapshot(run, seed)
     shares = scenario_shares(run, scenario)
     rates: dict[str, float] = dict(training.optimizer.group_rates)
-    found: list[tuple[Copied, bool]] = []
+    found: list[tuple[Carried, bool]] = []
     if method.warm_start is not None:
         level = method.warm_start.level
         copied = warm_start(upstream, model, level, shares)
@@ -69,7 +70,7 @@ def initialise(
     return training.model_copy(update={"optimizer": optimizer})
 
 
-def snapshot(run: Run, seed: int) -> Upstream:
+def snapshot(run: Run, seed: int) -> UpstreamModel:
     """The upstream of a seed with the weights of `downstream.warm_start_snapshot`.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_arrays, write_json
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.global_entries import global_entries
@@ -90,7 +90,7 @@ def upstream_trainer(
     seed: int,
     *,
     label: str,
-    validate: Callable[[Upstream], float | None] | None = None,
+    validate: Callable[[UpstreamModel], float | None] | None = None,
 ) -> Trainer:
     """The trainer of an upstream at its initial weights; writes `manifest.json` of its tables.
 
@@ -101,7 +101,7 @@ def upstream_trainer(
         validate: Model -> the value to maximise; None where no phase validates.
     """
     cache, training, folder = run.cache, run.config.upstream.training, run.upstream(seed)
-    model = build.foundation(cache.layout, run.config, seed)
+    model = build.upstream(cache.layout, run.config, seed)
     embeddings = model.backbone.embeddings
     load_pretrained_tables(run, embeddings, run.config.upstream.embeddings)
     write_json(folder / "manifest.json", embeddings.manifest())
@@ -121,7 +121,7 @@ def upstream_trainer(
     )
 
 
-def load_upstream(run: Run, seed: int) -> Upstream:
+def load_upstream(run: Run, seed: int) -> UpstreamModel:
     """The trained upstream of a seed.
 
     Raises:
@@ -133,7 +133,7 @@ def load_upstream(run: Run, seed: int) -> Upstream:
             f"There is no trained upstream of seed {seed} in '{run.out}'.",
             fix="run the stage `pretrain` first, or `run` for all stages",
         )
-    model = build.foundation(run.cache.layout, run.config, seed)
+    model = build.upstream(run.cache.layout, run.config, seed)
     read_weights(model, folder / "weights")
     return model
 
@@ -153,7 +153,7 @@ def _phases(run: Run) -> list[Phase]:
     return (first if len(auxiliary) else []) + epochs(training, run.cache.train_rows)
 
 
-def _score(run: Run, model: Upstream, seed: int, wall: float) -> list[dict[str, Any]]:
+def _score(run: Run, model: UpstreamModel, seed: int, wall: float) -> list[dict[str, Any]]:
     def score(rows: np.ndarray, refresh: Refresh) -> np.ndarray:
         return predict(model, run.cache, rows, refresh=refresh)
 

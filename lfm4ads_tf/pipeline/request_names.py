@@ -8,7 +8,6 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.kinds import MultiFeature
 from lfm4ads_tf.features.raw_types import raw_columns_of, raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE, request_name, request_names
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.representations.names import representation_names
@@ -27,7 +26,7 @@ def check_request_names(run: Run) -> None:
             user's column is called as the excluded items of a retrieval are; or two features, or
             a feature and something else that a model is fed, are told by one name.
     """
-    layers = layer_names(run.config.upstream, run.spec.task_names)
+    layers = run.config.upstream.layer_names(run.spec.task_names)
     stored = representation_names(run.config.representations, layers)
     _check_columns(run, stored)
     _check_features(run, stored)

@@ -11,7 +11,6 @@ import tf_keras
 
 from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.pretrain import load_upstream, stored_results
@@ -162,7 +161,7 @@ def retrieval_methods(run: Run) -> list[RetrievalMethod]:
     Raises:
         UserError: One is unknown, or its layer is not stored.
     """
-    layers = layer_names(run.config.upstream, run.spec.task_names)
+    layers = run.config.upstream.layer_names(run.spec.task_names)
     stored = representation_names(run.config.representations, layers)
     found = [parse_retrieval_method(name, stored) for name in run.config.retrieval.methods]
     return list(dict.fromkeys(found))

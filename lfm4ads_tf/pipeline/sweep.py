@@ -11,7 +11,6 @@ from rich.console import Console
 
 from lfm4ads_tf.analysis.sweep_page import sweep_page
 from lfm4ads_tf.files import write_json, write_text
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import pretrain, stored_results
@@ -154,7 +153,7 @@ def _document(
 
 def _layers(run: Run, candidates: Sequence[SweepCandidate]) -> list[str]:
     """The compared layers, in the upstream's order."""
-    names = layer_names(run.config.upstream, run.spec.task_names)
+    names = run.config.upstream.layer_names(run.spec.task_names)
     compared = {c.layer for c in candidates}
     return [n for n in ("embeddings", *names, "output") if n in compared]
 

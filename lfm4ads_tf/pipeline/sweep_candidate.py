@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.sweep_options import SweepOptions
 from lfm4ads_tf.representations.names import cross_name
-from lfm4ads_tf.transfer.methods import Method, warm_start_levels
+from lfm4ads_tf.transfer.methods import Method
 
 BASELINE = "none"
 SUM = "feature/linear/UR"
@@ -55,17 +54,17 @@ def sweep_candidates(
     """
     options.check_task(run.spec.task_names)
     adapters, sides, levels = options.chosen_adapters, options.chosen_sides, options.chosen_levels
-    layers = layer_names(run.config.upstream, run.spec.task_names)
+    layers = run.config.upstream.layer_names(run.spec.task_names)
     kept = run.config.representations.layers
     stored = [n for n in layers if kept is None or n in kept] if "feature" in levels else []
-    starts = _starts(run, layers) if "module" in levels else {}
+    starts = _starts(run) if "module" in levels else {}
     known = [n for n in ("embeddings", *layers, "output") if n in stored or n in starts]
     wanted = options.chosen_layers(known)
     found = [
         SweepCandidate(read_method(run, BASELINE), "none"),
         SweepCandidate(read_method(run, SUM), "feature", adapter="linear"),
     ]
-    if "module" in levels and run.config.upstream.model == "foundation":
+    if "module" in levels and run.config.upstream.block is not None:
         found.append(SweepCandidate(read_method(run, _ISOMORPHIC), "module"))
     for adapter in adapters:
         for side in sides:
@@ -84,11 +83,10 @@ def sweep_candidates(
     return found
 
 
-def _starts(run: Run, layers: Sequence[str]) -> dict[str, str]:
-    """Layer -> level of the warm start that copies up to it; of branches the ads' one counts."""
-    if run.config.upstream.model != "foundation":
-        return {"embeddings": "embeddings", "towers": "towers"}
-    return {f"ad.{n}" if f"ad.{n}" in layers else n: n for n in warm_start_levels(layers)}
+def _starts(run: Run) -> dict[str, str]:
+    """Layer -> level of the warm start that copies up to it."""
+    levels = run.config.upstream.warm_start_levels(run.spec.task_names)
+    return {layer: level for level, layer in levels.items()}
 
 
 def _other(method: Method) -> SweepCandidate:

@@ -11,7 +11,7 @@ import numpy as np
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.extraction import Extraction
@@ -45,7 +45,7 @@ class _Step:
 
 
 def extract(
-    model: Upstream,
+    model: UpstreamModel,
     load_snapshot: Callable[[int | None], None],
     cache: EncodedCache,
     config: RepresentationsConfig,
@@ -103,7 +103,7 @@ def extract(
 
 
 def extend(
-    model: Upstream,
+    model: UpstreamModel,
     cache: EncodedCache,
     config: RepresentationsConfig,
     writer: RepresentationWriter,

@@ -14,15 +14,16 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from lfm4ads_tf.batch import BRANCHES
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import TEST, VALID
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.representations.aggregations.event_groups import by_key
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.part import State
-from lfm4ads_tf.representations.side_states import BRANCHES, Events, SideStates, feed_of
+from lfm4ads_tf.representations.side_states import Events, SideStates, feed_of
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
 _BATCH = 4096
@@ -49,7 +50,7 @@ class Extraction:
 
     def __init__(
         self,
-        model: Upstream,
+        model: UpstreamModel,
         cache: EncodedCache,
         config: RepresentationsConfig,
         writer: RepresentationWriter,
@@ -249,10 +250,10 @@ def chosen_layers(names: list[str], config: RepresentationsConfig) -> list[str]:
 
 
 @lru_cache
-def _of_layers(layers: tuple[str, ...]) -> Callable[[Upstream, Any], dict[str, tf.Tensor]]:
+def _of_layers(layers: tuple[str, ...]) -> Callable[[UpstreamModel, Any], dict[str, tf.Tensor]]:
     """The function that gives some layers; one object per choice, so that it is traced once."""
 
-    def represent(model: Upstream, batch: Any) -> dict[str, tf.Tensor]:
+    def represent(model: UpstreamModel, batch: Any) -> dict[str, tf.Tensor]:
         found = model.represent(batch)
         # TensorFlow leaves out what these do not depend on.
         return {name: found[name] for name in layers}
@@ -260,6 +261,6 @@ def _of_layers(layers: tuple[str, ...]) -> Callable[[Upstream, Any], dict[str, t
     return represent
 
 
-def _towers(model: Upstream, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def _towers(model: UpstreamModel, batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
     towers = model.backbone.towers(batch)
     return towers.user, towers.item

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lfm4ads_tf.batch import BRANCHES
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.representations.aggregate import Aggregate
@@ -25,7 +26,6 @@ from lfm4ads_tf.representations.config import AggregationKind, RepresentationsCo
 from lfm4ads_tf.representations.key_sums import KeySums
 from lfm4ads_tf.representations.names import Side, cross_name
 
-BRANCHES = ("content", "ad")
 _ALL = "all"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -12,11 +13,13 @@ from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.columns import Label
+from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
-from lfm4ads_tf.models.two_towers import Label, TowerOutputs
+from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.transfer.adapters.adapter import Adapter
 from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
 
@@ -162,5 +165,8 @@ def _with_tokens(towers: TowerOutputs, tokens: Sequence[tf.Tensor]) -> TowerOutp
     """The towers' outputs with further fields, one group each, since their widths may differ."""
     if not tokens:
         return towers
-    fields = [*towers.fields, *(token[:, tf.newaxis, :] for token in tokens)]  # (B, 1, w) each
-    return TowerOutputs(towers.user, towers.item, towers.context, fields, towers.stream)
+    adapted = [
+        FieldGroup(token[:, tf.newaxis, :], [f"token_{k}"], ["representation"])  # (B, 1, w)
+        for k, token in enumerate(tokens)
+    ]
+    return replace(towers, fields=[*towers.fields, *adapted])

@@ -154,7 +154,7 @@ def parse_method(
         meant = parse_method(full, layers, representations=representations, levels=levels)
         return Method(name, meant.parts, meant.warm_start, meant.isomorphic, full)
     known = list(representations or _all_representations(layers))
-    of_levels = list(levels or warm_start_levels(layers))
+    of_levels = list(levels or ["embeddings", *layers, "output"])
     parts: list[tuple[str, tuple[str, ...]]] = []
     warm_start: WarmStart | None = None
     isomorphic: Isomorphic | None = None
@@ -182,17 +182,6 @@ def parse_method(
         else:
             raise UserError(f"The method '{piece}' is unknown.", received=name, fix=_FORMS)
     return Method(name, tuple(parts), warm_start, isomorphic, name)
-
-
-def warm_start_levels(layers: Sequence[str]) -> list[str]:
-    """Levels of a warm start, each including those before it.
-
-    Args:
-        layers: Layers of the upstream's interaction block; of its branches the ads' one counts,
-            and the mixtures of a task are no level.
-    """
-    own = [n.removeprefix("ad.") for n in layers if not n.startswith("content.")]
-    return ["embeddings", *[n for n in own if not n.startswith("mix_")], "output"]
 
 
 def _feature(

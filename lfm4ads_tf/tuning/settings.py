@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from lfm4ads_tf.interactions.config import DnnConfig
+from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.strict import StrictModel
 
@@ -67,7 +67,7 @@ class Settings:
             dense_learning_rate=optimizer.dense_learning_rate,
             weight_decay=optimizer.weight_decay,
             table_l2=optimizer.table_l2,
-            dropout=max((layer.dropout for layer in _hidden(part.network)), default=0.0),
+            dropout=max((_dropout(layer) for layer in _dropping(part.network)), default=0.0),
             passes=training.passes,
             replay=training.replay,
             final_passes=training.final_passes,
@@ -97,11 +97,16 @@ class Settings:
 
 def has_dropout(network: NetworkConfig) -> bool:
     """Whether the network has layers that read a dropout."""
-    return bool(_hidden(network))
+    return bool(_dropping(network))
 
 
-def _hidden(network: NetworkConfig) -> list[DnnConfig]:
-    return [layer for layer in network.block.layers if isinstance(layer, DnnConfig)]
+def _dropping(network: NetworkConfig) -> list[LayerConfig]:
+    """The layers of the block whose options have a dropout."""
+    return [layer for layer in network.block.layers if "dropout" in type(layer).model_fields]
+
+
+def _dropout(layer: LayerConfig) -> float:
+    return float(getattr(layer, "dropout"))  # noqa: B009 - a key of some layers
 
 
 def _assign(document: Any, steps: list[str], value: Any) -> None:

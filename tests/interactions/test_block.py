@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock, layer_names
+from lfm4ads_tf.interactions.block import InteractionBlock, layer_names
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 
@@ -25,6 +27,11 @@ def config(layers: list[dict[str, Any]], structure: str = "stacked") -> BlockCon
     return parse(BlockConfig, {"structure": structure, "layers": layers}, source="block")
 
 
+def group(values: tf.Tensor) -> FieldGroup:
+    names = [f"field_{k}" for k in range(values.shape[1])]
+    return FieldGroup(values, names, ["user"] * len(names))
+
+
 def inputs(**over: Any) -> BlockInputs:
     rng = np.random.default_rng(0)
 
@@ -35,7 +42,7 @@ def inputs(**over: Any) -> BlockInputs:
         "user": draw(8, 3),
         "item": draw(8, 4),
         "context": draw(8, 2),
-        "fields": [draw(8, 5, 4)],
+        "fields": [group(draw(8, 5, 4))],
     }
     return BlockInputs(**{**given, **over})
 
@@ -92,7 +99,7 @@ def test_stacked_each_layer_reads_what_the_one_before_left() -> None:
     found, output = run(block, given)
     oracle = Oracle(block)
     towers = np.concatenate([given.user, given.item, given.context], axis=1)
-    z = oracle.fm(np.asarray(given.fields[0]))
+    z = oracle.fm(np.asarray(given.fields[0].values))
     crossed = oracle.cross(np.concatenate([towers, z], axis=1))
     hidden = oracle.dnn(crossed[-1])
     expected = {
@@ -115,7 +122,7 @@ def test_parallel_layers_read_the_towers_and_lie_side_by_side() -> None:
     found, output = run(block, given)
     oracle = Oracle(block)
     towers = np.concatenate([given.user, given.item, given.context], axis=1)
-    z = oracle.fm(np.asarray(given.fields[0]))
+    z = oracle.fm(np.asarray(given.fields[0].values))
     crossed = oracle.cross(towers)
     hidden = oracle.dnn(np.concatenate([towers, z], axis=1))
     assert_close(found["cross_2"], crossed[1], terms=48)

@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock, layer_names
+from lfm4ads_tf.interactions.block import InteractionBlock, layer_names
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
@@ -78,7 +80,10 @@ def test_a_gated_block_mixes_what_each_layer_makes_of_the_towers() -> None:
         BlockConfig, {"structure": "gated", "mix_dim": 3, "layers": LAYERS}, source="block"
     )
     given = BlockInputs(
-        user=drawn(8, 3), item=drawn(8, 4, seed=1), context=None, fields=[drawn(8, 5, 4, seed=2)]
+        user=drawn(8, 3),
+        item=drawn(8, 4, seed=1),
+        context=None,
+        fields=[FieldGroup(drawn(8, 5, 4, seed=2), list("abcde"), ["user"] * 5)],
     )
     block = InteractionBlock(config, tasks=["click", "buy"], name="block")
     block(given)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.config import RunConfig, UpstreamConfig, resolve
+from lfm4ads_tf.config import RunConfig, resolve
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
@@ -18,7 +18,7 @@ from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.model_parts import ModelParts
-from lfm4ads_tf.models.upstream import layer_names
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
@@ -153,7 +153,7 @@ def test_represent_gives_every_layer_of_both_branches_for_all_rows(
     names = ["towers", *(f"{b}.{layer}" for b in ("content", "ad") for layer in own)]
     assert list(found)[:2] == ["UR", "IR"] and list(found)[2:] == names == model.layer_names
     config = UpstreamConfig(network=shape, branches=True)
-    assert layer_names(config, model.layout.tasks) == names
+    assert config.layer_names(model.layout.tasks) == names
     # It does not matter which branch a row is of.
     other = model.represent(with_branch(batch, 1))
     for name, value in found.items():
@@ -197,5 +197,5 @@ def test_branches_need_ads_and_the_foundation_model(layout: FeatureLayout, tmp_p
     with pytest.raises(UserError, match="'mmoe' has no branches"):
         resolve(spec, ["upstream.branches=true", "upstream.model=mmoe"])
     config: RunConfig = resolve(spec, ["upstream.branches=true"]).config
-    model = build.foundation(layout, config, seed=0)
+    model = build.upstream(layout, config, seed=0)
     assert isinstance(model, FoundationModel) and model.branches

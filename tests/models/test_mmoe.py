@@ -13,14 +13,14 @@ import yaml
 
 from export.merging import merged_model
 from export.tower_model import TowerModel
-from lfm4ads_tf.config import RunConfig, UpstreamConfig, resolve
+from lfm4ads_tf.config import RunConfig, resolve
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.models.config import MMoEConfig, NetworkConfig
+from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.models.mmoe import MMoE
-from lfm4ads_tf.models.upstream import layer_names
+from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
 from tests.rounding import assert_close
@@ -208,9 +208,9 @@ def test_the_configuration_picks_the_model_and_its_layers(
 ) -> None:
     for model, kind in (("foundation", FoundationModel), ("mmoe", MMoE)):
         config = RunConfig(upstream=UpstreamConfig(model=model, mmoe=SIZES))
-        made = build.foundation(layout, config, 0)
+        made = build.upstream(layout, config, 0)
         assert isinstance(made, kind)
-        names = layer_names(config.upstream, layout.tasks)
+        names = config.upstream.layer_names(layout.tasks)
         assert names == made.layer_names == list(made.represent(make_batch()))[2:]
 
 
@@ -222,11 +222,11 @@ def test_sharded_tables_merge_and_towers_cut_out_as_an_export_needs(
             model="mmoe", mmoe=SIZES, embeddings=EmbeddingsConfig(dim=4, shards=3, init_scale=0.5)
         )
     )
-    model, batch = build.foundation(layout, config, 0), make_batch()
+    model, batch = build.upstream(layout, config, 0), make_batch()
     randomize(model)
     merged = merged_model(
         model,
-        lambda shards, storage: build.foundation(layout, config, 5, shards=shards, storage=storage),
+        lambda shards, storage: build.upstream(layout, config, 5, shards=shards, storage=storage),
         batch,
     )
     assert merged is not model and merged.backbone.embeddings.shards == 1
@@ -268,9 +268,9 @@ def test_the_same_spec_runs_either_upstream(spec_path: Path) -> None:
         spec_path, ["upstream.model=mmoe", "upstream.mmoe.task_units=[]"]
     ).config.upstream
     assert part.mmoe == MMoEConfig(experts=6, task_units=[])
-    assert layer_names(part, ["click"]) == ["towers", "mix_click"]
+    assert part.layer_names(["click"]) == ["towers", "mix_click"]
     part = resolve(spec_path).config.upstream
-    assert layer_names(part, ["click"]) == ["towers", "cross_1"]
+    assert part.layer_names(["click"]) == ["towers", "cross_1"]
 
 
 @pytest.mark.parametrize(
@@ -298,5 +298,5 @@ def test_bad_combinations_are_one_clear_message(
 def test_a_task_that_cannot_be_part_of_a_layers_name_is_refused() -> None:
     for task in ("a+b", "a & b", "a/b", "a@b"):
         with pytest.raises(UserError, match="rename the task"):
-            layer_names(UpstreamConfig(model="mmoe"), ["click", task])
-        assert layer_names(UpstreamConfig(), [task])
+            UpstreamConfig(model="mmoe").layer_names(["click", task])
+        assert UpstreamConfig().layer_names([task])

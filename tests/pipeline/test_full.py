@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.config import Resolved, RunConfig
-from lfm4ads_tf.models.upstream import layer_names
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.full import full_combination, with_full
@@ -126,7 +125,7 @@ def test_every_block_has_a_full_that_is_read(
     layers: Any, structure: str, upstream: dict[str, Any], data: st.DataObject
 ) -> None:
     config = config_of(list(layers), structure, **upstream)
-    names = layer_names(config.upstream, TASKS)
+    names = config.upstream.layer_names(TASKS)
     stored = data.draw(st.none() | st.lists(st.sampled_from(names), unique=True))
     part = config.representations.model_copy(update={"layers": stored})
     config = config.model_copy(update={"representations": part})
@@ -156,7 +155,7 @@ def test_every_block_has_a_full_that_is_read(
 )
 def test_the_model_is_built_started_and_called(config: RunConfig, ads: Any) -> None:
     layout = ads.cache.layout
-    upstream = build.foundation(layout, config, seed=0)
+    upstream = build.upstream(layout, config, seed=0)
     found = upstream.represent(build.example_batch(layout))
     run: Any = SimpleNamespace(config=config, spec=ads.spec)
     method = read_method(run, "full")

@@ -61,7 +61,7 @@ def ads(make_ads: Any, ads_features: Any) -> Any:
 def stored(ads: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
     """A folder with final weights and snapshots, and the scores of each on the test rows."""
     folder = tmp_path_factory.mktemp("upstream")
-    model = build.foundation(ads.cache.layout, FakeRun(ads.cache, folder).config, 1)
+    model = build.upstream(ads.cache.layout, FakeRun(ads.cache, folder).config, 1)
     rng = np.random.default_rng(2)
     scores = {}
     for name in ("weights", *(f"snapshots/{p}" for p in PERIODS)):

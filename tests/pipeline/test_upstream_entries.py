@@ -29,7 +29,7 @@ def test_a_segment_has_entries_like_a_scenario(
         segments={"b2": {"by": "brand", "values": ["b2"]}},
     )
     raw = {"upstream": {"network": NETWORK, "branches": True}}
-    model = build.foundation(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
+    model = build.upstream(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
     run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
     found = [e for e in _score(run, model, 0, 1.0) if e["slice"] == "all"]
     assert {e["scenario"] for e in found} == {"all", "t0", "t1", "b2"}
@@ -64,7 +64,7 @@ def test_without_a_scenario_key_no_entry_stands_twice(
     ads_spec["segments"] = {"b2": {"by": "brand", "values": ["b2"]}}
     ads = make_ads(per_day=20, **ads_spec)
     raw = {"upstream": {"network": NETWORK}}
-    model = build.foundation(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
+    model = build.upstream(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
     run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
     found = _score(run, model, 0, 1.0)
     names = ("scenario", "task", "slice", "refresh", "split")

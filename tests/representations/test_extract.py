@@ -69,7 +69,7 @@ class Chain:
 
 def train_and_extract(world: Any, folder: Path, **over: Any) -> Chain:
     config = parse(RunConfig, {"upstream": UPSTREAM}, source="run")
-    model = build.foundation(world.cache.layout, config, 3)
+    model = build.upstream(world.cache.layout, config, 3)
     trainer = Trainer(
         model,
         [model.backbone.embeddings],

@@ -42,7 +42,7 @@ def test_means_are_those_of_the_branches_own_rows(
     ads = {"by": "brand", "values": ["b1", "b2"]}
     cache = make_ads(features=ads_features("user_id", "item_id", "brand", "tab"), ads=ads).cache
     config = parse(RunConfig, {"upstream": UPSTREAM}, source="run")
-    model = build.foundation(cache.layout, config, 3)
+    model = build.upstream(cache.layout, config, 3)
     chosen = RepresentationsConfig(
         aggregation="mean", layer_norm=False, layers=layers, cr_events=cr_events
     )

@@ -140,7 +140,7 @@ def test_snapshots_valid_on_the_day_have_the_same_weights(
     seen = {}
     for out in (shop_run[0], changed[1]):
         run = open_run(out)
-        model = build.foundation(run.cache.layout, run.config, 0)
+        model = build.upstream(run.cache.layout, run.config, 0)
         for period in (1, DAY):
             read_weights(model, run.upstream(0) / "snapshots" / str(period))
             seen[out, period] = _weights(model, run.cache)

@@ -46,7 +46,7 @@ def test_metrics_equal_those_of_one_shard(
 def _restored(out: Path, folder: Path, shards: int) -> tuple[FoundationModel, HybridOptimizer, int]:
     """The upstream with a number of shards, with what the checkpoint of the run holds."""
     run = open_run(out)
-    model = build.foundation(run.cache.layout, run.config, 0, shards=shards)
+    model = build.upstream(run.cache.layout, run.config, 0, shards=shards)
     optimizer = HybridOptimizer(0.05, 1e-3)
     embeddings = model.backbone.embeddings
     parts = {id(p) for p in embeddings.all_parts()}
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_four_shards_loads_on_one_and_three_with_its_slots(
 
 def test_exports_of_a_sharded_run_hold_one_merged_table(sharded: Path) -> None:
     run = open_run(sharded)
-    model = build.foundation(run.cache.layout, run.config, 0)
+    model = build.upstream(run.cache.layout, run.config, 0)
     (rows,) = [fused.rows for fused in model.backbone.embeddings.layout.fused.values()]
     for name in ("foundation", "user_tower", "item_tower", "ranker_home"):
         folder = sharded / "exports" / name / "1"

@@ -33,7 +33,7 @@ def test_a_training_leaves_nothing_behind(make_ads: Any, ads_features: Any, tmp_
     training = TrainingConfig(batch_size=64, epochs=1)
 
     def train() -> weakref.ref[Lookup]:
-        model = build.foundation(cache.layout, parse(RunConfig, {}, source="run"), 0)
+        model = build.upstream(cache.layout, parse(RunConfig, {}, source="run"), 0)
         lookup = Lookup()
         Trainer(
             model,

@@ -16,7 +16,7 @@ from export.merging import merged_model
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.losses.masked_bce import masked_bce
-from lfm4ads_tf.models.upstream import Upstream
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.precision import (
     SMALLEST,
@@ -72,16 +72,16 @@ def ads(make_ads: Any, ads_features: Any) -> Any:
     return make_ads(features=ads_features(*FEATURES))
 
 
-def model_of(ads: Any, kind: str, shards: int = 1) -> Upstream:
+def model_of(ads: Any, kind: str, shards: int = 1) -> UpstreamModel:
     part = {**PARTS[kind], "embeddings": {"dim": 16, "shards": shards, "init_scale": 0.3}}
-    return build.foundation(ads.cache.layout, parse(RunConfig, {"upstream": part}, source="r"), 1)
+    return build.upstream(ads.cache.layout, parse(RunConfig, {"upstream": part}, source="r"), 1)
 
 
 def batch_of(ads: Any, rows: int = 256) -> Any:
     return next(iter(batches(ads.cache, np.arange(rows), rows)))
 
 
-def loss_of(model: Upstream, batch: Any) -> tf.Tensor:
+def loss_of(model: UpstreamModel, batch: Any) -> tf.Tensor:
     return masked_bce(batch["labels"], model(batch, training=True), tf.ones([2]))
 
 

@@ -58,7 +58,7 @@ def config(**over: Any) -> TrainingConfig:
 
 def model_of(ads: Any, shards: int = 1) -> FoundationModel:
     part = {"network": NETWORK, "embeddings": {"dim": 4, "shards": shards}}
-    return build.foundation(ads.cache.layout, parse(RunConfig, {"upstream": part}, source="r"), 1)
+    return build.upstream(ads.cache.layout, parse(RunConfig, {"upstream": part}, source="r"), 1)
 
 
 def trainer_of(

@@ -5,10 +5,12 @@ import tensorflow as tf
 
 from lfm4ads_tf.config import DownstreamConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
 from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
-from lfm4ads_tf.transfer.methods import Isomorphic, WarmStart, parse_method, warm_start_levels
+from lfm4ads_tf.transfer.methods import Isomorphic, WarmStart, parse_method
 
 LAYERS = ["towers", "cross_1", "dnn_1"]
 
@@ -57,10 +59,18 @@ def test_full_is_the_combination_it_stands_for() -> None:
         parse_method("full", LAYERS, full="feature/gat/UR")
 
 
-def test_levels_are_those_of_the_ad_branch_without_mixtures() -> None:
+def test_levels_are_those_of_the_upstream() -> None:
     layers = ["towers", "content.cross_1", "content.mix_click", "ad.cross_1", "ad.mix_click"]
-    assert warm_start_levels(layers) == ["embeddings", "towers", "cross_1", "output"]
-    method = parse_method("module/warm_start/cross_1 & feature/gate/CR_user@ad.cross_1", layers)
+    block = {"structure": "gated", "layers": [{"type": "cross", "depth": 1}]}
+    raw = {"branches": True, "network": {"block": block}}
+    config = parse(UpstreamConfig, raw, source="upstream")
+    assert config.layer_names(["click"]) == layers
+    levels = config.warm_start_levels(["click"])
+    # of the ads' branch, without mixtures
+    assert list(levels) == ["embeddings", "towers", "cross_1", "output"]
+    assert levels["cross_1"] == "ad.cross_1"
+    name = "module/warm_start/cross_1 & feature/gate/CR_user@ad.cross_1"
+    method = parse_method(name, layers, levels=list(levels))
     assert method.warm_start == WarmStart("cross_1")
 
 

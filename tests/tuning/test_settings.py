@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm4ads_tf.config import DownstreamConfig, RunConfig, UpstreamConfig
+from lfm4ads_tf.config import DownstreamConfig, RunConfig
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.tuning.settings import PATHS, Settings, has_dropout
 

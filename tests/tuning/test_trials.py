@@ -63,7 +63,7 @@ class World:
         config = parse(RunConfig, raw, source="test")
         own = settings.apply(config.upstream)
         whole = config.model_copy(update={"upstream": own})
-        model = build.foundation(self.cache.layout, whole, 1)
+        model = build.upstream(self.cache.layout, whole, 1)
         loss = task_loss(model, self.cache, {})
         return TrialModel(model, [model.backbone.embeddings], loss, own.training)
 

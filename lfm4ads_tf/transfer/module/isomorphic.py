@@ -8,14 +8,16 @@ import tf_keras
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import BlockInputs, InteractionBlock
-from lfm4ads_tf.interactions.config import FmConfig
+from lfm4ads_tf.interactions.block import InteractionBlock, field_dim, sequence_lengths
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
+from lfm4ads_tf.models.owned_fields import OwnedFields
 from lfm4ads_tf.models.two_towers import (
-    Label,
     build_embeddings,
     embedding_width,
     own_columns,
@@ -34,8 +36,9 @@ class IsomorphicModule(tf_keras.layers.Layer):
     are zero where the key has none. Context features are looked up in tables of the module's own;
     those that the downstream does not read are zero.
 
-    The factorisation machine reads field embeddings. Where a tower has no layer, its
-    representation consists of them; else the whole representation, projected, is one field.
+    Layers such as the factorisation machine read field embeddings. Where a tower has no layer, its
+    representation consists of them; else the whole representation, projected to the width of the
+    first such layer, is one field.
 
     Args:
         layout: What the downstream reads.
@@ -79,16 +82,28 @@ class IsomorphicModule(tf_keras.layers.Layer):
             self.embeddings = build_embeddings(
                 self.context, embeddings, seed=own, name=f"{name}_embeddings"
             )
+        if sequence_lengths(network.block):
+            raise UserError(
+                "The isomorphic module has stored representations in place of sequences, which a "
+                "layer of the upstream's block reads.",
+                received=", ".join(sequence_lengths(network.block)),
+                fix="use a warm start (module/warm_start/<level>) with this upstream",
+            )
+        self._owned: OwnedFields | None = None
+        if self.embeddings is not None:
+            tables = self.embeddings
+            names = {dim: tables.fields(dim) for dim in tables.dims}
+            self._owned = OwnedFields(self.context, names, tables.sets)
         self.plan = _Plan(upstream, network, embeddings)
         self.block = InteractionBlock(
             network.block, tasks=layout.tasks, seed=own, name=f"{name}_block"
         )
         self.projections = {}
-        fm = next((part for part in network.block.layers if isinstance(part, FmConfig)), None)
-        if fm is not None:
+        dim = field_dim(network.block)
+        if dim is not None:
             self.projections = {
                 side: tf_keras.layers.Dense(
-                    fm.dim,
+                    dim,
                     use_bias=False,
                     kernel_initializer=_scaled(own, f"{name}/{side}", 0.1 if copied else 1.0),
                     name=f"{name}_project_{side}",
@@ -128,17 +143,20 @@ class IsomorphicModule(tf_keras.layers.Layer):
             side: repeated(batch["representations"][name], rows)[:, :-1]  # (B, d_side)
             for side, name in zip(("user", "item"), self.sources, strict=True)
         }
-        fields: list[tf.Tensor] = []
+        fields: list[FieldGroup] = []
         for side, vector in vectors.items():
             groups = self.plan.groups[side]
             if groups is not None:
-                sizes = [count * width for count, width in groups]
+                sizes = [len(names) * width for names, width in groups]
                 rest = int(vector.shape[-1]) - sum(sizes)
                 pieces = tf.split(vector, [*sizes, rest], axis=-1)
-                for (count, width), piece in zip(groups, pieces, strict=False):
-                    fields.append(tf.reshape(piece, [-1, count, width]))  # (B, F, w)
+                for (names, width), piece in zip(groups, pieces, strict=False):
+                    values = tf.reshape(piece, [-1, len(names), width])  # (B, F, K w)
+                    owners = [side] * len(names)
+                    fields.append(FieldGroup(values, names, owners, self.plan.sets))
             elif side in self.projections:
-                fields.append(self.projections[side](vector)[:, tf.newaxis, :])  # (B, 1, dim)
+                values = self.projections[side](vector)[:, tf.newaxis, :]  # (B, 1, dim)
+                fields.append(FieldGroup(values, [side], [side]))
         context, more = self._context(batch, training)
         inputs = BlockInputs(
             user=vectors["user"], item=vectors["item"], context=context, fields=[*fields, *more]
@@ -147,20 +165,18 @@ class IsomorphicModule(tf_keras.layers.Layer):
 
     def _context(
         self, batch: EncodedBatch, training: bool
-    ) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
+    ) -> tuple[tf.Tensor | None, list[FieldGroup]]:
         """The context part of x_0 (B, d_c), and the field embeddings it consists of."""
         if not self.plan.context:
             return None, []
         known: dict[str, tf.Tensor] = {}
-        fields: list[tf.Tensor] = []
-        if self.embeddings is not None:
+        groups: list[FieldGroup] = []
+        if self.embeddings is not None and self._owned is not None:
             ids = own_columns(batch["ids"], self.context.id_columns)  # (B, F_single)
             bags = {f.name: batch["bags"][f.name] for f in self.context.bags}
-            for dim, values in self.embeddings(ids, bags, training=training).items():
-                names = self.embeddings.fields(dim)
-                width = self.embeddings.sets * dim
-                fields.append(tf.reshape(values, [-1, len(names), width]))  # (B, F_w, K w)
-                known |= dict(zip(names, tf.unstack(fields[-1], axis=1), strict=True))
+            groups = self._owned.groups(self.embeddings(ids, bags, training=training))
+            for group in groups:
+                known |= dict(zip(group.names, tf.unstack(group.values, axis=1), strict=True))
         numbers = own_columns(batch["dense"], self.context.number_columns)  # (B, N_c)
         start = 0
         for dense in self.context.dense:
@@ -168,7 +184,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
             start += dense.width
         rows = tf.shape(batch["ids"])[0]
         parts = [known.get(n, tf.zeros([rows, width])) for n, width in self.plan.context]
-        return tf.concat(parts, axis=-1), fields
+        return tf.concat(parts, axis=-1), groups
 
 
 class _Plan:
@@ -176,28 +192,32 @@ class _Plan:
 
     Attributes:
         context: Name and width of each context feature, in order.
-        groups: Side -> (fields, width) of each group of field embeddings that a stored
+        groups: Side -> names and width K D of each group of field embeddings that a stored
             representation begins with; None where the tower has layers.
+        sets: K.
     """
 
     def __init__(
         self, layout: FeatureLayout, network: NetworkConfig, embeddings: EmbeddingsConfig
     ) -> None:
         of_table = {t.name: embedding_width(t, embeddings) for t in layout.tables}
-        widths = list(dict.fromkeys(of_table.values()))
-        by_owner: dict[str, list[Label]] = {"user": [], "item": [], "context": []}
-        for dim in widths:
-            for field in layout.fields:
-                if of_table[field.table] == dim:
-                    by_owner[field.owner].append((field.name, dim * embeddings.sets))
-        self.context: list[Label] = by_owner["context"] + [
-            (d.name, d.width) for d in layout.dense if d.owner == "context"
+        names: dict[int, list[str]] = {dim: [] for dim in of_table.values()}
+        for field in layout.fields:
+            names[of_table[field.table]].append(field.name)
+        owned = OwnedFields(layout, names, embeddings.sets)
+        self.sets = embeddings.sets
+        self.context: list[tuple[str, int]] = [
+            (name, dim * self.sets)
+            for dim, fields in owned.fields_of("context").items()
+            for name in fields
         ]
-        self.groups: dict[str, list[tuple[int, int]] | None] = {}
-        for side, units in (("user", network.user_tower), ("item", network.item_tower)):
-            mine = [width for _, width in by_owner[side]]
-            counts = [(mine.count(w), w) for w in dict.fromkeys(mine)]
-            self.groups[side] = None if units else counts
+        self.context += [(d.name, d.width) for d in layout.dense if d.owner == "context"]
+        self.groups: dict[str, list[tuple[list[str], int]] | None] = {
+            side: None
+            if units
+            else [(fields, dim * self.sets) for dim, fields in owned.fields_of(side).items()]
+            for side, units in (("user", network.user_tower), ("item", network.item_tower))
+        }
 
 
 class _Gate(tf_keras.layers.Layer):

@@ -1,0 +1,62 @@
+"""What an interaction block reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import tensorflow as tf
+
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.repeated import repeated
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What a block interacts.
+
+    Attributes:
+        user: UR, (B, d_u).
+        item: IR, (B, d_i).
+        context: Context embeddings and numbers, flat (B, d_c), or None.
+        fields: Field embeddings by width, with the names and owners of the fields and all sets.
+        extra: Further parts of the stream, such as adapted representations, each (B, d).
+        gate: Factor of the stream, (B, d_u + d_i + d_c), or None.
+        stream: [user; item; context] where the caller holds it as one tensor, else None.
+        sequences: Feature -> embeddings of its values (B, L, K, D) in order, zeros behind the end,
+            and which of them there are (B, L); those that a layer asks for.
+    """
+
+    user: tf.Tensor
+    item: tf.Tensor
+    context: tf.Tensor | None
+    fields: Sequence[FieldGroup]
+    extra: Sequence[tf.Tensor] = ()
+    gate: tf.Tensor | None = None
+    stream: tf.Tensor | None = None
+    sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+
+    def origin(self) -> tf.Tensor:
+        """x_0 = [user; item; context] (* gate) (; extra), (B, d)."""
+        stream = self.stream
+        if stream is None:
+            parts = [self.user, self.item]
+            if self.context is not None:
+                parts.append(self.context)
+            stream = tf.concat(parts, axis=-1)  # (B, d_u + d_i + d_c)
+        if self.gate is not None:
+            stream *= self.gate
+        if self.extra:
+            stream = tf.concat([stream, *self.extra], axis=-1)  # (B, d)
+        return stream
+
+    def with_rows(self, rows: tf.Tensor) -> BlockInputs:
+        """The same with one row of fields and sequences, which stands for all, `rows` times."""
+        return replace(
+            self,
+            fields=[group.with_rows(rows) for group in self.fields],
+            sequences={
+                name: (repeated(values, rows), repeated(mask, rows))
+                for name, (values, mask) in self.sequences.items()
+            },
+        )

@@ -1,0 +1,117 @@
+"""What an interaction layer is."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
+from lfm4ads_tf.interactions.config import LayerConfig
+from lfm4ads_tf.interactions.inputs import BlockInputs
+
+
+class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
+    """One layer of an interaction block; the block asks the class for all that it must know.
+
+    A class is registered under the `type` that configurations name, with
+    `INTERACTIONS.register(type)`.
+
+    Attributes:
+        Config: Its options, a `LayerConfig`.
+        joins: Whether its output joins the stream, instead of taking the stream's place.
+        reads_joined: Whether, in the `parallel` structure, it reads what joined x_0 so far.
+        explicit: Whether its activations are explicit crosses: `full` hands the last one over.
+        shares_rows: Whether it reads field groups of one row that stand for all rows; others are
+            given the repeated row.
+        output_dim: Width of its output, once the block was called.
+    """
+
+    Config: ClassVar[type[LayerConfig]]
+    joins: ClassVar[bool] = False
+    reads_joined: ClassVar[bool] = False
+    explicit: ClassVar[bool] = False
+    shares_rows: ClassVar[bool] = False
+    output_dim: int = 0
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(cls, config: Any, *, seed: int, name: str) -> Self:
+        """The layer of a configuration.
+
+        Args:
+            config: An instance of `Config`.
+            seed: Seed of the initial weights, which depend on it and on names alone.
+            name: Its name in the block; optimizer slots and activations are named by it.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def activation_names(cls, config: Any, name: str) -> list[str]:
+        """Names of what `interact` returns, in order; each can be a CR's layer."""
+
+    @classmethod
+    def field_dim(cls, config: Any) -> int | None:
+        """Width at which it interacts fields; None where it reads none.
+
+        Where a representation stands for the fields that it was made of, it is projected to it.
+        """
+        return None
+
+    @classmethod
+    def sequence_lengths(cls, config: Any) -> Mapping[str, int]:
+        """Multi-valued features that it reads value by value -> the last values that it reads."""
+        return {}
+
+    @abc.abstractmethod
+    def interact(
+        self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Interacts.
+
+        Args:
+            stream: What the structure gives it to read, (B, d).
+            inputs: What the block reads: fields by name and owner, their sets, sequences.
+            training: Whether dropout and compiled kernels apply; an exported graph holds none.
+
+        Returns:
+            Every activation by name (B, d_k), and the output (B, d').
+        """
+
+    def carry(
+        self, target: Self, columns: Columns, names: Collection[str], carried: Carried
+    ) -> Columns:
+        """Carries its weights over to a layer of the same configuration, for other inputs.
+
+        Here all of them, as they are; a layer whose kernels read the stream goes by what its
+        columns mean, see `columns.carry_dense`.
+
+        Args:
+            target: The layer that gets the weights.
+            columns: Columns of the stream that each of the two reads.
+            names: Those of its activations whose weights are carried over.
+            carried: Gets the layers with carried weights, by activation.
+
+        Returns:
+            Columns of both outputs.
+
+        Raises:
+            UserError: The shapes of the weights differ.
+        """
+        for one, other in zip(self.variables, target.variables, strict=True) if names else ():
+            if one.shape != other.shape:
+                raise UserError(
+                    f"The weights of the interaction layer '{self.name}' cannot be carried over to "
+                    "other inputs.",
+                    received=f"{one.name}: {tuple(one.shape)} and {tuple(other.shape)}",
+                    fix=f"define {type(self).__name__}.carry, or copy up to a layer before it",
+                )
+            other.assign(np.array(one))
+        for name in names:
+            carried.add(name, target)
+        return same_columns(self.name, self.output_dim)

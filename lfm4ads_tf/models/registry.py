@@ -1,0 +1,16 @@
+"""The upstream models, by the name that `upstream.model` gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lfm4ads_tf.registry import Registry
+
+UPSTREAMS: Registry[Any] = Registry(
+    "upstream model",
+    {
+        "foundation": "lfm4ads_tf.models.foundation:FoundationModel",
+        "mmoe": "lfm4ads_tf.models.mmoe:MMoE",
+    },
+)
+"""Name -> `UpstreamModel`."""

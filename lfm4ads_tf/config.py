@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lfm4ads_tf.baselines.config import BaselineConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
@@ -18,6 +18,7 @@ from lfm4ads_tf.interactions.block import check_names
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from lfm4ads_tf.plugins import load_plugins
 from lfm4ads_tf.presets import PRESETS
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.retrieval.config import RetrievalConfig
@@ -81,6 +82,8 @@ class RunConfig(StrictModel):
             encoded cache to; rows are then read from there.
         budget: What the search of `training.auto` may cost, as `90s`, `5m` or `1h`: seconds by a
             fixed table. Most of it goes to the upstream, the rest to the downstream models.
+        plugins: Python files or modules that register models, layers, losses or adapters of the
+            user's own; files are relative to the working directory.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -95,7 +98,17 @@ class RunConfig(StrictModel):
     export: ExportConfig = ExportConfig()
     packed_cache: str | None = None
     budget: str = "5m"
+    plugins: list[str] = []
     embeddings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_plugins(cls, data: Any) -> Any:
+        """Imports the plug-ins: only then are the names known that other keys hold."""
+        names = data.get("plugins") if isinstance(data, Mapping) else None
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            load_plugins(names)
+        return data
 
     @property
     def all_seeds(self) -> list[int]:
@@ -204,8 +217,8 @@ def resolve(
     for layer in layers:
         run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
-    _refuse_unread(merge(of_file, over_run), config.upstream.model)
     config.upstream.model_class.check(config.upstream, ads=spec.ads is not None)
+    _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
     given = {path for layer in layers for path in _paths(layer)}
     _check_auto(config, given)

@@ -136,6 +136,7 @@ class FoundationModel(UpstreamModel):
     @classmethod
     def check(cls, config: UpstreamConfig, *, ads: bool) -> None:
         """Branches need a spec that tells ads from content; layers need names of their own."""
+        super().check(config, ads=ads)
         check_names(config.network.block)
         if config.branches and not ads:
             raise UserError(

@@ -11,6 +11,7 @@ import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
@@ -112,6 +113,12 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
         Raises:
             UserError: It cannot.
         """
+        if config.branches and "branches" not in cls.reads:
+            raise UserError(
+                f"The upstream model '{config.model}' has no branches.",
+                received="upstream.branches: true",
+                fix="set upstream.branches=false, or upstream.model=foundation",
+            )
 
     @property
     def block(self) -> InteractionBlock | None:

@@ -156,6 +156,42 @@ def test_without_context() -> None:
     assert found["towers"].shape == (8, 7)
 
 
-def test_a_layer_type_twice_is_refused() -> None:
-    with pytest.raises(UserError, match="each layer type at most once"):
+def test_two_layers_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="called 'cross'"):
         InteractionBlock(config([CROSS, DNN, CROSS]))
+    with pytest.raises(UserError, match="'cross_1' of an interaction layer's activation is taken"):
+        InteractionBlock(config([CROSS, {**FM, "name": "cross_1"}]))
+
+
+@pytest.mark.parametrize("structure", ["stacked", "parallel"])
+def test_a_type_several_times_under_names_of_its_own(structure: str) -> None:
+    layers = [CROSS, {"type": "dnn", "units": [6, 5]}, {"type": "cross", "depth": 1, "name": "top"}]
+    setup = config([*layers, {"type": "dnn", "units": [3], "name": "last"}], structure)
+    block = InteractionBlock(setup, name="block")
+    given = inputs()
+    found, output = run(block, given)
+    assert list(found) == ["towers", "cross_1", "cross_2", "dnn_1", "dnn_2", "top_1", "last_1"]
+    oracle = Oracle(block)
+    towers = np.concatenate([given.user, given.item, given.context], axis=1)
+    stacked = structure == "stacked"
+    crossed = oracle.cross(towers)[-1]
+    hidden = relu(oracle.dnn(crossed if stacked else towers)[-1])
+    x = hidden if stacked else towers
+    top = x * (x @ oracle.matrix("top_1", "kernel") + oracle.matrix("top_1", "bias")) + x
+    x = top if stacked else towers
+    last = relu(x @ oracle.matrix("last_1", "kernel") + oracle.matrix("last_1", "bias"))
+    expected = last if stacked else np.concatenate([crossed, hidden, top, last], axis=1)
+    # products of sums of products: each of the four layers adds some terms to a bound
+    assert_close(output, expected, terms=96)
+
+
+def test_what_joins_a_stacked_stream_joins_the_stream_before_it() -> None:
+    block = InteractionBlock(config([CROSS, FM, DNN]), name="block")
+    given = inputs()
+    found, output = run(block, given)
+    oracle = Oracle(block)
+    towers = np.concatenate([given.user, given.item, given.context], axis=1)
+    z = oracle.fm(np.asarray(given.fields[0].values))
+    hidden = oracle.dnn(np.concatenate([oracle.cross(towers)[-1], z], axis=1))
+    assert_close(found["dnn_1"], hidden[0], terms=48)
+    assert_close(output, relu(hidden[-1]), terms=48)

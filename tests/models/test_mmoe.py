@@ -276,7 +276,10 @@ def test_the_same_spec_runs_either_upstream(spec_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["upstream.model=mmeo"], "upstream.model: Input should be 'foundation' or 'mmoe'"),
+        (
+            ["upstream.model=mmeo"],
+            "upstream.model: the upstream model is unknown. Did you mean 'mmoe'",
+        ),
         (["upstream.mmoe.expert_unit=[4]"], "Did you mean 'expert_units'?"),
         (["upstream.mmoe.expert_units=[]"], "upstream.mmoe.expert_units"),
         (["upstream.mmoe.experts=0"], "upstream.mmoe.experts"),

@@ -62,7 +62,7 @@ def test_without_units_a_representation_is_the_sides_inputs(
     for owner, value in (("user", found.user), ("item", found.item), ("context", found.context)):
         expected = parts_of(model, layout, batch, owner)
         assert_close(value, expected, terms=8, what=owner)
-    assert [f.shape[1:].as_list() for f in found.fields] == [[4, 4], [2, 3], [1, 2]]
+    assert [f.values.shape[1:].as_list() for f in found.fields] == [[4, 4], [2, 3], [1, 2]]
 
 
 def test_towers_are_dense_layers_over_their_side(

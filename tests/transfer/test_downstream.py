@@ -147,7 +147,7 @@ def test_tokens_are_fields_of_the_factorisation_machine(
     token = model.adapters[0](batch["representations"], width=1).tokens[0].numpy()
     towers = model.backbone.towers(batch)
     fm = next(m for m in model.backbone.block.submodules if m.name == "fm")
-    groups = [g.numpy() for g in towers.fields]
+    groups = [g.values.numpy() for g in towers.fields]
     projected = [
         g if g.shape[-1] == 4 else g @ fm.projections[str(g.shape[-1])].kernel.numpy()
         for g in groups
@@ -190,8 +190,8 @@ def test_a_field_gate_multiplies_every_field_embedding(
     gate = model.adapters[0](batch["representations"], width=model.backbone.fields_width).gate
     gated = model.backbone.towers(batch, gate=gate)
     fields = model.backbone.towers(batch).fields
-    flat = np.concatenate([np.reshape(f, [12, -1]) for f in fields], axis=1)
-    ours = np.concatenate([np.reshape(f, [12, -1]) for f in gated.fields], axis=1)
+    flat = np.concatenate([np.reshape(f.values, [12, -1]) for f in fields], axis=1)
+    ours = np.concatenate([np.reshape(f.values, [12, -1]) for f in gated.fields], axis=1)
     assert_close(ours, flat * gate, terms=40)
     _, stream = model.activations(batch)
     _, expected = model.backbone.interact(gated)

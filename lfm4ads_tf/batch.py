@@ -20,6 +20,7 @@ class EncodedBatch(TypedDict, total=False):
         branch: (B,) int64, 1 for an ad, 0 for content.
         item: (B,) int64 code of the item key.
         labels: (B, T) float32, NaN where unknown.
+        weights: (B,) or (B, T) float32 factors of the rows' losses; absent where all are 1.
         representations: Name -> (B, d + 1) float32, the last column being 1 where the key had a
             representation and 0 (with zeros before it) where it had none.
     """
@@ -31,6 +32,7 @@ class EncodedBatch(TypedDict, total=False):
     branch: tf.Tensor
     item: tf.Tensor
     labels: tf.Tensor
+    weights: tf.Tensor
     representations: dict[str, tf.Tensor]
 
 

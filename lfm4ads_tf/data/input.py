@@ -26,6 +26,7 @@ class _Source:
     cache: EncodedCache
     order: np.ndarray
     representations: RepresentationLookup | None
+    weights: np.ndarray | None
 
 
 def _alive(held: weakref.ref[_Source]) -> _Source:
@@ -50,6 +51,7 @@ def batches(
     representations: RepresentationLookup | None = None,
     window: int | None = None,
     ahead: bool = False,
+    weights: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Batches of rows in a given order.
 
@@ -65,6 +67,8 @@ def batches(
         window: The order stays inside stretches of this many rows (`Phase.order`): the next
             stretch is then read while this one is used. None reads what each batch needs.
         ahead: Whether `order` holds places of rows ahead, see `EncodedCache.take_ahead`.
+        weights: Factors of the losses of all N rows of the cache, (N,) or (N, T) float32; None
+            weights none.
 
     Returns:
         A dataset of `EncodedBatch` dictionaries.
@@ -72,9 +76,9 @@ def batches(
     count = -(-len(order) // batch_size)
     # TensorFlow keeps every function given to numpy_function for the life of the process, so ours
     # must not hold the data: the data set does.
-    source = _Source(cache, order, representations)
+    source = _Source(cache, order, representations, weights)
     held = weakref.ref(source)
-    example = _flatten(_load(cache, order[:1], refresh, representations, ahead))
+    example = _flatten(_load(source, order[:1], refresh, ahead))
     signature = [tf.as_dtype(value.dtype) for value in example.values()]
     names = list(example)
 
@@ -99,7 +103,7 @@ def batches(
         rows = own.order[int(index) * batch_size : (int(index) + 1) * batch_size]
         try:
             announce(int(index), own)
-            batch = _load(own.cache, rows, refresh, own.representations, ahead)
+            batch = _load(own, rows, refresh, ahead)
             return list(_flatten(batch).values())
         except UserError as error:
             failures.append(error)
@@ -163,14 +167,13 @@ def _graph(function: Callable[..., Any], data: tf.data.Dataset) -> Any:
 
 
 def _load(
-    cache: EncodedCache,
-    rows: np.ndarray,
-    refresh: Refresh,
-    representations: RepresentationLookup | None,
-    ahead: bool,
+    source: _Source, rows: np.ndarray, refresh: Refresh, ahead: bool
 ) -> dict[str, Any]:
-    batch = cache.take_ahead(rows) if ahead else cache.take(rows, refresh)
-    batch["representations"] = {} if representations is None else representations(rows)
+    batch = source.cache.take_ahead(rows) if ahead else source.cache.take(rows, refresh)
+    lookup = source.representations
+    batch["representations"] = {} if lookup is None else lookup(rows)
+    if source.weights is not None:
+        batch["weights"] = source.weights[rows]
     return batch
 
 

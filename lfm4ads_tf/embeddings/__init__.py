@@ -1,1 +1,1 @@
-"""Sharded embedding tables, their row-sparse optimizer and their layout."""
+"""Sharded embedding tables, their layout and their files."""

@@ -16,10 +16,9 @@ import tensorflow as tf
 
 from lfm4ads_tf.embeddings.table import SLICE_ROWS, ShardedEmbedding
 from lfm4ads_tf.embeddings.table_config import TableConfig
+from lfm4ads_tf.embeddings.table_slots import SlotRule, TableSlots
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import unwritable, write_json
-from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.optim.rules.rule import RowRule
 
 INDEX = "tables.json"
 _SLICE_BYTES = 1 << 23  # of float32; a slice in flight exists about five times
@@ -62,7 +61,7 @@ class _Stored:
 
 
 def write_tables(
-    folder: Path, layer: ShardedEmbedding, optimizer: HybridOptimizer | None = None
+    folder: Path, layer: ShardedEmbedding, optimizer: TableSlots | None = None
 ) -> None:
     """Writes the tables of a layer, and the slots of its trained tables, into a folder.
 
@@ -99,7 +98,7 @@ def write_tables(
 def read_tables(
     folder: Path,
     layer: ShardedEmbedding,
-    optimizer: HybridOptimizer | None = None,
+    optimizer: TableSlots | None = None,
     *,
     strict: bool = True,
 ) -> tuple[str, ...]:
@@ -200,7 +199,7 @@ class _Index:
 
 
 def _variables(
-    layer: ShardedEmbedding, optimizer: HybridOptimizer | None, config: TableConfig
+    layer: ShardedEmbedding, optimizer: TableSlots | None, config: TableConfig
 ) -> dict[str, Any | None]:
     """What is stored of a table: its weights (None, see `read_rows`), and its slots by name."""
     variables: dict[str, Any | None] = {_WEIGHTS: None}
@@ -211,7 +210,7 @@ def _variables(
     return variables
 
 
-def _describe(rule: RowRule) -> dict[str, Any]:
+def _describe(rule: SlotRule) -> dict[str, Any]:
     """What makes the slots of two rules interchangeable; the rule's numbers may change."""
     return {"name": rule.name, "slots": {slot.name: slot.per_element for slot in rule.slots}}
 

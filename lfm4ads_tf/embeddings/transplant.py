@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lfm4ads_tf.embeddings.table import SLICE_ROWS, ShardedEmbedding
+from lfm4ads_tf.embeddings.table_slots import TableSlots
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 
 
 def transplant(
     source: ShardedEmbedding,
     target: ShardedEmbedding,
-    source_optimizer: HybridOptimizer | None = None,
-    target_optimizer: HybridOptimizer | None = None,
+    source_optimizer: TableSlots | None = None,
+    target_optimizer: TableSlots | None = None,
 ) -> tuple[str, ...]:
     """Copies the tables that both layers have, optimizer slots included.
 

@@ -17,6 +17,7 @@ from lfm4ads_tf.optim.adam_step import adam_step
 from lfm4ads_tf.optim.row_update import sum_duplicates, update_rows
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.rule import RowRule
+from lfm4ads_tf.optim.variable_paths import holds, is_kind, path_of
 
 
 class HybridOptimizer(tf.Module):
@@ -44,9 +45,12 @@ class HybridOptimizer(tf.Module):
         dense_learning_rate: Step size of the dense variables.
         rule: Update rule of the tables.
         group_rates: Factors of the learning rate: of the tables whose `TableConfig.group` is the
-            key, and of the dense variables whose path contains the key. Several matches multiply.
+            key, and of the dense variables whose path holds the key in whole segments
+            (`variable_paths.holds`). Several matches multiply.
         weight_decay: Decoupled decay of the dense variables; 0 is plain Adam.
-        no_decay: Dense variables whose path contains one of these strings are not decayed.
+        no_decay: Kinds of dense variables that are not decayed: those with a segment in their path
+            that is the kind, begins with it and `_`, or ends with `_` and it, such as `bias`,
+            `bias_2` and `logit_bias`.
         epsilon: Added to the root of the dense variables' v; above 0.
         beta_1: Decay b1 of Adam's first moment.
         beta_2: Decay b2 of Adam's second moment.
@@ -130,7 +134,7 @@ class HybridOptimizer(tf.Module):
                 if fused.trainable:
                     self._build_table(layer, fused)
         if not isinstance(dense_variables, Mapping):
-            named = [(variable.name.split(":")[0], variable) for variable in dense_variables]
+            named = [(path_of(variable), variable) for variable in dense_variables]
         else:
             named = list(dense_variables.items())
         for path, variable in named:
@@ -243,11 +247,11 @@ class HybridOptimizer(tf.Module):
         """One step of Adam or AdamW on the dense variables."""
         paths = [self._known.dense[variable.ref()] for variable, _ in dense]
         factors = [
-            math.prod(factor for key, factor in self.group_rates.items() if key in path)
+            math.prod(factor for key, factor in self.group_rates.items() if holds(path, key))
             for path in paths
         ]
         decays = [
-            0.0 if any(word in path for word in self.no_decay) else self.weight_decay
+            0.0 if any(is_kind(path, kind) for kind in self.no_decay) else self.weight_decay
             for path in paths
         ]
         adam_step(

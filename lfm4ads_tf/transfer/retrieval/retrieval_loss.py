@@ -17,8 +17,10 @@ RetrievalLossName = Literal["softmax", "bce"]
 class RetrievalLoss(tf.Module):
     """The loss of user and item vectors of a batch.
 
-        softmax: L = -log softmax_i(<u, v_i> - log q(i))    over the items i of the batch
-        bce:     L = BCE(sigmoid(<u, v>), y_task)           where the label is known
+        softmax: L = -w log softmax_i(<u, v_i> - log q(i))    over the items i of the batch
+        bce:     L = w BCE(sigmoid(<u, v>), y_task)           where the label is known
+
+    w is the row's weight, 1 without weights; the mean is over the rows, not over their weights.
 
     Args:
         name: See above. For `softmax` every row of a batch must be a positive.
@@ -44,15 +46,20 @@ class RetrievalLoss(tf.Module):
 
         Args:
             user, item: (B, d).
-            batch: Its `item` (B,) and, for `bce`, `labels` (B, T).
+            batch: Its `item` (B,), for `bce` `labels` (B, T), and `weights` (B,) or (B, T) where
+                rows are weighted: of several columns the task's counts.
         """
+        weights = batch.get("weights")
+        if weights is not None and weights.shape.rank == 2:
+            weights = weights[:, self._task]  # (B,)
         if self._softmax is None:
             scores = tf.reduce_sum(user * item, axis=1, keepdims=True)  # (B, 1)
             labels = batch["labels"][:, self._task : self._task + 1]
-            return masked_bce(labels, scores, tf.ones([1]))
+            return masked_bce(labels, scores, tf.ones([1]), weights)
         total = self._softmax(
             user,
             item,
+            sample_weight=weights,
             candidate_sampling_probability=tf.gather(self._sampling, batch["item"]),
             candidate_ids=batch["item"],
             compute_metrics=False,

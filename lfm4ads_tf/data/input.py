@@ -166,9 +166,7 @@ def _graph(function: Callable[..., Any], data: tf.data.Dataset) -> Any:
     return tf.function(function, input_signature=[data.element_spec], autograph=False)
 
 
-def _load(
-    source: _Source, rows: np.ndarray, refresh: Refresh, ahead: bool
-) -> dict[str, Any]:
+def _load(source: _Source, rows: np.ndarray, refresh: Refresh, ahead: bool) -> dict[str, Any]:
     batch = source.cache.take_ahead(rows) if ahead else source.cache.take(rows, refresh)
     lookup = source.representations
     batch["representations"] = {} if lookup is None else lookup(rows)

@@ -49,12 +49,11 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.metrics import auc
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method
-from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.predict import load_encoder, open_run
+from lfm4ads_tf.pipeline.predict import load_encoder
 from lfm4ads_tf.pipeline.prepare import source_folder
-from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.pipeline.run import Run, open_run
+from lfm4ads_tf.pipeline.stored_representations import open_store
+from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 
 ROOT = Path(__file__).resolve().parents[1]
 STORAGES: tuple[ServedStorage, ...] = get_args(ServedStorage)

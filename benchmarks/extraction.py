@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks.measure import interleave, summary
 from lfm4ads_tf.pipeline.extract import snapshot_loader
-from lfm4ads_tf.pipeline.predict import open_run
-from lfm4ads_tf.pipeline.pretrain import load_upstream
+from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.scoring import predict
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.representations.extract import extract
 from lfm4ads_tf.representations.writer import RepresentationWriter
 

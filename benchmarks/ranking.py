@@ -43,11 +43,11 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, read_method, trained_scenarios
-from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.predict import load_encoder, open_run
+from lfm4ads_tf.pipeline.predict import load_encoder
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.pipeline.run import Run, open_run
+from lfm4ads_tf.pipeline.stored_representations import open_store
+from lfm4ads_tf.pipeline.trained_models import load_downstream
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 CANDIDATES = 500

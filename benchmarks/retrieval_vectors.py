@@ -29,8 +29,9 @@ from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.predict import load_encoder
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.pretrain import load_upstream, pretrain
+from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 
 SPEC = Path(__file__).resolve().parent.parent / "feature_specs" / "synthetic.yaml"
 BATCH = 8192

@@ -44,8 +44,10 @@ from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.training.config import OptimizerConfig
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers, table_rule
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase
-from lfm4ads_tf.training.step import make_optimizer, table_rule, training_step
+from lfm4ads_tf.training.step import training_step
 
 Ids = Literal["zipf", "uniform"]
 _KINDS: tuple[Ids, ...] = ("zipf", "uniform")
@@ -169,7 +171,9 @@ class Steps:
             )
             model = build.upstream(layout_of(network), config_of(network), seed=0)
             self._layers = [model.backbone.embeddings]
-            self._optimizer = make_optimizer(_OPTIMIZER, model, self._layers)
+            self._objective = self._make_objective(model)
+            self._optimizers = ModelOptimizers(self._objective, model, self._layers)
+            (self._optimizer,) = self._optimizers.optimizers.values()
         else:
             combiner: Literal["sum"] | None = "sum" if case.bags else None
             tables = [TableConfig(name, case.rows, case.dim) for name in names]
@@ -238,7 +242,6 @@ class Steps:
 
     def _make_step(self, model: Any) -> Callable[[Any], tf.Tensor]:
         tasks = len(model.layout.tasks)
-        weights = tf.ones([tasks])
         spec = {
             "ids": tf.TensorSpec([None, self.case.features], tf.int64),
             "bags": {},
@@ -259,11 +262,18 @@ class Steps:
             "representations": {},
         }
 
-        @tf.autograph.experimental.do_not_convert  # the same graph, traced sooner
-        def loss(batch: Any) -> tf.Tensor:
-            return masked_bce(batch["labels"], model(batch, training=True), weights)
+        step = training_step(self._objective, self._optimizers, spec)
+        return lambda batch: step(batch).total
 
-        return training_step(model, loss, self._optimizer, spec)
+    def _make_objective(self, model: Any) -> Objective:
+        """The tasks' loss, minimised by one optimizer."""
+        weights = tf.ones([len(model.layout.tasks)])
+
+        @tf.autograph.experimental.do_not_convert  # the same graph, traced sooner
+        def losses(batch: Any) -> dict[str, tf.Tensor]:
+            return {"tasks": masked_bce(batch["labels"], model(batch, training=True), weights)}
+
+        return Objective.of(losses, _OPTIMIZER)
 
     def _make_sparse(self) -> Any:
         """Look-up, gradient and update, with an upstream gradient that is made before."""

@@ -45,9 +45,8 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.metrics import auc
-from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.predict import open_run
-from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.run import Run, open_run
+from lfm4ads_tf.pipeline.stored_representations import open_store
 
 _EVALUATED = 0.7  # share of the rows that stay as they were evaluated
 _CHUNK = 512  # rows of a request

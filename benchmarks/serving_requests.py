@@ -23,8 +23,8 @@ from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_types
 from lfm4ads_tf.features.spec import parse_spec, read_yaml
-from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.run import open_run
+from lfm4ads_tf.pipeline.stored_representations import open_store
 
 _MOST_ROWS = 4096
 _LISTS = {"texts": pa.list_(pa.string()), "numbers": pa.list_(pa.float64())}

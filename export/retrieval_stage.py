@@ -18,11 +18,11 @@ from export.retrieval_serving import RetrievalServing
 from export.verify_child import SCHEMA
 from lfm4ads_tf.data.samples import cache_rows
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_data import ALL
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED, RetrievalModel, load_retrieval_model
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_results import stored_results
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
 from lfm4ads_tf.retrieval.inverted_index import InvertedIndex

@@ -27,11 +27,10 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
-from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
-from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, ranker_name
-from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.pipeline.stored_representations import open_store
+from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 from lfm4ads_tf.representations.store import RepresentationLookup as JoinStored
 from lfm4ads_tf.representations.store import RepresentationStore
 

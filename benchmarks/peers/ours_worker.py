@@ -18,7 +18,9 @@ from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.precision import Precision
-from lfm4ads_tf.training.step import make_optimizer, training_step
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.training.step import training_step
 
 
 def layout_of(network: Network) -> FeatureLayout:
@@ -78,12 +80,13 @@ def compiled_step(
     """The trainer's step with the configured optimizer: encoded batch -> loss."""
     weights = tf.ones([network.tasks])
 
-    def loss(batch: Any) -> tf.Tensor:
-        return masked_bce(batch["labels"], model(batch, training=True), weights)
+    def losses(batch: Any) -> dict[str, tf.Tensor]:
+        return {"tasks": masked_bce(batch["labels"], model(batch, training=True), weights)}
 
-    tables = [model.backbone.embeddings]
-    optimizer = make_optimizer(config.upstream.training.optimizer, model, tables)
-    return training_step(model, loss, optimizer, batch_spec(network), precision)
+    objective = Objective.of(losses, config.upstream.training.optimizer)
+    optimizers = ModelOptimizers(objective, model, [model.backbone.embeddings])
+    step = training_step(objective, optimizers, batch_spec(network), precision)
+    return lambda batch: step(batch).total
 
 
 def dense_variables(model: UpstreamModel) -> list[tf.Variable]:

@@ -29,8 +29,8 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.skew import SkewConfig
 from lfm4ads_tf.features.spec import FeatureSpec, load_spec
-from lfm4ads_tf.pipeline.predict import load_model, open_run, scenario_of, score_encoded
-from lfm4ads_tf.pipeline.run import Run, ranker_name
+from lfm4ads_tf.pipeline.predict import load_model, scenario_of, score_encoded
+from lfm4ads_tf.pipeline.run import Run, open_run, ranker_name
 
 _LOG = logging.getLogger(__name__)
 _TRAINING_ROWS = 1 << 18

@@ -8,13 +8,15 @@ from pathlib import Path
 from lfm4ads_tf.config import Resolved
 from lfm4ads_tf.experiments.public_method import PublicMethod
 from lfm4ads_tf.experiments.schedule import Entry
+from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.pretrain import pretrain, stored_results
+from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods
 from lfm4ads_tf.pipeline.retrieve import train_retrieval
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, train_downstream
+from lfm4ads_tf.pipeline.stored_results import stored_results
+from lfm4ads_tf.pipeline.transfer import train_downstream
 
 # Weights of the many downstream models; their results and predictions are kept.
 _HEAVY = ("weights", "best", "checkpoint")

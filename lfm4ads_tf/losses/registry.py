@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from lfm4ads_tf.losses.loss import Loss
 from lfm4ads_tf.registry import Registry
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.losses.loss import Loss
 
 LOSSES: Registry[Loss] = Registry("loss", {"bce": "lfm4ads_tf.losses.masked_bce:masked_bce"})
 """Name -> `Loss`; a loss of one's own is added with `@LOSSES.register("name")`."""

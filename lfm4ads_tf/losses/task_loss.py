@@ -67,6 +67,11 @@ class TaskLoss:
         return self.loss(batch["labels"], logits, self.weights, row_weights, **self.options)
 
 
+def plain_loss(tasks: Sequence[str]) -> TaskLoss:
+    """The cross-entropy of all tasks alike: the loss of a model that was given no other one."""
+    return TaskLoss(tuple(tasks), tf.ones([len(tasks)]), LOSSES["bce"], {})
+
+
 class _Configured(Protocol):
     """The part of a training's configuration that the loss is made from."""
 

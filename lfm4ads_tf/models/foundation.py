@@ -21,12 +21,13 @@ from lfm4ads_tf.interactions.block import (
 )
 from lfm4ads_tf.interactions.block import layer_names as block_layers
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.task_names import check_task_names
 from lfm4ads_tf.models.two_towers import TowerOutputs
-from lfm4ads_tf.models.upstream import UpstreamModel, plain_loss
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.seeding import derive
 

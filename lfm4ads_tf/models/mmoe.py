@@ -13,11 +13,12 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import mixture_names
 from lfm4ads_tf.interactions.experts import ExpertMixture
+from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.task_names import check_task_names
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
-from lfm4ads_tf.models.upstream import UpstreamModel, plain_loss
+from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
 

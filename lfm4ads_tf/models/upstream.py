@@ -15,11 +15,12 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
-from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.two_towers import TwoTowers
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from lfm4ads_tf.optim.optimizer_part import OptimizerPart
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.training.config import OptimizerConfig
 
 
 class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
@@ -156,7 +157,12 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
         """
         return {"tasks": self.task_loss(batch, self(batch, training=training))}
 
+    def optimizers(self, config: OptimizerConfig) -> Sequence[OptimizerPart]:
+        """Which variables are moved by which of the losses, and how.
 
-def plain_loss(tasks: Sequence[str]) -> TaskLoss:
-    """The cross-entropy of all tasks alike: the loss of a model that was given no other one."""
-    return TaskLoss(tuple(tasks), tf.ones([len(tasks)]), LOSSES["bce"], {})
+        Here one optimizer moves all variables by all losses.
+
+        Args:
+            config: The configured rates, rule and bounds.
+        """
+        return (OptimizerPart(config),)

@@ -18,10 +18,11 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import read_method
-from lfm4ads_tf.pipeline.losses import downstream_loss, task_loss
+from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.cost import Cost
 from lfm4ads_tf.tuning.held_out import can_be_scored, hold_last, noise_of
@@ -298,8 +299,8 @@ def _upstream_search(run: Run) -> PreparedSearch:
         )
         embeddings = model.backbone.embeddings
         load_pretrained_tables(run, embeddings, own.embeddings)
-        loss = task_loss(model, cache, own.training.task_weights)
-        return TrialModel(model, [embeddings], loss, own.training)
+        objective = Objective(model.losses, model.optimizers(own.training.optimizer))
+        return TrialModel(model, [embeddings], objective, own.training)
 
     fixed = run.resolved.fixed("upstream")
     if not has_dropout(part.network) or part.block is None:
@@ -330,9 +331,9 @@ def _downstream_search(run: Run, scenario: str) -> PreparedSearch:
         whole: RunConfig = config.model_copy(update={"downstream": own})
         model = build.downstream(cache.layout, whole, method, {}, config.seed)
         load_pretrained_tables(run, model.backbone.embeddings, own.embeddings)
-        return TrialModel(
-            model, model.all_embeddings, downstream_loss(model, cache, own), own.training
-        )
+        training = of_the_model(run, own.training, model, config.seed)
+        objective = Objective.of(model.losses, training.optimizer)
+        return TrialModel(model, model.all_embeddings, objective, training)
 
     fixed = run.resolved.fixed("downstream") | set(SCHEDULE)
     if not has_dropout(part.network):

@@ -14,8 +14,8 @@ from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.pipeline.global_entries import global_entries
-from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_results import stored_results
 from lfm4ads_tf.progress import Activity
 
 _LOG = logging.getLogger(__name__)

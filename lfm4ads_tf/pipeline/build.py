@@ -13,6 +13,7 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
 from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.seeding import derive
@@ -48,6 +49,7 @@ def upstream(
         embeddings = embeddings.served(shards, storage)
     own = derive(seed, "upstream")
     model: UpstreamModel = part.model_class.from_config(layout, part, embeddings, seed=own)
+    model.task_loss = TaskLoss.of(part.training, layout.tasks)
     model(example_batch(layout))
     return model
 
@@ -92,6 +94,8 @@ def downstream(
         embeddings,
         adapters=method.adapters(options, own),
         module=_module(layout, of_module, config, method, own, shards, storage),
+        task_loss=TaskLoss.of(part.training, layout.tasks),
+        adapter_l2=part.adapter_l2,
         seed=own,
     )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))

@@ -7,28 +7,26 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.files import staged_folder, write_json
-from lfm4ads_tf.pipeline.extract import open_store, representations_version
-from lfm4ads_tf.pipeline.learning_check import unlearnt, warn_unlearnt
-from lfm4ads_tf.pipeline.pretrain import (
-    load_upstream,
-    stored_results,
-    upstream_entries,
-    upstream_trainer,
-)
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import predict
+from lfm4ads_tf.pipeline.stored_representations import open_store, representations_version
+from lfm4ads_tf.pipeline.stored_results import stored_results
+from lfm4ads_tf.pipeline.trained_models import load_upstream
+from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
 from lfm4ads_tf.representations.extract import extend
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
-from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, read_weights, write_weights
-from lfm4ads_tf.training.schedule import continuation
+from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, read_weights
+from lfm4ads_tf.training.schedule import Phase, continuation
+from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
 _LOG = logging.getLogger(__name__)
 _SNAPSHOTS = "snapshots"
@@ -40,43 +38,49 @@ def continue_upstream(parent: Run, child: Run, seed: int) -> None:
     Weights and optimizer state are the parent's; rows of new ids start at their initial values.
     A held-out row of the results is scored by the weights from before its period.
     """
-    folder, earlier = child.upstream(seed), parent.upstream(seed)
-    if (folder / "results.json").exists():
-        return
-    cache, training = child.cache, child.config.upstream.training
-    began = time.perf_counter()
-    trainer = upstream_trainer(child, seed, label=f"upstream seed {seed}, version {child.version}")
-    model = trainer.model
-    TrainingCheckpoint(earlier, model, trainer.optimizer).restore()  # the optimizer's state
-    read_weights(model, earlier / "weights")
-    for snapshot in (earlier / _SNAPSHOTS).glob("*"):
-        if not (folder / _SNAPSHOTS / snapshot.name).exists():
-            _link_folder(snapshot, folder / _SNAPSHOTS / snapshot.name)
-    result = trainer.fit(continuation(training, cache, _first_unseen(parent)))
-    write_weights(model, folder / "weights")
-    wall = time.perf_counter() - began
+    UpstreamContinuation(parent, child, seed).complete()
 
-    def score(rows: np.ndarray, refresh: Refresh) -> np.ndarray:
-        found = np.zeros((len(rows), len(cache.layout.tasks)), np.float32)
+
+class UpstreamContinuation(UpstreamTraining):
+    """The upstream of a refreshed version; see `continue_upstream`."""
+
+    def __init__(self, parent: Run, child: Run, seed: int) -> None:
+        super().__init__(child, seed, f"upstream seed {seed}, version {child.version}")
+        self.parent = parent
+
+    def trainer(self) -> Trainer:
+        """The trainer at the parent's weights and state, with the parent's snapshots linked."""
+        trainer, earlier = super().trainer(), self.parent.upstream(self.seed)
+        TrainingCheckpoint(earlier, self.model, trainer.optimizers).restore()
+        read_weights(self.model, earlier / "weights")
+        for snapshot in (earlier / _SNAPSHOTS).glob("*"):
+            if not (self.folder / _SNAPSHOTS / snapshot.name).exists():
+                _link_folder(snapshot, self.folder / _SNAPSHOTS / snapshot.name)
+        return trainer
+
+    def phases(self) -> list[Phase]:
+        """One chain step per period that the parent has not seen."""
+        training = self.run.config.upstream.training
+        return continuation(training, self.run.cache, _first_unseen(self.parent))
+
+    def probabilities(self, rows: np.ndarray, refresh: Refresh) -> np.ndarray:
+        """Those of the snapshot from before each row's period."""
+        cache = self.run.cache
+        scores = np.zeros((len(rows), len(cache.layout.tasks)), np.float32)
         periods = cache.period[rows]
         for period in np.unique(periods).tolist():
-            read_weights(model, folder / _SNAPSHOTS / str(period))
-            own = periods == period
-            found[own] = predict(model, cache, rows[own], refresh=refresh)
-        return found
+            read_weights(self.model, self.folder / _SNAPSHOTS / str(period))
+            chosen = periods == period
+            scores[chosen] = predict(self.model, cache, rows[chosen], refresh=refresh)
+        return scores
 
-    found = upstream_entries(child, score, seed, wall)
-    poor = unlearnt(cache, found)
-    report = {
-        "history": result.history,
-        "steps": result.steps,
-        "examples_per_s": result.examples_per_s,
-        "unlearnt": poor,
-        "entries": found,
-    }
-    write_json(folder / "results.json", report)
-    _LOG.info("upstream seed %d: %d more steps in %.0f s", seed, result.steps, wall)
-    warn_unlearnt(f"upstream seed {seed}, version {child.version},", poor)
+    def report(self, result: TrainingResult) -> dict[str, Any]:
+        """Steps and speed."""
+        return {
+            "history": result.history,
+            "steps": result.steps,
+            "examples_per_s": result.examples_per_s,
+        }
 
 
 def extend_stored(parent: Run, child: Run, seed: int) -> None:

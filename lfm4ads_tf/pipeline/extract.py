@@ -6,16 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 
-from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.models.upstream import UpstreamModel
-from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_representations import representations_version
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.representations.extract import extract as extract_all
-from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import read_weights
-from lfm4ads_tf.training.config import FittedTrainingConfig
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,51 +57,3 @@ def snapshot_loader(run: Run, seed: int, model: UpstreamModel) -> Callable[[int 
         read_weights(model, source)
 
     return load
-
-
-def open_store(run: Run, seed: int, trained_with: str | None = None) -> RepresentationStore:
-    """The representations of a seed.
-
-    Args:
-        trained_with: Version that the model to be served was trained with, None without a model.
-
-    Raises:
-        UserError: They were not extracted, come from another upstream or data, or are of another
-            version than the model's.
-    """
-    folder = run.representations(seed)
-    if not (folder / "manifest.json").exists():
-        raise UserError(
-            f"There are no representations of seed {seed} in '{run.out}'.",
-            fix="run the stage `extract` first, or `run` for all stages",
-        )
-    store = RepresentationStore(folder)
-    expected = representations_version(run, seed)
-    if store.version != expected:
-        raise UserError(
-            "The stored representations come from another upstream.",
-            received=f"version {store.version}, expected {expected}",
-            fix=f"remove '{folder}' and run the stage `extract` again"
-            if run.version == 1
-            else f"put back what `refresh` made in '{folder}', or refresh the run anew",
-        )
-    store.require(trained_with)
-    return store
-
-
-def representations_version(run: Run, seed: int) -> str:
-    """Name of the representations that a run's upstream gives."""
-    number = "" if run.version == 1 else f"v{run.version}-"
-    return f"{number}seed_{seed}-{upstream_fingerprint(run, seed)}"
-
-
-def upstream_fingerprint(run: Run, seed: int) -> str:
-    """Digest of what an upstream and its representations are made of."""
-    upstream = run.config.upstream.model_dump(mode="json")
-    representations = run.config.representations.model_dump(mode="json")
-    training, default = upstream["training"], FittedTrainingConfig()
-    del training["auto"]  # what it chose counts, not that it did
-    for key in ("final_passes", "final_decay"):  # newer than the first runs
-        if training[key] == getattr(default, key):
-            del training[key]
-    return fingerprint([run.cache.manifest["fingerprint"], seed, upstream, representations])

@@ -11,8 +11,8 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.columns import Carried
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.build import COPIED_TABLES
-from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.transfer.downstream import DownstreamModel

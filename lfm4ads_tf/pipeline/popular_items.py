@@ -6,10 +6,10 @@ import numpy as np
 
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import auc
-from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.retrieval_data import Candidates, Queries, SeenItems, recall, rows_of
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_results import stored_results
 from lfm4ads_tf.transfer.retrieval.method import POPULARITY
 
 

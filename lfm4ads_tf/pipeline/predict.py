@@ -15,22 +15,18 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.batch import batch_of
-from lfm4ads_tf.config import Resolved
 from lfm4ads_tf.data.dropped import tell_dropped, tell_others
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import read_yaml
 from lfm4ads_tf.files import staged_file
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
-from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run, ranker_name
-from lfm4ads_tf.pipeline.transfer import load_downstream
+from lfm4ads_tf.pipeline.run import Run, open_run, ranker_name
+from lfm4ads_tf.pipeline.stored_representations import open_store
+from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 from lfm4ads_tf.representations.names import is_item_side
 from lfm4ads_tf.representations.store import RepresentationStore
-from lfm4ads_tf.strict import parse
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 8192
@@ -112,22 +108,6 @@ def served(run: Run, model: str, scenario: str | None) -> dict[str, str]:
     by = "best on validation" if run.config.export.method is None else "export.method"
     method = {"method": chosen.name, "resolved": chosen.resolved, "chosen_by": by}
     return {"model": model, **method, "seed": seed}
-
-
-def open_run(out: Path) -> Run:
-    """The run behind an existing run folder.
-
-    Raises:
-        UserError: The folder holds no run.
-    """
-    path = out / "config.yaml"
-    if not path.exists():
-        raise UserError(
-            f"'{out}' is no run folder.",
-            received="no config.yaml in it",
-            fix="give the --out of an earlier `train.py run`",
-        )
-    return Run(out, parse(Resolved, read_yaml(path), source=str(path)))
 
 
 def scenario_of(run: Run, model: str) -> str | None:

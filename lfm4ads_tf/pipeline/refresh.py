@@ -18,11 +18,10 @@ from lfm4ads_tf.data.raw import all_source_files
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import is_running, staged_folder, write_json
 from lfm4ads_tf.pipeline.continuation import carry_retrieval, continue_upstream, extend_stored
-from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.one_class import warn_one_class
-from lfm4ads_tf.pipeline.predict import open_run
 from lfm4ads_tf.pipeline.prepare import source_folder
-from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.pipeline.run import Run, fingerprint, open_run
+from lfm4ads_tf.pipeline.stored_representations import open_store
 from lfm4ads_tf.pipeline.versions import (
     listed_versions,
     unfinished_folder,

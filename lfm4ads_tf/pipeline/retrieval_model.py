@@ -12,11 +12,12 @@ import tf_keras
 from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.extract import open_store
-from lfm4ads_tf.pipeline.pretrain import load_upstream, stored_results
+from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios
 from lfm4ads_tf.pipeline.retrieval_data import ALL, Candidates, rows_of
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.transfer import downstream_scenarios
+from lfm4ads_tf.pipeline.stored_representations import open_store
+from lfm4ads_tf.pipeline.stored_results import stored_results
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.representations.names import representation_names
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod, parse_retrieval_method

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
 from typing import Any
 
 import numpy as np
 
-from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import auc
 from lfm4ads_tf.pipeline.popular_items import score_popularity
-from lfm4ads_tf.pipeline.pretrain import stored_results
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.repeats import Repeats
 from lfm4ads_tf.pipeline.retrieval_data import ALL, Queries, SeenItems, recall, rows_of
@@ -23,9 +20,11 @@ from lfm4ads_tf.pipeline.retrieval_model import (
     retrieval_scenarios,
 )
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.training.checkpoints import write_weights
-from lfm4ads_tf.training.schedule import epochs
-from lfm4ads_tf.training.trainer import Trainer
+from lfm4ads_tf.pipeline.stored_results import RESULTS, stored_results
+from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
+from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.training.schedule import Phase, epochs
+from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 
 _LOG = logging.getLogger(__name__)
@@ -71,100 +70,141 @@ def train_retrieval(
         scored: Scenarios with an entry of their own in the results.
         exclude_seen: Whether a user's training positives are no candidates.
     """
-    folder = run.retrieval(scenario, method.name, seed)
-    if (folder / "results.json").exists():
-        stored = stored_results(folder / "results.json")
+    RetrievalTraining(
+        run, scenario, method, seed, scored=scored, exclude_seen=exclude_seen
+    ).complete()
+
+
+class RetrievalTraining(TrainingRun):
+    """The retrieval model of one scenario, method and seed; arguments as of `train_retrieval`."""
+
+    def __init__(
+        self,
+        run: Run,
+        scenario: str,
+        method: RetrievalMethod,
+        seed: int,
+        *,
+        scored: list[str],
+        exclude_seen: bool,
+    ) -> None:
+        folder = run.retrieval(scenario, method.name, seed)
+        super().__init__(run, folder, f"retrieval {scenario} {method.name} seed {seed}")
+        self.scenario, self.method, self.seed = scenario, method, seed
+        self.scored, self.exclude_seen = scored, exclude_seen
+        self.training = run.config.retrieval.training
+        if method.sources:
+            self.training = run.config.retrieval.projection
+
+    def is_made(self) -> bool:
+        """Whether the folder holds the model; one that was scored otherwise is removed."""
+        path = self.folder / RESULTS
+        if not path.exists():
+            return False
+        stored = stored_results(path)
         # An earlier version of this software always left out what was seen.
-        same = stored.get("exclude_seen", True) == exclude_seen
+        same = stored.get("exclude_seen", True) == self.exclude_seen
         if REFRESHED not in stored and same:
-            return
+            return True
         if not same:
             _LOG.info(
                 "retrieval %s in '%s' seed %d is trained anew and its old model deleted: "
                 "exclude_seen was %s, which chose its epoch, and is now %s",
-                method.name,
-                scenario,
-                seed,
-                *(str(of).lower() for of in (not exclude_seen, exclude_seen)),
+                self.method.name,
+                self.scenario,
+                self.seed,
+                *(str(excluded).lower() for excluded in (not self.exclude_seen, self.exclude_seen)),
             )
-        shutil.rmtree(folder)  # scored otherwise, or a model that `refresh` carried over
-    cache, config = run.cache, run.config.retrieval
-    began = time.perf_counter()
-    part = RetrievalModel(run, scenario, method, seed)
-    if not len(part.rows):
-        _LOG.warning(
-            "retrieval %s in '%s' is skipped: no training row that it can use",
-            method.name,
-            scenario,
+        shutil.rmtree(self.folder)  # scored otherwise, or a model that `refresh` carried over
+        return False
+
+    def trainer(self) -> Trainer | None:
+        """The trainer of the model at its initial weights; None without a training row."""
+        run, cache, config = self.run, self.run.cache, self.run.config.retrieval
+        self.part = part = RetrievalModel(run, self.scenario, self.method, self.seed)
+        if not len(part.rows):
+            _LOG.warning(
+                "retrieval %s in '%s' is skipped: no training row that it can use",
+                self.method.name,
+                self.scenario,
+            )
+            return None
+        self._seen = SeenItems(cache, part.column, exclude=self.exclude_seen)
+        valid = Queries.of(cache, "valid", self.scenario, part.column)
+        tables = [] if self.method.sources else [part.model.two_towers.embeddings]
+        for embeddings in tables:
+            load_pretrained_tables(run, embeddings, config.embeddings)
+        return Trainer(
+            part.model,
+            tables,
+            Objective.of(
+                lambda batch: {"retrieval": part.model.loss(batch)}, self.training.optimizer
+            ),
+            cache,
+            self.training,
+            seed=self.seed,
+            label=self.label,
+            folder=self.folder,
+            tensorboard=run.tensorboard(self.folder),
+            representations=part.representations,
+            validate=lambda: self._recall(valid, part.items()),
+            quiet=run.quiet,
         )
-        return
-    seen = SeenItems(cache, part.column, exclude=exclude_seen)
-    valid = Queries.of(cache, "valid", scenario, part.column)
 
-    def recall_of(queries: Queries, items: np.ndarray) -> float | None:
-        vectors = part.users(queries.rows)
-        return recall(cache, queries, vectors, part.candidates.codes, items, seen, config.k)
+    def phases(self) -> list[Phase]:
+        """Epochs over the rows that the model can use."""
+        return epochs(self.training, self.part.rows)
 
-    training = config.projection if method.sources else config.training
-    tables = [] if method.sources else [part.model.two_towers.embeddings]
-    for embeddings in tables:
-        load_pretrained_tables(run, embeddings, config.embeddings)
-    trainer = Trainer(
-        part.model,
-        tables,
-        part.model.loss,
-        cache,
-        training,
-        seed=seed,
-        label=f"retrieval {scenario} {method.name} seed {seed}",
-        folder=folder,
-        tensorboard=run.tensorboard(folder),
-        representations=part.representations,
-        validate=lambda: recall_of(valid, part.items()),
-        quiet=run.quiet,
-    )
-    result = trainer.fit(epochs(training, part.rows))
-    write_weights(part.model, folder / "weights")
-    wall = round(time.perf_counter() - began, 2)
-    items = part.items()
-    found: list[dict[str, Any]] = []
-    for split in ("valid", "test"):
-        for name in scored:
-            queries = Queries.of(cache, split, name, part.column)
-            if len(queries.rows):
-                rows = rows_of(cache, split, name)
-                found.append(
-                    {
-                        "stage": "retrieval",
-                        "scenario": name,
-                        "task": part.task,
-                        "method": method.name,
-                        "slice": "all",
-                        "refresh": "frozen",
-                        "seed": seed,
-                        "split": split,
-                        "rows": len(queries.rows),
-                        "positives": len(queries.relevant),
-                        "metrics": {
-                            f"recall@{config.k}": recall_of(queries, items),
-                            "auc": _auc(part, rows, items),
-                        },
-                        "wall_s": wall,
-                    }
-                )
-    write_json(
-        folder / "results.json",
-        {
+    def score(self, wall: float) -> Scores:
+        """One entry per split and scored scenario with a query."""
+        cache, part = self.run.cache, self.part
+        items = part.items()
+        entries: list[dict[str, Any]] = []
+        for split in ("valid", "test"):
+            for name in self.scored:
+                queries = Queries.of(cache, split, name, part.column)
+                if len(queries.rows):
+                    rows = rows_of(cache, split, name)
+                    entries.append(
+                        {
+                            "stage": "retrieval",
+                            "scenario": name,
+                            "task": part.task,
+                            "method": self.method.name,
+                            "slice": "all",
+                            "refresh": "frozen",
+                            "seed": self.seed,
+                            "split": split,
+                            "rows": len(queries.rows),
+                            "positives": len(queries.relevant),
+                            "metrics": {
+                                f"recall@{self.run.config.retrieval.k}": self._recall(
+                                    queries, items
+                                ),
+                                "auc": _auc(part, rows, items),
+                            },
+                            "wall_s": wall,
+                        }
+                    )
+        return Scores(entries)
+
+    def report(self, result: TrainingResult) -> dict[str, Any]:
+        """Curve, steps and speed, version of the representations, what was left out."""
+        return {
             "history": result.history,
             "best": result.best,
             "steps": result.steps,
             "examples_per_s": result.examples_per_s,
-            "representations": part.representations_version,
-            "trained_on": scenario,
-            "exclude_seen": exclude_seen,
-            "entries": found,
-        },
-    )
+            "representations": self.part.representations_version,
+            "trained_on": self.scenario,
+            "exclude_seen": self.exclude_seen,
+        }
+
+    def _recall(self, queries: Queries, items: np.ndarray) -> float | None:
+        """recall@k of some queries among the items (I, d)."""
+        vectors = self.part.users(queries.rows)
+        codes, k = self.part.candidates.codes, self.run.config.retrieval.k
+        return recall(self.run.cache, queries, vectors, codes, items, self._seen, k)
 
 
 def _scored(run: Run, scenario: str, trained: list[str]) -> list[str]:

@@ -212,6 +212,22 @@ class Run:
         return found
 
 
+def open_run(out: Path) -> Run:
+    """The run behind an existing run folder.
+
+    Raises:
+        UserError: The folder holds no run.
+    """
+    path = out / _CONFIG_FILE
+    if not path.exists():
+        raise UserError(
+            f"'{out}' is no run folder.",
+            received="no config.yaml in it",
+            fix="give the --out of an earlier `train.py run`",
+        )
+    return Run(out, parse(Resolved, read_yaml(path), source=str(path)))
+
+
 def ranker_name(scenario: str) -> str:
     """Name of the exported ranker of a scenario or segment."""
     return f"ranker_{file_name(scenario)}"

@@ -17,6 +17,7 @@ from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline.baseline import run_baselines
 from lfm4ads_tf.pipeline.choice import read_method
+from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods, warn_skipped
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.full import FULL, with_full
@@ -27,9 +28,9 @@ from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_sce
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
-from lfm4ads_tf.pipeline.transfer import downstream_scenarios, run_methods, transfer, warn_skipped
+from lfm4ads_tf.pipeline.transfer import transfer
 from lfm4ads_tf.progress import Activity
-from lfm4ads_tf.training.step import table_rule
+from lfm4ads_tf.training.model_optimizers import table_rule
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from lfm4ads_tf.features.spec import merge, read_yaml
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
 from lfm4ads_tf.pipeline.auto import PreparedSearch, prepared_search
+from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.stages import Selection
-from lfm4ads_tf.pipeline.transfer import downstream_scenarios
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.held_out import smallest_class
 from lfm4ads_tf.tuning.settings import PATHS, SCHEDULE, Settings

@@ -11,20 +11,17 @@ from rich.console import Console
 
 from lfm4ads_tf.analysis.sweep_page import sweep_page
 from lfm4ads_tf.files import write_json, write_text
+from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods, warn_skipped
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.pretrain import pretrain, stored_results
+from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_results import stored_results
 from lfm4ads_tf.pipeline.sweep_candidate import BASELINE, SUM, SweepCandidate, sweep_candidates
 from lfm4ads_tf.pipeline.sweep_options import SweepOptions
 from lfm4ads_tf.pipeline.sweep_ranking import choice, mean_values, ranking, require_choice
 from lfm4ads_tf.pipeline.sweep_table import print_sweep
-from lfm4ads_tf.pipeline.transfer import (
-    downstream_scenarios,
-    run_methods,
-    train_downstream,
-    warn_skipped,
-)
+from lfm4ads_tf.pipeline.transfer import train_downstream
 from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.written import dump
 

@@ -63,6 +63,15 @@ class RetrievalConfig(StrictModel):
         epochs=10, patience=2, optimizer=OptimizerConfig(dense_learning_rate=5e-3)
     )
 
+    @field_validator("training", "projection")
+    @classmethod
+    def _without_task_loss(cls, value: TrainingConfig) -> TrainingConfig:
+        """The loss of a retrieval model is `retrieval.loss`."""
+        default = TrainingConfig()
+        if (value.loss, value.loss_options) != (default.loss, default.loss_options):
+            raise ValueError("reads neither loss nor loss_options; set retrieval.loss instead")
+        return value
+
     @field_validator("exclude_seen", mode="before")
     @classmethod
     def _one_of_three(cls, value: object) -> object:

@@ -6,9 +6,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,30 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder, write_json
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
 
 _PREFIX = "weights"
 _TABLES = "tables"
 _CURVE = "curve.json"
+_LOSSES = "losses.json"
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: the phase, the next batch in it, and the optimizer step."""
+    """Where a run stands.
+
+    Attributes:
+        phase: The phase.
+        batch: The next batch in it.
+        step: Optimizer steps so far.
+        losses: Name -> sum of a loss over the batches of the phase so far; None where the
+            checkpoint is of a version that did not keep them.
+    """
 
     phase: int = 0
     batch: int = 0
     step: int = 0
+    losses: Mapping[str, float] | None = field(default_factory=dict)
 
 
 class TrainingCheckpoint:
@@ -43,32 +54,30 @@ class TrainingCheckpoint:
     before TensorFlow's `checkpoint/checkpoint` names n as the latest; only then the one before is
     removed. Tables are written slice by slice: TensorFlow would copy each one whole.
 
+    The state of a single optimizer is kept without its name, that of several under their names.
+
     Args:
         folder: Folder of the run; `checkpoint/` and `best/` live in it.
         model: The model, already built.
-        optimizer: Its optimizer, already built.
+        optimizers: Its optimizers.
     """
 
-    def __init__(self, folder: Path, model: tf_keras.Model, optimizer: HybridOptimizer) -> None:
+    def __init__(self, folder: Path, model: tf_keras.Model, optimizers: ModelOptimizers) -> None:
         self._folder = folder
         self._model = model
-        self._optimizer = optimizer
+        self._optimizers = optimizers
         self._parts = ModelParts(model)
         self._values = {
             name: tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
             for name in ("phase", "batch", "step")
         }
+        counters = {name: _counters(o) for name, o in optimizers.optimizers.items()}
+        moments = {name: _moments(o) for name, o in optimizers.optimizers.items()}
+        single = len(counters) == 1
         self._checkpoint = tf.train.Checkpoint(
             model=self._parts.dense,
-            optimizer={
-                "iterations": optimizer.iterations,
-                "table_learning_rate": optimizer.table_learning_rate,
-                "dense_learning_rate": optimizer.dense_learning_rate,
-            },
-            dense_slots={
-                "first_moments": optimizer.first_moments,
-                "second_moments": optimizer.second_moments,
-            },
+            optimizer=next(iter(counters.values())) if single else counters,
+            dense_slots=next(iter(moments.values())) if single else moments,
             position=self._values,
         )
         self._manager = tf.train.CheckpointManager(
@@ -82,8 +91,14 @@ class TrainingCheckpoint:
         step: int,
         history: list[dict[str, Any]] | None = None,
         curve: list[dict[str, Any]] | None = None,
+        losses: Mapping[str, float] | None = None,
     ) -> None:
-        """Saves the state; `history` first, since a resumed run drops what lies ahead of it."""
+        """Saves the state; `history` first, since a resumed run drops what lies ahead of it.
+
+        Args:
+            phase, batch, step, losses: See `Position`.
+            history, curve: Entries so far; None leaves what was written.
+        """
         if history is not None:
             self.write_history(history)
         if curve is not None:
@@ -98,7 +113,9 @@ class TrainingCheckpoint:
             try:
                 prefix = self._folder / "checkpoint" / f"ckpt-{number}"
                 with staged_folder(_tables_of(prefix)) as staging:
-                    _write_tables(self._parts, staging, self._optimizer)
+                    _write_tables(self._parts, staging, self._optimizers)
+                    # beside the tables: complete before the checkpoint is named
+                    write_json(staging / _LOSSES, losses)
                 self._manager.save(checkpoint_number=number)
             finally:
                 self._remove_other_tables()
@@ -107,15 +124,29 @@ class TrainingCheckpoint:
         """Restores the latest checkpoint, if there is one, and returns its position.
 
         Raises:
-            UserError: The checkpoint is damaged, or its tables do not fit the model's.
+            UserError: The checkpoint is damaged, or its tables do not fit the model's, or it is of
+                another model or of other optimizers.
         """
         latest = self._manager.latest_checkpoint
         if latest is None:
             return Position()
-        _read_tables(self._parts, _tables_of(Path(latest)), self._optimizer)
-        self._checkpoint.restore(latest).assert_existing_objects_matched().expect_partial()
+        tables = _tables_of(Path(latest))
+        _read_tables(self._parts, tables, self._optimizers)
+        status = self._checkpoint.restore(latest)
+        try:
+            status.assert_existing_objects_matched().expect_partial()
+        except AssertionError as error:
+            raise UserError(
+                f"The checkpoint '{latest}' is of another model or of other optimizers.",
+                received=str(error).splitlines()[0],
+                fix="train with what it was made with, or remove its folder and train again",
+            ) from error
         values = {name: int(v.numpy()) for name, v in self._values.items()}
-        return Position(values["phase"], values["batch"], values["step"])
+        path = tables / _LOSSES
+        losses = json.loads(path.read_text("utf-8")) if path.exists() else None
+        if losses is None and not values["batch"]:
+            losses = {}  # no batch of the phase, no sum
+        return Position(values["phase"], values["batch"], values["step"], losses)
 
     def _remove_other_tables(self) -> None:
         """Removes the tables of all but the latest checkpoint."""
@@ -200,18 +231,35 @@ def count_parameters(folder: Path) -> tuple[int, int]:
     return tables, sum(math.prod(shape) for name, shape in stored if name.startswith("model/"))
 
 
+def _counters(optimizer: HybridOptimizer) -> dict[str, tf.Variable]:
+    return {
+        "iterations": optimizer.iterations,
+        "table_learning_rate": optimizer.table_learning_rate,
+        "dense_learning_rate": optimizer.dense_learning_rate,
+    }
+
+
+def _moments(optimizer: HybridOptimizer) -> dict[str, dict[str, tf.Variable]]:
+    return {
+        "first_moments": optimizer.first_moments,
+        "second_moments": optimizer.second_moments,
+    }
+
+
 def _write_tables(
-    parts: ModelParts, folder: Path, optimizer: HybridOptimizer | None = None
+    parts: ModelParts, folder: Path, optimizers: ModelOptimizers | None = None
 ) -> None:
     """One folder per embedding layer."""
     for path, layer in parts.embeddings.items():
-        write_tables(folder / path, layer, optimizer)
+        write_tables(folder / path, layer, None if optimizers is None else optimizers.of(layer))
 
 
-def _read_tables(parts: ModelParts, folder: Path, optimizer: HybridOptimizer | None = None) -> None:
+def _read_tables(
+    parts: ModelParts, folder: Path, optimizers: ModelOptimizers | None = None
+) -> None:
     """The counterpart of `_write_tables`."""
     for path, layer in parts.embeddings.items():
-        read_tables(folder / path, layer, optimizer)
+        read_tables(folder / path, layer, None if optimizers is None else optimizers.of(layer))
 
 
 def _tables_of(prefix: Path) -> Path:

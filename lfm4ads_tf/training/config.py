@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.strict import StrictModel
 
 
@@ -18,8 +20,8 @@ class OptimizerConfig(StrictModel):
             and set), `adam`, `adamw`, `ftrl` or `sgd`, all touching only the rows of the batch.
         rule_options: Options of the rule, see `lfm4ads_tf.optim.rules`.
         adagrad_initial: Initial value of Adagrad's accumulator, short for the rule's `initial`.
-        group_rates: Factors of the learning rates, by table group or by part of a dense variable's
-            path.
+        group_rates: Factors of the learning rates, by table group or by parts of a dense variable's
+            path: `dnn_1` is every layer of this name, `dnn_1/kernel` the kernels of it alone.
         weight_decay: Decoupled decay of the dense variables.
         table_l2: L2 on the rows that a batch touched.
         clip_norm: Bound of the global norm of all gradients.
@@ -59,6 +61,8 @@ class TrainingConfig(StrictModel):
             larger than memory or in packed form; the whole epoch or period when absent.
         checkpoint_every: Steps between two checkpoints.
         task_weights: Task -> weight of its loss; 1 when absent.
+        loss: Name of the loss over the tasks, see `lfm4ads_tf.losses.registry`.
+        loss_options: Options of the loss.
         precision: `mixed_bfloat16`: the larger matrix products of the dense layers round their
             operands to bfloat16 in training; variables, losses and all else stay float32.
     """
@@ -77,8 +81,19 @@ class TrainingConfig(StrictModel):
     shuffle_window: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
     task_weights: dict[str, float] = {}
+    loss: str = "bce"
+    loss_options: dict[str, Any] = {}
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @field_validator("loss")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in LOSSES:
+            raise ValueError(
+                f"there is no such loss.{nearest(name, LOSSES)} Known losses: {', '.join(LOSSES)}"
+            )
+        return name
 
 
 class FittedTrainingConfig(TrainingConfig):

@@ -2,84 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
-import tf_keras
 
-from lfm4ads_tf.embeddings.table import ShardedEmbedding
-from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.optim.rules.registry import row_rule
-from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.precision import Precision, training_precision
-from lfm4ads_tf.training.config import OptimizerConfig
+from lfm4ads_tf.training.loss_sums import LossSums
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective, total_of
 
-LossFunction = Callable[[Any], tf.Tensor]
 
+class StepLosses(NamedTuple):
+    """Losses of a batch before its step.
 
-def table_rule(config: OptimizerConfig) -> RowRule:
-    """The rule of the tables.
-
-    Raises:
-        UserError: An option is unknown or out of its bounds.
+    Attributes:
+        total: Their sum, ().
+        terms: Name -> loss, ().
     """
-    options: dict[str, Any] = dict(config.rule_options)
-    if config.rule in ("adagrad", "rowwise_adagrad"):
-        options.setdefault("initial", config.adagrad_initial)
-    return row_rule(config.rule, **options)
 
-
-def make_optimizer(
-    config: OptimizerConfig, model: tf_keras.Model, embeddings: Sequence[ShardedEmbedding]
-) -> HybridOptimizer:
-    """The optimizer of a configuration, built with a model's tables and its other variables."""
-    optimizer = HybridOptimizer(
-        config.table_learning_rate,
-        config.dense_learning_rate,
-        rule=table_rule(config),
-        group_rates=config.group_rates,
-        weight_decay=config.weight_decay,
-        table_l2=config.table_l2,
-        clip_norm=config.clip_norm,
-    )
-    parts = {id(part) for layer in embeddings for part in layer.all_parts()}
-    dense = [v for v in model.trainable_variables if id(v) not in parts]
-    optimizer.build(list(embeddings), dense)
-    return optimizer
+    total: tf.Tensor
+    terms: dict[str, tf.Tensor]
 
 
 def training_step(
-    model: tf_keras.Model,
-    loss: LossFunction,
-    optimizer: HybridOptimizer,
+    objective: Objective,
+    optimizers: ModelOptimizers,
     batch_spec: Any,
     precision: Precision = "float32",
-) -> Callable[[Any], tf.Tensor]:
+    sums: LossSums | None = None,
+) -> Callable[[Any], StepLosses]:
     """A compiled step, traced once for batches of any size.
 
     Args:
-        model: The model; its trainable variables were given to `optimizer.build`.
-        loss: Batch -> scalar loss.
-        optimizer: The optimizer.
+        objective: The losses of the model, and which optimizer minimises which.
+        optimizers: Its optimizers, built for the model.
         batch_spec: Types of a batch, such as a data set's `element_spec`.
         precision: Of the dense layers' products, see `lfm4ads_tf.precision`.
+        sums: Where the losses are summed up.
 
     Returns:
-        Batch -> loss before the step.
+        Batch -> losses before the step.
     """
+    several = len(objective.optimizers) > 1
 
-    def step(batch: Any) -> tf.Tensor:
-        with tf.GradientTape() as tape, training_precision(precision):
-            value = loss(batch)
-        variables = model.trainable_variables
-        gradients = tape.gradient(value, variables)
-        optimizer.apply_gradients(
-            [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
-        )
-        return value
+    def step(batch: Any) -> StepLosses:
+        with tf.GradientTape(persistent=several) as tape, training_precision(precision):
+            terms = dict(objective.losses(batch))
+            minimised = objective.sums(terms)
+        total = total_of(terms) if several else minimised[0]
+        optimizers.apply(tape, minimised)
+        if sums is not None:
+            sums.add(terms)
+        return StepLosses(total, terms)
 
-    compiled: Callable[[Any], tf.Tensor] = tf.function(
+    compiled: Callable[[Any], StepLosses] = tf.function(
         step, input_signature=[batch_spec], autograph=False
     )
     return compiled

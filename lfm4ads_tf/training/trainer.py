@@ -21,8 +21,11 @@ from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.gradient_registry import released_gradients
+from lfm4ads_tf.training.loss_sums import LossSums
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase
-from lfm4ads_tf.training.step import LossFunction, make_optimizer, training_step
+from lfm4ads_tf.training.step import StepLosses, training_step
 
 _LOG = logging.getLogger(__name__)
 START = "start"
@@ -35,7 +38,9 @@ class TrainingResult:
     """What a run of the trainer did.
 
     Attributes:
-        history: One entry per validated phase: `phase`, `value`, `step`.
+        history: One entry per validated phase: `phase`, `value`, `step`, and `losses`: name -> mean
+            of a loss over the phase's batches; without `losses` before the first step, and in a
+            phase that began in a version that did not keep them.
         curve: One entry per watched phase: `phase`, `value`, `step`, `rows`.
         best: Name of the phase whose weights the model holds; None without validation.
         steps: Optimizer steps, those before a resume included.
@@ -59,7 +64,7 @@ class Trainer:
     Args:
         model: The model; its tables are found through `embeddings`.
         embeddings: The model's sharded tables.
-        loss: Batch -> scalar loss, called under a gradient tape.
+        objective: The losses and their optimizers.
         cache: The encoded cache.
         config: Batch size, optimizer, stopping rule.
         seed: Seed of the order of rows.
@@ -71,14 +76,20 @@ class Trainer:
         validate_start: Whether the weights before the first step are validated too, as the phase
             `start`: copied weights may be better than what training makes of them.
         watch: Rows -> the value that a phase's watched rows have, None where it is undefined.
+        row_weights: Factors of the losses of the cache's N rows, (N,) or (N, T) float32; None
+            weights none. Validation is not weighted.
         quiet: Whether to hide the progress bar.
+
+    Raises:
+        UserError: The objective's optimizers do not fit the model, see `ModelOptimizers`; or the
+            row weights do not fit the cache, or are negative or not finite.
     """
 
     def __init__(
         self,
         model: tf_keras.Model,
         embeddings: Sequence[ShardedEmbedding],
-        loss: LossFunction,
+        objective: Objective,
         cache: EncodedCache,
         config: TrainingConfig,
         *,
@@ -90,10 +101,11 @@ class Trainer:
         validate: Callable[[], float | None] | None = None,
         validate_start: bool = False,
         watch: Callable[[np.ndarray], float | None] | None = None,
+        row_weights: np.ndarray | None = None,
         quiet: bool = False,
     ) -> None:
         self.model = model
-        self.loss = loss
+        self.objective = objective
         self.cache = cache
         self.config = config
         self.seed = seed
@@ -104,8 +116,11 @@ class Trainer:
         self.validate_start = validate_start
         self.watch = watch
         self.quiet = quiet
-        self.optimizer = make_optimizer(config.optimizer, model, embeddings)
-        self.checkpoint = TrainingCheckpoint(folder, model, self.optimizer)
+        self.row_weights = None if row_weights is None else _checked(row_weights, cache)
+        self.optimizers = ModelOptimizers(objective, model, embeddings)
+        self.checkpoint = TrainingCheckpoint(folder, model, self.optimizers)
+        self._sums = LossSums()
+        self._sums_are_whole = True  # whether they hold every batch of the phase
         self._tensorboard = tensorboard
         self._step_function: Any = None
 
@@ -139,13 +154,16 @@ class Trainer:
         with writer.as_default(), Progress(self.label, total, quiet=self.quiet) as progress:
             progress.advance(position.step)
             if self.validate_start and not result.history:
-                self._validate(START, result, progress)
+                self._validate(START, result, progress, 0)
                 self.checkpoint.write_history(result.history)
             for index in range(position.phase, len(phases)):
                 phase = phases[index]
                 if self._stopped(result):
                     break
                 start = position.batch if index == position.phase else 0
+                before = position.losses if start else {}
+                self._sums_are_whole = before is not None
+                self._sums.start(before or {})
                 began = time.perf_counter()
                 result.steps = self._train_phase(phase, index, start, result.steps, progress)
                 busy += time.perf_counter() - began
@@ -170,21 +188,27 @@ class Trainer:
             start=start,
             representations=self.representations,
             window=self.config.shuffle_window,
+            weights=self.row_weights,
         )
-        self.optimizer.scale_rates(phase.rate)
+        self.optimizers.scale_rates(phase.rate)
         train_step = self._compiled(dataset)
-        loss: tf.Tensor | None = None
+        losses: StepLosses | None = None
         for batch_index, batch in enumerate(read(dataset), start=start):
-            loss = train_step(batch)
+            losses = train_step(batch)
             step += 1
             progress.advance(1)
             if step % _SUMMARY_EVERY == 0:
-                tf.summary.scalar("train/loss", self._finite(loss, step, phase), step=step)
+                self._summarise(losses, step, phase)
             if step % self.config.checkpoint_every == 0:
-                self._finite(loss, step, phase)
-                self.checkpoint.save(index, batch_index + 1, step)
-        if loss is not None:
-            self._finite(loss, step, phase)
+                self._finite(losses, step, phase)
+                self.checkpoint.save(
+                    index,
+                    batch_index + 1,
+                    step,
+                    losses=self._sums.values() if self._sums_are_whole else None,
+                )
+        if losses is not None:
+            self._finite(losses, step, phase)
         return step
 
     def _finish_phase(
@@ -194,19 +218,24 @@ class Trainer:
         if phase.snapshot is not None:
             write_weights(self.model, self.folder / "snapshots" / str(phase.snapshot))
         if phase.validate:
-            self._validate(phase.name, result, progress)
+            self._validate(phase.name, result, progress, self._steps(phase))
         if phase.watch is not None and len(phase.watch) and self.watch is not None:
             self._watch(phase.name, phase.watch, result, progress)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
         if phase.validate or phase.snapshot is not None or phase.watch is not None:
             self.checkpoint.save(index + 1, 0, result.steps, result.history, result.curve)
 
-    def _validate(self, name: str, result: TrainingResult, progress: Progress) -> None:
+    def _validate(
+        self, name: str, result: TrainingResult, progress: Progress, batches_of_phase: int
+    ) -> None:
         """Validates and keeps the weights if they are the best so far."""
         value = None if self.validate is None else self.validate()
         if value is None:
             return
-        entry = {"phase": name, "value": value, "step": result.steps}
+        entry: dict[str, Any] = {"phase": name, "value": value, "step": result.steps}
+        if batches_of_phase and self._sums_are_whole:
+            sums = self._sums.values()
+            entry["losses"] = {loss: total / batches_of_phase for loss, total in sums.items()}
         result.history.append(entry)
         tf.summary.scalar("valid/objective", value, step=result.steps)
         progress.note(f"valid {value:.4f}")
@@ -237,24 +266,53 @@ class Trainer:
         """The training step, traced once for batches of any size."""
         if self._step_function is None:
             self._step_function = training_step(
-                self.model,
-                self.loss,
-                self.optimizer,
+                self.objective,
+                self.optimizers,
                 dataset.element_spec,
                 self.config.precision,
+                self._sums,
             )
         return self._step_function
 
-    def _finite(self, loss: tf.Tensor, step: int, phase: Phase) -> float:
+    def _summarise(self, losses: StepLosses, step: int, phase: Phase) -> None:
+        """A point of the loss curve, and of each loss where there are several."""
+        tf.summary.scalar("train/loss", self._finite(losses, step, phase), step=step)
+        if len(losses.terms) > 1:
+            for name, term in losses.terms.items():
+                tf.summary.scalar(f"train/{name}", float(term), step=step)
+
+    def _finite(self, losses: StepLosses, step: int, phase: Phase) -> float:
         """The loss as a number; weights that diverged reach no checkpoint and no snapshot."""
-        value = float(loss)
+        value = float(losses.total)
         if not np.isfinite(value):
+            poor = [name for name, term in losses.terms.items() if not np.isfinite(float(term))]
             raise UserError(
                 f"Training of {self.label} diverged at step {step}.",
-                received=f"loss {value} in {phase.name}",
+                received=f"loss {value} in {phase.name}, of {', '.join(poor) or 'the sum alone'}",
                 fix="lower the learning rates, or set clip_norm in the optimizer's configuration",
             )
         return value
 
     def _steps(self, phase: Phase) -> int:
         return -(-len(phase.rows) // self.config.batch_size)
+
+
+def _checked(weights: np.ndarray, cache: EncodedCache) -> np.ndarray:
+    """Row weights as float32.
+
+    Raises:
+        UserError: They do not fit the cache, or are negative or not finite.
+    """
+    rows, tasks = cache.labels.shape
+    if weights.shape not in ((rows,), (rows, tasks)):
+        raise UserError(
+            "Row weights need one value per row of the cache, or one per row and task.",
+            received=f"shape {weights.shape}, expected ({rows},) or ({rows}, {tasks})",
+        )
+    found = weights.astype(np.float32)
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise UserError(
+            "Row weights must be finite and not negative.",
+            received=f"from {found.min()} to {found.max()}",
+        )
+    return found

@@ -16,6 +16,7 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.columns import Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.repeated import repeated
+from lfm4ads_tf.losses.task_loss import TaskLoss, plain_loss
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
@@ -43,6 +44,8 @@ class DownstreamModel(tf_keras.Model):
         embeddings: Tables.
         adapters: Feature-level transfer; none for the method `none`.
         module: Isomorphic module, or None.
+        task_loss: The loss of the logits; the cross-entropy of all tasks alike when absent.
+        adapter_l2: Adds adapter_l2 / 2 |W|^2 over the adapters' kernels W to the losses.
         seed: Seed of all initial weights.
 
     Source: LFM4Ads (arXiv 2508.14948), downstream.
@@ -56,6 +59,8 @@ class DownstreamModel(tf_keras.Model):
         *,
         adapters: Sequence[Adapter] = (),
         module: IsomorphicModule | None = None,
+        task_loss: TaskLoss | None = None,
+        adapter_l2: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(name="downstream")
@@ -63,6 +68,8 @@ class DownstreamModel(tf_keras.Model):
         self.backbone = Backbone(layout, network, embeddings, seed=seed)
         self.adapters = list(adapters)
         self.module = module
+        self.task_loss = task_loss or plain_loss(layout.tasks)
+        self.adapter_l2 = adapter_l2
         self.heads = build_heads(network, 0, len(layout.tasks), seed=seed)
         # a gated block leaves one mixture per task, side by side
         self._mixtures = len(layout.tasks) if network.block.structure == "gated" else 1
@@ -152,6 +159,18 @@ class DownstreamModel(tf_keras.Model):
         size = len(labels) // self._mixtures
         starts = range(0, len(labels), size)
         return [label for s in starts for label in (*labels[s : s + size], *joined)]
+
+    def losses(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+        """The terms that training minimises: `tasks`, and `adapter_l2` where it is asked for.
+
+        Args:
+            batch: The batch with its labels (B, T), and row weights where there are some.
+            training: Whether dropout and compiled kernels apply.
+        """
+        terms = {"tasks": self.task_loss(batch, self(batch, training=training))}
+        if self.adapter_l2 and self.adapters:
+            terms["adapter_l2"] = self.adapter_l2 * self.adapter_penalty()
+        return terms
 
     def adapter_penalty(self) -> tf.Tensor:
         """1/2 sum |W|^2 over the kernels of all adapters."""

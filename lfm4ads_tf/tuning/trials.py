@@ -15,8 +15,10 @@ from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.gradient_registry import released_gradients
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, final_pass, walk
-from lfm4ads_tf.training.step import LossFunction, make_optimizer, training_step
+from lfm4ads_tf.training.step import training_step
 from lfm4ads_tf.tuning.search import Kind
 from lfm4ads_tf.tuning.settings import Settings
 
@@ -27,7 +29,7 @@ class TrialModel:
 
     model: tf_keras.Model
     embeddings: Sequence[ShardedEmbedding]
-    loss: LossFunction
+    objective: Objective
     training: TrainingConfig
 
 
@@ -124,14 +126,14 @@ class Trials:
 
 
 class _Prepared:
-    """A model with its optimizer, its traced step and all of their initial values."""
+    """A model with its optimizers, its traced step and all of their initial values."""
 
     def __init__(self, made: TrialModel) -> None:
         self.made = made
-        self._optimizer = make_optimizer(made.training.optimizer, made.model, made.embeddings)
+        self._optimizers = ModelOptimizers(made.objective, made.model, made.embeddings)
         self._step: Callable[[Any], Any] | None = None
         parts = [p for layer in made.embeddings for p in layer.all_parts()]
-        known = {id(v): v for v in (*made.model.variables, *parts, *self._optimizer.variables)}
+        known = {id(v): v for v in (*made.model.variables, *parts, *self._optimizers.variables)}
         self._variables = list(known.values())
         self._initial = [v.numpy() for v in self._variables]
 
@@ -149,13 +151,15 @@ class _Prepared:
         """One pass."""
         if self._step is None:
             self._step = training_step(
-                self.made.model,
-                self.made.loss,
-                self._optimizer,
+                self.made.objective,
+                self._optimizers,
                 data.element_spec,
                 self.made.training.precision,
             )
-        self._optimizer.table_learning_rate.assign(settings.table_learning_rate * rate)
-        self._optimizer.dense_learning_rate.assign(settings.dense_learning_rate * rate)
+        self._optimizers.set_rates(
+            settings.table_learning_rate * rate,
+            settings.dense_learning_rate * rate,
+            instead=self.made.training.optimizer,
+        )
         for batch in read(data):
             self._step(batch)

@@ -14,8 +14,8 @@ from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline import auto
 from lfm4ads_tf.pipeline.auto import choose_downstream, choose_upstream
-from lfm4ads_tf.pipeline.extract import upstream_fingerprint
 from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.pipeline.stored_representations import upstream_fingerprint
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.tuning.settings import PATHS
 from lfm4ads_tf.tuning.trials import Trials

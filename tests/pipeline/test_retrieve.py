@@ -15,9 +15,9 @@ from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.data.synthetic import SyntheticAdsLog
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.evaluate import compare
-from lfm4ads_tf.pipeline.extract import extract, open_store
+from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.pretrain import load_upstream, pretrain
+from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_model import (
     RetrievalModel,
@@ -27,6 +27,8 @@ from lfm4ads_tf.pipeline.retrieval_model import (
 )
 from lfm4ads_tf.pipeline.retrieve import retrieve
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_representations import open_store
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.transfer.retrieval.method import POPULARITY
 from tests.rounding import assert_close
 

@@ -14,10 +14,17 @@ from sklearn.metrics import roc_auc_score
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.pretrain import _score
+from lfm4ads_tf.pipeline.pretrain import Pretraining
+from lfm4ads_tf.pipeline.training_run import Scores
 from lfm4ads_tf.strict import parse
 
 NETWORK = {"block": {"layers": [{"type": "cross", "depth": 1}]}}
+
+
+def scores_of(run: Any, model: Any) -> Scores:
+    training = Pretraining(run, 0, "upstream")
+    training.model = model
+    return training.score(1.0)
 
 
 def test_a_segment_has_entries_like_a_scenario(
@@ -31,9 +38,11 @@ def test_a_segment_has_entries_like_a_scenario(
     raw = {"upstream": {"network": NETWORK, "branches": True}}
     model = build.upstream(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
     run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
-    found = [e for e in _score(run, model, 0, 1.0) if e["slice"] == "all"]
+    scores = scores_of(run, model)
+    found = [e for e in scores.entries if e["slice"] == "all"]
     assert {e["scenario"] for e in found} == {"all", "t0", "t1", "b2"}
-    stored = np.load(tmp_path / "predictions.npz")
+    stored = scores.predictions
+    assert stored is not None
     brand = np.array(ads.raw.columns["brand"].to_pylist(), object)
     for split in ("valid", "test"):
         (entry,) = [
@@ -66,7 +75,7 @@ def test_without_a_scenario_key_no_entry_stands_twice(
     raw = {"upstream": {"network": NETWORK}}
     model = build.upstream(ads.cache.layout, parse(RunConfig, raw, source="run"), seed=0)
     run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
-    found = _score(run, model, 0, 1.0)
+    found = scores_of(run, model).entries
     names = ("scenario", "task", "slice", "refresh", "split")
     keys = Counter(tuple(entry[name] for name in names) for entry in found)
     assert set(keys.values()) == {1}

@@ -17,7 +17,6 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.representations.config import RepresentationsConfig
@@ -27,6 +26,7 @@ from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import chain
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close
@@ -73,7 +73,7 @@ def train_and_extract(world: Any, folder: Path, **over: Any) -> Chain:
     trainer = Trainer(
         model,
         [model.backbone.embeddings],
-        lambda b: masked_bce(b["labels"], model(b, training=True), tf.ones([2])),
+        Objective.of(model.losses, config.upstream.training.optimizer),
         world.cache,
         config.upstream.training,
         seed=3,

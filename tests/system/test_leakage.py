@@ -14,7 +14,7 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.training.checkpoints import read_weights
 
 DAY = 3  # the period from which on events change: the fourth training day

@@ -15,7 +15,7 @@ import yaml
 
 from export.spec_check import read_spec
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.run import open_run
 
 SURFACES = ("home", "search", "mail")
 

@@ -74,8 +74,9 @@ def test_a_ranker_with_representations_scores_test_rows_as_the_run_did(
 ) -> None:
     """The ranker of the method that validation chose, and of the other one by name."""
     from lfm4ads_tf.pipeline.choice import chosen_method
-    from lfm4ads_tf.pipeline.extract import open_store
-    from lfm4ads_tf.pipeline.predict import join_frozen, open_run
+    from lfm4ads_tf.pipeline.predict import join_frozen
+    from lfm4ads_tf.pipeline.run import open_run
+    from lfm4ads_tf.pipeline.stored_representations import open_store
 
     run = open_run(shop_run[0])
     mine = test_rows.filter(pa.array([s == "home" for s in test_rows["surface"].to_pylist()]))

@@ -16,8 +16,8 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import TEST, TRAIN, VALID
 from lfm4ads_tf.features.fitting import FittedEncoding
 from lfm4ads_tf.pipeline import continuation
-from lfm4ads_tf.pipeline.predict import open_run
-from lfm4ads_tf.pipeline.pretrain import load_upstream
+from lfm4ads_tf.pipeline.run import open_run
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.representations.extraction import Extraction
 from lfm4ads_tf.representations.store import RepresentationStore

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.run import open_run
 
 pytestmark = pytest.mark.slow
 

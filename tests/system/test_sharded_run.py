@@ -13,10 +13,12 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.predict import open_run
+from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint
+from lfm4ads_tf.training.config import OptimizerConfig
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
 
 pytestmark = pytest.mark.slow
 
@@ -43,20 +45,17 @@ def test_metrics_equal_those_of_one_shard(
     assert_same_metrics(ours, shop_metrics, 1e-6)
 
 
-def _restored(out: Path, folder: Path, shards: int) -> tuple[FoundationModel, HybridOptimizer, int]:
+def _restored(out: Path, folder: Path, shards: int) -> tuple[FoundationModel, ModelOptimizers, int]:
     """The upstream with a number of shards, with what the checkpoint of the run holds."""
     run = open_run(out)
     model = build.upstream(run.cache.layout, run.config, 0, shards=shards)
-    optimizer = HybridOptimizer(0.05, 1e-3)
-    embeddings = model.backbone.embeddings
-    parts = {id(p) for p in embeddings.all_parts()}
-    dense = [v for v in model.trainable_variables if id(v) not in parts]
-    optimizer.build([embeddings], dense)
-    position = TrainingCheckpoint(folder, model, optimizer).restore()
-    return model, optimizer, position.step
+    objective = Objective.of(lambda batch: {}, OptimizerConfig())
+    optimizers = ModelOptimizers(objective, model, [model.backbone.embeddings])
+    position = TrainingCheckpoint(folder, model, optimizers).restore()
+    return model, optimizers, position.step
 
 
-def _values(model: FoundationModel, optimizer: HybridOptimizer) -> dict[str, np.ndarray]:
+def _values(model: FoundationModel) -> dict[str, np.ndarray]:
     """All weights and slots under names that do not depend on the number of shards."""
     found: dict[str, np.ndarray] = {}
     embeddings = model.backbone.embeddings
@@ -79,8 +78,8 @@ def test_a_checkpoint_of_four_shards_loads_on_one_and_three_with_its_slots(
     assert any("slot" in name.lower() or "accumulator" in name.lower() for name in first), (
         "the checkpoint holds optimizer slots: " + ", ".join(sorted(first))
     )
-    model, optimizer, steps = _restored(sharded, folder, 4)
-    expected = _values(model, optimizer)
+    model, _, steps = _restored(sharded, folder, 4)
+    expected = _values(model)
     assert len(model.backbone.embeddings.parts(model.backbone.embeddings.dims[0])) == 4
     for shards in (1, 3):
         own = tmp_path / f"on_{shards}"
@@ -88,13 +87,13 @@ def test_a_checkpoint_of_four_shards_loads_on_one_and_three_with_its_slots(
         # CheckpointManager notes absolute paths; the copy is found through its own folder.
         state = own / "checkpoint" / "checkpoint"
         state.write_text(state.read_text().replace(str(folder), str(own)))
-        other, other_optimizer, other_steps = _restored(sharded, own, shards)
+        other, other_optimizers, other_steps = _restored(sharded, own, shards)
         assert len(other.backbone.embeddings.parts(other.backbone.embeddings.dims[0])) == shards
         assert other_steps == steps > 0
-        found = _values(other, other_optimizer)
+        found = _values(other)
         assert found.keys() == expected.keys()
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
-        again = TrainingCheckpoint(tmp_path / f"again_{shards}", other, other_optimizer)
+        again = TrainingCheckpoint(tmp_path / f"again_{shards}", other, other_optimizers)
         again.save(9, 9, steps)
         stored = tensors(
             Path(tf.train.latest_checkpoint(str(tmp_path / f"again_{shards}" / "checkpoint")))

@@ -30,8 +30,9 @@ def log(shop: Any) -> pa.Table:
 def served_log(shop_run: Any, log: pa.Table) -> pa.Table:
     """The same with the moving columns and the representations that were sent."""
     from export.skew.logged_rows import read_log
-    from lfm4ads_tf.pipeline.extract import open_store
-    from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder, open_run
+    from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
+    from lfm4ads_tf.pipeline.run import open_run
+    from lfm4ads_tf.pipeline.stored_representations import open_store
 
     run = open_run(shop_run[0])
     path = shop_run[0].parent / "served.parquet"
@@ -161,7 +162,7 @@ def test_a_representation_that_was_logged_differently_is_named(
     check: Callable[..., Any], shop_run: Any, served_log: pa.Table
 ) -> None:
     from lfm4ads_tf.pipeline.choice import chosen_method
-    from lfm4ads_tf.pipeline.predict import open_run
+    from lfm4ads_tf.pipeline.run import open_run
 
     sources = chosen_method(open_run(shop_run[0]), "home").sources
     rows = served_log.filter(pc.equal(served_log["surface"], "home"))

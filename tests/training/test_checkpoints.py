@@ -16,7 +16,6 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.optim.rules.registry import row_rule
 from lfm4ads_tf.pipeline.build import example_batch
 from lfm4ads_tf.training.checkpoints import (
     Position,
@@ -25,6 +24,9 @@ from lfm4ads_tf.training.checkpoints import (
     read_weights,
     write_weights,
 )
+from lfm4ads_tf.training.config import OptimizerConfig
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 
 
@@ -71,13 +73,13 @@ class Model(tf_keras.Model):
 
 
 def checkpoint_of(
-    folder: Path, seed: int = 0, shards: int = 1, rule: str = "adagrad"
+    folder: Path, seed: int = 0, shards: int = 1, rule: Any = "adagrad"
 ) -> tuple[Model, HybridOptimizer, TrainingCheckpoint]:
     model = Model(seed, shards)
-    optimizer = HybridOptimizer(0.1, 0.1, rule=row_rule(rule))
-    tables = {id(part) for layer in model.embeddings for part in layer.all_parts()}
-    optimizer.build(model.embeddings, [v for v in model.trainable_variables if id(v) not in tables])
-    return model, optimizer, TrainingCheckpoint(folder, model, optimizer)
+    config = OptimizerConfig(table_learning_rate=0.1, dense_learning_rate=0.1, rule=rule)
+    optimizers = ModelOptimizers(Objective.of(lambda batch: {}, config), model, model.embeddings)
+    (optimizer,) = optimizers.optimizers.values()
+    return model, optimizer, TrainingCheckpoint(folder, model, optimizers)
 
 
 def train(model: Model, optimizer: HybridOptimizer, steps: int = 2) -> None:

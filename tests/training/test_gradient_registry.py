@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.config import RunConfig
-from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.gradient_registry import released_gradients
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 
@@ -38,7 +38,7 @@ def test_a_training_leaves_nothing_behind(make_ads: Any, ads_features: Any, tmp_
         Trainer(
             model,
             [model.backbone.embeddings],
-            lambda batch: masked_bce(batch["labels"], model(batch, training=True), tf.ones([2])),
+            Objective.of(model.losses, training.optimizer),
             cache,
             training,
             seed=0,

@@ -28,6 +28,7 @@ from lfm4ads_tf.precision import (
 )
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close, room
@@ -93,7 +94,7 @@ def trainer_of(ads: Any, folder: Path, precision: Precision, **over: Any) -> Tra
     return Trainer(
         model,
         [model.backbone.embeddings],
-        lambda batch: loss_of(model, batch),
+        Objective.of(model.losses, training.optimizer),
         ads.cache,
         training,
         seed=7,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,13 @@ import tensorflow as tf
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
@@ -70,17 +71,17 @@ def trainer_of(
     validate: Callable[[], float | None] | None = None,
     validate_start: bool = False,
     watch: bool = False,
-    loss: Callable[[Any, Any], tf.Tensor] | None = None,
+    losses: Callable[[Any, Any], dict[str, tf.Tensor]] | None = None,
 ) -> Trainer:
     model = model_of(ads, shards)
 
-    def usual(batch: Any) -> tf.Tensor:
-        return masked_bce(batch["labels"], model(batch, training=True), tf.ones([2]))
-
+    objective = Objective.of(model.losses, training.optimizer)
+    if losses is not None:
+        objective = replace(objective, losses=lambda batch: losses(model, batch))
     return Trainer(
         model,
         [model.backbone.embeddings],
-        usual if loss is None else lambda batch: loss(model, batch),
+        objective,
         ads.cache,
         training,
         seed=7,
@@ -114,6 +115,11 @@ def kill_after(trainer: Trainer, steps: int) -> None:
     trainer._compiled = stopping  # type: ignore[method-assign]
 
 
+def slots_of(trainer: Trainer) -> dict[str, Any]:
+    (optimizer,) = trainer.optimizers.optimizers.values()
+    return {**optimizer.first_moments, **optimizer.table_slots}
+
+
 def weights_of(model: Any) -> dict[str, np.ndarray]:
     return {v.name: v.numpy() for v in model.variables}
 
@@ -142,7 +148,7 @@ def uninterrupted(
     trainer = trainer_of(ads, folder, config())
     trainer.validate = value_of(trainer)
     result = trainer.fit(epochs(trainer.config, ads.cache.train_rows))
-    slots = {**trainer.optimizer.first_moments, **trainer.optimizer.table_slots}
+    slots = slots_of(trainer)
     return weights_of(trainer.model), result, {n: v.numpy() for n, v in slots.items()}, folder
 
 
@@ -181,7 +187,7 @@ def test_kills_and_restarts_do_not_change_the_result(
     assert_equal_weights(weights_of(trainer.model), weights)
     assert result.history == expected.history
     assert (result.best, result.steps) == (expected.best, expected.steps)
-    found = {**trainer.optimizer.first_moments, **trainer.optimizer.table_slots}
+    found = slots_of(trainer)
     for name, value in slots.items():
         assert np.array_equal(found[name].numpy(), value), name
 
@@ -284,11 +290,12 @@ def test_shards_do_not_change_the_metrics(ads: Any, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_refused_before_anything_is_kept(
     ads: Any, tmp_path: Path
 ) -> None:
-    def nothing(model: Any, batch: Any) -> tf.Tensor:
-        return tf.reduce_sum(model(batch)) * np.nan
+    def nothing(model: Any, batch: Any) -> dict[str, tf.Tensor]:
+        whole = tf.reduce_sum(model(batch))
+        return {"whole": whole, "lost": whole * np.nan}
 
-    trainer = trainer_of(ads, tmp_path, config(), loss=nothing)
-    with pytest.raises(UserError, match="diverged at step"):
+    trainer = trainer_of(ads, tmp_path, config(), losses=nothing)
+    with pytest.raises(UserError, match=r"(?s)diverged at step.*loss nan in short, of lost\n"):
         trainer.fit([Phase("short", ads.cache.train_rows[:64], snapshot=1)])
     assert not (tmp_path / "snapshots").exists()
     assert trainer.checkpoint.restore().step == 0

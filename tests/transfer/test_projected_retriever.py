@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.step import make_optimizer, training_step
+from lfm4ads_tf.training.config import OptimizerConfig, TrainingConfig
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.training.step import training_step
 from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 from tests.rounding import assert_close
@@ -89,9 +91,10 @@ def test_only_w_and_b_are_trained(make_batch: Callable[..., dict[str, Any]]) -> 
     assert [v.shape for v in model.trainable_variables] == [(4, 3), (3,)]
     before = {n: v.numpy() for n, v in batch["representations"].items()}
     spec = tf.nest.map_structure(tf.type_spec_from_value, batch)
-    optimizer = make_optimizer(OptimizerConfig(dense_learning_rate=0.05), model, [])
-    step = training_step(model, model.loss, optimizer, spec)
-    losses = [float(step(batch)) for _ in range(40)]
+    training = TrainingConfig(optimizer=OptimizerConfig(dense_learning_rate=0.05))
+    objective = Objective.of(lambda b: {"retrieval": model.loss(b)}, training.optimizer)
+    step = training_step(objective, ModelOptimizers(objective, model, []), spec)
+    losses = [float(step(batch).total) for _ in range(40)]
     assert losses[-1] < losses[0] - 0.1
     for name, values in before.items():
         assert np.array_equal(batch["representations"][name], values)

@@ -12,9 +12,9 @@ import pytest
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.losses import task_loss
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
 from lfm4ads_tf.strict import parse
+from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, final_pass, walk
 from lfm4ads_tf.training.trainer import Trainer
 from lfm4ads_tf.tuning import trials as module
@@ -64,8 +64,8 @@ class World:
         own = settings.apply(config.upstream)
         whole = config.model_copy(update={"upstream": own})
         model = build.upstream(self.cache.layout, whole, 1)
-        loss = task_loss(model, self.cache, {})
-        return TrialModel(model, [model.backbone.embeddings], loss, own.training)
+        objective = Objective.of(model.losses, own.training.optimizer)
+        return TrialModel(model, [model.backbone.embeddings], objective, own.training)
 
     def score(self, model: Any, rows: np.ndarray) -> float | None:
         self.scores.append(predict(model, self.cache, rows))
@@ -115,7 +115,7 @@ def test_a_trial_is_what_the_runs_own_trainer_makes(
     trainer = Trainer(
         made.model,
         made.embeddings,
-        made.loss,
+        made.objective,
         ads.cache,
         training,
         seed=7,

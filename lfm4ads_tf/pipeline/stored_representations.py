@@ -1,0 +1,57 @@
+"""The stored representations of a run, and which upstream they belong to."""
+
+from __future__ import annotations
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.training.config import FittedTrainingConfig
+
+
+def open_store(run: Run, seed: int, trained_with: str | None = None) -> RepresentationStore:
+    """The representations of a seed.
+
+    Args:
+        trained_with: Version that the model to be served was trained with, None without a model.
+
+    Raises:
+        UserError: They were not extracted, come from another upstream or data, or are of another
+            version than the model's.
+    """
+    folder = run.representations(seed)
+    if not (folder / "manifest.json").exists():
+        raise UserError(
+            f"There are no representations of seed {seed} in '{run.out}'.",
+            fix="run the stage `extract` first, or `run` for all stages",
+        )
+    store = RepresentationStore(folder)
+    expected = representations_version(run, seed)
+    if store.version != expected:
+        raise UserError(
+            "The stored representations come from another upstream.",
+            received=f"version {store.version}, expected {expected}",
+            fix=f"remove '{folder}' and run the stage `extract` again"
+            if run.version == 1
+            else f"put back what `refresh` made in '{folder}', or refresh the run anew",
+        )
+    store.require(trained_with)
+    return store
+
+
+def representations_version(run: Run, seed: int) -> str:
+    """Name of the representations that a run's upstream gives."""
+    number = "" if run.version == 1 else f"v{run.version}-"
+    return f"{number}seed_{seed}-{upstream_fingerprint(run, seed)}"
+
+
+def upstream_fingerprint(run: Run, seed: int) -> str:
+    """Digest of what an upstream and its representations are made of."""
+    upstream = run.config.upstream.model_dump(mode="json")
+    representations = run.config.representations.model_dump(mode="json")
+    training, default = upstream["training"], FittedTrainingConfig()
+    del training["auto"]  # what it chose counts, not that it did
+    # newer than the first runs
+    for key in ("final_passes", "final_decay", "loss", "loss_options"):
+        if training[key] == getattr(default, key):
+            del training[key]
+    return fingerprint([run.cache.manifest["fingerprint"], seed, upstream, representations])

@@ -1,0 +1,94 @@
+"""The training of an upstream, from its initial weights or from an earlier version's."""
+
+from __future__ import annotations
+
+import abc
+import logging
+
+import numpy as np
+
+from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.files import write_json
+from lfm4ads_tf.models.upstream import UpstreamModel
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.global_entries import global_entries
+from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
+from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
+from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.training.trainer import Trainer, TrainingResult
+
+_LOG = logging.getLogger(__name__)
+
+
+class UpstreamTraining(TrainingRun, abc.ABC):
+    """What `pretrain` and `refresh` share: model, trainer and entries of one seed's upstream.
+
+    Args:
+        run: The run.
+        seed: The upstream's seed.
+        label: Name of the training in messages.
+    """
+
+    model: UpstreamModel
+
+    def __init__(self, run: Run, seed: int, label: str) -> None:
+        super().__init__(run, run.upstream(seed), label)
+        self.seed = seed
+
+    def trainer(self) -> Trainer:
+        """The trainer of the model at its initial weights; writes `manifest.json` of its tables."""
+        run, training = self.run, self.run.config.upstream.training
+        cache = run.cache
+        self.model = model = build.upstream(cache.layout, run.config, self.seed)
+        embeddings = model.backbone.embeddings
+        load_pretrained_tables(run, embeddings, run.config.upstream.embeddings)
+        write_json(self.folder / "manifest.json", embeddings.manifest())
+        return Trainer(
+            model,
+            [embeddings],
+            Objective(model.losses, model.optimizers(training.optimizer)),
+            cache,
+            training,
+            seed=self.seed,
+            label=self.label,
+            folder=self.folder,
+            tensorboard=run.tensorboard(self.folder),
+            validate=lambda: _auc(model, cache, cache.rows_of("valid")),
+            watch=lambda rows: _auc(model, cache, rows),
+            quiet=run.quiet,
+        )
+
+    @abc.abstractmethod
+    def probabilities(self, rows: np.ndarray, refresh: Refresh) -> np.ndarray:
+        """Probabilities (M, T) of held-out rows (M,)."""
+
+    def score(self, wall: float) -> Scores:
+        """Entries for all rows, each scenario and each segment, on valid and test, both refreshes.
+
+        Args:
+            wall: Seconds of training.
+        """
+        entries, predictions = global_entries(
+            self.run,
+            self.probabilities,
+            stage="upstream",
+            method="upstream",
+            seed=self.seed,
+            wall_s=wall,
+        )
+        return Scores(entries, predictions)
+
+    def unlearnt(self, entries: Entries) -> Entries:
+        """The tasks and splits on which the upstream is no better than a constant."""
+        return unlearnt(self.run.cache, entries)
+
+    def tell(self, result: TrainingResult, wall: float) -> None:
+        """Logs steps and seconds."""
+        _LOG.info("%s: %d steps in %.0f s", self.label, result.steps, wall)
+
+
+def _auc(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> float | None:
+    return mean_auc(cache, rows, predict(model, cache, rows))

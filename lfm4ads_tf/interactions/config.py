@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, WrapValidator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+)
 
 from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.strict import StrictModel, member_of
@@ -21,6 +27,14 @@ class LayerConfig(StrictModel):
 
     type: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a name that it does not have: the documents of older runs have no such key."""
+        document: dict[str, Any] = handler(self)
+        if self.name is None:
+            del document["name"]
+        return document
 
     @property
     def key(self) -> str:

@@ -38,12 +38,17 @@ def of_the_model(
 
 @lru_cache(maxsize=4)  # building the models again for every scenario would take long
 def _of_other_methods(run: Run, keys: tuple[str, ...], seed: int) -> frozenset[str]:
-    """The keys that match something in a model of one of the run's methods."""
+    """The keys that match something in a model of one of the run's methods.
+
+    Where a method's representations are not there yet, its model cannot be made: it may have all.
+    """
     lost = set(keys)
     config = run.config
     part = config.downstream.training.optimizer
     asked = part.model_copy(update={"group_rates": dict.fromkeys(keys, 1.0)})
     for method in run_methods(run):
+        if method.sources and not run.representations(seed).exists():
+            return frozenset(keys)
         dims = open_store(run, seed).dims if method.sources else {}
         model = build.downstream(run.cache.layout, config, method, dims, seed)
         lost &= set(unmatched_rates(asked, model, model.all_embeddings))

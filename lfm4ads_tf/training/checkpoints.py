@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,14 @@ class Position:
         phase: The phase.
         batch: The next batch in it.
         step: Optimizer steps so far.
-        losses: Name -> sum of a loss over the batches of the phase so far; None where the
-            checkpoint is of a version that did not keep them.
+        losses: Name -> sum of a loss over the batches of the phase so far; None where they are not
+            known: between phases, and in a checkpoint of a version that did not keep them.
     """
 
     phase: int = 0
     batch: int = 0
     step: int = 0
-    losses: Mapping[str, float] | None = field(default_factory=dict)
+    losses: Mapping[str, float] | None = None
 
 
 class TrainingCheckpoint:
@@ -144,8 +144,6 @@ class TrainingCheckpoint:
         values = {name: int(v.numpy()) for name, v in self._values.items()}
         path = tables / _LOSSES
         losses = json.loads(path.read_text("utf-8")) if path.exists() else None
-        if losses is None and not values["batch"]:
-            losses = {}  # no batch of the phase, no sum
         return Position(values["phase"], values["batch"], values["step"], losses)
 
     def _remove_other_tables(self) -> None:

@@ -170,7 +170,7 @@ def test_a_run_of_an_earlier_version_goes_on_without_a_search(ads_run: Callable[
     del written["config"]["budget"]
     for part in ("upstream", "downstream"):
         training = written["config"][part]["training"]
-        for key in ("auto", "final_passes", "final_decay"):
+        for key in ("auto", "final_passes", "final_decay", "loss", "loss_options"):
             del training[key]
     written["config"]["downstream"]["training"] |= {"epochs": 10, "patience": 1}  # as it was
     # a budget of its own is no other configuration's: it has the default
@@ -193,10 +193,10 @@ def test_a_run_of_an_earlier_version_goes_on_without_a_search(ads_run: Callable[
 
 
 def test_representations_of_an_earlier_version_are_known_again(ads_run: Callable[..., Run]) -> None:
-    """Their digest is that of the configuration without the keys that came with searches."""
+    """Their digest is that of the configuration without the keys that came later."""
     run = ads_run("upstream.training.auto=false")
     upstream = run.config.upstream.model_dump(mode="json")
-    for key in ("auto", "final_passes", "final_decay"):
+    for key in ("auto", "final_passes", "final_decay", "loss", "loss_options"):
         del upstream["training"][key]
     others = run.config.representations.model_dump(mode="json")
     earlier = fingerprint([run.cache.manifest["fingerprint"], 0, upstream, others])

@@ -292,7 +292,7 @@ def test_a_loss_that_is_not_finite_is_refused_before_anything_is_kept(
 ) -> None:
     def nothing(model: Any, batch: Any) -> dict[str, tf.Tensor]:
         whole = tf.reduce_sum(model(batch))
-        return {"whole": whole, "lost": whole * np.nan}
+        return {"whole": whole, "lost": tf.stop_gradient(whole) * np.nan}
 
     trainer = trainer_of(ads, tmp_path, config(), losses=nothing)
     with pytest.raises(UserError, match=r"(?s)diverged at step.*loss nan in short, of lost\n"):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
@@ -36,6 +37,36 @@ def test_loss_is_the_corrected_softmax_without_accidental_hits(
         losses.append(np.log(sum(np.exp(v) for v in logits.values())) - logits[b])
     sizes = np.abs(user) @ np.abs(item).T - np.log(q.min())
     assert_close(model.loss(batch), np.mean(losses), terms=12 + 3, magnitude=sizes.max())
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bce"])
+@pytest.mark.parametrize("each", [False, True])
+def test_a_row_counts_by_its_weight(
+    loss: Any,
+    each: bool,
+    layout: FeatureLayout,
+    embeddings: EmbeddingsConfig,
+    make_batch: Callable[..., dict[str, Any]],
+) -> None:
+    """The loss is linear in the weights: that of weights e_b is the term of row b."""
+    task = 1
+    model = Retriever(layout, [6], 3, embeddings, item_counts=COUNTS, loss=loss, task=task, seed=1)
+    batch = make_batch()
+    model(batch)
+    weights = np.random.default_rng(3).uniform(0, 3, (12, 2)).astype(np.float32)
+    given = weights if each else weights[:, 0]
+    counted = weights[:, task] if each else weights[:, 0]
+    terms = [
+        float(model.loss({**batch, "weights": tf.constant(row)}))
+        for row in np.eye(12, dtype=np.float32)
+    ]
+    plain = float(model.loss(batch))
+    size = np.abs(terms).sum()
+    assert_close(plain, sum(terms), terms=12 + 3, magnitude=size)
+    found = model.loss({**batch, "weights": tf.constant(given)})
+    assert_close(found, counted.astype(np.float64) @ terms, terms=12 + 3, magnitude=3 * size)
+    ones = model.loss({**batch, "weights": tf.ones([12, 2] if each else [12])})
+    assert float(ones) == plain
 
 
 def test_towers_see_their_own_side(

@@ -1,0 +1,173 @@
+"""The one loop that trains, scores and writes, and what a configuration gives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from lfm4ads_tf.config import Resolved, resolve
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.losses.masked_bce import masked_bce
+from lfm4ads_tf.losses.registry import LOSSES
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.choice import read_method
+from lfm4ads_tf.pipeline.group_rates import of_the_model
+from lfm4ads_tf.pipeline.pretrain import pretrain
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
+from lfm4ads_tf.pipeline.transfer import train_downstream
+from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objectives import downstream_objective, retrieval_objective
+
+OFF = ("upstream.training.auto=false", "downstream.training.auto=false")
+
+
+@pytest.fixture(scope="module")
+def prepared(ads_run: Callable[..., Run]) -> Run:
+    return ads_run(*OFF, "downstream.training.epochs=1", "downstream.methods=[none]")
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Run) -> Run:
+    pretrain(prepared, 0)
+    train_downstream(prepared, "t0", read_method(prepared, "none"), 0)
+    return prepared
+
+
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text("utf-8"))
+    return found
+
+
+def test_results_hold_their_keys_in_order_and_the_mean_of_each_loss(trained: Run) -> None:
+    upstream = results(trained.upstream(0))
+    assert list(upstream) == [
+        "history", "curve", "steps", "examples_per_s", "unlearnt", "entries"
+    ]  # fmt: skip
+    downstream = results(trained.downstream("t0", "none", 0))
+    assert list(downstream) == [
+        "resolved", "history", "best", "steps", "examples_per_s", "representations", "unlearnt",
+        "entries",
+    ]  # fmt: skip
+    (entry,) = downstream["history"]
+    assert list(entry) == ["phase", "value", "step", "losses"]
+    assert list(entry["losses"]) == ["tasks"] and 0.1 < entry["losses"]["tasks"] < 3
+    first = downstream["entries"][0]
+    assert list(first)[:7] == [
+        "stage", "scenario", "method", "refresh", "seed", "split", "wall_s"
+    ]  # fmt: skip
+    stored = np.load(trained.downstream("t0", "none", 0) / "predictions.npz")
+    assert list(stored)[:3] == ["valid_rows", "valid_frozen", "valid_daily"]
+
+
+def test_a_finished_model_is_left_alone(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, *args: Any) -> Any:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("lfm4ads_tf.training.trainer.Trainer.fit", refuse)
+    pretrain(trained, 0)
+    train_downstream(trained, "t0", read_method(trained, "none"), 0)
+
+
+def test_nothing_is_written_where_there_is_nothing_to_train(prepared: Run, tmp_path: Path) -> None:
+    class Empty(TrainingRun):
+        def trainer(self) -> None:
+            return None
+
+        def phases(self) -> Any:
+            raise AssertionError
+
+        def score(self, wall: float) -> Scores:
+            raise AssertionError
+
+        def report(self, result: Any) -> dict[str, Any]:
+            raise AssertionError
+
+    Empty(prepared, tmp_path / "model", "empty").complete()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_from_before_there_were_losses_goes_on(trained: Run) -> None:
+    path = trained.out / "config.yaml"
+    before = path.read_text("utf-8")
+    written = yaml.safe_load(before)
+    trainings = [written["config"][part]["training"] for part in ("upstream", "downstream")]
+    trainings += [written["config"]["retrieval"][key] for key in ("training", "projection")]
+    for training in trainings:
+        assert training.pop("loss") == "bce" and training.pop("loss_options") == {}
+    try:
+        path.write_text(yaml.safe_dump(written, sort_keys=False), "utf-8")
+        spec, given = trained.out.parent / "spec.yaml", [*OFF, "downstream.training.epochs=1"]
+        Run(trained.out, resolve(spec, given), quiet=True).begin()  # written anew, with the keys
+        again = Resolved.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        assert again.config.upstream.training.loss == "bce"
+        path.write_text(yaml.safe_dump(written, sort_keys=False), "utf-8")
+        with LOSSES.added("other", masked_bce):
+            other = resolve(spec, [*given, "upstream.training.loss=other"])
+            with pytest.raises(UserError, match="upstream.training.loss was 'bce', is now 'other'"):
+                Run(trained.out, other, quiet=True)
+    finally:
+        path.write_text(before, "utf-8")
+
+
+def test_a_configured_loss_trains_the_upstream(ads_run: Callable[..., Run]) -> None:
+    """Twice the cross-entropy, half the weights of the tasks: the same training."""
+
+    def double(labels: Any, logits: Any, weights: Any, rows: Any = None, *, factor: float) -> Any:
+        return masked_bce(labels, logits, factor * weights, rows)
+
+    predictions = []
+    with LOSSES.added("double", double):
+        for given in (
+            (),
+            (
+                "upstream.training.loss=double",
+                "upstream.training.loss_options={factor: 2.0}",
+                "upstream.training.task_weights={click: 0.5, love: 0.5}",
+            ),
+        ):
+            run = ads_run(*OFF, *given)
+            pretrain(run, 0)
+            predictions.append(np.load(run.upstream(0) / "predictions.npz")["test_frozen"])
+    assert np.array_equal(*predictions)  # factors of two change no digit
+
+
+def test_a_retrieval_model_refuses_a_loss_over_tasks(prepared: Run) -> None:
+    with LOSSES.added("other", masked_bce):
+        training = prepared.config.retrieval.training.model_copy(update={"loss": "other"})
+        with pytest.raises(UserError, match="set retrieval.loss instead"):
+            retrieval_objective(None, training)
+
+
+def test_a_group_of_another_method_moves_nothing_and_a_wrong_one_is_refused(
+    ads_run: Callable[..., Run],
+) -> None:
+    run = ads_run(
+        *OFF,
+        "downstream.methods=[none,module/warm_start/output]",
+        "downstream.training.optimizer.group_rates={dnn_1: 0.5, heads: 2.0}",
+        "upstream.network.block.layers=[{type: dnn, units: [4]}]",
+    )
+    config, cache = run.config, run.cache
+    training = config.downstream.training
+    kept = {"none": {"heads": 2.0}, "module/warm_start/output": {"dnn_1": 0.5, "heads": 2.0}}
+    for name, expected in kept.items():
+        model = build.downstream(cache.layout, config, read_method(run, name), {}, 0)
+        of_model = of_the_model(run, training, model, 0)
+        assert of_model.optimizer.group_rates == expected, name
+        objective = downstream_objective(model, of_model, cache.layout.tasks, 0.0)
+        ModelOptimizers(objective, model, model.all_embeddings)
+        rates = {**training.optimizer.group_rates, "dn": 0.1}
+        wrong = training.model_copy(
+            update={"optimizer": training.optimizer.model_copy(update={"group_rates": rates})}
+        )
+        still = of_the_model(run, wrong, model, 0)
+        objective = downstream_objective(model, still, cache.layout.tasks, 0.0)
+        with pytest.raises(UserError, match="names 'dn', which is neither"):
+            ModelOptimizers(objective, model, model.all_embeddings)

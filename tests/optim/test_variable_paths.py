@@ -63,7 +63,7 @@ def _small(make_ads: Any, ads_features: Any, model: str, structure: str) -> Any:
     }
     config = parse(RunConfig, {"upstream": {"model": model, "network": network}}, source="r")
     cache = make_ads(features=ads_features("user_id", "item_id", "tab")).cache
-    return build.foundation(cache.layout, config, 0)
+    return build.upstream(cache.layout, config, 0)
 
 
 @pytest.mark.parametrize(

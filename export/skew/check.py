@@ -26,9 +26,11 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.encoded_rows import encoded_rows
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.skew import SkewConfig
-from lfm4ads_tf.features.spec import FeatureSpec, load_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.pipeline.predict import load_model, open_run, scenario_of, score_encoded
 from lfm4ads_tf.pipeline.run import Run, ranker_name
 
@@ -137,7 +139,7 @@ def _offline(run: Run, scenario: str | None, logged: LoggedRows) -> OfflineRows:
     fitted = FittedEncoding.load(run.out / "data" / "encoding")
     encoder = Encoder(run.spec, fitted)
     columns = logged.offline(run.spec, run.out / "data", encoder)
-    encoded = encoder.encode_numpy(columns)
+    encoded = encode_columns(encoder, columns)
     network, representations = load_model(run, scenario, logged.plain)
     scores = score_encoded(network, encoded, representations)
     read = [name for name in run.spec.features if name in network.layout.features]
@@ -216,7 +218,7 @@ def _drift(
     columns = logged.served(side.columns)
     encoded = side.encoded
     if logged.moving or logged.tables:
-        encoded = side.encoder.encode_numpy(columns)
+        encoded = encode_columns(side.encoder, columns)
     drift = feature_drift(
         run.spec,
         side.encoder.layout,

@@ -89,7 +89,7 @@ def feature_drift(
     Args:
         spec: The feature spec.
         layout: Order of the encoded columns.
-        training: Encoded training rows, see `Encoder.encode_numpy`.
+        training: Encoded training rows, see `encode_columns`.
         logged: Encoded logged rows.
         columns: Raw columns of the logged rows.
         names: Names encoded values.

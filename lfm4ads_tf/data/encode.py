@@ -35,8 +35,9 @@ from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.name_checks import segment_name_error
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.row_sets import refused_name
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -102,7 +103,7 @@ class _Encoding:
         self.layout = self.encoder.layout
         self.request = placeholder_columns(spec, raw.rows)
         encoded = admit(
-            self.encoder.encode_numpy({**raw.columns, **self.request}),
+            encode_columns(self.encoder, {**raw.columns, **self.request}),
             self.layout,
             self.fitted.vocabularies,
             self.ordinals,
@@ -125,7 +126,7 @@ class _Encoding:
         found = np.zeros((raw.rows, len(sets)), bool)
         for k, (name, of) in enumerate(sets.items()):
             if name in self.layout.scenarios:
-                raise refused_name(name)
+                raise segment_name_error(name)
             found[:, k] = of.rows(raw.columns[of.by]) & (raw.split != AUXILIARY)
             if not found[:, k].any():
                 _LOG.warning("the segment '%s' has no row: no '%s' is %s", name, of.by, of.values)
@@ -283,7 +284,8 @@ class _Encoding:
         """Id of every item key in a table, as the final vocabulary gives it, (items,)."""
         first = np.full(len(self.item_keys), -1, np.int64)
         first[self.item[::-1]] = np.arange(self.raw.rows)[::-1]
-        encoded = self.encoder.encode_numpy(
+        encoded = encode_columns(
+            self.encoder,
             {
                 c: (v.take(pa.array(first)) if isinstance(v, pa.Array) else _first_rows(v, first))
                 for c, v in {
@@ -291,7 +293,7 @@ class _Encoding:
                     **placeholder_columns(self.spec, self.raw.rows),
                 }.items()
                 if c in raw_types(self.spec)
-            }
+            },
         )
         column = [f.name for f in self.layout.single].index(table)
         return np.asarray(encoded["ids"][:, column])

@@ -29,15 +29,10 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, refuse_scenario
+from lfm4ads_tf.features.owner_checks import check_table_owners
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.spec import (
-    AuxiliaryTable,
-    FeatureSpec,
-    LogTable,
-    SideTable,
-    check_table_owners,
-    columns_read,
-)
+from lfm4ads_tf.features.source_columns import columns_read
+from lfm4ads_tf.features.spec import AuxiliaryTable, FeatureSpec, LogTable, SideTable
 
 _LOG = logging.getLogger(__name__)
 

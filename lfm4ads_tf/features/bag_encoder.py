@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.features.fingerprints import fingerprint, to_buckets
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import MultiFeature, SequenceFeature
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.raw_types import raw_columns_of

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.row_sets import RowSet
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.raw_types import RawType
-    from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec import FeatureSpec
 
 EVERY = "*"
 """Stands for every column in a `missing` by columns."""

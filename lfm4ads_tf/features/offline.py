@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,18 +10,35 @@ import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
+from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.encoder import Encoder
 
 _Bag = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def encode_columns(
-    encoder: Encoder, columns: raw_values.Columns, rows: slice, chunk_rows: int
+    encoder: Encoder,
+    columns: raw_values.Columns,
+    rows: slice = slice(None),
+    chunk_rows: int = 65_536,
 ) -> dict[str, Any]:
-    """See `Encoder.encode_numpy`."""
+    """Encodes rows of columns held in memory, chunk by chunk.
+
+    Args:
+        encoder: The encoder.
+        columns: Raw column -> values (N,), see `raw_values.Columns`.
+        rows: Consecutive rows to encode, R of them.
+        chunk_rows: Rows per call of the encoder.
+
+    Returns:
+        `ids`: (R, F) int32. `dense`: (R, N) float32. `scenario`: (R,) int32. `branch`: (R,)
+        int8.
+        `bags`: feature -> (values (M,) int32, row splits (R + 1,) int64, weights (M,) float32
+        or None).
+
+    Raises:
+        UserError: A column is not there, or a list and its weights differ in length.
+    """
     held = {
         name: raw_values.rows_of(raw_values.column_of(columns, name), rows)
         for name in encoder.raw_types

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.features.fingerprints import combine, fingerprint, to_buckets
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import Encoding, encoding_of, table_of, table_rows

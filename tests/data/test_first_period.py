@@ -15,8 +15,9 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.first_period import join_first, spread
 from lfm4ads_tf.data.new_rows import read_files
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
-from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 AGE = {"owner": "user", "kind": "numeric"}
 VALUES = st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.5, float("nan"), float("inf")]))

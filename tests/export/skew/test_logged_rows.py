@@ -13,7 +13,7 @@ import pytest
 from export.skew.logged_rows import read_log
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from export.skew.replay import SkewReplay
 from export.skew.served_model import Outputs
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.request_name import request_name
 
 ROWS = 40
@@ -94,7 +95,7 @@ def replayed(
         vectors = np.ones((ROWS, 3), np.float32)
         scores = np.full((ROWS, len(encoder.layout.tasks)), 0.5, np.float32)
         fitted = FittedEncoding.load(ads.folder / "encoding")
-        encoded = encoder.encode_numpy(columns)
+        encoded = encode_columns(encoder, columns)
         side = OfflineRows(
             encoder, fitted, columns, encoded, {"UR": vectors}, list(ads.spec.features), scores
         )

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from export.verify_child import EPS, ROUNDINGS
 from lfm4ads_tf.embeddings import partition
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
-from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.fingerprints import fingerprint
 

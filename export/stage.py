@@ -22,7 +22,7 @@ from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import RETRIEVAL, RetrievalExports
 from export.verify_child import SCHEMA
 from lfm4ads_tf.data.samples import cache_rows, read_samples
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios

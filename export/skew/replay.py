@@ -24,7 +24,7 @@ from export.skew.offline_rows import OfflineRows
 from export.skew.served_model import Outputs, ServedModel
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.data.statistics import LARGEST_LOG_ODDS
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType

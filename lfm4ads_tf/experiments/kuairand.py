@@ -9,13 +9,11 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.experiments.public_method import select_methods
+from lfm4ads_tf.experiments.settings import Settings
 from lfm4ads_tf.quiet import native_stderr_hidden
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.experiments.settings import Settings
 
 SPEC = Path(__file__).resolve().parents[2] / "feature_specs" / "kuairand_public.yaml"
 TABS = "1,0,4,6,2"
@@ -99,9 +97,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    from lfm4ads_tf.experiments.public_method import select_methods
-    from lfm4ads_tf.experiments.settings import Settings
-
     tabs = tuple(dict.fromkeys(tab.strip() for tab in options.tabs.split(",") if tab.strip()))
     methods = tuple(select_methods(options.methods))
     for name, value in (("--tabs", tabs), ("--methods", methods)):

@@ -17,8 +17,7 @@ from export.exporter import export_model
 from export.golden_rows import encoded_batch
 from export.local_server.server import LocalServer
 from lfm4ads_tf.config import ExportConfig
-from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec_file import parse_spec

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.written import resolve
+from lfm4ads_tf.written import value_for
 
 Model = TypeVar("Model", bound="StrictModel")
 
@@ -29,7 +29,7 @@ class StrictModel(BaseModel):
             return data
         fields = cls.model_fields
         return {
-            key: resolve(value, fields[key].annotation) if key in fields else value
+            key: value_for(value, fields[key].annotation) if key in fields else value
             for key, value in data.items()
         }
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from export.rounding import score_limit
-from export.skew.loaded_model import LoadedModel
-from export.skew.logged_rows import LoggedRows, read_log
+from export.skew.in_process_model import InProcessModel
+from export.skew.logged_rows import LoggedRows, read_logged_rows
 from export.skew.offline_rows import OfflineRows
 from export.skew.remote_model import RemoteModel
 from export.skew.replay import SkewReplay
+from export.skew.replay_target import ReplayTarget
 from export.skew.report import SkewReport
-from export.skew.served_model import ServedModel
 from export.version_folders import version_folders
 from lfm4ads_tf.analysis.feature_drift import FeatureDrift, feature_drift
 from lfm4ads_tf.analysis.value_names import ValueNames
@@ -78,11 +78,13 @@ def check_skew(
     folder = newest_export(run, scenario)
     contract = _contract(folder)
     data = run.out / "data"
-    logged = read_log(run.spec, data, path, contract["representations"])
+    logged = read_logged_rows(run.spec, data, path, contract["representations"])
     logged = _chosen(run.spec, logged, scenario, max_rows, path)
     side = _offline(run, scenario, logged)
-    answers: ServedModel = (
-        LoadedModel(folder) if server is None else RemoteModel(server, folder.parent.name, run.spec)
+    answers: ReplayTarget = (
+        InProcessModel(folder)
+        if server is None
+        else RemoteModel(server, folder.parent.name, run.spec)
     )
     replay = SkewReplay(run.spec, side, logged, contract)
     try:

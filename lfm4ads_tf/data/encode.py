@@ -29,7 +29,7 @@ from lfm4ads_tf.data.state import (
     write_sequence,
     write_statistic,
 )
-from lfm4ads_tf.data.statistics import Events, frozen_totals, point_in_time
+from lfm4ads_tf.data.statistics import StatisticEvents, frozen_totals, point_in_time
 from lfm4ads_tf.data.vectors import vector_facts
 from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 from lfm4ads_tf.features.encoder import Encoder
@@ -167,7 +167,7 @@ class _Encoding:
             texts = [statistic_key(self.spec, k, self.raw.columns, ids) for k in feature.keys]
             factorized = [factorize(t) for t in texts]
             key, parts = combine([codes for codes, _ in factorized])
-            events = Events(key, self._events_of(feature), self.raw.period, self.train)
+            events = StatisticEvents(key, self._events_of(feature), self.raw.period, self.train)
             self.order.add(name, key, events.known)
             frozen, daily = point_in_time(self._with_ahead(events), feature.smoothing)
             frozen = frozen[: self.raw.rows]
@@ -193,10 +193,10 @@ class _Encoding:
                 ]
                 write_statistic(place, name, key_texts, n, s, prior)
 
-    def _with_ahead(self, events: Events) -> Events:
+    def _with_ahead(self, events: StatisticEvents) -> StatisticEvents:
         """The events, and behind them the rows ahead, which are no events."""
         ahead = self.ahead
-        return Events(
+        return StatisticEvents(
             np.concatenate([events.key, events.key[ahead.row]]),
             np.concatenate([events.positive, np.full(len(ahead.row), np.nan)]),
             np.concatenate([events.period, ahead.period]),

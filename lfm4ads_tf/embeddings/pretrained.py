@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from lfm4ads_tf.embeddings import partition
+from lfm4ads_tf.embeddings import table_shards
 from lfm4ads_tf.embeddings.config import TablePretrained
 from lfm4ads_tf.embeddings.coverage import Coverage
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
@@ -85,7 +85,7 @@ def load_pretrained(
         if values.shape[1] != widths[1]:
             values = np.tile(values, layer.sets)  # (N, K*D), the sets alike
         rows = fused.spread.forward(ids + fused.offsets[table])
-        partition.scatter_rows(layer.parts(fused.name), rows, values)
+        table_shards.scatter_rows(layer.parts(fused.name), rows, values)
     lacking = [key for key, has in zip(keys, loaded, strict=True) if not has and key is not None]
     hint = ""
     if 2 * len(lacking) > named:

@@ -12,7 +12,7 @@ from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.row_sets import RowSet
 from lfm4ads_tf.features.spec import FeatureSpec
 
-EVERY = "*"
+EVERY_COLUMN = "*"
 """Stands for every column in a `missing` by columns."""
 
 
@@ -155,7 +155,7 @@ def _declared(spec: FeatureSpec) -> tuple[list[str], dict[str, list[str]]]:
     if isinstance(spec.missing, list):
         return spec.missing, {}
     named = dict(spec.missing)
-    return named.pop(EVERY, []), named
+    return named.pop(EVERY_COLUMN, []), named
 
 
 def _set_apart(spec: FeatureSpec) -> set[str]:

@@ -40,7 +40,7 @@ def encode_columns(
         UserError: A column is not there, or a list and its weights differ in length.
     """
     held = {
-        name: raw_values.rows_of(raw_values.column_of(columns, name), rows)
+        name: raw_values.slice_rows(raw_values.column_of(columns, name), rows)
         for name in encoder.raw_types
     }
     _check_weights(encoder, held)
@@ -55,7 +55,9 @@ def encode_columns(
         at = slice(start, min(start + chunk_rows, total))
         encoded = encoder(
             {
-                name: _tensor(name, encoder.raw_types[name], raw_values.rows_of(column, at), start)
+                name: _tensor(
+                    name, encoder.raw_types[name], raw_values.slice_rows(column, at), start
+                )
                 for name, column in held.items()
             }
         )

@@ -24,7 +24,7 @@ from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import predict
-from lfm4ads_tf.representations.extract import extend
+from lfm4ads_tf.representations.extract_periods import extend
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, read_weights, write_weights

@@ -11,7 +11,7 @@ from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.models.upstream import Upstream
 from lfm4ads_tf.pipeline.pretrain import load_upstream
 from lfm4ads_tf.pipeline.run import Run, fingerprint
-from lfm4ads_tf.representations.extract import extract as extract_all
+from lfm4ads_tf.representations.extract_periods import extract_periods
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import read_weights
@@ -30,7 +30,7 @@ def extract(run: Run, seed: int) -> None:
     config = run.config.representations
     with staged_folder(target) as staging:
         writer = RepresentationWriter(staging)
-        extract_all(
+        extract_periods(
             model,
             snapshot_loader(run, seed, model),
             run.cache,

@@ -11,7 +11,7 @@ import pytest
 from lfm4ads_tf.data.cache import Bag
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import placeholder_columns
-from lfm4ads_tf.data.statistics import Events, point_in_time
+from lfm4ads_tf.data.statistics import StatisticEvents, point_in_time
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
@@ -99,7 +99,7 @@ def test_statistics_stand_in_their_columns(ads: Any, refresh: str) -> None:
         if field.name in keys:
             feature = ads.spec.features[field.name]
             codes = {k: n for n, k in enumerate(dict.fromkeys(keys[field.name]))}
-            events = Events(
+            events = StatisticEvents(
                 np.array([codes[k] for k in keys[field.name]]),
                 raw.labels[:, ads.spec.task_names.index(feature.task)].astype(float),
                 raw.period,

@@ -95,7 +95,7 @@ def shard_bounds(rows: int, shards: int) -> list[tuple[int, int]]:
     return list(zip(starts[:-1], starts[1:], strict=True))
 
 
-def read(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
+def read_shards(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
     """Reads rows of a table that is cut as `shard_bounds` says.
 
     Args:
@@ -133,8 +133,8 @@ def _gather(part: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
             shape = tf.constant(part.shape.as_list(), tf.int64)
             return tf.IndexedSlices(upstream, rows, shape), None
 
-        read = tf.raw_ops.ResourceGather(resource=handle, indices=rows, dtype=part.dtype)
-        return tf.ensure_shape(tf.cast(read, tf.float32), [None, part.shape[1]]), grad
+        taken = tf.raw_ops.ResourceGather(resource=handle, indices=rows, dtype=part.dtype)
+        return tf.ensure_shape(tf.cast(taken, tf.float32), [None, part.shape[1]]), grad
 
     tf.gather(part, tf.zeros([0], tf.int64))  # shows the tape that the table is read
     return narrow(part.handle, rows)

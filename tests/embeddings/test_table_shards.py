@@ -8,11 +8,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfm4ads_tf.embeddings.partition import (
+from lfm4ads_tf.embeddings.table_shards import (
     RowSpread,
     partitioned_variable,
     parts_of,
-    read,
+    read_shards,
     scatter_rows,
     shard_bounds,
 )
@@ -85,7 +85,7 @@ def test_lookup_and_its_gradient_per_shard(rows: int, shards: int, data) -> None
     assert [part.shape[0] for part in parts] == [b - a for a, b in shard_bounds(rows, shards)]
     scatter_rows(parts, np.arange(rows), table)
     with tf.GradientTape() as tape:
-        values = read(parts, tf.constant(picked))
+        values = read_shards(parts, tf.constant(picked))
         loss = tf.reduce_sum(values * values)
     np.testing.assert_array_equal(values, table[picked])
     gradients = tape.gradient(loss, parts)

@@ -58,7 +58,7 @@ def check_config(config: Any) -> None:
     """Refuses what the real server refuses.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: no list of models, a model twice, no or another platform,
+        StatusError: INVALID_ARGUMENT: no list of models, a model twice, no or another platform,
             or a relative base path.
     """
     if config.WhichOneof("config") != "model_config_list":

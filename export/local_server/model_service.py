@@ -52,7 +52,7 @@ def model_status(store: ModelStore, model_spec: Any) -> Any:
     """A `GetModelStatusResponse`, newest version first.
 
     Raises:
-        ServingError: See `ModelStore.status`.
+        StatusError: See `ModelStore.status`.
     """
     response = get_model_status_pb2.GetModelStatusResponse()
     for version in store.status(model_spec):

@@ -131,7 +131,7 @@ def model_metadata(store: ModelStore, model_spec: Any, fields: Sequence[str]) ->
         fields: Must be `["signature_def"]`: the server knows no other metadata.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for other fields; see `ModelStore.lease`.
+        StatusError: INVALID_ARGUMENT for other fields; see `ModelStore.lease`.
     """
     if not fields:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")

@@ -61,7 +61,7 @@ class Servable:
         path: Folder with `saved_model.pb`.
 
     Raises:
-        ServingError, tf.errors.OpError, ValueError: It cannot be loaded.
+        StatusError, tf.errors.OpError, ValueError: It cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +99,7 @@ class Servable:
             The number of requests.
 
         Raises:
-            ServingError, tf.errors.OpError: The file is damaged or a request fails, with which
+            StatusError, tf.errors.OpError: The file is damaged or a request fails, with which
                 the real server gives the version up too.
         """
         path = self._path / WARMUP_FILE

@@ -46,7 +46,7 @@ def test_rows_in_a_graph_equal_rows_in_numpy(kind: str, buckets: int, ids: list[
 @given(ids=st.integers(1, 3000), buckets=st.integers(1, 4000))
 def test_quotient_and_remainder_name_an_id(ids: int, buckets: int) -> None:
     hashing = Hashing("quotient_remainder", buckets)
-    first, second = hashed_rows(hashing, np.arange(ids))
+    first, second = (r.numpy() for r in hashing.rows(tf.range(ids, dtype=tf.int64)))
     assert len(set(zip(first.tolist(), second.tolist(), strict=True))) == ids
     assert first.max() < buckets <= second.min()  # two parts of the table
     assert second.max() < hashing.stored_rows(ids) == buckets + math.ceil(ids / buckets)
@@ -62,7 +62,8 @@ def test_the_root_of_the_ids_stores_the_fewest_rows() -> None:
 def test_double_hashing_spreads_ids_over_rows_and_pairs(buckets: int, stride: int) -> None:
     """Uniform by chi-square at 1e-6, both hashes and their pairs, whatever the ids' pattern."""
     count = 200_000
-    first, second = hashed_rows(Hashing("double", buckets), np.arange(count) * stride)
+    ids = tf.range(count, dtype=tf.int64) * stride
+    first, second = (rows.numpy() for rows in Hashing("double", buckets).rows(ids))
     coarse = min(buckets, 64)
     pairs = (first * coarse // buckets) * coarse + second * coarse // buckets
     # cells of the pairs are not equally wide where 64 does not divide the buckets

@@ -123,22 +123,24 @@ class _Encoding:
     def _segments(self) -> np.ndarray:
         """Whether a row is in each segment, (N, S); auxiliary rows are in none."""
         raw, sets = self.raw, self.spec.segments
-        found = np.zeros((raw.rows, len(sets)), bool)
-        for k, (name, of) in enumerate(sets.items()):
+        in_segment = np.zeros((raw.rows, len(sets)), bool)
+        for k, (name, row_set) in enumerate(sets.items()):
             if name in self.layout.scenarios:
                 raise segment_name_error(name)
-            found[:, k] = of.rows(raw.columns[of.by]) & (raw.split != AUXILIARY)
-            if not found[:, k].any():
-                _LOG.warning("the segment '%s' has no row: no '%s' is %s", name, of.by, of.values)
+            in_segment[:, k] = row_set.rows(raw.columns[row_set.by]) & (raw.split != AUXILIARY)
+            if not in_segment[:, k].any():
+                _LOG.warning(
+                    "the segment '%s' has no row: no '%s' is %s", name, row_set.by, row_set.values
+                )
             else:
-                tell_unmatched(f"segments.{name}.values", of, raw.columns[of.by])
+                tell_unmatched(f"segments.{name}.values", row_set, raw.columns[row_set.by])
         if self.spec.ads is not None:
-            of = self.spec.ads
+            row_set = self.spec.ads
             if not self.branch.any():
-                _LOG.warning("no row is an ad: no '%s' is %s", of.by, of.values)
+                _LOG.warning("no row is an ad: no '%s' is %s", row_set.by, row_set.values)
             else:
-                tell_unmatched("ads.values", of, raw.columns[of.by])
-        return found
+                tell_unmatched("ads.values", row_set, raw.columns[row_set.by])
+        return in_segment
 
     def _admitted(self, bag: Bag, table: str, rows: np.ndarray | None = None) -> Bag:
         """The lists of some rows, all when absent, as the vocabulary was at each row."""

@@ -125,18 +125,18 @@ def _matrix(
     """Some rows of vectors as one matrix, (N, W) float32; NaN where a number is missing."""
     if isinstance(vectors, np.ndarray):
         taken = np.asarray(vectors[wanted])
-        found = {taken.shape[1]}
+        given_widths = {taken.shape[1]}
     else:
         lists = vectors.take(pa.array(wanted))
         lengths = pc.fill_null(pc.list_value_length(lists), 0)
-        found = set(pc.unique(lengths).to_pylist())
+        given_widths = set(pc.unique(lengths).to_pylist())
         flat = lists.flatten().cast(pa.float64(), safe=False)
         taken = np.asarray(flat.to_numpy(zero_copy_only=False))  # (N * W,)
-    if len(found) != 1 or not found <= set(widths):
+    if len(given_widths) != 1 or not given_widths <= set(widths):
         accepted = " or ".join(str(width) for width in dict.fromkeys(widths))
         raise UserError(
             f"The vectors of '{source.file}' do not fit into table '{table}'.",
-            received=f"{', '.join(str(width) for width in sorted(found))} numbers",
+            received=f"{', '.join(str(width) for width in sorted(given_widths))} numbers",
             fix=f"give vectors of {accepted} numbers, or set the table's `dim`",
         )
     with np.errstate(over="ignore"):

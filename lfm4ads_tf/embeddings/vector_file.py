@@ -65,15 +65,15 @@ def _parquet(source: TablePretrained, names: list[str]) -> Iterator[KeyedVectors
         columns = list(dict.fromkeys([source.key, *names]))
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             keys = value_texts(batch[source.key])
-            found = [batch[name] for name in names]
-            for name, column in zip(names, found, strict=True):
+            arrays = [batch[name] for name in names]
+            for name, column in zip(names, arrays, strict=True):
                 kind = column.type.value_type if _is_list(column.type) else column.type
                 if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
                     raise _no_numbers(source, name, kind)
-            if len(found) == 1 and _is_list(found[0].type):
-                yield keys, found[0]
+            if len(arrays) == 1 and _is_list(arrays[0].type):
+                yield keys, arrays[0]
             else:
-                yield keys, np.stack([_numbers(column) for column in found], axis=1)  # (N, W)
+                yield keys, np.stack([_numbers(column) for column in arrays], axis=1)  # (N, W)
 
 
 def _npz(source: TablePretrained, names: list[str]) -> Iterator[KeyedVectors]:

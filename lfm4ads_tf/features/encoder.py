@@ -173,16 +173,16 @@ class Encoder(tf_keras.layers.Layer):
     def _vocabularies(self) -> dict[str, list[str]]:
         """The vocabularies of the features that are read."""
         fitted = self._fitted.vocabularies
-        found = {t.name: list(fitted[t.name].values) for t in self.read.tables if t.name in fitted}
+        texts = {t.name: list(fitted[t.name].values) for t in self.read.tables if t.name in fitted}
         if self._scenario_key is not None:
-            found[_SCENARIOS] = self._fitted.scenarios
+            texts[_SCENARIOS] = self._fitted.scenarios
         if self._ads is not None:
-            found[_ADS] = self._ads.texts
-        return found
+            texts[_ADS] = self._ads.texts
+        return texts
 
     def _batch_size(self, raw: Mapping[str, Any]) -> tf.Tensor:
-        column, of = next(iter(self.raw_types.items()))
-        if of.kind in ("texts", "numbers"):
+        column, raw_type = next(iter(self.raw_types.items()))
+        if raw_type.kind in ("texts", "numbers"):
             return raw[column].nrows()
         return tf.shape(raw[column])[0]
 
@@ -197,7 +197,7 @@ class Encoder(tf_keras.layers.Layer):
             return tf.zeros([batch], tf.int64)
         column = raw[self._ads.by]
         if column.dtype == tf.string:
-            found = self._lookup(self._lookup.prefix(_ADS), column) > 0
+            is_ad = self._lookup(self._lookup.prefix(_ADS), column) > 0
         else:
-            found = self._ads.holds_number(column)
-        return tf.cast(found, tf.int64)
+            is_ad = self._ads.holds_number(column)
+        return tf.cast(is_ad, tf.int64)

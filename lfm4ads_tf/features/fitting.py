@@ -127,6 +127,6 @@ def _scenarios(spec: FeatureSpec, columns: raw_values.Columns, train_rows: np.nd
     if spec.keys.scenario is None:
         return [ALL]
     column = raw_values.texts(raw_values.column_of(columns, spec.keys.scenario))
-    found = pc.unique(column.take(pa.array(train_rows))).to_pylist()
+    scenarios = pc.unique(column.take(pa.array(train_rows))).to_pylist()
     last = spec.auxiliary.scenario if spec.auxiliary is not None else None
-    return [s for s in found if s not in ("", last)] + [s for s in found if s == last and s]
+    return [s for s in scenarios if s not in ("", last)] + [s for s in scenarios if s == last and s]

@@ -85,19 +85,19 @@ def encode_columns(
     }
 
 
-def _tensor(name: str, of: RawType, column: Any, first: int) -> tf.Tensor | tf.RaggedTensor:
+def _tensor(name: str, raw_type: RawType, column: Any, first: int) -> tf.Tensor | tf.RaggedTensor:
     """One raw column, from row `first` on, as the tensor that `raw_signature` promises."""
-    if of.kind == "text":
+    if raw_type.kind == "text":
         return _strings(raw_values.texts(column))
-    if of.kind == "integer":
+    if raw_type.kind == "integer":
         return tf.constant(raw_values.integers(column))
-    if of.kind == "number":
+    if raw_type.kind == "number":
         with np.errstate(over="ignore"):
             return tf.constant(raw_values.numbers(column).astype(np.float32))
-    if of.kind == "vector":
-        return tf.constant(raw_values.vectors(column, of.size, name, first_row=first))
+    if raw_type.kind == "vector":
+        return tf.constant(raw_values.vectors(column, raw_type.size, name, first_row=first))
     flat, splits = raw_values.lists(column)
-    if of.kind == "texts":
+    if raw_type.kind == "texts":
         values = _strings(raw_values.texts(flat))
     else:
         values = tf.constant(raw_values.numbers(flat).astype(np.float32))

@@ -46,14 +46,14 @@ class RowSet(StrictModel):
     @property
     def numbers(self) -> list[float]:
         """The values that are numbers."""
-        found = [number_of(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
-        return list(dict.fromkeys(n for n in found if n is not None))
+        numbers = [number_of(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
+        return list(dict.fromkeys(n for n in numbers if n is not None))
 
     @property
     def integers(self) -> list[int]:
         """The values that are integers, exactly."""
-        found = [_integer(v) for v in self.values]
-        return list(dict.fromkeys(n for n in found if n is not None))
+        integers = [_integer(v) for v in self.values]
+        return list(dict.fromkeys(n for n in integers if n is not None))
 
     def rows(self, column: pa.Array) -> np.ndarray:
         """Whether each row of a raw column is in the set, (N,) bool.
@@ -69,14 +69,14 @@ class RowSet(StrictModel):
         if pa.types.is_integer(column.type):
             # Not as floats, which would merge integers beyond 2^53.
             kept = [n for n in self.integers if _holds(column.type, n)]
-            found = pc.is_in(column, value_set=pa.array(kept, column.type))
-            return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+            in_set = pc.is_in(column, value_set=pa.array(kept, column.type))
+            return np.asarray(in_set.to_numpy(zero_copy_only=False), bool)
         if pa.types.is_floating(column.type):
             values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             return np.isin(values, np.array(self.numbers, np.float64))
         texts = pc.fill_null(column.cast(pa.string()), "")
-        found = pc.is_in(texts, value_set=pa.array(self.texts, pa.string()))
-        return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+        in_set = pc.is_in(texts, value_set=pa.array(self.texts, pa.string()))
+        return np.asarray(in_set.to_numpy(zero_copy_only=False), bool)
 
     def holds_number(self, column: tf.Tensor) -> tf.Tensor:
         """Whether each number of a batch is in the set.

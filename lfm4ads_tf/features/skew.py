@@ -47,14 +47,14 @@ class SkewConfig(StrictModel):
             name: The feature.
             feature: Its declaration.
         """
-        own = self.features.get(name)
-        if own is None and is_moving(feature):
+        named = self.features.get(name)
+        if named is None and is_moving(feature):
             return None
-        own = own or FeatureLimits()
+        named = named or FeatureLimits()
         return SkewLimits(
-            linf=self.linf if own.linf is None else own.linf,
-            missing=self.missing if own.missing is None else own.missing,
-            oov=self.oov if own.oov is None else own.oov,
+            linf=self.linf if named.linf is None else named.linf,
+            missing=self.missing if named.missing is None else named.missing,
+            oov=self.oov if named.oov is None else named.oov,
         )
 
 

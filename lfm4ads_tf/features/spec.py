@@ -146,8 +146,8 @@ class Task(StrictModel):
     @property
     def unknown_numbers(self) -> list[float]:
         """Those of `unknown` that are numbers."""
-        found = [number_of(text) for text in self.unknown]
-        return [number for number in found if number is not None]
+        numbers = [number_of(text) for text in self.unknown]
+        return [number for number in numbers if number is not None]
 
     @property
     def unknown_texts(self) -> list[str]:

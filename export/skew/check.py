@@ -60,7 +60,7 @@ def check_skew(
     Args:
         out: The run folder.
         model: `foundation` or `ranker_<scenario>`.
-        path: The log, see `read_log`.
+        path: The log, see `read_logged_rows`.
         server: `grpc://host:port` or `http://host:port` of a server that serves the model under
             its name; the newest export is loaded in this process when absent.
         max_rows: Rows to take, spread evenly over the log; all when absent.

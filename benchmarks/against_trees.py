@@ -28,7 +28,7 @@ HEADS = ("log", "task", "refresh", "rows", "seeds", "upstream", "LightGBM", "dif
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultLine:
     """One task of one run under one refresh; `upstream` and `trees` are AUCs by seed."""
 
     name: str
@@ -55,7 +55,7 @@ class Line:
         ]
 
 
-def lines(out: Path) -> Iterator[Line]:
+def lines(out: Path) -> Iterator[ResultLine]:
     """The lines of one run; tasks with one class in the test rows are left out.
 
     Raises:
@@ -84,7 +84,7 @@ def lines(out: Path) -> Iterator[Line]:
             if interval is None:
                 continue
             values = {m: [auc(labels, s) or 0.0 for s in of] for m, of in scores.items()}
-            yield Line(
+            yield ResultLine(
                 out.name,
                 task,
                 refresh,
@@ -111,7 +111,7 @@ def _spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.4f}"
 
 
-def markdown(found: list[Line]) -> str:
+def markdown(found: list[ResultLine]) -> str:
     """The table as text."""
     rows = [HEADS, ("---",) * len(HEADS), *(line.cells() for line in found)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)

@@ -31,8 +31,10 @@ from tensorflow.python.feature_column.feature_column_v2 import (
 
 from lfm4ads_tf.features.columns import build_columns
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding, Vocabulary
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
+from lfm4ads_tf.features.vocabulary import Vocabulary
 
 FEATURES = (40, 400, 2000)
 ROWS = 4096

@@ -43,7 +43,7 @@ from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import complete
 from lfm4ads_tf.data.samples import cache_rows, read_samples
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.metrics import auc

@@ -26,7 +26,7 @@ from lfm4ads_tf.pipeline.extract import snapshot_loader
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.scoring import predict
 from lfm4ads_tf.pipeline.trained_models import load_upstream
-from lfm4ads_tf.representations.extract import extract
+from lfm4ads_tf.representations.extract_periods import extract_periods
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
 
@@ -59,7 +59,7 @@ def measure(out: Path, *, rounds: int = 5, **over: Any) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             writer = RepresentationWriter(Path(folder))
-            extract(model, load, cache, config, writer, quiet=True)
+            extract_periods(model, load, cache, config, writer, quiet=True)
             writer.close({"version": "benchmark"})
             seconds = time.perf_counter() - began
             manifest = json.loads((Path(folder) / "manifest.json").read_text("utf-8"))

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from export.golden import encoded_batch
+from export.golden_rows import encoded_batch
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.synthetic import SyntheticAdsLog

@@ -40,7 +40,7 @@ from export.representation_lookup import RepresentationLookup
 from export.request_schema import RequestSchema
 from export.rounding import score_limit
 from lfm4ads_tf.config import ExportConfig
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType

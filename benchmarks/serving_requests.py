@@ -22,7 +22,7 @@ from export.request_schema import RequestSchema
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_types
-from lfm4ads_tf.features.spec import parse_spec, read_yaml
+from lfm4ads_tf.features.spec_file import parse_spec, read_yaml
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.stored_representations import open_store
 

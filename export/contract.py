@@ -11,7 +11,7 @@ from export.merging import TOLERANCES
 from export.rounding import Rounding
 from export.serving_model import ServingModel
 from export.verify_child import SCHEMA, variables_digest, vocabulary_sha256
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.files import write_json
 

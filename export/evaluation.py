@@ -9,7 +9,7 @@ import numpy as np
 
 from export.merging import TOLERANCES
 from export.rounding import Rounding
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from lfm4ads_tf.batch import EncodedBatch, batch_of
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.offline import encode_columns
 
 
 @dataclass(frozen=True)
@@ -113,5 +114,5 @@ def encoded_batch(
         columns: Raw column -> values (B,).
         representations: Name -> (B, d + 1).
     """
-    encoded = encoder.encode_numpy(columns)
+    encoded = encode_columns(encoder, columns)
     return batch_of(encoded, representations, 0, len(encoded["scenario"]))

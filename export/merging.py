@@ -7,8 +7,8 @@ from collections.abc import Callable
 import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
-from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.models.model_parts import ModelParts

@@ -19,7 +19,7 @@ from export.rounding import Rounding, changed_batch, encoded_rounding, rounding_
 from export.serving_model import ServingModel, with_presence
 from export.signature import Signature
 from lfm4ads_tf.batch import EncodedBatch
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType, raw_sides

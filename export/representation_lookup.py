@@ -10,11 +10,11 @@ import pyarrow as pa
 import tensorflow as tf
 
 from export.verify_child import EPS, ROUNDINGS
-from lfm4ads_tf.embeddings import partition
+from lfm4ads_tf.embeddings import table_shards
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
-from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.fingerprints import fingerprint
+from lfm4ads_tf.features.fingerprints import text_fingerprints
 
 
 class RepresentationLookup(tf.Module):
@@ -64,10 +64,10 @@ class RepresentationLookup(tf.Module):
         if storage == "int8":
             self._table = QuantizedTable(f"{label}/vectors", rows, 1, self.width)
         else:
-            self._table = partition.partitioned_variable(
+            self._table = table_shards.partitioned_variable(
                 f"{label}/vectors", rows, self.width, 1, 0.0, trainable=False, storage=storage
             )
-        partition.scatter_rows([self._table], np.arange(len(prints)), vectors[known])
+        table_shards.scatter_rows([self._table], np.arange(len(prints)), vectors[known])
         self._cold = len(prints)
 
     def __call__(self, keys: tf.Tensor) -> tf.Tensor:
@@ -84,7 +84,7 @@ class RepresentationLookup(tf.Module):
         found = tf.equal(tf.gather(self._prints, place), prints) & tf.not_equal(keys, "")
         found &= place < self._cold
         rows = tf.where(found, place, tf.constant(self._cold, tf.int64))
-        vectors = partition.read([self._table], rows)  # (B, d)
+        vectors = table_shards.read_shards([self._table], rows)  # (B, d)
         return tf.concat([vectors, tf.cast(found, tf.float32)[:, tf.newaxis]], axis=1)  # (B, d + 1)
 
 
@@ -111,4 +111,4 @@ def storage_rounding(vectors: np.ndarray, storage: ServedStorage) -> np.ndarray:
 
 def _fingerprints(keys: tf.Tensor) -> tf.Tensor:
     """int64 of the shape of `keys`; signed, so that a binary search has a kernel for them."""
-    return tf.bitcast(fingerprint(keys), tf.int64)
+    return tf.bitcast(text_fingerprints(keys), tf.int64)

@@ -15,7 +15,7 @@ from export.rounding import Change, Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
 from lfm4ads_tf.batch import EncodedBatch
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-Method = Literal["predict", "classify", "regress"]
+SignatureMethod = Literal["predict", "classify", "regress"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Signature:
     name: str
     function: Callable[[Any], Mapping[str, tf.Tensor]]
     inputs: tf.TensorSpec | Mapping[str, tf.TensorSpec]
-    method: Method = "predict"
+    method: SignatureMethod = "predict"
 
     @property
     def method_name(self) -> str:

@@ -11,7 +11,8 @@ from lfm4ads_tf.data.vectors import settled_by
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec, read_yaml
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec, read_yaml
 from lfm4ads_tf.features.vector_columns import is_settled
 
 _OWN_COLUMNS = {EXCLUDE: RawType("texts")}  # of retrieval exports, whatever the spec says

@@ -21,8 +21,9 @@ from export.publishing import ROLLED_BACK, newest_version, versions
 from export.representation_lookup import RepresentationLookup
 from export.retrieval_stage import RETRIEVAL, RetrievalExports
 from export.verify_child import SCHEMA
+from lfm4ads_tf.data.input import RepresentationJoin
 from lfm4ads_tf.data.samples import cache_rows, read_samples
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
@@ -31,7 +32,6 @@ from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
 from lfm4ads_tf.pipeline.run import Run, ranker_name
 from lfm4ads_tf.pipeline.stored_representations import open_store
 from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
-from lfm4ads_tf.representations.store import RepresentationLookup as JoinStored
 from lfm4ads_tf.representations.store import RepresentationStore
 
 _LOG = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class _Exports:
         self.outcomes: list[ExportOutcome] = []
         self._proofs = Proofs()
         self._attempts: list[tuple[str, Future[Any]]] = []  # of each export, in order
-        self._joining: tuple[tuple[str, ...], JoinStored] | None = None
+        self._joining: tuple[tuple[str, ...], RepresentationJoin] | None = None
         self._mendable = True  # all that went wrong so far is something the user can mend
 
     def __enter__(self) -> Self:
@@ -273,7 +273,7 @@ class _Exports:
     def _store(self) -> RepresentationStore:
         return open_store(self.run, self.run.config.seed)
 
-    def _stored_rows(self, names: tuple[str, ...]) -> JoinStored:
+    def _stored_rows(self, names: tuple[str, ...]) -> RepresentationJoin:
         """Joins representations to rows; kept until others are asked for, since it reads all."""
         if self._joining is None or self._joining[0] != names:
             self._joining = None  # frees its memory first

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from export.merging import copy_tables
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding
-from lfm4ads_tf.embeddings.table_config import ServedStorage
 from lfm4ads_tf.models.two_towers import TwoTowers
 
 

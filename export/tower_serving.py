@@ -13,7 +13,7 @@ from export.request_schema import RequestSchema
 from export.rounding import Rounding, changed_batch, rounding_bound
 from export.serving_model import ServingModel
 from export.tower_model import TowerModel
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.models.upstream import UpstreamModel
 
 

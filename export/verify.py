@@ -124,7 +124,9 @@ def _in_cpp(folder: Path) -> dict[str, Any]:
             verify_child.check_finite(signature, outputs, "in C++, the golden request")
             if signature in expected:
                 limits = allowed.get(signature, {})
-                found = verify_child.compare(signature, outputs, expected[signature], limits)
+                found = verify_child.compare_outputs(
+                    signature, outputs, expected[signature], limits
+                )
                 largest = largest.joined(found)
     except UserError as error:
         return {"cpp_loader": None, "cpp_loader_skipped": " ".join(str(error).split())[:500]}

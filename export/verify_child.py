@@ -481,7 +481,9 @@ def is_padding(values: np.ndarray, outputs: Tensors) -> np.ndarray:
     return np.isneginf(values) & (keys.astype("S") == b"")
 
 
-def compare(signature: str, outputs: Tensors, expected: Tensors, allowed: Tensors) -> Difference:
+def compare_outputs(
+    signature: str, outputs: Tensors, expected: Tensors, allowed: Tensors
+) -> Difference:
     """Compares the outputs of a request with those of the Keras model.
 
     Args:
@@ -630,7 +632,9 @@ def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
     for name in order:
         outputs = run(server, name, requests[name], "the golden request")
         if name in expected:
-            largest = largest.joined(compare(name, outputs, expected[name], allowed.get(name, {})))
+            largest = largest.joined(
+                compare_outputs(name, outputs, expected[name], allowed.get(name, {}))
+            )
         if name not in TIMED:
             continue
         rows = max(len(values) for values in requests[name].values())
@@ -642,7 +646,9 @@ def verify(folder: Path, warmup: list[dict[str, Any]]) -> dict[str, Any]:
         if name not in python.signatures:
             raise Refused(f"`tf.saved_model.load` finds no signature '{name}'")
         outputs = run(python, name, requests[name], "in Python, the golden request")
-        largest = largest.joined(compare(name, outputs, expected[name], allowed.get(name, {})))
+        largest = largest.joined(
+            compare_outputs(name, outputs, expected[name], allowed.get(name, {}))
+        )
     return {
         "tensorflow": tf.__version__,
         "signatures": signatures,

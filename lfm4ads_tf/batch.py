@@ -45,7 +45,7 @@ def batch_of(
     """Rows [start, stop) of encoded ones as a batch.
 
     Args:
-        encoded: What `Encoder.encode_numpy` gave, N rows.
+        encoded: What `encode_columns` gave, N rows.
         representations: Name -> (N, d + 1).
         start, stop: 0 <= start <= stop <= N.
     """

@@ -10,10 +10,10 @@ import yaml
 from pydantic import Field, model_validator
 
 from lfm4ads_tf.baselines.config import BaselineConfig
-from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.spec import FeatureSpec, merge, parse_spec, read_yaml
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
 from lfm4ads_tf.interactions.block import check_names
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS

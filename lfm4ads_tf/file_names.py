@@ -35,7 +35,7 @@ def file_name(text: str) -> str:
     return re.sub(f"{_MARK}.?$", "", kept) + 2 * _MARK + digest
 
 
-def text_of(name: str) -> str:
+def original_text(name: str) -> str:
     """The text whose `file_name` a name is.
 
     Raises:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.registry import Registry
-from lfm4ads_tf.written import resolve
+from lfm4ads_tf.written import value_for
 
 Model = TypeVar("Model", bound="StrictModel")
 
@@ -31,7 +31,7 @@ class StrictModel(BaseModel):
             return data
         fields = cls.model_fields
         return {
-            key: resolve(value, fields[key].annotation) if key in fields else value
+            key: value_for(value, fields[key].annotation) if key in fields else value
             for key, value in data.items()
         }
 

@@ -181,7 +181,7 @@ def text_of(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def resolve(value: Any, annotation: Any) -> Any:
+def value_for(value: Any, annotation: Any) -> Any:
     """A value of a document as a key of some type takes it.
 
     Args:
@@ -194,7 +194,7 @@ def resolve(value: Any, annotation: Any) -> Any:
     """
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return resolve(value, parts[0])
+        return value_for(value, parts[0])
     if origin in (Union, UnionType):
         others = [part for part in parts if part is not NoneType]
         if len(others) < len(parts) and (value is None or getattr(value, "value", 0) is None):
@@ -203,20 +203,20 @@ def resolve(value: Any, annotation: Any) -> Any:
         numbers = {bool, int, float} & set(others)
         fitting = [p for p in others if (get_origin(p) is kind if kind else p is str)]
         if len(others) == 1 or (fitting and not numbers):
-            return resolve(value, fitting[0] if fitting else others[0])
+            return value_for(value, fitting[0] if fitting else others[0])
         return value if any(map(_mentions_text, others)) else _resolved_value(value, others)
     if annotation is str or (origin is Literal and any(isinstance(p, str) for p in parts)):
         return str(value) if isinstance(value, Written) else text_of(value)
     if origin is list and isinstance(value, list):
-        return [resolve(of, parts[0]) for of in value]
+        return [value_for(of, parts[0]) for of in value]
     if origin is tuple and isinstance(value, list):
         fixed = len(parts) == len(value) and Ellipsis not in parts
         return [
-            resolve(of, part)
+            value_for(of, part)
             for of, part in zip(value, parts if fixed else [parts[0]] * len(value), strict=True)
         ]
     if origin is dict and isinstance(value, Mapping):
-        return {text_of(key): resolve(of, parts[1]) for key, of in value.items()}
+        return {text_of(key): value_for(of, parts[1]) for key, of in value.items()}
     return _resolved_value(value, [annotation])
 
 

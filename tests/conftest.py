@@ -17,7 +17,8 @@ import lfm4ads_tf  # noqa: F401 - settles which Keras is used before anything im
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.encode import encode_to
 from lfm4ads_tf.data.raw import RawData, load_raw
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 USERS, ITEMS, DAYS = 14, 10, 8
 

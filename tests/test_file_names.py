@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lfm4ads_tf.file_names import file_name, text_of
+from lfm4ads_tf.file_names import file_name, original_text
 
 # texts that meet each other if anything does: few characters, the marks among them
 _CLOSE = st.text("a/._~ %27é", max_size=6)
@@ -35,7 +35,7 @@ _ANY = st.text(max_size=300)
 )
 def test_known_names(text: str, name: str) -> None:
     assert file_name(text) == name
-    assert text_of(name) == text
+    assert original_text(name) == text
 
 
 @given(_CLOSE | _ANY, _CLOSE | _ANY)
@@ -55,13 +55,13 @@ def test_a_name_is_plain_short_visible_and_needs_no_quoting(text: str) -> None:
 
 @given(_CLOSE | st.text(max_size=12))
 def test_a_name_gives_its_text_back(text: str) -> None:
-    assert text_of(file_name(text)) == text
+    assert original_text(file_name(text)) == text
 
 
 @given(st.text("~aA27EfF.é", max_size=6))
 def test_what_is_read_back_has_that_name(name: str) -> None:
     try:
-        text = text_of(name)
+        text = original_text(name)
     except ValueError:
         return
     assert file_name(text) == name
@@ -71,4 +71,4 @@ def test_a_digest_cannot_be_read_back() -> None:
     name = file_name("x" * 161)
     assert name.startswith("x" * 126 + "~~")
     with pytest.raises(ValueError, match="the name of no text"):
-        text_of(name)
+        original_text(name)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from lfm4ads_tf.config import RunConfig, resolve
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
-from lfm4ads_tf.features.spec import merge
+from lfm4ads_tf.features.spec_file import merge
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.presets import PRESETS
 from lfm4ads_tf.strict import parse

@@ -27,8 +27,9 @@ from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.run import Run
 
@@ -133,7 +134,7 @@ def assert_same_data(ours: Any, plain: Any, features: dict[str, str], columns: A
         path = world.folder / "new.parquet"
         pq.write_table(table.select(keys), path)
         rows_ = read_requests(world.spec, world.folder, path)
-        new.append(encoder.encode_numpy(complete(world.spec, world.folder, encoder, rows_)))
+        new.append(encode_columns(encoder, complete(world.spec, world.folder, encoder, rows_)))
     for key in ("ids", "dense", "scenario"):
         np.testing.assert_array_equal(new[0][key], new[1][key])
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.data.splits import AUXILIARY
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import read_yaml
+from lfm4ads_tf.features.spec_file import read_yaml
 from lfm4ads_tf.strict import StrictModel, parse
 from lfm4ads_tf.written import dump, load, plain
 

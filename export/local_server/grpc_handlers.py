@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from export.local_server.serving_error import ServingError
+from export.local_server.status_error import StatusError
 
 _MAX_DETAILS = 1024
 _Message = TypeVar("_Message")
@@ -26,8 +26,8 @@ def raw_method(answer: Callable[[bytes], bytes]) -> grpc.RpcMethodHandler:
         try:
             return answer(request)
         except Exception as error:
-            failure = ServingError.of(error)
-            if failure.code == grpc.StatusCode.INTERNAL and not isinstance(error, ServingError):
+            failure = StatusError.of(error)
+            if failure.code == grpc.StatusCode.INTERNAL and not isinstance(error, StatusError):
                 traceback.print_exc()
             details = failure.message
             if len(details) > _MAX_DETAILS:  # they travel as a header, which has to be short
@@ -38,16 +38,16 @@ def raw_method(answer: Callable[[bytes], bytes]) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-def parse(kind: type[_Message], data: bytes) -> _Message:
+def parse_message(kind: type[_Message], data: bytes) -> _Message:
     """A message from its bytes.
 
     Raises:
-        ServingError: INTERNAL, as gRPC's C++ server answers bytes that are no such message.
+        StatusError: INTERNAL, as gRPC's C++ server answers bytes that are no such message.
     """
     try:
         return kind.FromString(data)  # type: ignore[attr-defined]
     except DecodeError as error:
-        raise ServingError(
+        raise StatusError(
             grpc.StatusCode.INTERNAL, f"The request cannot be parsed: {error}"
         ) from error
 

@@ -16,7 +16,7 @@ from tensorflow.core.framework import types_pb2
 
 from export.local_server.messages import as_text
 from export.local_server.servable import Classified
-from export.local_server.serving_error import ServingError, invalid
+from export.local_server.status_error import StatusError, invalid
 
 _MAX_SHOWN = 200
 _INTEGERS = {  # data type -> least and greatest value
@@ -35,7 +35,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a request.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: the body is empty, no JSON, or no object.
+        StatusError: INVALID_ARGUMENT: the body is empty, no JSON, or no object.
     """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
@@ -52,7 +52,7 @@ def signature_name(document: Mapping[str, Any]) -> str:
     """The request's `signature_name`, empty when it has none.
 
     Raises:
-        ServingError: It is no text.
+        StatusError: It is no text.
     """
     name = document.get("signature_name", "")
     if not isinstance(name, str):
@@ -76,7 +76,7 @@ def predict_inputs(
         Input -> array, and whether the request is in row format.
 
     Raises:
-        ServingError: INVALID_ARGUMENT.
+        StatusError: INVALID_ARGUMENT.
     """
     if "instances" in document and "inputs" in document:
         raise invalid(
@@ -94,7 +94,7 @@ def examples(document: Mapping[str, Any]) -> list[bytes]:
     """The serialized `tf.Example`s of a Classify or Regress request, its `context` merged in.
 
     Raises:
-        ServingError: INVALID_ARGUMENT.
+        StatusError: INVALID_ARGUMENT.
     """
     context = _example(document["context"]) if "context" in document else b""
     if "examples" not in document:
@@ -114,7 +114,7 @@ def predict_response(outputs: Mapping[str, np.ndarray], rows: bool) -> str:
     """The answer to a Predict request: `predictions` in row format, else `outputs`.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: the outputs have no common first axis (row format), or a
+        StatusError: INVALID_ARGUMENT: the outputs have no common first axis (row format), or a
             type that JSON cannot hold.
     """
     if not outputs:
@@ -223,13 +223,13 @@ def _dense_rows(rows: list[Any], dtype: int, key: str) -> np.ndarray:
     """Stacks one value per row; all must have the first one's shape."""
     try:
         return _dense(rows, dtype)
-    except ServingError:
+    except StatusError:
         first: tuple[int, ...] | None = None
         for number, row in enumerate(rows):  # which row is to blame
             where = f"Failed to process element: {number}{key} of 'instances' list. Error: "
             try:
                 shape = _dense(row, dtype).shape
-            except ServingError as error:
+            except StatusError as error:
                 raise invalid(f"{where}INVALID_ARGUMENT: {error.message}") from error
             first = shape if first is None else first
             if shape != first:
@@ -283,7 +283,7 @@ def _values(leaves: list[Any], dtype: int) -> np.ndarray:
         _check_types(leaves, dtype, lambda leaf: isinstance(leaf, bool))
         return np.array(leaves, np.bool_)
     if dtype not in _INTEGERS:
-        raise ServingError(
+        raise StatusError(
             grpc.StatusCode.UNIMPLEMENTED,
             f"Conversion of JSON Value to type: {tf.as_dtype(dtype).name}",
         )
@@ -313,7 +313,7 @@ def _check_types(leaves: list[Any], dtype: int, fits: Callable[[Any], bool]) -> 
             raise _type_error(leaf, dtype)
 
 
-def _type_error(value: Any, dtype: int) -> ServingError:
+def _type_error(value: Any, dtype: int) -> StatusError:
     kind = {
         type(None): "Null",
         bool: str(value),

@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from types import TracebackType
 
-from export.local_server.serving_error import ServingError
+from export.local_server.status_error import StatusError
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 """Where the real server shows its metrics by default."""
@@ -101,7 +101,7 @@ class RequestTimer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        status = "OK" if error is None else ServingError.of(error).code.name
+        status = "OK" if error is None else StatusError.of(error).code.name
         self._metrics.record(self, status, time.perf_counter() - self._start)
 
 

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.serving_error import invalid
+from export.local_server.status_error import invalid
 from export.version_folders import version_folders
 from lfm4ads_tf.errors import UserError
 
@@ -58,7 +58,7 @@ def check_config(config: Any) -> None:
     """Refuses what the real server refuses.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: no list of models, a model twice, no or another platform,
+        StatusError: INVALID_ARGUMENT: no list of models, a model twice, no or another platform,
             or a relative base path.
     """
     if config.WhichOneof("config") != "model_config_list":

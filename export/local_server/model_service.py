@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
-from export.local_server.grpc_handlers import generic_handler, parse
+from export.local_server.grpc_handlers import generic_handler, parse_message
 from export.local_server.model_store import ModelStore
-from export.local_server.serving_error import invalid
+from export.local_server.status_error import invalid
 
 
 class ModelService:
@@ -34,14 +34,14 @@ class ModelService:
 
     def get_model_status(self, data: bytes) -> bytes:
         """`GetModelStatusRequest` to `GetModelStatusResponse`."""
-        request: Any = parse(get_model_status_pb2.GetModelStatusRequest, data)
+        request: Any = parse_message(get_model_status_pb2.GetModelStatusRequest, data)
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return bytes(model_status(self._store, request.model_spec).SerializeToString())
 
     def handle_reload_config_request(self, data: bytes) -> bytes:
         """`ReloadConfigRequest` to `ReloadConfigResponse`; returns when new models are loaded."""
-        request: Any = parse(model_management_pb2.ReloadConfigRequest, data)
+        request: Any = parse_message(model_management_pb2.ReloadConfigRequest, data)
         self._store.reload(request.config)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()  # OK
@@ -52,7 +52,7 @@ def model_status(store: ModelStore, model_spec: Any) -> Any:
     """A `GetModelStatusResponse`, newest version first.
 
     Raises:
-        ServingError: See `ModelStore.status`.
+        StatusError: See `ModelStore.status`.
     """
     response = get_model_status_pb2.GetModelStatusResponse()
     for version in store.status(model_spec):

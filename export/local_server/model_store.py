@@ -14,9 +14,9 @@ import grpc
 from tensorflow_serving.config import model_server_config_pb2
 
 from export.local_server.model_configs import check_config, wanted_versions
-from export.local_server.model_version import ModelVersion, State
+from export.local_server.model_version import ModelVersion, VersionState
 from export.local_server.servable import Servable
-from export.local_server.serving_error import ServingError, invalid
+from export.local_server.status_error import StatusError, invalid
 from export.version_folders import version_folders
 
 
@@ -47,7 +47,7 @@ class ModelStore:
             config: A `ModelServerConfig` with a `model_config_list`.
 
         Raises:
-            ServingError: The list is not valid (nothing changes), a label names a version that is
+            StatusError: The list is not valid (nothing changes), a label names a version that is
                 not available, or a new model cannot be loaded.
         """
         with self._changing:
@@ -65,7 +65,7 @@ class ModelStore:
                 if not self._available(name)
             ]
         if failed:
-            raise ServingError(
+            raise StatusError(
                 grpc.StatusCode.UNKNOWN,
                 "Some models did not become available: {" + "; ".join(failed) + "}",
             )
@@ -99,7 +99,7 @@ class ModelStore:
             A context manager of the version's number and its servable.
 
         Raises:
-            ServingError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND when
+            StatusError: INVALID_ARGUMENT without a name or for an unknown label, NOT_FOUND when
                 the version is not available.
         """
         version, servable = self._acquire(model_spec)
@@ -115,20 +115,20 @@ class ModelStore:
         """The versions that a `ModelSpec` speaks of: one, or all that the server has seen.
 
         Raises:
-            ServingError: NOT_FOUND when there is none, INVALID_ARGUMENT for an unknown label.
+            StatusError: NOT_FOUND when there is none, INVALID_ARGUMENT for an unknown label.
         """
         with self._state:
             number = self._number(model_spec)
             versions = self._versions.get(model_spec.name, {})
             if number is not None:
                 if number not in versions:
-                    raise ServingError(
+                    raise StatusError(
                         grpc.StatusCode.NOT_FOUND,
                         f"Could not find version {number} of model {model_spec.name}",
                     )
                 return [versions[number]]
             if not versions:
-                raise ServingError(
+                raise StatusError(
                     grpc.StatusCode.NOT_FOUND,
                     f"Could not find any versions of model {model_spec.name}",
                 )
@@ -153,7 +153,7 @@ class ModelStore:
             version = available.get(number) if number is not None else None
             if version is None or version.servable is None:
                 wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-                raise ServingError(
+                raise StatusError(
                     grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}"
                 )
             version.leases += 1
@@ -175,7 +175,7 @@ class ModelStore:
 
     def _available(self, name: str) -> dict[int, ModelVersion]:
         versions = self._versions.get(name, {})
-        return {n: v for n, v in versions.items() if v.state == State.AVAILABLE}
+        return {n: v for n, v in versions.items() if v.state == VersionState.AVAILABLE}
 
     def _checked_labels(self, config: Any) -> dict[str, dict[str, int]]:
         labels: dict[str, dict[str, int]] = {}
@@ -185,7 +185,7 @@ class ModelStore:
                 moved = known is not None and known != number
                 may_wait = self._allow_labels and not moved
                 if not may_wait and number not in self._available(model.name):
-                    raise ServingError(
+                    raise StatusError(
                         grpc.StatusCode.FAILED_PRECONDITION,
                         f"Request to assign label to version {number} of model {model.name}, "
                         "which is not currently available for inference",
@@ -211,10 +211,10 @@ class ModelStore:
         known = self._versions[name].get(number)
         files = _files(path)
         if known is not None:
-            failed_before = known.state == State.END and known.error is not None
-            if known.state == State.AVAILABLE or (failed_before and known.files == files):
+            failed_before = known.state == VersionState.END and known.error is not None
+            if known.state == VersionState.AVAILABLE or (failed_before and known.files == files):
                 return
-        version = ModelVersion(name, number, path, state=State.LOADING)
+        version = ModelVersion(name, number, path, state=VersionState.LOADING)
         with self._state:
             self._versions[name][number] = version
         servable: Servable | None = None
@@ -224,23 +224,23 @@ class ModelStore:
         except Exception as error:  # whatever is wrong with it, the server goes on
             if servable is not None:
                 servable.close()
-            found = ServingError.of(error)
+            found = StatusError.of(error)
             with self._state:
-                version.files, version.error, version.state = files, found, State.END
+                version.files, version.error, version.state = files, found, VersionState.END
             print(f"{name}/{number} did not load: {found.message}", file=sys.stderr, flush=True)
             return
         with self._state:
-            version.servable, version.state = servable, State.AVAILABLE
+            version.servable, version.state = servable, VersionState.AVAILABLE
 
     def _retire(self, version: ModelVersion) -> None:
         with self._state:
-            version.state = State.UNLOADING
+            version.state = VersionState.UNLOADING
             self._state.wait_for(lambda: not version.leases)
             servable, version.servable = version.servable, None
         if servable is not None:
             servable.close()
         with self._state:
-            version.state = State.END
+            version.state = VersionState.END
         del servable
         gc.collect()  # a graph refers to itself: its memory would wait for the collector
 

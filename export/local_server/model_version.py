@@ -8,9 +8,9 @@ from pathlib import Path
 from tensorflow_serving.apis import get_model_status_pb2
 
 from export.local_server.servable import Servable
-from export.local_server.serving_error import ServingError
+from export.local_server.status_error import StatusError
 
-State = get_model_status_pb2.ModelVersionStatus
+VersionState = get_model_status_pb2.ModelVersionStatus
 
 
 @dataclass
@@ -31,8 +31,8 @@ class ModelVersion:
     model: str
     number: int
     path: Path
-    state: int = State.START
-    error: ServingError | None = None
+    state: int = VersionState.START
+    error: StatusError | None = None
     servable: Servable | None = None
     leases: int = 0
     files: frozenset[tuple[str, int, int]] = field(default_factory=frozenset)

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from export.local_server.grpc_handlers import generic_handler, parse
+from export.local_server.grpc_handlers import generic_handler, parse_message
 from export.local_server.messages import (
     SerializedRequest,
     classification_result,
@@ -25,7 +25,7 @@ from export.local_server.messages import (
 from export.local_server.metrics import Metrics
 from export.local_server.model_store import ModelStore
 from export.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, Classified
-from export.local_server.serving_error import invalid
+from export.local_server.status_error import invalid
 from export.local_server.tensor_codec import encode_tensor
 
 _SIGNATURE_DEF = "signature_def"
@@ -59,7 +59,7 @@ class PredictionService:
     def predict(self, data: bytes) -> bytes:
         """`PredictRequest` to `PredictResponse`."""
         with self._metrics.request("Predict", "GRPC") as timer:
-            request: Any = parse(predict_pb2.PredictRequest, data)
+            request: Any = parse_message(predict_pb2.PredictRequest, data)
             timer.model = request.model_spec.name
             if not request.HasField("model_spec"):
                 raise invalid("Missing ModelSpec")
@@ -93,8 +93,10 @@ class PredictionService:
     def multi_inference(self, data: bytes) -> bytes:
         """`MultiInferenceRequest` to `MultiInferenceResponse`."""
         with self._metrics.request("MultiInference", "GRPC") as timer:
-            request = parse(SerializedRequest, data)
-            tasks: list[Any] = [parse(inference_pb2.InferenceTask, head) for head in request.head]
+            request = parse_message(SerializedRequest, data)
+            tasks: list[Any] = [
+                parse_message(inference_pb2.InferenceTask, head) for head in request.head
+            ]
             spec = tasks[0].model_spec if tasks else model_pb2.ModelSpec()
             timer.model = spec.name
             with self._store.lease(spec) as (version, servable):
@@ -110,7 +112,7 @@ class PredictionService:
 
     def get_model_metadata(self, data: bytes) -> bytes:
         """`GetModelMetadataRequest` to `GetModelMetadataResponse`."""
-        request: Any = parse(get_model_metadata_pb2.GetModelMetadataRequest, data)
+        request: Any = parse_message(get_model_metadata_pb2.GetModelMetadataRequest, data)
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         return bytes(
@@ -129,7 +131,7 @@ def model_metadata(store: ModelStore, model_spec: Any, fields: Sequence[str]) ->
         fields: Must be `["signature_def"]`: the server knows no other metadata.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for other fields; see `ModelStore.lease`.
+        StatusError: INVALID_ARGUMENT for other fields; see `ModelStore.lease`.
     """
     if not fields:
         raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
@@ -149,11 +151,11 @@ def model_metadata(store: ModelStore, model_spec: Any, fields: Sequence[str]) ->
 
 def _examples_request(data: bytes) -> tuple[Any, Sequence[bytes]]:
     """The ModelSpec and the serialized examples of a Classify or Regress request."""
-    request = parse(SerializedRequest, data)
+    request = parse_message(SerializedRequest, data)
     if not request.head:
         raise invalid("Missing ModelSpec")
     # a field that comes twice is merged, which is what concatenated messages are
-    return parse(model_pb2.ModelSpec, b"".join(request.head)), example_bytes(request.input)
+    return parse_message(model_pb2.ModelSpec, b"".join(request.head)), example_bytes(request.input)
 
 
 def _spec(asked: Any, version: int) -> Any:

@@ -27,7 +27,7 @@ from export.local_server.model_service import model_status
 from export.local_server.model_store import ModelStore
 from export.local_server.prediction_service import model_metadata
 from export.local_server.servable import DEFAULT_SIGNATURE
-from export.local_server.serving_error import ServingError, invalid
+from export.local_server.status_error import StatusError, invalid
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -93,8 +93,8 @@ class RestHandler:
         try:
             return RestAnswer(200, self._run(method, path, body).encode())
         except Exception as error:
-            failure = ServingError.of(error)
-            if failure.code == grpc.StatusCode.INTERNAL and not isinstance(error, ServingError):
+            failure = StatusError.of(error)
+            if failure.code == grpc.StatusCode.INTERNAL and not isinstance(error, StatusError):
                 traceback.print_exc()
             return RestAnswer(_HTTP_CODES.get(failure.code, 500), _error(failure.message))
 

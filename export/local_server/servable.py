@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from export.local_server.messages import SerializedInput, example_bytes
-from export.local_server.serving_error import ServingError, invalid
+from export.local_server.status_error import StatusError, invalid
 from export.local_server.tensor_codec import decode_tensor
 from export.warmup import MAX_RECORDS, WARMUP_FILE
 
@@ -32,7 +32,7 @@ _MAX_CALLABLES = 64
 _CLASSES, _SCORES, _INPUTS, _OUTPUTS = "classes", "scores", "inputs", "outputs"
 
 
-class Clock(Protocol):
+class RuntimeCounter(Protocol):
     """What the time of a session's run is added to."""
 
     runtime_s: float
@@ -61,7 +61,7 @@ class Servable:
         path: Folder with `saved_model.pb`.
 
     Raises:
-        ServingError, tf.errors.OpError, ValueError: It cannot be loaded.
+        StatusError, tf.errors.OpError, ValueError: It cannot be loaded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class Servable:
                 meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
             except OSError as error:
                 session.close()
-                raise ServingError(grpc.StatusCode.NOT_FOUND, str(error)) from error
+                raise StatusError(grpc.StatusCode.NOT_FOUND, str(error)) from error
             except BaseException:
                 session.close()
                 raise
@@ -99,7 +99,7 @@ class Servable:
             The number of requests.
 
         Raises:
-            ServingError, tf.errors.OpError: The file is damaged or a request fails, with which
+            StatusError, tf.errors.OpError: The file is damaged or a request fails, with which
                 the real server gives the version up too.
         """
         path = self._path / WARMUP_FILE
@@ -117,12 +117,12 @@ class Servable:
             self._replay(log, clock)
         return count
 
-    def _replay(self, log: Any, clock: Clock) -> None:
+    def _replay(self, log: Any, clock: RuntimeCounter) -> None:
         kind = log.WhichOneof("log_type")
         if kind is None:
             return
         if kind == "session_run_log":
-            raise ServingError(
+            raise StatusError(
                 grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warm-up: {kind}"
             )
         request = getattr(log, kind).request
@@ -146,7 +146,7 @@ class Servable:
         signature_name: str,
         inputs: Mapping[str, Any],
         output_filter: Sequence[str],
-        clock: Clock,
+        clock: RuntimeCounter,
     ) -> dict[str, np.ndarray]:
         """Runs a signature on tensors.
 
@@ -160,17 +160,17 @@ class Servable:
             Output -> array.
 
         Raises:
-            ServingError: The request does not fit the signature.
+            StatusError: The request does not fit the signature.
             tf.errors.OpError: An op of the graph failed.
         """
         name = signature_name or DEFAULT_SIGNATURE
         signature = self._signatures.get(name)
         if signature is None:
-            raise ServingError(
+            raise StatusError(
                 grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.'
             )
         if signature.method_name not in (PREDICT, CLASSIFY, REGRESS):
-            raise ServingError(
+            raise StatusError(
                 grpc.StatusCode.INTERNAL,
                 "Expected prediction signature method_name to be one of "
                 f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {signature.method_name}",
@@ -191,7 +191,9 @@ class Servable:
 
     # Classify and Regress
 
-    def classify(self, signature_name: str, examples: Sequence[bytes], clock: Clock) -> Classified:
+    def classify(
+        self, signature_name: str, examples: Sequence[bytes], clock: RuntimeCounter
+    ) -> Classified:
         """Runs a signature with the method name of Classify.
 
         Args:
@@ -200,7 +202,7 @@ class Servable:
             clock: Gets the time of the session's run.
 
         Raises:
-            ServingError: The signature is none for Classify, or there is no example.
+            StatusError: The signature is none for Classify, or there is no example.
             tf.errors.OpError: An op of the graph failed.
         """
         signature = self._method_signature(signature_name, CLASSIFY, "classification")
@@ -208,7 +210,9 @@ class Servable:
         outputs = self._run_examples(feed, list(fetches.values()), examples, clock)
         return _classified(fetches, outputs, len(examples))
 
-    def regress(self, signature_name: str, examples: Sequence[bytes], clock: Clock) -> np.ndarray:
+    def regress(
+        self, signature_name: str, examples: Sequence[bytes], clock: RuntimeCounter
+    ) -> np.ndarray:
         """Runs a signature with the method name of Regress.
 
         Args:
@@ -220,7 +224,7 @@ class Servable:
             float32 (B,).
 
         Raises:
-            ServingError: The signature is none for Regress, or there is no example.
+            StatusError: The signature is none for Regress, or there is no example.
             tf.errors.OpError: An op of the graph failed.
         """
         signature = self._method_signature(signature_name, REGRESS, "regression")
@@ -229,7 +233,7 @@ class Servable:
         return _regressed(outputs[fetch], len(examples))
 
     def multi_inference(
-        self, tasks: Sequence[Any], examples: Sequence[bytes], clock: Clock
+        self, tasks: Sequence[Any], examples: Sequence[bytes], clock: RuntimeCounter
     ) -> list[Classified | np.ndarray]:
         """Runs several signatures for Classify and Regress on the same examples, in one run.
 
@@ -242,7 +246,7 @@ class Servable:
             What `classify` or `regress` returns, per task.
 
         Raises:
-            ServingError: The tasks name different models, a signature twice, another method, or
+            StatusError: The tasks name different models, a signature twice, another method, or
                 signatures with different input tensors; or there is no example.
             tf.errors.OpError: An op of the graph failed.
         """
@@ -272,7 +276,7 @@ class Servable:
                 _check_method(signature, REGRESS, "regression")
                 tensor, fetched = _regression_tensors(signature)
             else:
-                raise ServingError(
+                raise StatusError(
                     grpc.StatusCode.UNIMPLEMENTED,
                     f"Unsupported signature method_name: {task.method_name}",
                 )
@@ -300,7 +304,7 @@ class Servable:
         return signature
 
     def _run_examples(
-        self, feed: str, fetches: Sequence[str], examples: Sequence[bytes], clock: Clock
+        self, feed: str, fetches: Sequence[str], examples: Sequence[bytes], clock: RuntimeCounter
     ) -> dict[str, np.ndarray]:
         if not examples:
             raise invalid("Input is empty.")
@@ -312,7 +316,7 @@ class Servable:
     # Session
 
     def _run(
-        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], clock: Clock
+        self, feeds: Mapping[str, np.ndarray], fetches: Sequence[str], clock: RuntimeCounter
     ) -> list[np.ndarray]:
         """Runs the session: tensor name -> array, to one array per fetched tensor name."""
         distinct = tuple(dict.fromkeys(fetches))  # outputs may share a tensor
@@ -355,7 +359,7 @@ def _records(path: Path) -> Iterator[bytes]:
     try:
         yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
     except tf.errors.DataLossError as error:
-        raise ServingError(
+        raise StatusError(
             grpc.StatusCode.DATA_LOSS,
             f"{error.message}. Verify that {path} is in TFRecord format.",
         ) from error
@@ -435,7 +439,7 @@ def _classification_tensors(signature: Any) -> tuple[str, dict[str, str]]:
     feed = _input_tensor(signature, "classification")
     fetches = {k: signature.outputs[k].name for k in (_CLASSES, _SCORES) if k in signature.outputs}
     if not fetches:
-        raise ServingError(
+        raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION,
             f'Expected classification signature outputs to contain at least one of "{_CLASSES}" '
             f'or "{_SCORES}". Outputs were: {_set(signature.outputs)}',
@@ -449,7 +453,7 @@ def _regression_tensors(signature: Any) -> tuple[str, str]:
         raise invalid("Expected one output Tensor.")
     feed = _input_tensor(signature, "regression")
     if _OUTPUTS not in signature.outputs:
-        raise ServingError(
+        raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION,
             f'No regression outputs found in SignatureDef: "{_OUTPUTS}" is not in '
             f"{_set(signature.outputs)}",
@@ -459,7 +463,7 @@ def _regression_tensors(signature: Any) -> tuple[str, str]:
 
 def _input_tensor(signature: Any, kind: str) -> str:
     if _INPUTS not in signature.inputs:
-        raise ServingError(
+        raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION,
             f'No {kind} inputs found in SignatureDef: "{_INPUTS}" is not in '
             f"{_set(signature.inputs)}",

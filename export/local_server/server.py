@@ -26,7 +26,7 @@ from export.local_server.model_service import ModelService
 from export.local_server.model_store import ModelStore
 from export.local_server.prediction_service import PredictionService
 from export.local_server.rest_handler import RestHandler
-from export.local_server.serving_error import ServingError
+from export.local_server.status_error import StatusError
 from lfm4ads_tf.errors import UserError
 
 _HOST = "127.0.0.1"
@@ -163,7 +163,7 @@ class LocalServer:
     def _load_first(self) -> None:
         try:
             self._store.reload(self._config)
-        except ServingError as error:
+        except StatusError as error:
             self._store.close()
             raise UserError(
                 "The models cannot be served.",

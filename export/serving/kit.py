@@ -80,7 +80,7 @@ def write_kit(
         )
     blessed = blessed_versions(exports)
     wanted = _wanted(blessed, options)
-    earlier = model_config.read(folder / "models.config")
+    earlier = model_config.read_model_config(folder / "models.config")
     loaded = {} if options.server is None else _loaded(options.server, list(blessed))
     models = {
         name: model_config.plan(

@@ -143,7 +143,7 @@ def render(models: Mapping[str, ServedModel], base_path: str, latest: int | None
     return head + text_format.MessageToString(config, as_utf8=True)
 
 
-def read(path: Path) -> dict[str, ServedModel]:
+def read_model_config(path: Path) -> dict[str, ServedModel]:
     """What a configuration serves; empty when there is none.
 
     Raises:

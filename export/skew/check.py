@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from export.rounding import score_limit
-from export.skew.loaded_model import LoadedModel
-from export.skew.logged_rows import LoggedRows, read_log
+from export.skew.in_process_model import InProcessModel
+from export.skew.logged_rows import LoggedRows, read_logged_rows
 from export.skew.offline_rows import OfflineRows
 from export.skew.remote_model import RemoteModel
 from export.skew.replay import SkewReplay
+from export.skew.replay_target import ReplayTarget
 from export.skew.report import SkewReport
-from export.skew.served_model import ServedModel
 from export.version_folders import version_folders
 from lfm4ads_tf.analysis.feature_drift import FeatureDrift, feature_drift
 from lfm4ads_tf.analysis.value_names import ValueNames
@@ -26,9 +26,11 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.encoded_rows import encoded_rows
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.skew import SkewConfig
-from lfm4ads_tf.features.spec import FeatureSpec, load_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.pipeline.predict import load_model, scenario_of, score_encoded
 from lfm4ads_tf.pipeline.run import Run, open_run, ranker_name
 
@@ -58,7 +60,7 @@ def check_skew(
     Args:
         out: The run folder.
         model: `foundation` or `ranker_<scenario>`.
-        path: The log, see `read_log`.
+        path: The log, see `read_logged_rows`.
         server: `grpc://host:port` or `http://host:port` of a server that serves the model under
             its name; the newest export is loaded in this process when absent.
         max_rows: Rows to take, spread evenly over the log; all when absent.
@@ -76,11 +78,13 @@ def check_skew(
     folder = newest_export(run, scenario)
     contract = _contract(folder)
     data = run.out / "data"
-    logged = read_log(run.spec, data, path, contract["representations"])
+    logged = read_logged_rows(run.spec, data, path, contract["representations"])
     logged = _chosen(run.spec, logged, scenario, max_rows, path)
     side = _offline(run, scenario, logged)
-    answers: ServedModel = (
-        LoadedModel(folder) if server is None else RemoteModel(server, folder.parent.name, run.spec)
+    answers: ReplayTarget = (
+        InProcessModel(folder)
+        if server is None
+        else RemoteModel(server, folder.parent.name, run.spec)
     )
     replay = SkewReplay(run.spec, side, logged, contract)
     try:
@@ -137,7 +141,7 @@ def _offline(run: Run, scenario: str | None, logged: LoggedRows) -> OfflineRows:
     fitted = FittedEncoding.load(run.out / "data" / "encoding")
     encoder = Encoder(run.spec, fitted)
     columns = logged.offline(run.spec, run.out / "data", encoder)
-    encoded = encoder.encode_numpy(columns)
+    encoded = encode_columns(encoder, columns)
     network, representations = load_model(run, scenario, logged.plain)
     scores = score_encoded(network, encoded, representations)
     read = [name for name in run.spec.features if name in network.layout.features]
@@ -216,7 +220,7 @@ def _drift(
     columns = logged.served(side.columns)
     encoded = side.encoded
     if logged.moving or logged.tables:
-        encoded = side.encoder.encode_numpy(columns)
+        encoded = encode_columns(side.encoder, columns)
     drift = feature_drift(
         run.spec,
         side.encoder.layout,

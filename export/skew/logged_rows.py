@@ -80,7 +80,7 @@ class LoggedRows:
         return {**offline, **self.plain, **self.moving}
 
 
-def read_log(
+def read_logged_rows(
     spec: FeatureSpec, data: Path, path: Path, representations: Mapping[str, int]
 ) -> LoggedRows:
     """Reads a log.

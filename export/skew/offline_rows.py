@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class OfflineRows:
     Attributes:
         encoder, fitted: The run's.
         columns: What the encoder read.
-        encoded: See `Encoder.encode_numpy`.
+        encoded: See `encode_columns`.
         representations: Name -> (R, d + 1).
         features: Names of the features that the model reads.
         scores: (R, T).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from export.client import ServingClient
-from export.skew.served_model import Outputs
+from export.skew.replay_target import Outputs
 from lfm4ads_tf.features.spec import FeatureSpec
 
 _DEADLINE = 60.0

@@ -21,10 +21,10 @@ from export.skew.comparison import (
 )
 from export.skew.logged_rows import LoggedRows
 from export.skew.offline_rows import OfflineRows
-from export.skew.served_model import Outputs, ServedModel
+from export.skew.replay_target import Outputs, ReplayTarget
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.data.statistics import LARGEST_LOG_ODDS
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
@@ -87,7 +87,7 @@ class SkewReplay:
             for d, start in zip(layout.dense, starts, strict=False)
         }
 
-    def run(self, model: ServedModel, *, quiet: bool) -> None:
+    def run(self, model: ReplayTarget, *, quiet: bool) -> None:
         """Replays all rows."""
         count = len(self._logged)
         with Progress("replay", count, quiet=quiet) as progress:
@@ -131,7 +131,7 @@ class SkewReplay:
         return found
 
     def _examples(self, rows: slice) -> list[bytes]:
-        columns = {c: raw_values.rows_of(self._request[c], rows) for c in self._schema.columns}
+        columns = {c: raw_values.slice_rows(self._request[c], rows) for c in self._schema.columns}
         vectors = {}
         for name in self._schema.representations:
             stored = self._side.representations[name][:, :-1]

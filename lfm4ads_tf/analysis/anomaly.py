@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lfm4ads_tf.analysis.drift import Kind
+from lfm4ads_tf.analysis.drift import DriftKind
 
 _NAMES = {
     "linf": "L-infinity distance",
@@ -29,7 +29,7 @@ class Anomaly:
     """
 
     feature: str
-    kind: Kind
+    kind: DriftKind
     distance: float
     threshold: float
     allowance: float

@@ -107,17 +107,19 @@ def _assignments(path: Path, resolved: Resolved) -> list[str] | None:
         start = _document(resolve(path, first))
         parts = [(start[part], wanted[part]) for part in ("spec", "config")]
         changed = [change for pair in parts for change in _differences(*pair)]
-        found = first + [
+        assignments = first + [
             f"{'.'.join(steps)}={json.dumps(_without_dropout(steps, value, given))}"
             for steps, value in changed
         ]
         # What was given stays fixed in a search, also where it is what the spec says anyway.
-        missing = set(given) - set(resolve(path, found).given or ())
-        found += [f"{key}={json.dumps(_at(wanted['config'], key))}" for key in sorted(missing)]
-        again = _document(resolve(path, found))
+        missing = set(given) - set(resolve(path, assignments).given or ())
+        assignments += [
+            f"{key}={json.dumps(_at(wanted['config'], key))}" for key in sorted(missing)
+        ]
+        again = _document(resolve(path, assignments))
     except (UserError, KeyError, TypeError):
         return None
-    return found if again == wanted else None
+    return assignments if again == wanted else None
 
 
 def _document(resolved: Resolved) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["linf", "missing", "oov"]
+DriftKind = Literal["linf", "missing", "oov"]
 DECILES = np.arange(1, 10) / 10
 
 
@@ -64,7 +64,7 @@ class Measure:
         values: For `linf`, number of values that are possible, V.
     """
 
-    kind: Kind
+    kind: DriftKind
     distance: float | None
     rows: int
     train_rows: int
@@ -169,7 +169,7 @@ def number_measures(training: np.ndarray, logged: np.ndarray) -> list[Measure]:
     return [missing, Measure("linf", distance, len(theirs), len(ours), worst, classes)]
 
 
-def _rates(kind: Kind, training: np.ndarray, logged: np.ndarray) -> Measure:
+def _rates(kind: DriftKind, training: np.ndarray, logged: np.ndarray) -> Measure:
     """Measure of two rates, each the mean of its rows' shares in [0, 1]."""
     rates = [float(side.mean()) if len(side) else 0.0 for side in (training, logged)]
     distance = rates[1] - rates[0] if len(training) and len(logged) else None

@@ -89,23 +89,23 @@ def feature_drift(
     Args:
         spec: The feature spec.
         layout: Order of the encoded columns.
-        training: Encoded training rows, see `Encoder.encode_numpy`.
+        training: Encoded training rows, see `encode_columns`.
         logged: Encoded logged rows.
         columns: Raw columns of the logged rows.
         names: Names encoded values.
         skew: The limits.
         features: Features to measure; all when absent.
     """
-    found = []
+    drifts = []
     for name, feature in spec.features.items():
         if features is None or name in features:
             measures = _measures(spec, layout, name, training, logged)
             ids = _ids(layout, name, logged)
             value = _worst(measures[-1], name, ids, columns, names)
             limits = skew.limits(name, feature)
-            found.append(FeatureDrift(name, feature.kind, limits, measures, value))
-    tests = sum(len(drift.measures) for drift in found if drift.limits is not None)
-    return [_judged(drift, CHANCE / max(1, tests)) for drift in found]
+            drifts.append(FeatureDrift(name, feature.kind, limits, measures, value))
+    tests = sum(len(drift.measures) for drift in drifts if drift.limits is not None)
+    return [_judged(drift, CHANCE / max(1, tests)) for drift in drifts]
 
 
 def _judged(drift: FeatureDrift, delta: float) -> FeatureDrift:

@@ -102,14 +102,14 @@ class MethodBars:
         for method in methods:
             if method == BASELINE or method in BASELINES:
                 continue  # no transfer; a constant would set the scale of the axis
-            found = self._results.comparison(scenario, task, method)
-            value = None if found is None else 100 * found["diff_mean"]
-            deviation = None if found is None else 100 * (found["diff_sd"] or 0.0)
+            comparison = self._results.comparison(scenario, task, method)
+            value = None if comparison is None else 100 * comparison["diff_mean"]
+            deviation = None if comparison is None else 100 * (comparison["diff_sd"] or 0.0)
             if value is not None:
                 reach = max(reach, abs(value) + (deviation or 0.0))
-            pale = found is not None and verdict(found) in ("noise", "unknown")
+            pale = comparison is not None and verdict(comparison) in ("noise", "unknown")
             colour = self._palette.variable(method)
-            bars.append(Bar(method, difference(found), value, deviation, colour, pale))
+            bars.append(Bar(method, difference(comparison), value, deviation, colour, pale))
         if not any(bar.value is not None for bar in bars):
             return ""
         reach = _nice(reach)

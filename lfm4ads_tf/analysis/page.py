@@ -9,10 +9,10 @@ from lfm4ads_tf.analysis.method_bars import MethodBars
 from lfm4ads_tf.analysis.overview import Overview
 from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.report_data import ReportData
+from lfm4ads_tf.analysis.result_sentences import result_sentences
 from lfm4ads_tf.analysis.result_tables import result_tables
 from lfm4ads_tf.analysis.results import Results
 from lfm4ads_tf.analysis.stylesheet import stylesheet
-from lfm4ads_tf.analysis.summary import summary
 
 _TABLE_NOTE = (
     "AUC, GAUC (AUC within users, weighted by rows), logloss, and calibration (mean prediction "
@@ -98,7 +98,7 @@ def _sections(data: ReportData, results: Results, overview: Overview) -> list[tu
     calibrations = calibration_panels(data.calibrations, scenarios, tasks)
     calibrated = _noted(_CALIBRATION_TABLE_NOTE, calibration_table(results))
     return [
-        ("result", "Key result", summary(results, len(data.seeds), point_in_time)),
+        ("result", "Key result", result_sentences(results, len(data.seeds), point_in_time)),
         ("differences", "Transfer against none", _noted(_DIFFERENCE_NOTE, bars.differences())),
         ("tables", "Results on the test split", tables),
         ("slices", "By slice", _noted(_SLICE_NOTE + _thresholds(data), bars.slices())),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.features import raw_values
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import NumericFeature, PretrainedFeature, StatisticFeature
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import encoding_of, table_of

@@ -33,7 +33,7 @@ class Popularity(Baseline):
         """See `Baseline`."""
         if refresh == "frozen":
             return self._rates(rows, *self._frozen)
-        found = np.empty((len(rows), self.cache.labels.shape[1]), np.float32)
+        rates = np.empty((len(rows), self.cache.labels.shape[1]), np.float32)
         held = np.flatnonzero(np.isin(self.cache.split, (VALID, TEST)))
         order = np.argsort(self.cache.period[held], kind="stable")
         held = held[order]
@@ -44,9 +44,9 @@ class Popularity(Baseline):
             until = int(np.searchsorted(self.cache.period[held], period))
             more = self._counts(held[done:until])
             known, positive, done = known + more[0], positive + more[1], until
-            own = periods == period
-            found[own] = self._rates(rows[own], known, positive)
-        return found
+            in_period = periods == period
+            rates[in_period] = self._rates(rows[in_period], known, positive)
+        return rates
 
     def _counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Known labels and positives by item, (I, T) each."""

@@ -78,18 +78,18 @@ class TreeTable:
         lengths = np.diff(bag.splits)
         row = np.repeat(np.arange(rows), lengths)
         common = self._common[field.name]
-        found = [lengths[:, np.newaxis]]
+        columns = [lengths[:, np.newaxis]]
         if len(common):
             place = np.minimum(np.searchsorted(common, bag.values), len(common) - 1)
             held = common[place] == bag.values
             weights = None if bag.weights is None else bag.weights[held]
             slot = row[held] * len(common) + place[held]
             counts = np.bincount(slot, weights, minlength=rows * len(common))
-            found.append(counts.reshape(rows, len(common)))
+            columns.append(counts.reshape(rows, len(common)))
         for k in self._shared[field.name]:
-            own = bag.values == ids[row, k]
-            found.append(np.bincount(row[own], minlength=rows)[:, np.newaxis])
-        return found
+            is_id_of_row = bag.values == ids[row, k]
+            columns.append(np.bincount(row[is_id_of_row], minlength=rows)[:, np.newaxis])
+        return columns
 
     def _commonest(self, field: IdField) -> np.ndarray:
         """The commonest values of a bag in training rows, in ascending order."""

@@ -43,16 +43,16 @@ def ahead_rows(
     first = int(period[split == TRAIN].min())
     end = int(period[split == TRAIN].max()) + 1
     after = np.maximum(period + 1, np.where(trained, first, 0))
-    found = []
+    pieces = []
     for daily in (False, True):
         rows = np.flatnonzero(trained != daily)
         for codes in (user, item):
             last = rows[_last(codes[rows] * (int(after.max()) + 1) + after[rows])]
-            found.append((last, after[last], np.full(len(last), daily)))
+            pieces.append((last, after[last], np.full(len(last), daily)))
             if not daily:
                 last = rows[_last(codes[rows])]
-                found.append((last, np.full(len(last), end), np.zeros(len(last), bool)))
-    row, wanted, state = (np.concatenate(parts) for parts in zip(*found, strict=True))
+                pieces.append((last, np.full(len(last), end), np.zeros(len(last), bool)))
+    row, wanted, state = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     span = int(wanted.max(initial=0)) + 1
     _, kept = np.unique((row * span + wanted) * 2 + state, return_index=True)
     return AheadRows(row[kept].astype(np.int64), wanted[kept].astype(np.int32), state[kept])

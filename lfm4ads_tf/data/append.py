@@ -24,8 +24,9 @@ from lfm4ads_tf.data.vectors import vector_facts
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.admission import admit
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.growth import grow_encoding, load_waiting, save_waiting
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -103,7 +104,7 @@ class _Appended:
         state = FrozenState(self.folder / "state")
         request = request_columns(self.spec, state, columns, self.encoder)
         return admit(
-            self.encoder.encode_numpy({**columns, **request}),
+            encode_columns(self.encoder, {**columns, **request}),
             self.layout,
             self.fitted.vocabularies,
             self.base + rows,

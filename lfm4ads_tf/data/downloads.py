@@ -107,16 +107,16 @@ def fetch(
     fix = f"{advice} {_OFFLINE}"
     with _writable(destination.parent):
         handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
-    part = Path(name)
+    unfinished = Path(name)
     try:
         with os.fdopen(handle, "wb") as out:
             _stream(url, out, destination.name, fix, quiet, timeout, limit)
         for algorithm, expected in digests.items():
-            check_digest(part, algorithm, expected, fix=f"try again; {fix}")
-        part.chmod(0o644)  # mkstemp makes files that only their owner can read
-        os.replace(part, destination)
+            check_digest(unfinished, algorithm, expected, fix=f"try again; {fix}")
+        unfinished.chmod(0o644)  # mkstemp makes files that only their owner can read
+        os.replace(unfinished, destination)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return destination
 
 

@@ -127,26 +127,28 @@ def _numbers_of(column: pa.Array) -> np.ndarray:
     return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
 
-def tell_unmatched(path: str, of: RowSet, column: pa.Array) -> None:
+def tell_unmatched(path: str, row_set: RowSet, column: pa.Array) -> None:
     """Warns of values of a set of rows that no row has.
 
     Args:
         path: Where the set is declared.
-        of: The set.
+        row_set: The set.
         column: Its raw column, (N,).
     """
     held = pc.drop_null(pc.unique(column))
     lacking = [
-        str(value) for value in of.values if not RowSet(by=of.by, values=[value]).rows(held).any()
+        str(value)
+        for value in row_set.values
+        if not RowSet(by=row_set.by, values=[value]).rows(held).any()
     ]
     if lacking:
         _LOG.warning(
             "`%s`: %d of %d values are in no row: %s; '%s' holds %s",
             path,
             len(lacking),
-            len(of.values),
+            len(row_set.values),
             _few([f"'{value}'" for value in lacking]),
-            of.by,
+            row_set.by,
             _few([f"'{value}'" for value in held.slice(0, _SHOWN + 1).to_pylist()], len(held)),
         )
 

@@ -29,14 +29,15 @@ from lfm4ads_tf.data.state import (
     write_sequence,
     write_statistic,
 )
-from lfm4ads_tf.data.statistics import Events, frozen_totals, point_in_time
+from lfm4ads_tf.data.statistics import StatisticEvents, frozen_totals, point_in_time
 from lfm4ads_tf.data.vectors import vector_facts
 from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.name_checks import segment_name_error
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.row_sets import refused_name
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -102,7 +103,7 @@ class _Encoding:
         self.layout = self.encoder.layout
         self.request = placeholder_columns(spec, raw.rows)
         encoded = admit(
-            self.encoder.encode_numpy({**raw.columns, **self.request}),
+            encode_columns(self.encoder, {**raw.columns, **self.request}),
             self.layout,
             self.fitted.vocabularies,
             self.ordinals,
@@ -122,22 +123,24 @@ class _Encoding:
     def _segments(self) -> np.ndarray:
         """Whether a row is in each segment, (N, S); auxiliary rows are in none."""
         raw, sets = self.raw, self.spec.segments
-        found = np.zeros((raw.rows, len(sets)), bool)
-        for k, (name, of) in enumerate(sets.items()):
+        in_segment = np.zeros((raw.rows, len(sets)), bool)
+        for k, (name, row_set) in enumerate(sets.items()):
             if name in self.layout.scenarios:
-                raise refused_name(name)
-            found[:, k] = of.rows(raw.columns[of.by]) & (raw.split != AUXILIARY)
-            if not found[:, k].any():
-                _LOG.warning("the segment '%s' has no row: no '%s' is %s", name, of.by, of.values)
+                raise segment_name_error(name)
+            in_segment[:, k] = row_set.rows(raw.columns[row_set.by]) & (raw.split != AUXILIARY)
+            if not in_segment[:, k].any():
+                _LOG.warning(
+                    "the segment '%s' has no row: no '%s' is %s", name, row_set.by, row_set.values
+                )
             else:
-                tell_unmatched(f"segments.{name}.values", of, raw.columns[of.by])
+                tell_unmatched(f"segments.{name}.values", row_set, raw.columns[row_set.by])
         if self.spec.ads is not None:
-            of = self.spec.ads
+            row_set = self.spec.ads
             if not self.branch.any():
-                _LOG.warning("no row is an ad: no '%s' is %s", of.by, of.values)
+                _LOG.warning("no row is an ad: no '%s' is %s", row_set.by, row_set.values)
             else:
-                tell_unmatched("ads.values", of, raw.columns[of.by])
-        return found
+                tell_unmatched("ads.values", row_set, raw.columns[row_set.by])
+        return in_segment
 
     def _admitted(self, bag: Bag, table: str, rows: np.ndarray | None = None) -> Bag:
         """The lists of some rows, all when absent, as the vocabulary was at each row."""
@@ -166,7 +169,7 @@ class _Encoding:
             texts = [statistic_key(self.spec, k, self.raw.columns, ids) for k in feature.keys]
             factorized = [factorize(t) for t in texts]
             key, parts = combine([codes for codes, _ in factorized])
-            events = Events(key, self._events_of(feature), self.raw.period, self.train)
+            events = StatisticEvents(key, self._events_of(feature), self.raw.period, self.train)
             self.order.add(name, key, events.known)
             frozen, daily = point_in_time(self._with_ahead(events), feature.smoothing)
             frozen = frozen[: self.raw.rows]
@@ -192,10 +195,10 @@ class _Encoding:
                 ]
                 write_statistic(place, name, key_texts, n, s, prior)
 
-    def _with_ahead(self, events: Events) -> Events:
+    def _with_ahead(self, events: StatisticEvents) -> StatisticEvents:
         """The events, and behind them the rows ahead, which are no events."""
         ahead = self.ahead
-        return Events(
+        return StatisticEvents(
             np.concatenate([events.key, events.key[ahead.row]]),
             np.concatenate([events.positive, np.full(len(ahead.row), np.nan)]),
             np.concatenate([events.period, ahead.period]),
@@ -283,7 +286,8 @@ class _Encoding:
         """Id of every item key in a table, as the final vocabulary gives it, (items,)."""
         first = np.full(len(self.item_keys), -1, np.int64)
         first[self.item[::-1]] = np.arange(self.raw.rows)[::-1]
-        encoded = self.encoder.encode_numpy(
+        encoded = encode_columns(
+            self.encoder,
             {
                 c: (v.take(pa.array(first)) if isinstance(v, pa.Array) else _first_rows(v, first))
                 for c, v in {
@@ -291,7 +295,7 @@ class _Encoding:
                     **placeholder_columns(self.spec, self.raw.rows),
                 }.items()
                 if c in raw_types(self.spec)
-            }
+            },
         )
         column = [f.name for f in self.layout.single].index(table)
         return np.asarray(encoded["ids"][:, column])

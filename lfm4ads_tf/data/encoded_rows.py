@@ -1,4 +1,4 @@
-"""Rows of an encoded cache in the form that `Encoder.encode_numpy` gives."""
+"""Rows of an encoded cache in the form that `encode_columns` gives."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def _least_values(buckets: int | None) -> int:
     return max(LEAST_VALUES, LEAST_PER_BUCKET * (buckets or 0))
 
 
-def spread(values: np.ndarray) -> Spread:
+def spread_of(values: np.ndarray) -> Spread:
     """The spread of numbers (N,), not finite in float32 is missing."""
     with np.errstate(over="ignore"):
         known = values.astype(np.float32)
@@ -118,13 +118,13 @@ def join_first(
             short.append(number)
         elif enough > needed:
             needed = enough
-            longest = (number.name, spread(values[within == candidates[0]]))
+            longest = (number.name, spread_of(values[within == candidates[0]]))
     until = int(candidates[needed - 1])
     for number in short:
         first, rest = (
             number.of(np.flatnonzero(train & m)) for m in (period <= until, period > until)
         )
-        _tell_short(number, spread(first), spread(rest), needed, len(candidates), more)
+        _tell_short(number, spread_of(first), spread_of(rest), needed, len(candidates), more)
     if longest is None:
         return period, names
     _LOG.info(
@@ -191,7 +191,7 @@ def _needed(
 ) -> int | None:
     """The smallest number of periods whose values suffice, None if all candidates' do not."""
     for k, last in enumerate(candidates.tolist(), start=1):
-        if spread(values[period <= last]).suffices(buckets):
+        if spread_of(values[period <= last]).suffices(buckets):
             return k
     return None
 

@@ -15,7 +15,7 @@ import tf_keras
 from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh
 from lfm4ads_tf.errors import UserError
 
-RepresentationLookup = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+RepresentationJoin = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Rows (B,) -> representation name -> (B, d + 1) float32, the last column flagging presence."""
 
 
@@ -25,7 +25,7 @@ class _Source:
 
     cache: EncodedCache
     order: np.ndarray
-    representations: RepresentationLookup | None
+    representations: RepresentationJoin | None
     weights: np.ndarray | None
 
 
@@ -48,7 +48,7 @@ def batches(
     *,
     start: int = 0,
     refresh: Refresh = "frozen",
-    representations: RepresentationLookup | None = None,
+    representations: RepresentationJoin | None = None,
     window: int | None = None,
     ahead: bool = False,
     weights: np.ndarray | None = None,

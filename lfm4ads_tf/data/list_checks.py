@@ -65,14 +65,14 @@ def _check_vectors(name: str, size: int, column: pa.Array) -> None:
 
 
 def _check_weights(values: str, weights: str, rows: Mapping[str, pa.Array]) -> None:
-    found = [_lengths(rows[column]) for column in (values, weights)]
-    wrong = found[0] != found[1]
+    lengths = [_lengths(rows[column]) for column in (values, weights)]
+    wrong = lengths[0] != lengths[1]
     if wrong.any():
         row = int(np.argmax(wrong))
         raise BadRow(
             f"The lists in '{values}' and their weights in '{weights}' differ in length.",
             row=row,
-            received=f"{found[0][row]} values and {found[1][row]} weights in {ROW}",
+            received=f"{lengths[0][row]} values and {lengths[1][row]} weights in {ROW}",
             fix="give each value one weight",
         )
 

@@ -102,31 +102,35 @@ def read_made(
     Raises:
         UserError: As `read_table`; or a part of a key is missing, its file and row are named.
     """
-    joined = {name: of for name, of in made.joined.items() if name in columns}
-    vectors = {name: of for name, of in made.vectors.items() if name in columns}
+    joined = {name: sources for name, sources in made.joined.items() if name in columns}
+    vectors = {name: sources for name, sources in made.vectors.items() if name in columns}
     if not joined and not vectors:
         return read_table(paths, columns, times=times, **options)
     plain: dict[str, ColumnType] = {
         c: kind for c, kind in columns.items() if c not in joined and c not in vectors
     }
-    parts: dict[str, ColumnType] = {c: "string" for of in joined.values() for c in of}
+    parts: dict[str, ColumnType] = {c: "string" for sources in joined.values() for c in sources}
     table = read_table(paths, {**plain, **parts}, times=times, **options)
     unwanted = parts.keys() - plain.keys()
-    found = {name: table[name] for name in table.column_names if name not in unwanted}
-    for name, of in joined.items():
-        for part in of if complete else ():
-            if table[part].null_count:
-                raise _missing_part(name, part, table[part], Places.of(table))
-        found[name] = pa.chunked_array([joined_texts([_whole(table[part]) for part in of])])
+    arrays = {name: table[name] for name in table.column_names if name not in unwanted}
+    for name, sources in joined.items():
+        for source in sources if complete else ():
+            if table[source].null_count:
+                raise _missing_part(name, source, table[source], Places.of(table))
+        arrays[name] = pa.chunked_array(
+            [joined_texts([_whole(table[source]) for source in sources])]
+        )
     if vectors:
         # Read apart: another feature may read one of the columns as text.
         options.pop("constants", None)
-        numbers: dict[str, ColumnType] = {c: "float" for of in vectors.values() for c in of}
+        numbers: dict[str, ColumnType] = {
+            c: "float" for sources in vectors.values() for c in sources
+        }
         held = read_table(paths, numbers, **options)
-        for name, of in vectors.items():
-            found[name] = pa.chunked_array([_vectors([held[c] for c in of])])
-    rest = [name for name in found if name not in columns]
-    made_of = pa.table({name: found[name] for name in [*columns, *rest]})
+        for name, sources in vectors.items():
+            arrays[name] = pa.chunked_array([_vectors([held[c] for c in sources])])
+    rest = [name for name in arrays if name not in columns]
+    made_of = pa.table({name: arrays[name] for name in [*columns, *rest]})
     return made_of.replace_schema_metadata(table.schema.metadata)
 
 

@@ -207,15 +207,15 @@ def _joined(
     for name, table in tables.items():
         config = spec.tables[name]
         side = arrays(table)
-        own = log[spec.keys.user if config.owner == "user" else spec.keys.item]
-        place = pc.index_in(own, value_set=side[config.key])
+        keys = log[spec.keys.user if config.owner == "user" else spec.keys.item]
+        place = pc.index_in(keys, value_set=side[config.key])
         known = pc.is_valid(place).to_numpy(zero_copy_only=False)
         for column, array in side.items():
             if column not in log:
                 joined[column] = array.take(place)
             elif column not in _log_columns(spec):
                 at = pc.fill_null(place, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-                at = np.where(known, at, len(array) + np.arange(len(own)))
+                at = np.where(known, at, len(array) + np.arange(len(keys)))
                 both = [array, pc.cast(log[column], array.type)]
                 joined[column] = pa.concat_arrays(both).take(pa.array(at))
     return joined

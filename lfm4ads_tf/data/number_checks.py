@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lfm4ads_tf.features import raw_values
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import NumericFeature, StatisticFeature
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
@@ -48,22 +48,22 @@ def check_numbers(
     Returns:
         Values beyond the bound of every feature that has some.
     """
-    found: Counts = {}
+    beyond: Counts = {}
     for name, bound in fitted.bounds.items():
         counts = _beyond(spec, fitted, name, bound, columns, rows)
         if any(counts.values()):
-            found[name] = counts
+            beyond[name] = counts
     start = 0
     for field in layout.dense:
         unbounded = not isinstance(spec.features[field.name], StatisticFeature)
         if unbounded and field.name not in fitted.bounds:
             _tell_large(field.name, encoded["dense"][:, start : start + field.width])
         start += field.width
-    for k, of in enumerate(layout.single):
-        feature = spec.features[of.name]
-        if isinstance(feature, NumericFeature):
-            _tell_one_bucket(of.name, fitted.boundaries[of.name], encoded["ids"][:, k], rows)
-    return found
+    for k, id_field in enumerate(layout.single):
+        name = id_field.name
+        if isinstance(spec.features[name], NumericFeature):
+            _tell_one_bucket(name, fitted.boundaries[name], encoded["ids"][:, k], rows)
+    return beyond
 
 
 def _beyond(
@@ -85,9 +85,9 @@ def _beyond(
     log = isinstance(feature, NumericFeature) and feature.transform == "log"
     transformed = np.sign(values) * np.log1p(np.abs(values)) if log else values
     beyond = known & (np.abs((transformed - mean) / deviation) > bound)
-    counts = {of: int(beyond[chosen].sum()) for of, chosen in rows.items()}
-    totals = {of: int(known[chosen].sum()) for of, chosen in rows.items()}
-    told = [of for of, n in counts.items() if n > TOLD_SHARE * totals[of]]
+    counts = {split: int(beyond[chosen].sum()) for split, chosen in rows.items()}
+    totals = {split: int(known[chosen].sum()) for split, chosen in rows.items()}
+    told = [split for split, n in counts.items() if n > TOLD_SHARE * totals[split]]
     if told:
         every = np.concatenate([chosen[beyond[chosen]] for chosen in rows.values()])
         extreme = values[every[np.abs(transformed[every] - mean).argmax()]]
@@ -96,7 +96,7 @@ def _beyond(
             "(mean %.6g, deviation %.6g%s; furthest value %.6g). Give `transform: log`, `buckets` "
             "with `boundaries` of your own, another `bound`, or a larger period.first_at_most",
             name,
-            ", ".join(f"{counts[of]} of {totals[of]} known {of} values" for of in told),
+            ", ".join(f"{counts[split]} of {totals[split]} known {split} values" for split in told),
             bound,
             mean,
             deviation,

@@ -64,7 +64,7 @@ def pack(cache: EncodedCache, out: str | Path, block_rows: int = 1024, files: in
 
 
 def _write(cache: EncodedCache, place: str, block_rows: int, files: int) -> None:
-    of = block_format(cache, block_rows)
+    layout = block_format(cache, block_rows)
     count = -(-cache.rows // block_rows)
     files = max(1, min(files, count))
     names = [f"rows-{k:05d}-of-{files:05d}.tfrecord" for k in range(files)]
@@ -74,7 +74,7 @@ def _write(cache: EncodedCache, place: str, block_rows: int, files: int) -> None
     for b in range(count):
         file = b % files
         rows = slice(b * block_rows, min((b + 1) * block_rows, cache.rows))
-        data = of.encode(*cache.stored(rows))
+        data = layout.encode(*cache.stored(rows))
         writers[file].write(data)
         blocks[b] = file, ends[file] + RECORD_HEAD, len(data), zlib.crc32(data)
         ends[file] += RECORD_HEAD + len(data) + _RECORD_TAIL
@@ -92,7 +92,7 @@ def _write(cache: EncodedCache, place: str, block_rows: int, files: int) -> None
     packed = {
         "version": VERSION,
         "rows": cache.rows,
-        "format": of.to_json(),
+        "format": layout.to_json(),
         "files": [{"name": n, "bytes": e} for n, e in zip(names, ends, strict=True)],
     }
     manifest = json.dumps({**cache.manifest, "packed": packed}, indent=1)

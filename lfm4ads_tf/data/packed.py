@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 import zlib
 from collections import OrderedDict
@@ -249,14 +248,3 @@ class _HeldBag:
         """The lists at some places."""
         starts, lengths = np.take(self._starts, places), np.take(self._lengths, places)
         return gather_lists(self._values, starts, lengths, self._weights)
-
-
-def open_cache(folder: str | Path) -> EncodedCache:
-    """Opens an encoded cache, packed or not.
-
-    Args:
-        folder: What `write_cache` or `pack` wrote.
-    """
-    with tf.io.gfile.GFile(f"{folder}/manifest.json") as stream:
-        packed = "packed" in json.loads(stream.read())
-    return PackedCache(folder) if packed else EncodedCache(Path(folder))

@@ -29,15 +29,10 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, refuse_scenario
+from lfm4ads_tf.features.owner_checks import check_table_owners
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.spec import (
-    AuxiliaryTable,
-    FeatureSpec,
-    LogTable,
-    SideTable,
-    check_table_owners,
-    columns_read,
-)
+from lfm4ads_tf.features.source_columns import columns_read
+from lfm4ads_tf.features.spec import AuxiliaryTable, FeatureSpec, LogTable, SideTable
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +86,7 @@ def source_files(folder: Path, patterns: list[str]) -> list[Path]:
     Raises:
         UserError: A pattern matches nothing, or a file is matched twice.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for pattern in patterns:
         matches = sorted(folder.glob(pattern))
         if not matches:
@@ -100,9 +95,9 @@ def source_files(folder: Path, patterns: list[str]) -> list[Path]:
                 received=str(folder),
                 fix="correct --data-dir, or the table's `files` in the feature spec",
             )
-        found += matches
-    refuse_twice(found, patterns)
-    return found
+        paths += matches
+    refuse_twice(paths, patterns)
+    return paths
 
 
 def all_source_files(spec: FeatureSpec, folder: Path) -> list[Path]:
@@ -206,15 +201,15 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         log[column] = "float"
     for name, table in spec.tables.items():
         wanted[name][table.key] = "string"
-    own = {*log, *time_columns(spec), *spec.keys.user_parts, *spec.keys.item_parts}
+    log_columns = {*log, *time_columns(spec), *spec.keys.user_parts, *spec.keys.item_parts}
     named = {*spec.log.user_columns, *spec.log.item_columns} & set(headers["log"])
     segments: dict[str, ColumnType] = {of.by: "string" for of in spec.segments.values()}
     for column, kind in {**segments, **feature_columns(spec)}.items():
-        if column in own or column in named:
+        if column in log_columns or column in named:
             owner = "log"
         else:
             owner = next((t for t in spec.tables if column in headers[t]), "log")
-        if column not in headers[owner] and column not in own:
+        if column not in headers[owner] and column not in log_columns:
             known = [c for header in headers.values() for c in header]
             raise UserError(
                 f"No table has the column '{column}', which the feature spec reads."
@@ -226,7 +221,7 @@ def read_columns(spec: FeatureSpec, folder: Path) -> dict[str, dict[str, ColumnT
         known_kind = wanted[owner].setdefault(column, kind)
         if kind != known_kind:
             wanted[owner][column] = "string" if "string" in (kind, known_kind) else "float"
-    check_columns(first, list(dict.fromkeys([*log, *own])), headers["log"])
+    check_columns(first, list(dict.fromkeys([*log, *log_columns])), headers["log"])
     return wanted
 
 

@@ -65,7 +65,7 @@ class RowFiles:
             complete: Whether a row that lacks a part of its key is refused.
             markers: Whether the spec's markers of missing values are taken out.
         """
-        of = self._spec.log
+        log = self._spec.log
         return read_made(
             self._made,
             self._paths,
@@ -74,8 +74,8 @@ class RowFiles:
             times=times,
             missing=MissingValues(self._spec) if markers else None,
             format=self._format,
-            delimiter=of.delimiter,
-            list_separator=of.list_separator,
-            text=of,
+            delimiter=log.delimiter,
+            list_separator=log.list_separator,
+            text=log,
             names=row_names(self._spec),
         )

@@ -50,7 +50,7 @@ def assign_split(
             moment_text(float(v)) if spec.split.dated else f"{v:.15g}"
             for v in (values.min(), values.max())
         )
-        found = f"values of '{spec.split.by}' from {low} to {high}"
+        received = f"values of '{spec.split.by}' from {low} to {high}"
     else:
         codes = _codes(scenario if spec.split.per == "scenario" else None, len(time))
         split = np.empty(len(time), np.int8)
@@ -61,12 +61,12 @@ def assign_split(
             split[rows[: cuts[0]]] = TRAIN
             split[rows[cuts[0] : cuts[1]]] = VALID
             split[rows[cuts[1] :]] = TEST
-        found = f"{len(time)} rows"
+        received = f"{len(time)} rows"
     for name, code in SPLITS.items():
         if not (split == code).any():
             raise UserError(
                 f"The {name} split is empty.",
-                received=found,
+                received=received,
                 fix="correct `split` in the feature spec, or with --set split.<key>=<value>",
             )
     return split

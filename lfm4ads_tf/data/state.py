@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.data.statistics import count_and_rate
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
-from lfm4ads_tf.features.spec import FeatureSpec, key_aliases
+from lfm4ads_tf.features.offline import encode_columns
+from lfm4ads_tf.features.source_columns import key_aliases
+from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.value_texts import value_texts
 from lfm4ads_tf.file_names import file_name
 
@@ -112,7 +114,7 @@ def request_columns(
         encoder: Gives the ids of features that are keys of statistics.
     """
     rows = len(columns[spec.keys.user])
-    encoded = encoder.encode_numpy({**columns, **placeholder_columns(spec, rows)})
+    encoded = encode_columns(encoder, {**columns, **placeholder_columns(spec, rows)})
     ids = {f.name: encoded["ids"][:, k] for k, f in enumerate(encoder.layout.single)}
     added: dict[str, Any] = {}
     for name, feature in spec.features.items():

@@ -19,6 +19,7 @@ from lfm4ads_tf.data.state import (
 )
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.file_names import file_name
 
@@ -41,7 +42,7 @@ def advance_state(
     """
     place = {name: k for k, name in enumerate(spec.feedback)}
     rows = len(columns[spec.keys.user])
-    encoded = encoder.encode_numpy({**columns, **placeholder_columns(spec, rows)})
+    encoded = encode_columns(encoder, {**columns, **placeholder_columns(spec, rows)})
     ids = {f.name: encoded["ids"][:, k] for k, f in enumerate(encoder.layout.single)}
     for name, feature in spec.features.items():
         if isinstance(feature, StatisticFeature) and feature.events != "auxiliary":

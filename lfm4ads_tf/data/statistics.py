@@ -13,7 +13,7 @@ LARGEST_LOG_ODDS = float(np.log((1 - _PRIOR_BOUND) / _PRIOR_BOUND))
 
 
 @dataclass(frozen=True)
-class Events:
+class StatisticEvents:
     """Which rows are events of a statistic, and when.
 
     Attributes:
@@ -62,7 +62,7 @@ def count_and_rate(
     return np.stack([np.log1p(events), shift], axis=-1).astype(np.float32)  # (N, 2)
 
 
-def point_in_time(events: Events, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
+def point_in_time(events: StatisticEvents, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
     """A statistic for every row, from earlier events only.
 
     A training row of period d counts training events of periods before d. Any other row counts
@@ -98,7 +98,7 @@ def point_in_time(events: Events, smoothing: float) -> tuple[np.ndarray, np.ndar
     return frozen, daily
 
 
-def frozen_totals(events: Events) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def frozen_totals(events: StatisticEvents) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """The state at the end of training.
 
     Returns:

@@ -7,8 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lfm4ads_tf.embeddings.table_config import ServedStorage, Storage
 from lfm4ads_tf.strict import StrictModel
+
+Storage = Literal["float32", "bfloat16", "float16"]
+"""Types in which tables are trained."""
+ServedStorage = Literal["float32", "float16", "int8"]
+"""Types in which tables are served."""
+STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 
 def _trained(storage: Any) -> Any:

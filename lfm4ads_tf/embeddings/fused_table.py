@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lfm4ads_tf.embeddings.embedded_feature import EmbeddedFeature
-from lfm4ads_tf.embeddings.partition import RowSpread
 from lfm4ads_tf.embeddings.table_config import TableConfig
+from lfm4ads_tf.embeddings.table_shards import RowSpread
 
 
 class FusedTable:

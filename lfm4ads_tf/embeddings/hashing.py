@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
@@ -63,20 +62,6 @@ class Hashing:
             return ids % self.buckets, self.buckets + ids // self.buckets
         first, second = (self._hash(ids, stream) for stream in (0, 1))
         return first, second
-
-    def rows_numpy(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`rows` outside a graph."""
-        ids = np.asarray(ids, np.int64)
-        if self.kind == "quotient_remainder":
-            return ids % self.buckets, self.buckets + ids // self.buckets
-        found = []
-        for multiplier in _MULTIPLIERS:
-            with np.errstate(over="ignore"):
-                value = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(multiplier)
-                value = (value ^ (value >> np.uint64(_HALF))) * np.uint64(_FINAL)
-            value ^= value >> np.uint64(_HALF)
-            found.append((value % np.uint64(self.buckets)).astype(np.int64))
-        return found[0], found[1]
 
     def _hash(self, ids: tf.Tensor, stream: int) -> tf.Tensor:
         half = tf.constant(_HALF, tf.uint64)

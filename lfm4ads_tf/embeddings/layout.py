@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lfm4ads_tf.embeddings.config import STORAGES
 from lfm4ads_tf.embeddings.embedded_feature import COMBINERS, EmbeddedFeature
 from lfm4ads_tf.embeddings.fused_table import FusedTable, fuse
-from lfm4ads_tf.embeddings.table_config import STORAGES, TableConfig
+from lfm4ads_tf.embeddings.table_config import TableConfig
 from lfm4ads_tf.errors import UserError, nearest
 
 

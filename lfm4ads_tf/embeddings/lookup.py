@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from lfm4ads_tf.embeddings import partition
+from lfm4ads_tf.embeddings import table_shards
 from lfm4ads_tf.embeddings.embedded_feature import EmbeddedFeature
 from lfm4ads_tf.embeddings.fused_table import FusedTable
 from lfm4ads_tf.graph_checks import graph_assert
@@ -51,7 +51,7 @@ def single_fields(
     _assert_inside(inside, fused.single, sizes, lowest, highest)
     if not hashed:
         rows = fused.spread.forward_tensor(tf.where(ids < 0, sizes, ids) + offsets)  # (B, F)
-        values = partition.read(parts, tf.reshape(rows, [-1]))  # (B*F, K*D)
+        values = table_shards.read_shards(parts, tf.reshape(rows, [-1]))  # (B*F, K*D)
         return tf.reshape(values, [-1, len(offsets), sets, fused.dim])  # (B, F, K, D)
 
     plain = [i for i in range(len(fused.single)) if i not in hashed]
@@ -66,7 +66,7 @@ def single_fields(
         columns.append(tf.where(missing, np.int64(config.stored_rows), first) + offsets[i])
         seconds.append(second + offsets[i])
     rows = fused.spread.forward_tensor(tf.stack(columns + seconds, axis=1))  # (B, F + H)
-    values = partition.read(parts, tf.reshape(rows, [-1]))  # ((B (F + H)), K*D)
+    values = table_shards.read_shards(parts, tf.reshape(rows, [-1]))  # ((B (F + H)), K*D)
     values = tf.reshape(values, [-1, len(columns) + len(seconds), sets, fused.dim])
     present = tf.cast(tf.gather(ids, hashed, axis=1) >= 0, values.dtype)  # (B, H)
     second_values = values[:, len(columns) :] * present[:, :, tf.newaxis, tf.newaxis]
@@ -106,7 +106,9 @@ def pooled_fields(
     owner, scale = segment, weights
     if value is not None:
         owner, scale = tf.gather(segment, value), tf.gather(weights, value)
-    values = partition.read(parts, fused.spread.forward_tensor(rows)) * scale[:, tf.newaxis]
+    values = (
+        table_shards.read_shards(parts, fused.spread.forward_tensor(rows)) * scale[:, tf.newaxis]
+    )
     sums = tf.math.unsorted_segment_sum(values, owner, batch * count)  # (B*F, K*D)
     sums = tf.reshape(sums, [-1, count, sets, fused.dim])  # (B, F, K, D)
     means = [f.combiner == "mean" for f in features]
@@ -135,7 +137,7 @@ def max_fields(
     kept = tf.where(ids >= 0)[:, 0]  # (M,)
     ids, feature, segment = (tf.gather(t, kept) for t in (ids, feature, segment))
     rows = fused.spread.forward_tensor(ids + tf.gather(offsets, feature))
-    values = partition.read(parts, rows)  # (M, K*D)
+    values = table_shards.read_shards(parts, rows)  # (M, K*D)
     segments = batch * len(features)
     highest = tf.math.unsorted_segment_max(values, segment, segments)  # (B*F, K*D)
     filled = tf.math.unsorted_segment_sum(tf.ones_like(segment), segment, segments) > 0

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from lfm4ads_tf.embeddings import partition
+from lfm4ads_tf.embeddings import table_shards
 from lfm4ads_tf.embeddings.config import TablePretrained
 from lfm4ads_tf.embeddings.coverage import Coverage
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
@@ -85,7 +85,7 @@ def load_pretrained(
         if values.shape[1] != widths[1]:
             values = np.tile(values, layer.sets)  # (N, K*D), the sets alike
         rows = fused.spread.forward(ids + fused.offsets[table])
-        partition.scatter_rows(layer.parts(fused.name), rows, values)
+        table_shards.scatter_rows(layer.parts(fused.name), rows, values)
     lacking = [key for key, has in zip(keys, loaded, strict=True) if not has and key is not None]
     hint = ""
     if 2 * len(lacking) > named:
@@ -125,18 +125,18 @@ def _matrix(
     """Some rows of vectors as one matrix, (N, W) float32; NaN where a number is missing."""
     if isinstance(vectors, np.ndarray):
         taken = np.asarray(vectors[wanted])
-        found = {taken.shape[1]}
+        given_widths = {taken.shape[1]}
     else:
         lists = vectors.take(pa.array(wanted))
         lengths = pc.fill_null(pc.list_value_length(lists), 0)
-        found = set(pc.unique(lengths).to_pylist())
+        given_widths = set(pc.unique(lengths).to_pylist())
         flat = lists.flatten().cast(pa.float64(), safe=False)
         taken = np.asarray(flat.to_numpy(zero_copy_only=False))  # (N * W,)
-    if len(found) != 1 or not found <= set(widths):
+    if len(given_widths) != 1 or not given_widths <= set(widths):
         accepted = " or ".join(str(width) for width in dict.fromkeys(widths))
         raise UserError(
             f"The vectors of '{source.file}' do not fit into table '{table}'.",
-            received=f"{', '.join(str(width) for width in sorted(found))} numbers",
+            received=f"{', '.join(str(width) for width in sorted(given_widths))} numbers",
             fix=f"give vectors of {accepted} numbers, or set the table's `dim`",
         )
     with np.errstate(over="ignore"):

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.embeddings import lookup, partition
+from lfm4ads_tf.embeddings import lookup, table_shards
 from lfm4ads_tf.embeddings.embedded_feature import EmbeddedFeature
 from lfm4ads_tf.embeddings.fused_table import FusedTable
 from lfm4ads_tf.embeddings.initial import initial_blocks
@@ -99,7 +99,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         """A physical table of zeros."""
         path = f"{self.name}/table_{fused.name}"
         if fused.storage != "int8":
-            return partition.partitioned_variable(
+            return table_shards.partitioned_variable(
                 path,
                 fused.rows,
                 self.sets * fused.dim,
@@ -145,7 +145,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
 
         An int8 table is one `QuantizedTable`, which reads and writes rows but is no variable.
         """
-        return partition.parts_of(getattr(self, f"table_{physical}"))
+        return table_shards.parts_of(getattr(self, f"table_{physical}"))
 
     def all_parts(self) -> list[tf.Variable]:
         """The shards of all physical tables."""
@@ -270,7 +270,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
             width_per_row).
         """
         rows = self.layout.fused[physical].rows
-        return partition.partitioned_variable(
+        return table_shards.partitioned_variable(
             name, rows, width_per_row, self.shards, initial, trainable=False
         )
 
@@ -296,7 +296,9 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         for low in range(start, stop, SLICE_ROWS):
             high = min(low + SLICE_ROWS, stop)
             rows = fused.spread.forward(np.arange(low, high) + fused.offsets[table])
-            out[low - start : high - start] = partition.read(parts, tf.constant(rows)).numpy()
+            out[low - start : high - start] = table_shards.read_shards(
+                parts, tf.constant(rows)
+            ).numpy()
         return out
 
     def write_rows(
@@ -314,7 +316,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         for low in range(0, len(values), SLICE_ROWS):
             piece = np.asarray(values[low : low + SLICE_ROWS], np.float32)
             logical = np.arange(len(piece)) + (start + low + fused.offsets[table])
-            partition.scatter_rows(parts, fused.spread.forward(logical), piece)
+            table_shards.scatter_rows(parts, fused.spread.forward(logical), piece)
 
     def read_table(self, name: str) -> np.ndarray:
         """All stored rows of a logical table, (stored_rows + 1, K, dim); the last is missing's."""
@@ -340,7 +342,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
 
     def _rows_of(self, table: str, variable: Any | None) -> tuple[FusedTable, list[tf.Variable]]:
         fused = self.layout.home(table)
-        parts = self.parts(fused.name) if variable is None else partition.parts_of(variable)
+        parts = self.parts(fused.name) if variable is None else table_shards.parts_of(variable)
         return fused, parts
 
     # -- layout ---------------------------------------------------------------------------------

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from lfm4ads_tf.embeddings.config import ServedStorage, Storage
 from lfm4ads_tf.embeddings.hashing import Hashing
-
-Storage = Literal["float32", "bfloat16", "float16"]
-"""Types in which tables are trained."""
-ServedStorage = Literal["float32", "float16", "int8"]
-"""Types in which tables are served."""
-STORAGES = ("float32", "bfloat16", "float16", "int8")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from lfm4ads_tf.features.value_texts import value_texts
 
 BATCH_ROWS = 1 << 16  # rows read at once
 
-Rows = tuple[pa.Array, Any]
+KeyedVectors = tuple[pa.Array, Any]
 """Keys (N,) string without nulls, and vectors (N, W): NumPy, or Arrow lists of any lengths."""
 
 
-def read_vectors(source: TablePretrained) -> Iterator[Rows]:
+def read_vectors(source: TablePretrained) -> Iterator[KeyedVectors]:
     """Reads keys and vectors in slices.
 
     Parquet: a column of keys, and a column of lists or one numeric column per element. `.npz`: an
@@ -59,24 +59,24 @@ def read_vectors(source: TablePretrained) -> Iterator[Rows]:
         ) from error
 
 
-def _parquet(source: TablePretrained, names: list[str]) -> Iterator[Rows]:
+def _parquet(source: TablePretrained, names: list[str]) -> Iterator[KeyedVectors]:
     with pq.ParquetFile(source.file) as file:
         _require(source, [source.key, *names], file.schema_arrow.names)
         columns = list(dict.fromkeys([source.key, *names]))
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             keys = value_texts(batch[source.key])
-            found = [batch[name] for name in names]
-            for name, column in zip(names, found, strict=True):
+            arrays = [batch[name] for name in names]
+            for name, column in zip(names, arrays, strict=True):
                 kind = column.type.value_type if _is_list(column.type) else column.type
                 if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
                     raise _no_numbers(source, name, kind)
-            if len(found) == 1 and _is_list(found[0].type):
-                yield keys, found[0]
+            if len(arrays) == 1 and _is_list(arrays[0].type):
+                yield keys, arrays[0]
             else:
-                yield keys, np.stack([_numbers(column) for column in found], axis=1)  # (N, W)
+                yield keys, np.stack([_numbers(column) for column in arrays], axis=1)  # (N, W)
 
 
-def _npz(source: TablePretrained, names: list[str]) -> Iterator[Rows]:
+def _npz(source: TablePretrained, names: list[str]) -> Iterator[KeyedVectors]:
     with _load(source.file, np.lib.npyio.NpzFile) as arrays:
         _require(source, [source.key, *names], arrays.files)
         keys, found = arrays[source.key], [arrays[name] for name in names]
@@ -84,7 +84,7 @@ def _npz(source: TablePretrained, names: list[str]) -> Iterator[Rows]:
     yield from _slices(source, keys, vectors)
 
 
-def _npy(source: TablePretrained, names: list[str]) -> Iterator[Rows]:
+def _npy(source: TablePretrained, names: list[str]) -> Iterator[KeyedVectors]:
     keys_file = source.file.parent / source.key
     if keys_file.suffix != ".npy":
         raise UserError(
@@ -104,7 +104,9 @@ def _load(path: Path, kind: type) -> Any:
     return found
 
 
-def _slices(source: TablePretrained, keys: np.ndarray, vectors: np.ndarray) -> Iterator[Rows]:
+def _slices(
+    source: TablePretrained, keys: np.ndarray, vectors: np.ndarray
+) -> Iterator[KeyedVectors]:
     if keys.ndim != 1 or vectors.ndim > 2 or len(keys) != len(vectors):
         raise UserError(
             f"Keys and vectors of '{source.file}' do not match.",

@@ -9,13 +9,11 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.experiments.experiment_settings import ExperimentSettings
+from lfm4ads_tf.experiments.public_method import select_methods
 from lfm4ads_tf.quiet import native_stderr_hidden
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.experiments.settings import Settings
 
 SPEC = Path(__file__).resolve().parents[2] / "feature_specs" / "kuairand_public.yaml"
 TABS = "1,0,4,6,2"
@@ -98,10 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    from lfm4ads_tf.experiments.public_method import select_methods
-    from lfm4ads_tf.experiments.settings import Settings
-
+def _settings(options: argparse.Namespace) -> ExperimentSettings:
     tabs = tuple(dict.fromkeys(tab.strip() for tab in options.tabs.split(",") if tab.strip()))
     methods = tuple(select_methods(options.methods))
     for name, value in (("--tabs", tabs), ("--methods", methods)):
@@ -112,7 +107,7 @@ def _settings(options: argparse.Namespace) -> Settings:
             "--trials must be at least 1 and --seed not negative.",
             received=f"--trials {options.trials} --seed {options.seed}",
         )
-    return Settings(
+    return ExperimentSettings(
         spec=SPEC,
         data_dir=options.data_dir,
         out=options.out or Path("runs") / f"kuairand_experiment_{options.schedule}",

@@ -22,7 +22,7 @@ from lfm4ads_tf.experiments.public_log import PublicLog, read_public_log
 from lfm4ads_tf.experiments.public_method import LAYERS, PublicMethod
 from lfm4ads_tf.experiments.public_network import PublicNetwork, embed
 from lfm4ads_tf.experiments.public_retriever import PublicRetriever
-from lfm4ads_tf.experiments.schedule import Entry
+from lfm4ads_tf.experiments.schedule import MetricsEntry
 from lfm4ads_tf.experiments.static_aggregate import StaticAggregate
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_arrays, write_json
@@ -68,7 +68,7 @@ class OriginalSchedule:
             self._check(tab)
         return {split: len(self.log.rows(split)) for split in ("train", "valid", "test")}
 
-    def upstream(self, seed: int) -> list[Entry]:
+    def upstream(self, seed: int) -> list[MetricsEntry]:
         """Trains the upstream of a trial, or reads its results."""
         folder = self._out / f"seed_{seed}"
         done = folder / "upstream.json"
@@ -90,7 +90,7 @@ class OriginalSchedule:
         """Test rows of a tab: its weight in the mean over tabs."""
         return len(self.log.rows("test", tab))
 
-    def method(self, seed: int, tab: str, method: PublicMethod) -> list[Entry]:
+    def method(self, seed: int, tab: str, method: PublicMethod) -> list[MetricsEntry]:
         """Trains one model of a trial, or reads its results."""
         done = self._out / f"seed_{seed}" / file_name(tab) / f"{file_name(method.name)}.json"
         if not done.exists():
@@ -147,7 +147,7 @@ class OriginalSchedule:
 
     def _entries(
         self, done: Path, seed: int, scenario: str, stage: str, method: str
-    ) -> list[Entry]:
+    ) -> list[MetricsEntry]:
         stored = json.loads(done.read_text("utf-8"))
         identity = {"stage": stage, "scenario": scenario, "task": self._spec.task_names[0]}
         identity |= {"method": method, "slice": "all", "refresh": "frozen"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lfm4ads_tf.config import Resolved
 from lfm4ads_tf.experiments.public_method import PublicMethod
-from lfm4ads_tf.experiments.schedule import Entry
+from lfm4ads_tf.experiments.schedule import MetricsEntry
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.prepare import prepare
@@ -55,13 +55,13 @@ class OurSchedule:
         """Test rows of a tab: its weight in the mean over tabs."""
         return len(self._run.cache.rows_of("test", tab))
 
-    def upstream(self, seed: int) -> list[Entry]:
+    def upstream(self, seed: int) -> list[MetricsEntry]:
         """Trains the upstream of a trial and extracts its representations."""
         pretrain(self._run, seed)
         extract(self._run, seed)
         return _selected(self._run.upstream(seed))
 
-    def method(self, seed: int, tab: str, method: PublicMethod) -> list[Entry]:
+    def method(self, seed: int, tab: str, method: PublicMethod) -> list[MetricsEntry]:
         """Trains one model of a trial, or reads its results."""
         run = self._run
         if method.usage == "model":
@@ -75,9 +75,9 @@ class OurSchedule:
         return _selected(folder)
 
 
-def _selected(folder: Path) -> list[Entry]:
+def _selected(folder: Path) -> list[MetricsEntry]:
     """Entries over all rows, with the state at the end of training; none of a skipped model."""
     if not (folder / "results.json").exists():
         return []
-    entries: list[Entry] = stored_results(folder / "results.json")["entries"]
+    entries: list[MetricsEntry] = stored_results(folder / "results.json")["entries"]
     return [e for e in entries if e["slice"] == "all" and e["refresh"] == "frozen"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.experiments.public_method import METHODS, RETRIEVER, VANILLA, PublicMethod, Usage
-from lfm4ads_tf.experiments.schedule import Entry
+from lfm4ads_tf.experiments.schedule import MetricsEntry
 from lfm4ads_tf.files import write_json, write_text
 from lfm4ads_tf.metrics import paired_comparison
 
@@ -33,7 +33,7 @@ class PublicResults:
         weights: Tab -> test rows, in the order of the tables.
     """
 
-    def __init__(self, entries: Sequence[Entry], weights: Mapping[str, int]) -> None:
+    def __init__(self, entries: Sequence[MetricsEntry], weights: Mapping[str, int]) -> None:
         self.tabs = list(weights)
         self._weights = np.array(list(weights.values()), float)
         self._entries = list(entries)

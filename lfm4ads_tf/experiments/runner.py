@@ -14,12 +14,12 @@ from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.datasets import prepare_dataset
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.experiments.curves import draw_curves
+from lfm4ads_tf.experiments.experiment_settings import ExperimentSettings
 from lfm4ads_tf.experiments.original_schedule import OriginalSchedule
 from lfm4ads_tf.experiments.our_schedule import OurSchedule
 from lfm4ads_tf.experiments.public_method import LAYERS, METHODS
 from lfm4ads_tf.experiments.public_results import PublicResults
-from lfm4ads_tf.experiments.schedule import Entry, Schedule
-from lfm4ads_tf.experiments.settings import Settings
+from lfm4ads_tf.experiments.schedule import MetricsEntry, Schedule
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.pipeline.prepare import download_folder, source_fingerprint
 from lfm4ads_tf.progress import Progress
@@ -33,7 +33,7 @@ _WARNING = (
 ScheduleName = Literal["ours", "original"]
 
 
-def run_experiment(settings: Settings, schedule: ScheduleName) -> PublicResults:
+def run_experiment(settings: ExperimentSettings, schedule: ScheduleName) -> PublicResults:
     """Trains every method in every tab for every trial, and writes tables and figures.
 
     `OUT/metrics.json`, `results.md`, `curves.svg` and `curves.png` are written after each trial.
@@ -47,7 +47,7 @@ def run_experiment(settings: Settings, schedule: ScheduleName) -> PublicResults:
     training = _make(settings, schedule)
     head: dict[str, Any] = {"schedule": schedule, "rows": training.prepare()}
     weights = {tab: training.test_rows(tab) for tab in settings.tabs}
-    entries: list[Entry] = []
+    entries: list[MetricsEntry] = []
     total = len(settings.seeds) * (1 + len(settings.tabs) * len(settings.methods))
     with Progress(f"experiment, {schedule}", total, quiet=settings.quiet) as progress:
         for count, seed in enumerate(settings.seeds, start=1):
@@ -67,7 +67,7 @@ def run_experiment(settings: Settings, schedule: ScheduleName) -> PublicResults:
     return results
 
 
-def _make(settings: Settings, schedule: ScheduleName) -> Schedule:
+def _make(settings: ExperimentSettings, schedule: ScheduleName) -> Schedule:
     """The schedule, after the output folder was checked."""
     resolved = resolve(settings.spec, settings.assignments, _options(settings))
     if resolved.spec.dataset is None:
@@ -88,7 +88,7 @@ def _make(settings: Settings, schedule: ScheduleName) -> Schedule:
     return OriginalSchedule(resolved, folder, settings.out)
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def _options(settings: ExperimentSettings) -> dict[str, Any]:
     """Run-configuration keys; every method is known, whatever is selected, so that a later call
     with another selection finds the same configuration.
     """
@@ -118,7 +118,7 @@ def _check_folder(out: Path, identity: dict[str, str], *, overwrite: bool) -> No
     write_json(path, identity)
 
 
-def _brief(entries: list[Entry]) -> str:
+def _brief(entries: list[MetricsEntry]) -> str:
     """Validation and test AUC, for the log."""
     if not entries:
         return "no training row that it can use"

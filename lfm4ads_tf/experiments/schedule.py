@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from lfm4ads_tf.experiments.public_method import PublicMethod
 
-Entry = dict[str, Any]
+MetricsEntry = dict[str, Any]
 
 
 class Schedule(Protocol):
@@ -23,8 +23,8 @@ class Schedule(Protocol):
     def test_rows(self, tab: str) -> int:
         """Test rows of a tab: its weight in the mean over tabs."""
 
-    def upstream(self, seed: int) -> list[Entry]:
+    def upstream(self, seed: int) -> list[MetricsEntry]:
         """Trains the upstream of a trial and makes its representations."""
 
-    def method(self, seed: int, tab: str, method: PublicMethod) -> list[Entry]:
+    def method(self, seed: int, tab: str, method: PublicMethod) -> list[MetricsEntry]:
         """Trains one downstream model of a trial."""

@@ -44,7 +44,7 @@ def admit(
     """Applies the admission to every vocabulary feature of an encoded batch.
 
     Args:
-        encoded: What `Encoder.encode_numpy` gave for R rows.
+        encoded: What `encode_columns` gave for R rows.
         layout: The encoder's layout.
         vocabularies: Table -> vocabulary, see `FittedEncoding`.
         ordinals: Training ordinal of each row, (R,) int64; `NOT_TRAINING` for the others.

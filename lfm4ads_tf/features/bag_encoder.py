@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from lfm4ads_tf.features.fingerprints import fingerprint, to_buckets
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fingerprints import text_fingerprints, to_buckets
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import MultiFeature, SequenceFeature
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.raw_types import raw_columns_of
@@ -16,7 +16,7 @@ from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import Encoding, encoding_of, table_of, table_rows
 from lfm4ads_tf.features.vocabulary_lookup import VocabularyLookup
 
-Bag = tuple[tf.RaggedTensor, tf.RaggedTensor | None]
+EncodedBag = tuple[tf.RaggedTensor, tf.RaggedTensor | None]
 
 _ENCODINGS: tuple[Encoding, ...] = ("hashed", "vocabulary", "identity")
 _UNLIMITED = 1 << 62
@@ -63,7 +63,7 @@ class BagEncoder(tf.Module):
             if isinstance(feature, SequenceFeature):
                 self._last[name] = feature.max_length
 
-    def __call__(self, raw: Mapping[str, tf.RaggedTensor]) -> dict[str, Bag]:
+    def __call__(self, raw: Mapping[str, tf.RaggedTensor]) -> dict[str, EncodedBag]:
         """Encodes a batch of B rows.
 
         All G bags are treated as one: M values, bag by bag.
@@ -98,7 +98,7 @@ class BagEncoder(tf.Module):
         own_splits = tf.unstack(splits, num=len(self._names))  # G x (B + 1,)
         own_ids = split(ids)
         own_weights = [None] * len(self._names) if weights is None else split(weights)
-        bags: dict[str, Bag] = {}
+        bags: dict[str, EncodedBag] = {}
         for name, values, factors, rows in zip(
             self._names, own_ids, own_weights, own_splits, strict=True
         ):
@@ -128,7 +128,7 @@ class BagEncoder(tf.Module):
 
     def _hash_ids(self, texts: tf.Tensor, bag: tf.Tensor) -> tf.Tensor:
         buckets = tf.gather(tf.constant(self._sizes, tf.uint64), bag)
-        return to_buckets(fingerprint(texts), buckets)
+        return to_buckets(text_fingerprints(texts), buckets)
 
     def _vocabulary_ids(self, texts: tf.Tensor, bag: tf.Tensor) -> tf.Tensor:
         return self._lookup(tf.gather(tf.constant(self._prefixes), bag), texts)

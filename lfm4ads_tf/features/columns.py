@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.features.dense_encoder import standardize
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import (
     CrossedFeature,
     MultiFeature,

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import tensorflow as tf
 
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import NumericFeature, StatisticFeature
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec

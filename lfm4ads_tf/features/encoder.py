@@ -9,14 +9,13 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features import raw_types, raw_values
+from lfm4ads_tf.features import raw_types
 from lfm4ads_tf.features.bag_encoder import BagEncoder
 from lfm4ads_tf.features.dense_encoder import DenseEncoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.missing_values import MissingValues, blanked
-from lfm4ads_tf.features.name_checks import made_columns
-from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.single_encoder import SingleEncoder
+from lfm4ads_tf.features.source_columns import made_columns
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import build_layout
 from lfm4ads_tf.features.vocabulary_lookup import VocabularyLookup, lookup_entries
@@ -171,40 +170,19 @@ class Encoder(tf_keras.layers.Layer):
             "branch": self._branch(raw, batch),
         }
 
-    def encode_numpy(
-        self, columns: raw_values.Columns, rows: slice = slice(None), chunk_rows: int = 65_536
-    ) -> dict[str, Any]:
-        """Encodes rows of columns held in memory, chunk by chunk.
-
-        Args:
-            columns: Raw column -> values (N,), see `raw_values.Columns`.
-            rows: Consecutive rows to encode, R of them.
-            chunk_rows: Rows per call.
-
-        Returns:
-            `ids`: (R, F) int32. `dense`: (R, N) float32. `scenario`: (R,) int32. `branch`: (R,)
-            int8.
-            `bags`: feature -> (values (M,) int32, row splits (R + 1,) int64, weights (M,) float32
-            or None).
-
-        Raises:
-            UserError: A column is not there, or a list and its weights differ in length.
-        """
-        return encode_columns(self, columns, rows, chunk_rows)
-
     def _vocabularies(self) -> dict[str, list[str]]:
         """The vocabularies of the features that are read."""
         fitted = self._fitted.vocabularies
-        found = {t.name: list(fitted[t.name].values) for t in self.read.tables if t.name in fitted}
+        texts = {t.name: list(fitted[t.name].values) for t in self.read.tables if t.name in fitted}
         if self._scenario_key is not None:
-            found[_SCENARIOS] = self._fitted.scenarios
+            texts[_SCENARIOS] = self._fitted.scenarios
         if self._ads is not None:
-            found[_ADS] = self._ads.texts
-        return found
+            texts[_ADS] = self._ads.texts
+        return texts
 
     def _batch_size(self, raw: Mapping[str, Any]) -> tf.Tensor:
-        column, of = next(iter(self.raw_types.items()))
-        if of.kind in ("texts", "numbers"):
+        column, raw_type = next(iter(self.raw_types.items()))
+        if raw_type.kind in ("texts", "numbers"):
             return raw[column].nrows()
         return tf.shape(raw[column])[0]
 
@@ -219,7 +197,7 @@ class Encoder(tf_keras.layers.Layer):
             return tf.zeros([batch], tf.int64)
         column = raw[self._ads.by]
         if column.dtype == tf.string:
-            found = self._lookup(self._lookup.prefix(_ADS), column) > 0
+            is_ad = self._lookup(self._lookup.prefix(_ADS), column) > 0
         else:
-            found = self._ads.holds_number(column)
-        return tf.cast(found, tf.int64)
+            is_ad = self._ads.holds_number(column)
+        return tf.cast(is_ad, tf.int64)

@@ -11,14 +11,14 @@ _CROSS_KEY = 0xDECAFCAFFE
 _MULTIPLIER = 0xC6A4A7935BD1E995
 
 
-def fingerprint(texts: tf.Tensor) -> tf.Tensor:
+def text_fingerprints(texts: tf.Tensor) -> tf.Tensor:
     """Fingerprint64 of each text, string -> uint64 of the same shape."""
     flat = tf.reshape(texts, [-1])  # (M,)
     codes = tf.bitcast(tf.fingerprint(flat), tf.uint64)  # (M, 8) bytes -> (M,)
     return tf.reshape(codes, tf.shape(texts))
 
 
-def combine(fingerprints: tf.Tensor, used: np.ndarray) -> tf.Tensor:
+def cross_fingerprints(fingerprints: tf.Tensor, used: np.ndarray) -> tf.Tensor:
     """Fingerprint of a combination of texts, as `tf.feature_column.crossed_column` makes it.
 
         h_0 = hash key;  h_i = FingerprintCat64(h_{i-1}, Fingerprint64(text_i))

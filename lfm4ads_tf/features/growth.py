@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.features import raw_values
-from lfm4ads_tf.features.fitting import FittedEncoding, occurrences
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.fitting import occurrences
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import encoding_of, table_of
 from lfm4ads_tf.features.vocabulary import Vocabulary

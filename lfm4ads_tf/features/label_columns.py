@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import SplitByColumn
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.spec import FeatureSpec
 
 
 def check_labels(spec: FeatureSpec) -> None:

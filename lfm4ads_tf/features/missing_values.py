@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.row_sets import RowSet
+from lfm4ads_tf.features.spec import FeatureSpec
 
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.raw_types import RawType
-    from lfm4ads_tf.features.spec import FeatureSpec
-
-EVERY = "*"
+EVERY_COLUMN = "*"
 """Stands for every column in a `missing` by columns."""
 
 
@@ -98,14 +95,14 @@ def blanked(
         The columns, those with markers replaced.
     """
     out = dict(raw)
-    for column, (of, markers) in columns.items():
+    for column, (raw_type, markers) in columns.items():
         values = raw[column]
-        if of.kind == "text":
+        if raw_type.kind == "text":
             out[column] = _without(values, markers)
-        elif of.kind == "texts":
+        elif raw_type.kind == "texts":
             out[column] = values.with_values(_without(values.values, markers))
-        elif markers.numbers and of.kind in ("number", "integer"):
-            nothing = tf.constant(float("nan") if of.kind == "number" else -1, values.dtype)
+        elif markers.numbers and raw_type.kind in ("number", "integer"):
+            nothing = tf.constant(float("nan") if raw_type.kind == "number" else -1, values.dtype)
             out[column] = tf.where(markers.holds_number(values), nothing, values)
     return out
 
@@ -113,8 +110,8 @@ def blanked(
 def _without(texts: tf.Tensor, markers: RowSet) -> tf.Tensor:
     """Texts (M,), empty where they are markers."""
     known = tf.constant(markers.texts)
-    found = tf.reduce_any(tf.equal(texts[:, tf.newaxis], known), axis=1)  # (M, V) -> (M,)
-    return tf.where(found, tf.constant(""), texts)
+    is_marker = tf.reduce_any(tf.equal(texts[:, tf.newaxis], known), axis=1)  # (M, V) -> (M,)
+    return tf.where(is_marker, tf.constant(""), texts)
 
 
 def check_missing(spec: FeatureSpec, read: set[str]) -> None:
@@ -158,13 +155,13 @@ def _declared(spec: FeatureSpec) -> tuple[list[str], dict[str, list[str]]]:
     if isinstance(spec.missing, list):
         return spec.missing, {}
     named = dict(spec.missing)
-    return named.pop(EVERY, []), named
+    return named.pop(EVERY_COLUMN, []), named
 
 
 def _set_apart(spec: FeatureSpec) -> set[str]:
     """Columns that a marker must name to be theirs."""
     keys = spec.keys
     tables = [c for table in spec.tables.values() for c in (table.key, *table.key_parts)]
-    found = [keys.user, keys.item, keys.time, keys.scenario, *tables]
-    found += [part for parts in keys.joined.values() for part in parts]
-    return {column for column in [*found, *spec.best_possible.values()] if column is not None}
+    columns = [keys.user, keys.item, keys.time, keys.scenario, *tables]
+    columns += [part for parts in keys.joined.values() for part in parts]
+    return {column for column in [*columns, *spec.best_possible.values()] if column is not None}

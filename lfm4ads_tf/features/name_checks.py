@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
+from lfm4ads_tf.features.source_columns import made_columns
+from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.split import SplitByColumn
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.spec import FeatureSpec
 
 RESERVED_SCENARIOS: Mapping[str, str] = {
     "all": "the results over all rows are called so",
@@ -87,13 +85,13 @@ def refuse_scenario(name: str, received: str, fix: str) -> None:
         )
 
 
-def made_columns(name: str, feature: object) -> tuple[str, ...]:
-    """Columns of a request that are made of past events for a feature, not read from a table."""
-    if isinstance(feature, StatisticFeature):
-        return feature.raw_columns(name)
-    if isinstance(feature, SequenceFeature) and feature.events_of is not None:
-        return (name,)
-    return ()
+def segment_name_error(name: str) -> UserError:
+    """The error of a segment that is called like a scenario."""
+    return UserError(
+        f"The segment '{name}' has the name of a scenario.",
+        received=f"segments.{name}",
+        fix="rename the segment: results, folders and exports go by these names",
+    )
 
 
 def _check_moved_lists(spec: FeatureSpec) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,20 +10,37 @@ import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features import raw_values
+from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.encoder import Encoder
 
 _Bag = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def encode_columns(
-    encoder: Encoder, columns: raw_values.Columns, rows: slice, chunk_rows: int
+    encoder: Encoder,
+    columns: raw_values.Columns,
+    rows: slice = slice(None),
+    chunk_rows: int = 65_536,
 ) -> dict[str, Any]:
-    """See `Encoder.encode_numpy`."""
+    """Encodes rows of columns held in memory, chunk by chunk.
+
+    Args:
+        encoder: The encoder.
+        columns: Raw column -> values (N,), see `raw_values.Columns`.
+        rows: Consecutive rows to encode, R of them.
+        chunk_rows: Rows per call of the encoder.
+
+    Returns:
+        `ids`: (R, F) int32. `dense`: (R, N) float32. `scenario`: (R,) int32. `branch`: (R,)
+        int8.
+        `bags`: feature -> (values (M,) int32, row splits (R + 1,) int64, weights (M,) float32
+        or None).
+
+    Raises:
+        UserError: A column is not there, or a list and its weights differ in length.
+    """
     held = {
-        name: raw_values.rows_of(raw_values.column_of(columns, name), rows)
+        name: raw_values.slice_rows(raw_values.column_of(columns, name), rows)
         for name in encoder.raw_types
     }
     _check_weights(encoder, held)
@@ -38,7 +55,9 @@ def encode_columns(
         at = slice(start, min(start + chunk_rows, total))
         encoded = encoder(
             {
-                name: _tensor(name, encoder.raw_types[name], raw_values.rows_of(column, at), start)
+                name: _tensor(
+                    name, encoder.raw_types[name], raw_values.slice_rows(column, at), start
+                )
                 for name, column in held.items()
             }
         )
@@ -66,19 +85,19 @@ def encode_columns(
     }
 
 
-def _tensor(name: str, of: RawType, column: Any, first: int) -> tf.Tensor | tf.RaggedTensor:
+def _tensor(name: str, raw_type: RawType, column: Any, first: int) -> tf.Tensor | tf.RaggedTensor:
     """One raw column, from row `first` on, as the tensor that `raw_signature` promises."""
-    if of.kind == "text":
+    if raw_type.kind == "text":
         return _strings(raw_values.texts(column))
-    if of.kind == "integer":
+    if raw_type.kind == "integer":
         return tf.constant(raw_values.integers(column))
-    if of.kind == "number":
+    if raw_type.kind == "number":
         with np.errstate(over="ignore"):
             return tf.constant(raw_values.numbers(column).astype(np.float32))
-    if of.kind == "vector":
-        return tf.constant(raw_values.vectors(column, of.size, name, first_row=first))
+    if raw_type.kind == "vector":
+        return tf.constant(raw_values.vectors(column, raw_type.size, name, first_row=first))
     flat, splits = raw_values.lists(column)
-    if of.kind == "texts":
+    if raw_type.kind == "texts":
         values = _strings(raw_values.texts(flat))
     else:
         values = tf.constant(raw_values.numbers(flat).astype(np.float32))

@@ -69,15 +69,15 @@ def raw_types(spec: FeatureSpec) -> dict[str, RawType]:
     if spec.keys.scenario is not None:
         read(spec.keys.scenario, RawType("text"), "the scenario key")
     if spec.ads is not None:
-        of = types.setdefault(spec.ads.by, RawType("text"))
-        if of.kind in ("texts", "numbers", "vector"):
+        ads_type = types.setdefault(spec.ads.by, RawType("text"))
+        if ads_type.kind in ("texts", "numbers", "vector"):
             raise UserError(
-                f"`ads` goes by '{spec.ads.by}', which is read as {of}.",
+                f"`ads` goes by '{spec.ads.by}', which is read as {ads_type}.",
                 fix="name a column with one text or number per row",
             )
-        if of.kind != "text" and not spec.ads.numbers:
+        if ads_type.kind != "text" and not spec.ads.numbers:
             raise UserError(
-                f"`ads` goes by '{spec.ads.by}', which is read as {of}, but names no number.",
+                f"`ads` goes by '{spec.ads.by}', which is read as {ads_type}, but names no number.",
                 received=spec.ads.values,
                 fix="correct `ads.values`",
             )
@@ -134,16 +134,16 @@ def raw_signature(spec: FeatureSpec) -> dict[str, tf.TypeSpec]:
         (B, None); numbers: ragged float32 (B, None); vector: float32 (B, size).
     """
 
-    def signature(column: str, of: RawType) -> tf.TypeSpec:
-        if of.kind in ("texts", "numbers"):
-            dtype = tf.string if of.kind == "texts" else tf.float32
+    def signature(column: str, raw_type: RawType) -> tf.TypeSpec:
+        if raw_type.kind in ("texts", "numbers"):
+            dtype = tf.string if raw_type.kind == "texts" else tf.float32
             return tf.RaggedTensorSpec([None, None], dtype, ragged_rank=1)
-        if of.kind == "vector":
-            return tf.TensorSpec([None, of.size], tf.float32, name=column)
+        if raw_type.kind == "vector":
+            return tf.TensorSpec([None, raw_type.size], tf.float32, name=column)
         dtypes = {"text": tf.string, "integer": tf.int64, "number": tf.float32}
-        return tf.TensorSpec([None], dtypes[of.kind], name=column)
+        return tf.TensorSpec([None], dtypes[raw_type.kind], name=column)
 
-    return {column: signature(column, of) for column, of in raw_types(spec).items()}
+    return {column: signature(column, raw_type) for column, raw_type in raw_types(spec).items()}
 
 
 def example_spec(spec: FeatureSpec) -> dict[str, Any]:
@@ -156,20 +156,20 @@ def example_spec(spec: FeatureSpec) -> dict[str, Any]:
     }
 
     return {
-        column: example_parser(of, 0.0 if column in statistics else float("nan"))
-        for column, of in raw_types(spec).items()
+        column: example_parser(raw_type, 0.0 if column in statistics else float("nan"))
+        for column, raw_type in raw_types(spec).items()
     }
 
 
-def example_parser(of: RawType, missing: float = float("nan")) -> Any:
+def example_parser(raw_type: RawType, missing: float = float("nan")) -> Any:
     """How `tf.io.parse_example` reads a column; `missing` stands for a number that is absent."""
-    if of.kind in ("texts", "numbers"):
-        dtype = tf.string if of.kind == "texts" else tf.float32
+    if raw_type.kind in ("texts", "numbers"):
+        dtype = tf.string if raw_type.kind == "texts" else tf.float32
         return tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
-    if of.kind == "vector":
-        return tf.io.FixedLenFeature([of.size], tf.float32, [0.0] * of.size)
-    if of.kind == "text":
+    if raw_type.kind == "vector":
+        return tf.io.FixedLenFeature([raw_type.size], tf.float32, [0.0] * raw_type.size)
+    if raw_type.kind == "text":
         return tf.io.FixedLenFeature([], tf.string, "")
-    if of.kind == "integer":
+    if raw_type.kind == "integer":
         return tf.io.FixedLenFeature([], tf.int64, -1)
     return tf.io.FixedLenFeature([], tf.float32, missing)

@@ -69,7 +69,7 @@ def integers(column: Any) -> np.ndarray:
     return np.where(valid, values, -1.0).astype(np.int64)
 
 
-def rows_of(column: Any, rows: slice) -> Any:
+def slice_rows(column: Any, rows: slice) -> Any:
     """Consecutive rows of a column; a list column stays a list column."""
     if isinstance(column, tuple):
         values, offsets = column

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,9 @@ import tensorflow as tf
 from pydantic import Field, field_validator
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.name_checks import RESERVED_SCENARIOS, made_columns
 from lfm4ads_tf.features.value_texts import value_text
 from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.written import Written, text_of
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.spec import FeatureSpec
 
 SegmentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 
@@ -50,14 +46,14 @@ class RowSet(StrictModel):
     @property
     def numbers(self) -> list[float]:
         """The values that are numbers."""
-        found = [number_of(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
-        return list(dict.fromkeys(n for n in found if n is not None))
+        numbers = [number_of(str(float(v)) if isinstance(v, bool) else str(v)) for v in self.values]
+        return list(dict.fromkeys(n for n in numbers if n is not None))
 
     @property
     def integers(self) -> list[int]:
         """The values that are integers, exactly."""
-        found = [_integer(v) for v in self.values]
-        return list(dict.fromkeys(n for n in found if n is not None))
+        integers = [_integer(v) for v in self.values]
+        return list(dict.fromkeys(n for n in integers if n is not None))
 
     def rows(self, column: pa.Array) -> np.ndarray:
         """Whether each row of a raw column is in the set, (N,) bool.
@@ -73,14 +69,14 @@ class RowSet(StrictModel):
         if pa.types.is_integer(column.type):
             # Not as floats, which would merge integers beyond 2^53.
             kept = [n for n in self.integers if _holds(column.type, n)]
-            found = pc.is_in(column, value_set=pa.array(kept, column.type))
-            return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+            in_set = pc.is_in(column, value_set=pa.array(kept, column.type))
+            return np.asarray(in_set.to_numpy(zero_copy_only=False), bool)
         if pa.types.is_floating(column.type):
             values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             return np.isin(values, np.array(self.numbers, np.float64))
         texts = pc.fill_null(column.cast(pa.string()), "")
-        found = pc.is_in(texts, value_set=pa.array(self.texts, pa.string()))
-        return np.asarray(found.to_numpy(zero_copy_only=False), bool)
+        in_set = pc.is_in(texts, value_set=pa.array(self.texts, pa.string()))
+        return np.asarray(in_set.to_numpy(zero_copy_only=False), bool)
 
     def holds_number(self, column: tf.Tensor) -> tf.Tensor:
         """Whether each number of a batch is in the set.
@@ -99,50 +95,6 @@ class RowSet(StrictModel):
             tf.equal(column[:, tf.newaxis], tf.constant(known, column.dtype)),  # (B, V)
             axis=1,
         )
-
-
-def check_row_sets(spec: FeatureSpec) -> None:
-    """Refuses sets that cannot be: by a label, by a moving feature, or of a name that is taken.
-
-    Raises:
-        UserError: See above.
-    """
-    labels = {task.label for task in spec.feedback.values()} | set(spec.best_possible.values())
-    moving = {c for name, feature in spec.features.items() for c in made_columns(name, feature)}
-    sets = {f"segments.{name}": of for name, of in spec.segments.items()}
-    if spec.ads is not None:
-        sets["ads"] = spec.ads
-    for path, of in sets.items():
-        if of.by in labels:
-            raise UserError(
-                f"`{path}` goes by the label column '{of.by}'.",
-                fix="name a column that is known before the impression",
-            )
-        if of.by in moving:
-            raise UserError(
-                f"`{path}` goes by '{of.by}', which a feature makes from past events.",
-                fix="name a column of the log or of a side table",
-            )
-        empty = [value for value in of.values if value == "" or value != value]
-        if empty:
-            raise UserError(
-                f"`{path}.values` holds an empty value; a missing value is in no set.",
-                received=repr(empty[0]),
-                fix="remove it",
-            )
-    taken = [*RESERVED_SCENARIOS, *([spec.auxiliary.scenario] if spec.auxiliary else [])]
-    for name in spec.segments:
-        if name in taken:
-            raise refused_name(name)
-
-
-def refused_name(name: str) -> UserError:
-    """The error of a segment that is called like a scenario."""
-    return UserError(
-        f"The segment '{name}' has the name of a scenario.",
-        received=f"segments.{name}",
-        fix="rename the segment: results, folders and exports go by these names",
-    )
 
 
 def _value(value: Any) -> Any:

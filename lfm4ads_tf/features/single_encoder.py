@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 import tensorflow as tf
 
-from lfm4ads_tf.features.fingerprints import combine, fingerprint, to_buckets
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fingerprints import cross_fingerprints, text_fingerprints, to_buckets
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import Encoding, encoding_of, table_of, table_rows
@@ -92,7 +92,7 @@ class SingleEncoder(tf.Module):
 
     def _hash_ids(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         texts = tf.stack([raw[c] for c in self._hash_columns])  # (C, B)
-        prints = fingerprint(texts)  # (C, B)
+        prints = text_fingerprints(texts)  # (C, B)
         present = tf.not_equal(texts, "")  # (C, B)
         at = {c: i for i, c in enumerate(self._hash_columns)}
         ids = []
@@ -108,7 +108,7 @@ class SingleEncoder(tf.Module):
                 read = [at[c] for c in self._reads[name]]
                 parts[i, : len(read)] = read
                 used[i, : len(read)] = True
-            combined = combine(tf.gather(prints, parts), used)  # (F, B)
+            combined = cross_fingerprints(tf.gather(prints, parts), used)  # (F, B)
             lacking = ~tf.gather(present, parts) & used[:, :, np.newaxis]  # (F, A, B)
             complete = ~tf.reduce_any(lacking, axis=1)  # (F, B)
             ids.append(_or_missing(complete, to_buckets(combined, self._buckets(self._crossed))))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
-from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.strict import StrictModel
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.spec import FeatureSpec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -51,14 +47,14 @@ class SkewConfig(StrictModel):
             name: The feature.
             feature: Its declaration.
         """
-        own = self.features.get(name)
-        if own is None and is_moving(feature):
+        named = self.features.get(name)
+        if named is None and is_moving(feature):
             return None
-        own = own or FeatureLimits()
+        named = named or FeatureLimits()
         return SkewLimits(
-            linf=self.linf if own.linf is None else own.linf,
-            missing=self.missing if own.missing is None else own.missing,
-            oov=self.oov if own.oov is None else own.oov,
+            linf=self.linf if named.linf is None else named.linf,
+            missing=self.missing if named.missing is None else named.missing,
+            oov=self.oov if named.oov is None else named.oov,
         )
 
 
@@ -75,18 +71,3 @@ def is_moving(feature: object) -> bool:
     if isinstance(feature, SequenceFeature):
         return feature.events_of is not None
     return isinstance(feature, StatisticFeature)
-
-
-def check_skew(spec: FeatureSpec) -> None:
-    """Every feature with limits of its own must be one of the spec.
-
-    Raises:
-        UserError: There is no such feature; the nearest one is named.
-    """
-    for name in spec.skew.features:
-        if name not in spec.features:
-            raise UserError(
-                f"`skew.features` names the unknown feature '{name}'."
-                + nearest(name, spec.features),
-                fix="name a feature of the spec",
-            )

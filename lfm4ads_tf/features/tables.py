@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import (
     BaseFeature,
     CrossedFeature,
@@ -20,9 +21,6 @@ from lfm4ads_tf.features.kinds import (
 )
 from lfm4ads_tf.features.layout import OWNERS, DenseField, FeatureLayout, IdField, TableField
 from lfm4ads_tf.features.spec import FeatureSpec
-
-if TYPE_CHECKING:
-    from lfm4ads_tf.features.fitting import FittedEncoding
 
 Encoding = Literal["hashed", "vocabulary", "identity", "crossed", "bucketized"]
 

@@ -65,7 +65,7 @@ def vectors_of(spec: FeatureSpec, headers: Mapping[str, Sequence[str]]) -> dict[
             `size` says, or one is a label, a key, the time, the scenario, or of the other side; or
             a table has a column called as the vector.
     """
-    found = {}
+    columns_of = {}
     for name, feature in _features(spec).items():
         if feature.columns is None:
             continue
@@ -86,8 +86,8 @@ def vectors_of(spec: FeatureSpec, headers: Mapping[str, Sequence[str]]) -> dict[
                 fix="correct `size` or `columns`, or leave out `size`",
             )
         _check(spec, name, feature, table, columns)
-        found[name] = columns
-    return found
+        columns_of[name] = columns
+    return columns_of
 
 
 def _features(spec: FeatureSpec) -> dict[str, PretrainedFeature]:
@@ -127,14 +127,14 @@ def _check(
     """A vector holds nothing that the impression does not know, and nothing of the other side."""
     keys = spec.keys
     labels = {task.label for task in spec.feedback.values()} | set(spec.best_possible.values())
-    own = {keys.user, keys.item, *keys.user_parts, *keys.item_parts, keys.time_column}
-    own |= {keys.scenario}
+    keys_and_order = {keys.user, keys.item, *keys.user_parts, *keys.item_parts, keys.time_column}
+    keys_and_order |= {keys.scenario}
     if isinstance(spec.split, SplitByColumn):
-        own |= {spec.split.by}
+        keys_and_order |= {spec.split.by}
     if spec.period.by is not None:
-        own |= {spec.period.by}
+        keys_and_order |= {spec.period.by}
     for column in columns:
-        if column in labels or column in own:
+        if column in labels or column in keys_and_order:
             what = "a label" if column in labels else "a key, or orders the log"
             raise UserError(
                 f"The vector '{name}' would hold the column '{column}', which is {what}.",

@@ -31,11 +31,6 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def half_width(self) -> float:
-        """Half of the interval's width: differences below it cannot be told from none."""
-        return (self.high - self.low) / 2
-
 
 @dataclass(frozen=True)
 class Resampled:

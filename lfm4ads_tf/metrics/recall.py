@@ -31,13 +31,13 @@ def recall_at_k(
     Raises:
         UserError: for shapes that do not fit or ids that are not integers.
     """
-    found = np.asarray(retrieved)
-    if found.ndim != 2 or not np.issubdtype(found.dtype, np.integer):
+    items_of_users = np.asarray(retrieved)
+    if items_of_users.ndim != 2 or not np.issubdtype(items_of_users.dtype, np.integer):
         raise UserError(
             "Retrieved items must be an integer array of shape (users, k).",
-            received=f"{found.dtype} {found.shape}",
+            received=f"{items_of_users.dtype} {items_of_users.shape}",
         )
-    users = found.shape[0]
+    users = items_of_users.shape[0]
     ids, counts = _ragged(relevant, splits, users)
     if not ids.size:
         return None
@@ -45,8 +45,8 @@ def recall_at_k(
     # An item's code is its place among the relevant items; user and code make one sortable key.
     items, code = np.unique(ids, return_inverse=True)
     wanted = np.unique(np.repeat(np.arange(users), counts) * items.size + code)
-    place = np.minimum(np.searchsorted(items, found), items.size - 1)  # (U, k)
-    user, column = np.nonzero(items[place] == found)
+    place = np.minimum(np.searchsorted(items, items_of_users), items.size - 1)  # (U, k)
+    user, column = np.nonzero(items[place] == items_of_users)
     got = np.unique(user * items.size + place[user, column])
     hits = np.bincount(
         np.intersect1d(wanted, got, assume_unique=True) // items.size, minlength=users

@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from lfm4ads_tf.embeddings.fused_table import FusedTable
-from lfm4ads_tf.embeddings.partition import parts_of
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.embeddings.table_shards import parts_of
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.adam_step import adam_step
 from lfm4ads_tf.optim.row_update import sum_duplicates, update_rows

@@ -10,8 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.config import RunConfig
-from lfm4ads_tf.embeddings.config import EmbeddingsConfig, TableOptions
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage, TableOptions
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig

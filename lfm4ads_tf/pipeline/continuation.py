@@ -21,7 +21,7 @@ from lfm4ads_tf.pipeline.stored_representations import open_store, representatio
 from lfm4ads_tf.pipeline.stored_results import stored_results
 from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
-from lfm4ads_tf.representations.extract import extend
+from lfm4ads_tf.representations.extract_periods import extend
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, read_weights

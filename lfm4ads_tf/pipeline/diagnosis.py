@@ -10,7 +10,7 @@ import numpy as np
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.metrics import Interval
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios, validation_auc
 from lfm4ads_tf.pipeline.full import FULL

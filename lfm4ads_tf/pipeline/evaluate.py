@@ -11,7 +11,7 @@ from lfm4ads_tf.baselines.registry import BASELINES
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.clock import order_facts
 from lfm4ads_tf.data.dropped import tell_unscored
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.metrics import paired_comparison
 from lfm4ads_tf.pipeline.diagnosis import diagnose

@@ -11,7 +11,7 @@ from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.stored_representations import representations_version
 from lfm4ads_tf.pipeline.trained_models import load_upstream
-from lfm4ads_tf.representations.extract import extract as extract_all
+from lfm4ads_tf.representations.extract_periods import extract_periods
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import read_weights
 
@@ -28,7 +28,7 @@ def extract(run: Run, seed: int) -> None:
     config = run.config.representations
     with staged_folder(target) as staging:
         writer = RepresentationWriter(staging)
-        extract_all(
+        extract_periods(
             model,
             snapshot_loader(run, seed, model),
             run.cache,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.data.cache import Refresh
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import Slices, entries
 

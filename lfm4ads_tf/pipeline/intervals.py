@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.metrics import Interval, Resampled, auc_resamples
 from lfm4ads_tf.pipeline.run import Run
 

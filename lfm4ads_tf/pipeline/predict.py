@@ -19,7 +19,8 @@ from lfm4ads_tf.data.dropped import tell_dropped, tell_others
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.files import staged_file
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.run import Run, open_run, ranker_name
@@ -62,7 +63,7 @@ def predict(out: Path, model: str, path: Path, output: Path) -> int:
     )
     rows = read_requests(run.spec, out / "data", path)
     encoder = load_encoder(run)
-    encoded = encoder.encode_numpy(complete(run.spec, out / "data", encoder, rows))
+    encoded = encode_columns(encoder, complete(run.spec, out / "data", encoder, rows))
     count = len(encoded["scenario"])
     network, representations = load_model(run, scenario, rows)
     scores = score_encoded(network, encoded, representations)
@@ -174,7 +175,7 @@ def score_encoded(
 
     Args:
         network: What `load_model` gave.
-        encoded: What `Encoder.encode_numpy` gave.
+        encoded: What `encode_columns` gave.
         representations: Name -> (B, d + 1).
     """
     forward = tf.function(

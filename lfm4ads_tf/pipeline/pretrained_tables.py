@@ -9,7 +9,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.pretrained import load_pretrained
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import encoding_of, table_rows
 from lfm4ads_tf.pipeline.run import Run

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
+from lfm4ads_tf.data.input import RepresentationJoin, apply, batches
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios
@@ -52,7 +52,7 @@ class RetrievalModel:
         self.candidates = Candidates.of(cache)
         self._ir: dict[int | None, np.ndarray] = {}
         self._store = open_store(run, seed) if method.sources else None
-        self.representations: RepresentationLookup | None = None
+        self.representations: RepresentationJoin | None = None
         if self._store is not None:
             self.representations = self._store.lookup(cache, method.sources)
         train = rows_of(cache, "train", scenario)

@@ -20,7 +20,8 @@ from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.data.vectors import settled_by
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import FeatureSpec, read_yaml
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import read_yaml
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
 from lfm4ads_tf.strict import parse

@@ -10,9 +10,9 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
-from lfm4ads_tf.data.input import RepresentationLookup, apply, batches
+from lfm4ads_tf.data.input import RepresentationJoin, apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.metrics import auc, calibration, calibration_error, gauc, logloss
 
@@ -25,7 +25,7 @@ def predict(
     rows: np.ndarray,
     *,
     refresh: Refresh = "frozen",
-    representations: RepresentationLookup | None = None,
+    representations: RepresentationJoin | None = None,
 ) -> np.ndarray:
     """Probabilities (M, T) of some rows."""
     if not len(rows):

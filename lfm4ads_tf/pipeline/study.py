@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.features.spec import merge, read_yaml
+from lfm4ads_tf.features.spec_file import merge, read_yaml
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_text
 from lfm4ads_tf.pipeline.auto import PreparedSearch, prepared_search

@@ -10,7 +10,7 @@ import numpy as np
 
 from lfm4ads_tf.baselines.light_gbm import LightGBM
 from lfm4ads_tf.baselines.registry import BASELINES
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.metrics.paired_bootstrap import Scored, paired_bootstrap
 from lfm4ads_tf.pipeline.run import Run
 

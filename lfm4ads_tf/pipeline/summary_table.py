@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 
 _METHOD = 30  # characters of a method before it goes on in the next line
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lfm4ads_tf.features.fitting import ALL
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.pipeline.overall import BASELINES
 from lfm4ads_tf.pipeline.summary_table import print_summary
 from lfm4ads_tf.pipeline.warning_lines import print_warnings

@@ -22,8 +22,8 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.representations.aggregations.event_groups import by_key
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.part import State
-from lfm4ads_tf.representations.side_states import Events, SideStates, feed_of
+from lfm4ads_tf.representations.part import PartState
+from lfm4ads_tf.representations.side_states import SideEvents, SideStates, feed_of
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
 _BATCH = 4096
@@ -67,7 +67,9 @@ class Extraction:
         self._workers = {side: ThreadPoolExecutor(1, f"extract-{side}") for side in self._sides}
         self._waiting: deque[Future[None]] = deque()
 
-    def advance(self, rows: np.ndarray, period: int, state: State, *, by_row: bool = True) -> None:
+    def advance(
+        self, rows: np.ndarray, period: int, state: PartState, *, by_row: bool = True
+    ) -> None:
         """Adds a period's events and writes the CR of the keys they touch.
 
         Args:
@@ -98,7 +100,7 @@ class Extraction:
         for side, states in self._sides.items():
             self._submit(side, self._write, states, events[side], where)
 
-    def write_towers(self, period: int, state: State) -> None:
+    def write_towers(self, period: int, state: PartState) -> None:
         """Writes UR and IR of the keys with an event in a period, as of the next period.
 
         After the last training period, those of all other keys too.
@@ -156,7 +158,7 @@ class Extraction:
         for out in apply(_of_layers(layers), data, self._model):
             yield {name: value.numpy() for name, value in out.items()}
 
-    def _where(self, period: int, state: State) -> dict[str, Any]:
+    def _where(self, period: int, state: PartState) -> dict[str, Any]:
         periods = self.cache.manifest["periods"]
         label = periods[period + 1] if period + 1 < len(periods) else "end"
         return {"valid_from": period + 1, "period": label, "state": state}
@@ -208,25 +210,25 @@ class Extraction:
         while len(self._waiting) > most:
             self._waiting.popleft().result()
 
-    def _events(self, side: str, rows: np.ndarray) -> Events:
+    def _events(self, side: str, rows: np.ndarray) -> SideEvents:
         codes = self.cache.user if side == "user" else self.cache.item
-        return Events(
+        return SideEvents(
             codes[rows], self.cache.time[rows] / _SECONDS_PER_HOUR, self.cache.branch[rows]
         )
 
     def _scan(
         self,
         states: SideStates,
-        events: Events,
+        events: SideEvents,
         rows: np.ndarray,
         places: np.ndarray,
         values: Mapping[str, np.ndarray],
     ) -> None:
-        own = Events(events.key[places], events.time[places], events.branch[places])
+        own = SideEvents(events.key[places], events.time[places], events.branch[places])
         for name, vectors, known in states.scan(own, values):
             self._writer.add_rows(name, rows[places], vectors, known, self.cache.rows)
 
-    def _write(self, states: SideStates, events: Events, where: Mapping[str, Any]) -> None:
+    def _write(self, states: SideStates, events: SideEvents, where: Mapping[str, Any]) -> None:
         raw: dict[int, pa.Array] = {}  # by identity: layers of one feed share their codes
         for name, codes, vectors in states.read(events):
             if id(codes) not in raw:

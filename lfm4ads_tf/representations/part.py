@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-State = Literal["train", "daily", "refresh"]
+PartState = Literal["train", "daily", "refresh"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Part:
     file: str
     valid_from: int
     period: str
-    state: State
+    state: PartState
     rows: int
 
 

@@ -30,7 +30,7 @@ _ALL = "all"
 
 
 @dataclass(frozen=True)
-class Events:
+class SideEvents:
     """Events of one side in one period.
 
     Attributes:
@@ -107,11 +107,11 @@ class SideStates:
                 ]
                 aggregate = Aggregate(_aggregation(kind, config, side), len(keys))
                 self._entries.append(_Entry(f"{feed}-{kind}", aggregate, feed, own, reads))
-        self._events: Events | None = None
+        self._events: SideEvents | None = None
         self._feeds: dict[str, _Fed] = {}
         self._weights: list[np.ndarray] = []  # of the period's events, per aggregate
 
-    def begin(self, events: Events) -> None:
+    def begin(self, events: SideEvents) -> None:
         """Makes the aggregates ready for a period's events."""
         feeds = self._by_feed(events)
         self._weights = []
@@ -138,7 +138,7 @@ class SideStates:
                     entry.aggregate.add(layer, summed, values[layer])
 
     def scan(
-        self, events: Events, values: Mapping[str, np.ndarray]
+        self, events: SideEvents, values: Mapping[str, np.ndarray]
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Adds events one after the other, each key's state being read just before its event.
 
@@ -170,7 +170,7 @@ class SideStates:
             for name, vectors in before.items():
                 yield name, vectors, known
 
-    def read(self, events: Events) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    def read(self, events: SideEvents) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """The aggregates of the keys with events in a period, as they are now.
 
         Yields:
@@ -235,7 +235,7 @@ class SideStates:
                     sums[known] = values[place[known]]
                     aggregate.sums[layer] = sums
 
-    def _by_feed(self, events: Events) -> dict[str, _Fed]:
+    def _by_feed(self, events: SideEvents) -> dict[str, _Fed]:
         if self._events is not events:
             feeds = dict.fromkeys(entry.feed for entry in self._entries)
             self._feeds = {feed: _Fed(_fed(feed, events.branch), events.key) for feed in feeds}

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
-from lfm4ads_tf.data.input import RepresentationLookup
+from lfm4ads_tf.data.input import RepresentationJoin
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.representations.names import side_of
-from lfm4ads_tf.representations.part import Part, State, all_parts
+from lfm4ads_tf.representations.part import Part, PartState, all_parts
 
 
 class RepresentationStore:
@@ -39,7 +39,7 @@ class RepresentationStore:
 
     def lookup(
         self, cache: EncodedCache, names: Sequence[str], refresh: Refresh = "frozen"
-    ) -> RepresentationLookup:
+    ) -> RepresentationJoin:
         """A function that joins representations to rows of the cache.
 
         A training row of period d sees the latest `train` part of its key with valid_from <= d.
@@ -130,7 +130,9 @@ class RepresentationStore:
     def _as_of(self, cache: EncodedCache, name: str, refresh: Refresh) -> _AsOf:
         everything = self.manifest["mode"] == "static"
         moving = refresh == "daily" and not everything
-        states: tuple[State, ...] = ("train", "daily") if moving or self.refreshed else ("train",)
+        states: tuple[PartState, ...] = (
+            ("train", "daily") if moving or self.refreshed else ("train",)
+        )
         parts = self._read(name, states)
         side = side_of(name)
         known = cache.keys(side)
@@ -172,7 +174,9 @@ class RepresentationStore:
         entry: Mapping[str, Any] = stored[name]
         return entry
 
-    def _read(self, name: str, states: Sequence[State]) -> list[tuple[Part, pa.Array, np.ndarray]]:
+    def _read(
+        self, name: str, states: Sequence[PartState]
+    ) -> list[tuple[Part, pa.Array, np.ndarray]]:
         out = []
         for part in all_parts(self._entry(name)):
             if part.state in states or (part.state == "refresh" and "train" in states):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.representations.names import is_item_side
-from lfm4ads_tf.representations.part import Part, State, all_parts
+from lfm4ads_tf.representations.part import Part, PartState, all_parts
 from lfm4ads_tf.representations.store import RepresentationStore
 
 
@@ -54,7 +54,7 @@ class RepresentationWriter:
         *,
         valid_from: int,
         period: str,
-        state: State,
+        state: PartState,
     ) -> None:
         """Writes one part.
 

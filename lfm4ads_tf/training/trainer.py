@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.input import RepresentationLookup, batches, read
+from lfm4ads_tf.data.input import RepresentationJoin, batches, read
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.progress import Progress
@@ -97,7 +97,7 @@ class Trainer:
         label: str,
         folder: Path,
         tensorboard: Path,
-        representations: RepresentationLookup | None = None,
+        representations: RepresentationJoin | None = None,
         validate: Callable[[], float | None] | None = None,
         validate_start: bool = False,
         watch: Callable[[np.ndarray], float | None] | None = None,

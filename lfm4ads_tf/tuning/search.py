@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from lfm4ads_tf.tuning.cost import Cost
 from lfm4ads_tf.tuning.settings import Settings
 
-Kind = Literal["epochs", "chain"]
+ScheduleKind = Literal["epochs", "chain"]
 RATES = (
     "batch_size",
     "dropout",
@@ -71,7 +71,7 @@ class Trial:
     """
 
     settings: Settings
-    kind: Kind
+    kind: ScheduleKind
     fraction: float
     values: tuple[float, ...]
     cost: float
@@ -115,7 +115,7 @@ class Trial:
 class RunTrial(Protocol):
     """Makes a trial: the values of its curve, one by one, as long as they are asked for."""
 
-    def __call__(self, settings: Settings, kind: Kind, fraction: float) -> Iterator[float]:
+    def __call__(self, settings: Settings, kind: ScheduleKind, fraction: float) -> Iterator[float]:
         """See `Trial`."""
 
 
@@ -198,7 +198,7 @@ class Search:
     def _rates(self, settings: Settings, until: float) -> Settings:
         """Moves batch size, rates and regularisation one after the other."""
 
-        kind: Kind = "chain" if self.chain else "epochs"
+        kind: ScheduleKind = "chain" if self.chain else "epochs"
 
         def attempt(tried: Settings) -> Trial | None:
             return self._try(tried, kind, until, until / _RATE_TRIALS)
@@ -307,7 +307,7 @@ class Search:
         """What a trial is compared by: its best point, or where given final passes end."""
         return trial.values[-1] if self._ends_given(trial.kind) else trial.value
 
-    def _ends_given(self, kind: Kind) -> bool:
+    def _ends_given(self, kind: ScheduleKind) -> bool:
         """Whether the length of a trial's curve was given."""
         return kind == "chain" and "final_passes" in self.fixed
 
@@ -345,7 +345,7 @@ class Search:
         rows = self.log.walked(settings.passes, settings.replay) + self.log.auxiliary
         return self.cost.trained(rows, settings.batch_size) <= self.budget
 
-    def _most_passes(self, settings: Settings, kind: Kind) -> int:
+    def _most_passes(self, settings: Settings, kind: ScheduleKind) -> int:
         """Passes over all rows that the run's own training has room for within the budget."""
         rows = self.log.auxiliary
         if kind == "chain":
@@ -359,7 +359,9 @@ class Search:
         rows = self.log.auxiliary + passes * self.log.rows
         return self.cost.trained(rows, batch_size) + self.cost.scored(passes * self.log.held)
 
-    def _try(self, settings: Settings, kind: Kind, until: float, longest: float) -> Trial | None:
+    def _try(
+        self, settings: Settings, kind: ScheduleKind, until: float, longest: float
+    ) -> Trial | None:
         """Makes a trial for as long as its curve rises and the costs allow.
 
         Args:

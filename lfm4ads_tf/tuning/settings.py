@@ -10,7 +10,7 @@ from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.strict import StrictModel
 
-Part = TypeVar("Part", bound=StrictModel)
+Section = TypeVar("Section", bound=StrictModel)
 
 PATHS = {
     "batch_size": "training.batch_size",
@@ -78,7 +78,7 @@ class Settings:
         """Values of `OF_THE_STEP`: settings with the same ones can train one traced model."""
         return tuple(getattr(self, name) for name in OF_THE_STEP)
 
-    def apply(self, part: Part, keep: Collection[str] = ()) -> Part:
+    def apply(self, part: Section, keep: Collection[str] = ()) -> Section:
         """The part with these settings.
 
         Layers whose dropouts differ keep them unless the dropout is another one than theirs.

@@ -11,7 +11,7 @@ from typing import Any
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.seeding import derive
-from lfm4ads_tf.tuning.search import Kind, Log, RunTrial
+from lfm4ads_tf.tuning.search import Log, RunTrial, ScheduleKind
 from lfm4ads_tf.tuning.settings import Settings
 
 _PATIENCE = 2  # points of a curve without a gain before a trial ends, as in the search
@@ -137,7 +137,7 @@ class Study:
     def _make(self, trial: Any) -> None:
         """Makes one trial; its curve is compared with the others' at every point."""
         settings = self._suggest(trial)
-        kind: Kind = "chain" if self.chain else "epochs"
+        kind: ScheduleKind = "chain" if self.chain else "epochs"
         given = self.chain and "final_passes" in self.fixed
         most = 1 + settings.final_passes if given else _MOST_POINTS
         values: list[float] = []

@@ -19,7 +19,7 @@ from lfm4ads_tf.training.model_optimizers import ModelOptimizers
 from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, final_pass, walk
 from lfm4ads_tf.training.step import training_step
-from lfm4ads_tf.tuning.search import Kind
+from lfm4ads_tf.tuning.search import ScheduleKind
 from lfm4ads_tf.tuning.settings import Settings
 
 
@@ -65,7 +65,7 @@ class Trials:
         self._seed, self._make, self._score = seed, make, score
         self._last: tuple[tuple[float, ...], _Prepared] | None = None
 
-    def __call__(self, settings: Settings, kind: Kind, fraction: float) -> Iterator[float]:
+    def __call__(self, settings: Settings, kind: ScheduleKind, fraction: float) -> Iterator[float]:
         """Values of the curve, see `Trial.values`."""
         prepared = self._prepared(settings)
         training = prepared.training(settings)
@@ -98,7 +98,7 @@ class Trials:
         return self._last[1]
 
     def _phases(
-        self, training: TrainingConfig, kind: Kind, rows: np.ndarray, auxiliary: np.ndarray
+        self, training: TrainingConfig, kind: ScheduleKind, rows: np.ndarray, auxiliary: np.ndarray
     ) -> Iterator[list[Phase]]:
         """The phases before each point of the curve; a search ends them."""
         count = training.auxiliary_passes if len(auxiliary) else 0

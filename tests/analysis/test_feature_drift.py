@@ -14,7 +14,7 @@ from lfm4ads_tf.analysis.feature_drift import FeatureDrift, feature_drift
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.data.encoded_rows import encoded_rows
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.skew import FeatureLimits, SkewConfig
 
 Drifts = dict[str, FeatureDrift]

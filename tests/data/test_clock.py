@@ -21,7 +21,8 @@ from lfm4ads_tf.data.encode import encode_to
 from lfm4ads_tf.data.new_rows import read_files
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 ROWS = 80
 BEGIN = 1_767_225_600_000  # 2026-01-01, in milliseconds

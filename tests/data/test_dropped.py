@@ -13,7 +13,8 @@ import pytest
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.data.dropped import tell_dropped, tell_others, tell_unscored
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.prepare import _tell_unknown_scenarios
 from lfm4ads_tf.pipeline.run import Run

@@ -11,10 +11,11 @@ import pytest
 from lfm4ads_tf.data.cache import Bag
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.data.state import placeholder_columns
-from lfm4ads_tf.data.statistics import Events, point_in_time
+from lfm4ads_tf.data.statistics import StatisticEvents, point_in_time
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 
 # Features whose values a request carries as they stand, not from the log's past.
 MOVING = {"user_click", "item_love", "user_price_click", "item_tab_click", "clicked"}
@@ -56,7 +57,9 @@ def test_every_kind_of_feature_is_there(ads: Any) -> None:
 
 def test_held_out_rows_are_what_the_encoder_gives(ads: Any) -> None:
     encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
-    every = encoder.encode_numpy({**ads.raw.columns, **placeholder_columns(ads.spec, ads.raw.rows)})
+    every = encode_columns(
+        encoder, {**ads.raw.columns, **placeholder_columns(ads.spec, ads.raw.rows)}
+    )
     rows = np.flatnonzero((ads.raw.split != TRAIN) & (ads.raw.split != AUXILIARY))
     cached = ads.cache.take(rows)
     assert np.array_equal(every["ids"][rows], cached["ids"])
@@ -96,7 +99,7 @@ def test_statistics_stand_in_their_columns(ads: Any, refresh: str) -> None:
         if field.name in keys:
             feature = ads.spec.features[field.name]
             codes = {k: n for n, k in enumerate(dict.fromkeys(keys[field.name]))}
-            events = Events(
+            events = StatisticEvents(
                 np.array([codes[k] for k in keys[field.name]]),
                 raw.labels[:, ads.spec.task_names.index(feature.task)].astype(float),
                 raw.period,
@@ -160,7 +163,7 @@ def test_samples_encode_to_the_cached_rows(ads: Any) -> None:
     rows = samples["row"].to_numpy()
     assert len(rows) and (ads.raw.split[rows] == TEST).all()
     encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
-    encoded = encoder.encode_numpy({n: samples[n] for n in samples.column_names})
+    encoded = encode_columns(encoder, {n: samples[n] for n in samples.column_names})
     encoded["bags"] = {name: Bag(*bag) for name, bag in encoded["bags"].items()}
     assert_same(encoded, ads.cache.take(rows, "frozen"), labels=False)
     assert samples["user_id"].to_pylist() == [
@@ -256,7 +259,7 @@ def test_ads_and_segments_of_every_row(make_ads: Callable[..., Any]) -> None:
     # What a request is encoded to is what the cache holds.
     samples = pq.read_table(ads.folder / "samples.parquet")
     encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
-    encoded = encoder.encode_numpy({n: samples[n] for n in samples.column_names})
+    encoded = encode_columns(encoder, {n: samples[n] for n in samples.column_names})
     rows = samples["row"].to_numpy()
     np.testing.assert_array_equal(encoded["branch"], cache.take(rows)["branch"])
     assert {*encoded["branch"]} == {0, 1}

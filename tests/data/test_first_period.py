@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.data.append import append_to
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.first_period import join_first, spread
+from lfm4ads_tf.data.first_period import join_first, spread_of
 from lfm4ads_tf.data.new_rows import read_files
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
-from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 AGE = {"owner": "user", "kind": "numeric"}
 VALUES = st.lists(st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.5, float("nan"), float("inf")]))
@@ -58,7 +59,7 @@ def joined(spec: FeatureSpec, columns: Any, period: np.ndarray, split: Any = Non
 def test_more_rows_never_take_away_what_suffices(
     some: list[float], more: list[float], buckets: int | None
 ) -> None:
-    before, after = spread(np.array(some)), spread(np.array(some + more))
+    before, after = spread_of(np.array(some)), spread_of(np.array(some + more))
     assert before.suffices(buckets) <= after.suffices(buckets)
     known = [v for v in some if np.isfinite(v)]
     least = max(30, 10 * (buckets or 0))
@@ -148,7 +149,7 @@ def test_rows_behind_the_first_period_do_not_move_its_end(
     kept = period < until
     assert joined(spec, {"age": columns["age"].filter(pa.array(kept))}, period[kept]) == k
     changed = columns["age"].to_numpy(zero_copy_only=False).copy()
-    enough = spread(changed[period < k]).suffices(None)
+    enough = spread_of(changed[period < k]).suffices(None)
     behind = period >= (k if enough else 3)
     changed[behind] = data.draw(st.integers(-9, 9)) + np.arange(behind.sum())
     assert joined(spec, {"age": pa.array(changed)}, period) == k

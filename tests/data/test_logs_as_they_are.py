@@ -24,8 +24,10 @@ from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.vectors import settle
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 Row = dict[str, Any]
 ROWS, SIZE = 240, 11
@@ -128,7 +130,7 @@ class World:
         """Rows as `predict` encodes them."""
         encoder = Encoder(self.spec, FittedEncoding.load(self.data / "encoding"))
         rows = read_requests(self.spec, self.data, path)
-        return encoder.encode_numpy(complete(self.spec, self.data, encoder, rows))
+        return encode_columns(encoder, complete(self.spec, self.data, encoder, rows))
 
     def bits(self) -> dict[str, bytes]:
         """Every array, vocabulary and state."""

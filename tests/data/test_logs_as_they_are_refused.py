@@ -11,7 +11,7 @@ import pytest
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.vectors import settle
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import load_spec, parse_spec
+from lfm4ads_tf.features.spec_file import load_spec, parse_spec
 
 SPEC: dict[str, Any] = {
     "name": "tiny",

@@ -20,9 +20,10 @@ from lfm4ads_tf.data.requests import read_requests
 from lfm4ads_tf.data.sources.table import read_table
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.missing_values import MissingValues
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 TEXTS = {"age": "-1", "level": "N/A", "segment": "unknown", "price": "-", "brand": "NULL"}
 MISSING = {"*": ["N/A", "-", "-1"], "segment": ["unknown"], "brand": ["NULL"]}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lfm4ads_tf.data.number_checks import check_numbers
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 
 
 @pytest.fixture(scope="module")

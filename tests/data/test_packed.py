@@ -16,7 +16,7 @@ from lfm4ads_tf.data.block_format import BagFormat, BlockFormat, ColumnFormat
 from lfm4ads_tf.data.cache import INDEX, Bag, EncodedCache
 from lfm4ads_tf.data.input import batches, read
 from lfm4ads_tf.data.pack import block_format, main, pack
-from lfm4ads_tf.data.packed import PackedCache, open_cache
+from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.training.schedule import Phase
 
@@ -96,9 +96,7 @@ def test_too_little_memory_for_the_order_names_the_setting(ads: Any, packed_fold
 
 
 def test_everything_else_equals_the_cache(ads: Any, packed_folder: Path) -> None:
-    packed, cache = open_cache(packed_folder), ads.cache
-    assert isinstance(packed, PackedCache)
-    assert not isinstance(open_cache(cache.folder), PackedCache)
+    packed, cache = PackedCache(packed_folder), ads.cache
     assert packed.rows == cache.rows and packed.layout == cache.layout
     for name in INDEX:
         np.testing.assert_array_equal(getattr(packed, name), getattr(cache, name))

@@ -11,7 +11,7 @@ import pytest
 from lfm4ads_tf.data.raw import all_source_files, load_raw
 from lfm4ads_tf.data.splits import AUXILIARY, TEST, TRAIN, VALID
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 SPEC: dict[str, Any] = {
     "name": "tiny",

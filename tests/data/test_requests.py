@@ -13,7 +13,8 @@ from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.data.splits import TEST
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 
 
 def log_rows(ads: Any) -> tuple[np.ndarray, pa.Table]:
@@ -26,7 +27,7 @@ def log_rows(ads: Any) -> tuple[np.ndarray, pa.Table]:
 def encoded(ads: Any, path: Path) -> dict[str, Any]:
     encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
     rows = read_requests(ads.spec, ads.folder, path)
-    return encoder.encode_numpy(complete(ads.spec, ads.folder, encoder, rows))
+    return encode_columns(encoder, complete(ads.spec, ads.folder, encoder, rows))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.data.splits import TEST, TRAIN, VALID, assign_periods, assign_split
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 
 def spec_with(split: dict[str, Any]) -> FeatureSpec:

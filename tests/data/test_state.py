@@ -15,7 +15,8 @@ from lfm4ads_tf.data.state import (
     write_sequence,
 )
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 
 
 def test_sequence_round_trip(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_requests_complete_held_out_rows_to_exactly_the_cached_values(ads: Any, 
     columns = {name: array.take(index) for name, array in ads.raw.columns.items()}
     encoder = Encoder(ads.spec, FittedEncoding.load(ads.folder / "encoding"))
     moving = request_columns(ads.spec, FrozenState(ads.folder / "state"), columns, encoder)
-    encoded = encoder.encode_numpy({**columns, **moving})
+    encoded = encode_columns(encoder, {**columns, **moving})
     cached = ads.cache.take(rows, "frozen")
     assert np.array_equal(encoded["ids"], cached["ids"])
     assert np.array_equal(encoded["dense"], cached["dense"])

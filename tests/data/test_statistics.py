@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.data.state import FrozenState, write_statistic
-from lfm4ads_tf.data.statistics import Events, count_and_rate, frozen_totals, point_in_time
+from lfm4ads_tf.data.statistics import StatisticEvents, count_and_rate, frozen_totals, point_in_time
 from lfm4ads_tf.features.kinds import StatisticFeature
 
 
-def brute_force(events: Events, smoothing: float, daily: bool) -> np.ndarray:
+def brute_force(events: StatisticEvents, smoothing: float, daily: bool) -> np.ndarray:
     """The definition, row by row and event by event."""
     rows = len(events.key)
     out = np.zeros((rows, 2))
@@ -44,19 +44,19 @@ def brute_force(events: Events, smoothing: float, daily: bool) -> np.ndarray:
 
 
 @st.composite
-def event_logs(draw: st.DrawFn) -> Events:
+def event_logs(draw: st.DrawFn) -> StatisticEvents:
     """Auxiliary rows (period -1), training rows and held-out rows whose periods may overlap."""
     rows = draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     period = np.sort(rng.integers(-1, 5, rows))
     train = (period < 0) | (rng.random(rows) < draw(st.sampled_from([0.3, 0.8, 1.0])))
     positive = rng.choice([0.0, 1.0, np.nan], rows, p=[0.4, 0.4, 0.2])
-    return Events(rng.integers(-1, 4, rows), positive, period, train)
+    return StatisticEvents(rng.integers(-1, 4, rows), positive, period, train)
 
 
 @settings(max_examples=60, deadline=None)
 @given(event_logs(), st.sampled_from([0.5, 20.0]))
-def test_equals_brute_force(events: Events, smoothing: float) -> None:
+def test_equals_brute_force(events: StatisticEvents, smoothing: float) -> None:
     frozen, daily = point_in_time(events, smoothing)
     np.testing.assert_allclose(frozen, brute_force(events, smoothing, False), atol=2e-6)
     np.testing.assert_allclose(daily, brute_force(events, smoothing, True), atol=2e-6)
@@ -65,7 +65,7 @@ def test_equals_brute_force(events: Events, smoothing: float) -> None:
 @settings(max_examples=60, deadline=None)
 @given(event_logs(), st.integers(0, 4), st.integers(0, 10_000))
 def test_events_from_a_period_on_change_no_training_row_up_to_it(
-    events: Events, period: int, seed: int
+    events: StatisticEvents, period: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     later = events.period >= period
@@ -75,7 +75,7 @@ def test_events_from_a_period_on_change_no_training_row_up_to_it(
     own = events.period <= period
     keys_of_later = np.where(own, events.key, keys)
     before = point_in_time(events, 5.0)
-    after = point_in_time(Events(keys_of_later, labels, events.period, events.train), 5.0)
+    after = point_in_time(StatisticEvents(keys_of_later, labels, events.period, events.train), 5.0)
     rows = own & events.train
     for old, new in zip(before, after, strict=True):
         assert np.array_equal(old[rows], new[rows])
@@ -93,7 +93,7 @@ def test_closed_form() -> None:
 @settings(max_examples=25, deadline=None)
 @given(event_logs(), st.sampled_from([1.0, 20.0]))
 def test_state_at_the_end_of_training_gives_the_frozen_value_of_later_rows(
-    tmp_path_factory: pytest.TempPathFactory, events: Events, smoothing: float
+    tmp_path_factory: pytest.TempPathFactory, events: StatisticEvents, smoothing: float
 ) -> None:
     folder: Path = tmp_path_factory.mktemp("state")
     frozen, _ = point_in_time(events, smoothing)

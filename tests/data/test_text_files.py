@@ -20,8 +20,8 @@ from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import read_requests
 from lfm4ads_tf.data.samples import write_samples
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.spec_file import parse_spec
 
 ROWS = 900
 SPEC: dict[str, Any] = {

@@ -25,8 +25,10 @@ from lfm4ads_tf.data.sources.convert import convert_column
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.models.two_towers import TwoTowers
 
 SPEC: dict[str, Any] = {
@@ -181,8 +183,8 @@ class World:
     def scores(self, file: Path) -> np.ndarray:
         """What `predict` does with a file of rows: the product of the towers, (N,)."""
         rows = read_requests(self.spec, self.folder / "data", file)
-        found = self.encoder.encode_numpy(
-            complete(self.spec, self.folder / "data", self.encoder, rows)
+        found = encode_columns(
+            self.encoder, complete(self.spec, self.folder / "data", self.encoder, rows)
         )
         batch = {"ids": tf.constant(found["ids"], tf.int64), "dense": tf.constant(found["dense"])}
         towers = self.model.towers({**batch, "bags": {}})

@@ -17,6 +17,7 @@ from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from tests.embeddings.hashed_rows import hashed_rows
 from tests.rounding import assert_close
 
 IDS = 1000
@@ -34,7 +35,7 @@ def test_rows_in_a_graph_equal_rows_in_numpy(kind: str, buckets: int, ids: list[
     hashing = Hashing(kind, buckets)  # type: ignore[arg-type]
     array = np.array(ids, np.int64)
     found = hashing.rows(tf.constant(array))
-    for mine, expected in zip(found, hashing.rows_numpy(array), strict=True):
+    for mine, expected in zip(found, hashed_rows(hashing, array), strict=True):
         np.testing.assert_array_equal(mine, expected)
         assert mine.dtype == tf.int64 and np.all(expected >= 0)
         if kind == "double":
@@ -45,7 +46,7 @@ def test_rows_in_a_graph_equal_rows_in_numpy(kind: str, buckets: int, ids: list[
 @given(ids=st.integers(1, 3000), buckets=st.integers(1, 4000))
 def test_quotient_and_remainder_name_an_id(ids: int, buckets: int) -> None:
     hashing = Hashing("quotient_remainder", buckets)
-    first, second = hashing.rows_numpy(np.arange(ids))
+    first, second = (r.numpy() for r in hashing.rows(tf.range(ids, dtype=tf.int64)))
     assert len(set(zip(first.tolist(), second.tolist(), strict=True))) == ids
     assert first.max() < buckets <= second.min()  # two parts of the table
     assert second.max() < hashing.stored_rows(ids) == buckets + math.ceil(ids / buckets)
@@ -61,7 +62,8 @@ def test_the_root_of_the_ids_stores_the_fewest_rows() -> None:
 def test_double_hashing_spreads_ids_over_rows_and_pairs(buckets: int, stride: int) -> None:
     """Uniform by chi-square at 1e-6, both hashes and their pairs, whatever the ids' pattern."""
     count = 200_000
-    first, second = Hashing("double", buckets).rows_numpy(np.arange(count) * stride)
+    ids = tf.range(count, dtype=tf.int64) * stride
+    first, second = (rows.numpy() for rows in Hashing("double", buckets).rows(ids))
     coarse = min(buckets, 64)
     pairs = (first * coarse // buckets) * coarse + second * coarse // buckets
     # cells of the pairs are not equally wide where 64 does not divide the buckets
@@ -106,7 +108,7 @@ def embeddings(layer: ShardedEmbedding) -> dict[str, np.ndarray]:
     for name, table in layer.layout.tables.items():
         rows = layer.read_table(name).astype(np.float64)
         if table.hashing is not None:
-            first, second = table.hashing.rows_numpy(np.arange(table.rows))
+            first, second = hashed_rows(table.hashing, np.arange(table.rows))
             rows = np.concatenate([rows[first] + rows[second], rows[-1:]])
         found[name] = rows
     return found
@@ -189,7 +191,7 @@ def test_gradients_reach_both_rows_and_no_other(
     for i in used:
         if i >= 0:
             weight = 1 / 3 if combiner == "mean" else 1.0
-            for rows in KINDS[kind].rows_numpy(np.array([i])):
+            for rows in hashed_rows(KINDS[kind], np.array([i])):
                 expected[rows[0]] += weight
     expected[-1] = 1.0 if combiner is None else 0.0  # missing: its own row once, or dropped
     assert_close(mine, expected, terms=8)

@@ -21,9 +21,9 @@ from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.pretrained import load_pretrained
 from lfm4ads_tf.embeddings.table import ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.features.vocabulary import Vocabulary
 from lfm4ads_tf.models.two_towers import build_embeddings
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables, table_keys

@@ -27,6 +27,7 @@ from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.strict import parse
+from tests.embeddings.hashed_rows import hashed_rows
 from tests.rounding import assert_close
 
 TINY = float(np.finfo(np.float32).tiny)  # TensorFlow computes with zeros below it
@@ -137,7 +138,7 @@ def embedding(layer: ShardedEmbedding, table: str, id_: int) -> np.ndarray:
     elif config.hashing is None:
         rows = [id_]
     else:
-        rows = [int(r[0]) for r in config.hashing.rows_numpy(np.array([id_]))]
+        rows = [int(r[0]) for r in hashed_rows(config.hashing, np.array([id_]))]
     found = np.zeros((layer.sets, config.dim), np.float64)
     for row in rows:
         place = int(fused.spread.forward(np.array([fused.offsets[table] + row]))[0])

@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.embeddings import storage
+from lfm4ads_tf.embeddings.config import Storage
 from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.storage import count_weights, read_tables, write_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
-from lfm4ads_tf.embeddings.table_config import Storage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.rules.registry import row_rule

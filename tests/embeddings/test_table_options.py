@@ -19,6 +19,7 @@ from lfm4ads_tf.kernels.library import stock_ops
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.sgd import Sgd
+from tests.embeddings.hashed_rows import hashed_rows
 from tests.rounding import assert_close
 
 all_shards = pytest.mark.parametrize("shards", [1, 3])
@@ -283,7 +284,7 @@ def test_sequences_equal_numpy(shards: int, hashing: Hashing | None) -> None:
     stored = layer.read_table("item")
     by_id = stored[:-1]
     if hashing is not None:
-        first, second = hashing.rows_numpy(np.arange(12))
+        first, second = hashed_rows(hashing, np.arange(12))
         by_id = stored[first] + stored[second]
     by_id = np.concatenate([by_id, stored[-1:]])  # id -1 reads the missing id's row
 

@@ -33,7 +33,7 @@ from export.wire.raw_rows import RawRows, with_excluded
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 from tests.rounding import assert_close
 
 SPEC = parse_spec(

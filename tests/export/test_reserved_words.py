@@ -23,7 +23,8 @@ from export.wire.model_target import ModelTarget
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel

@@ -22,7 +22,7 @@ from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter

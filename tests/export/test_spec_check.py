@@ -13,7 +13,7 @@ import yaml
 
 from export.spec_check import check_against_spec, read_spec
 from lfm4ads_tf.errors import ExportRefused, UserError
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 
 def contract_of(exports: Path, kind: str) -> dict[str, Any]:

@@ -559,10 +559,12 @@ def test_what_is_allowed_follows_the_value(
         found = {"v": wanted.astype(np.float64) + share * limit}
         ends = found, {"v": wanted.astype(np.float64)}, {"v": limit}
         if share < 1:
-            assert verify_child.compare("predict", *ends).share == pytest.approx(share, rel=1e-6)
+            assert verify_child.compare_outputs("predict", *ends).share == pytest.approx(
+                share, rel=1e-6
+            )
         else:
             with pytest.raises(verify_child.Refused, match=r"scores differ.*allowed "):
-                verify_child.compare("predict", *ends)
+                verify_child.compare_outputs("predict", *ends)
 
 
 @pytest.mark.parametrize("cause", TOWER)

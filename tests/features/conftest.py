@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 BASE: dict[str, Any] = {
     "name": "example",

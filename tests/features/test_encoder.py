@@ -18,7 +18,9 @@ from tensorflow.python.feature_column.feature_column_v2 import (
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.columns import build_columns
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding, Vocabulary
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
+from lfm4ads_tf.features.vocabulary import Vocabulary
 
 VALUES = ["a", "b", "ü", "a b", "line\nbreak", "tab\t", "\x1f", "0\x1fa", "7"]
 FEATURES: dict[str, Any] = {
@@ -257,7 +259,7 @@ def test_offline_encoding_equals_the_layer(
         else:
             columns[name] = plain(tensor.numpy())
     encoded = encoder(raw)
-    offline = encoder.encode_numpy(columns, slice(1, None), chunk_rows=chunk)
+    offline = encode_columns(encoder, columns, slice(1, None), chunk_rows=chunk)
     for key in ("ids", "dense", "scenario"):
         np.testing.assert_allclose(offline[key], encoded[key].numpy()[1:], rtol=1e-6)
     for name, (values, weights) in encoded["bags"].items():
@@ -383,14 +385,14 @@ def test_bad_columns_are_named(make_spec: Any) -> None:
         "vector": np.ones((2, 2)),
         "tab": np.array(["t", "t"], object),
     }
-    assert encoder.encode_numpy(columns)["dense"].tolist() == [[1, 1], [1, 1]]
+    assert encode_columns(encoder, columns)["dense"].tolist() == [[1, 1], [1, 1]]
     ragged = (np.array([1.0, 2.0]), np.array([0, 0, 2]))
     with pytest.raises(UserError, match="'tag_weights'.*\n.*1 values and 0 weights in row 0"):
-        encoder.encode_numpy({**columns, "tag_weights": ragged})
+        encode_columns(encoder, {**columns, "tag_weights": ragged})
     with pytest.raises(UserError, match="'vector'.*\n.*3 numbers in row 0"):
-        encoder.encode_numpy({**columns, "vector": np.ones((2, 3))})
+        encode_columns(encoder, {**columns, "vector": np.ones((2, 3))})
     with pytest.raises(UserError, match="'vector'"):
-        encoder.encode_numpy({k: v for k, v in columns.items() if k != "vector"})
+        encode_columns(encoder, {k: v for k, v in columns.items() if k != "vector"})
     with pytest.raises(UserError, match="'tab'"):
         encoder({k: v for k, v in tensors_like(columns).items() if k != "tab"})
 

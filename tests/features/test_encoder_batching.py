@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding, Vocabulary
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.vocabulary import Vocabulary
 
 TEXTS = ["", "a", "b", "c", "0", "3", "7", "12"]
 FEATURES: dict[str, Any] = {

@@ -14,6 +14,7 @@ import tf_keras
 
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
+from lfm4ads_tf.features.offline import encode_columns
 
 FEATURES = {
     "user_id": {"kind": "vocabulary", "owner": "user"},
@@ -102,7 +103,7 @@ def test_export_and_reload(make_spec: Any, tmp_path: Path) -> None:
     )
 
     served = np.load(tmp_path / "out.npz")
-    expected = encoder.encode_numpy(COLUMNS)
+    expected = encode_columns(encoder, COLUMNS)
     for key in ("ids", "dense", "scenario"):
         np.testing.assert_array_equal(served[key], expected[key])
     for name, (values, splits, weights) in expected["bags"].items():
@@ -125,4 +126,4 @@ def test_raw_signature_is_what_call_takes(make_spec: Any, batch: int) -> None:
     examples = tf.constant([example(row) for row in range(batch)])
     raw = tf.io.parse_example(examples, encoder.example_spec())
     ids = function(raw)["ids"].numpy()
-    np.testing.assert_array_equal(ids, encoder.encode_numpy(COLUMNS, slice(0, batch))["ids"])
+    np.testing.assert_array_equal(ids, encode_columns(encoder, COLUMNS, slice(0, batch))["ids"])

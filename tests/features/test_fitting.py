@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.admission import admit
 from lfm4ads_tf.features.dense_encoder import standardize
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding, admit, fit_encoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.fitting import fit_encoding
+from lfm4ads_tf.features.offline import encode_columns
 
 FEATURES = {
     "user_id": {"kind": "vocabulary", "owner": "user", "min_count": 2},
@@ -60,7 +63,7 @@ def seen_by_training(spec: Any, rows: list[Any], first: int) -> dict[str, Any]:
     ordinals = np.arange(len(rows))
     fitted = fit_encoding(spec, columns, ordinals, ordinals < first)
     encoder = Encoder(spec, fitted)
-    return admit(encoder.encode_numpy(columns), encoder.layout, fitted.vocabularies, ordinals)
+    return admit(encode_columns(encoder, columns), encoder.layout, fitted.vocabularies, ordinals)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -180,7 +183,9 @@ def test_an_encoding_of_an_earlier_version_has_no_bound(make_spec: Any, tmp_path
     assert earlier == replace(fitted, bounds={})
     assert earlier.digest != fitted.digest  # an export of one is none of the other
     column = {"age": np.array([1e4, -1e4]), "tab": np.array(["tab 1"] * 2, object)}
-    whole, bounded = (Encoder(spec, of).encode_numpy(column)["dense"] for of in (earlier, fitted))
+    whole, bounded = (
+        encode_columns(Encoder(spec, of), column)["dense"] for of in (earlier, fitted)
+    )
     assert bounded.tolist() == [[3.0], [-3.0]]
     np.testing.assert_allclose(whole[:, 0], (column["age"] - 4) / np.std(np.arange(9)), rtol=1e-6)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 SPEC: dict[str, Any] = {
     "name": "s",

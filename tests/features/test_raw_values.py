@@ -21,7 +21,7 @@ def test_both_list_containers_slice_alike(lists: list[Any], start: int, stop: in
     offsets = np.cumsum([0, *(len(row or []) for row in lists)])
     expected = [row or [] for row in lists[start:stop]]
     for column in (arrow, (np.array(flat, object), offsets)):
-        part = raw_values.rows_of(column, slice(start, stop))
+        part = raw_values.slice_rows(column, slice(start, stop))
         assert raw_values.row_count(part) == len(expected)
         values, splits = raw_values.lists(part)
         texts = raw_values.texts(values).to_pylist()

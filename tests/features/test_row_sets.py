@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.row_sets import RowSet
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.vocabulary import Vocabulary
@@ -110,7 +111,7 @@ def test_the_encoder_tells_ads_whatever_reads_the_column(
         "tab": np.array(["t"] * 5, object),
         "place": column,
     }
-    found = encoder.encode_numpy(columns, chunk_rows=2)["branch"]
+    found = encode_columns(encoder, columns, chunk_rows=2)["branch"]
     assert found.tolist() == [0, 1, 0, 1, 0] and found.dtype == np.int8
 
 
@@ -118,7 +119,7 @@ def test_without_ads_every_row_is_content(make_spec: MakeSpec) -> None:
     encoder = Encoder(make_spec(USER), FittedEncoding(scenarios=["t"]))
     assert list(encoder.raw_types) == ["user_id", "tab"]
     columns = {"user_id": np.array(["a", "b"], object), "tab": np.array(["t", None], object)}
-    assert encoder.encode_numpy(columns)["branch"].tolist() == [0, 0]
+    assert encode_columns(encoder, columns)["branch"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(

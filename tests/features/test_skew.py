@@ -11,7 +11,8 @@ import pytest
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.skew import SkewConfig, SkewLimits
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.pipeline.prepare import source_fingerprint
 from lfm4ads_tf.pipeline.run import Run
 

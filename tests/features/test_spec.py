@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.features.spec import check_table_owners, load_spec, parse_spec
+from lfm4ads_tf.features.owner_checks import check_table_owners
+from lfm4ads_tf.features.spec_file import load_spec, parse_spec
 
 HASHED = {"kind": "hashed", "owner": "user"}
 ITEM = {"kind": "vocabulary", "owner": "item"}

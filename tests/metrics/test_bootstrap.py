@@ -33,7 +33,6 @@ def test_value_and_bounds_are_those_of_the_drawn_logs() -> None:
     assert found.value == auc(labels, scores)
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert found.half_width == pytest.approx((high - low) / 2)
 
 
 def test_width_is_that_of_independent_rows_where_each_user_has_one() -> None:
@@ -45,7 +44,7 @@ def test_width_is_that_of_independent_rows_where_each_user_has_one() -> None:
     of_up = (up[:, None] > down[None, :]).mean(1)
     of_down = (up[:, None] > down[None, :]).mean(0)
     deviation = np.sqrt(of_up.var() / len(up) + of_down.var() / len(down))
-    assert found.half_width == pytest.approx(1.96 * deviation, rel=0.2)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * deviation, rel=0.2)
 
 
 def test_rows_of_one_user_are_drawn_together() -> None:
@@ -65,7 +64,7 @@ def test_paired_difference_leaves_out_what_both_share() -> None:
     alone = auc_interval(labels, scores, user)
     assert found is not None and alone is not None
     assert found.value == auc(labels, scores + noise) - auc(labels, scores)
-    assert found.half_width < alone.half_width / 3
+    assert found.high - found.low < (alone.high - alone.low) / 3
 
 
 def test_one_class_has_no_interval_and_users_must_fit() -> None:

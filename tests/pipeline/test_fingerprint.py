@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.pipeline.prepare import source_fingerprint
 from lfm4ads_tf.pipeline.run import fingerprint
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lfm4ads_tf.config import Resolved, RunConfig
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.pipeline import sweep
 from lfm4ads_tf.pipeline.evaluate import compare
 from lfm4ads_tf.pipeline.overall import overall

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from lfm4ads_tf.training.objectives import downstream_objective, retrieval_objective
 
 from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
@@ -23,7 +24,6 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
 from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objectives import downstream_objective, retrieval_objective
 
 OFF = ("upstream.training.auto=false", "downstream.training.auto=false")
 

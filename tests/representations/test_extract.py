@@ -20,7 +20,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.extract import extend, extract, resume_states
+from lfm4ads_tf.representations.extract_periods import extend, extract_periods, resume_states
 from lfm4ads_tf.representations.extraction import Extraction
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
@@ -91,7 +91,7 @@ def store_of(made: Chain, name: str, **over: Any) -> Chain:
     options = RepresentationsConfig(half_life=HALF_LIFE, **over)
     (made.folder / name).mkdir()
     writer = RepresentationWriter(made.folder / name)
-    extract(made.model, made.load, made.world.cache, options, writer, quiet=True)
+    extract_periods(made.model, made.load, made.world.cache, options, writer, quiet=True)
     writer.close({"version": "1", **options.model_dump(mode="json")})
     return Chain(made.world, made.model, made.folder, RepresentationStore(made.folder / name))
 
@@ -419,7 +419,7 @@ def test_no_event_from_a_row_on_touches_what_rows_up_to_it_see(
     rewritten: Any = Rewritten(cache, n)
     options = RepresentationsConfig(half_life=HALF_LIFE, **EVENTS)
     writer = RepresentationWriter(tmp_path)
-    extract(made.model, load, rewritten, options, writer, quiet=True)
+    extract_periods(made.model, load, rewritten, options, writer, quiet=True)
     writer.close({"version": "1", **options.model_dump(mode="json")})
     rows, later = np.arange(n + 1), np.arange(n + 1, cache.rows)
     names = list(by_event.store.dims)

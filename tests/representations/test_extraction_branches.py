@@ -13,7 +13,7 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.extract import extract
+from lfm4ads_tf.representations.extract_periods import extract_periods
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
@@ -46,7 +46,9 @@ def test_means_are_those_of_the_branches_own_rows(
     chosen = RepresentationsConfig(
         aggregation="mean", layer_norm=False, layers=layers, cr_events=cr_events
     )
-    extract(model, lambda _: None, cache, chosen, RepresentationWriter(tmp_path), quiet=True)
+    extract_periods(
+        model, lambda _: None, cache, chosen, RepresentationWriter(tmp_path), quiet=True
+    )
     expected = list(apply(model.represent, batches(cache, np.arange(cache.rows), 10_000)))[0]
     state = tmp_path / "state" / "latest" / "item"
     assert 0 < cache.branch.sum() < cache.rows

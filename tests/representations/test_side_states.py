@@ -15,7 +15,7 @@ from lfm4ads_tf.representations.aggregations.last import Last
 from lfm4ads_tf.representations.aggregations.mean import Mean
 from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.side_states import Events, SideStates
+from lfm4ads_tf.representations.side_states import SideEvents, SideStates
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor
@@ -26,19 +26,19 @@ COUNT = 50
 CONFIG: dict[str, Any] = {"aggregations": ["mean-raw", "last", "count_decay"], "half_life": 5.0}
 
 
-def a_period(seed: int) -> tuple[Events, dict[str, np.ndarray]]:
+def a_period(seed: int) -> tuple[SideEvents, dict[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
     time = np.sort(rng.random(COUNT) * 20) + 20 * seed
     branch = rng.integers(0, 2, COUNT).astype(np.int8)
     values = {n: rng.normal(size=(COUNT, 3)).astype(np.float32) for n in LAYERS}
-    return Events(rng.integers(0, len(KEYS) - 1, COUNT), time, branch), values
+    return SideEvents(rng.integers(0, len(KEYS) - 1, COUNT), time, branch), values
 
 
 def states(**over: Any) -> SideStates:
     return SideStates("user", KEYS, RepresentationsConfig(**{**CONFIG, **over}), LAYERS)
 
 
-def add(side: SideStates, period: tuple[Events, dict[str, np.ndarray]]) -> None:
+def add(side: SideStates, period: tuple[SideEvents, dict[str, np.ndarray]]) -> None:
     """In three portions of shuffled rows."""
     events, values = period
     side.begin(events)
@@ -46,7 +46,7 @@ def add(side: SideStates, period: tuple[Events, dict[str, np.ndarray]]) -> None:
         side.add(places, {n: v[places] for n, v in values.items()})
 
 
-def found(side: SideStates, events: Events) -> dict[str, tuple[list[int], np.ndarray]]:
+def found(side: SideStates, events: SideEvents) -> dict[str, tuple[list[int], np.ndarray]]:
     return {name: (codes.tolist(), vectors) for name, codes, vectors in side.read(events)}
 
 
@@ -84,12 +84,12 @@ def test_scanning_reads_the_state_before_each_event() -> None:
     for n in (0, 1, 7, 30, COUNT - 1):
         fresh = states()
         add(fresh, first)
-        part = Events(events.key[:n], events.time[:n], events.branch[:n])
+        part = SideEvents(events.key[:n], events.time[:n], events.branch[:n])
         fresh.begin(part)
         fresh.add(np.arange(n), {name: v[:n] for name, v in values.items()})
         key = int(events.key[n])
         # A period that the key is in, so that it is read.
-        before = found(fresh, Events(np.array([key] * 2), np.zeros(2), np.array([0, 1])))
+        before = found(fresh, SideEvents(np.array([key] * 2), np.zeros(2), np.array([0, 1])))
         for name, (vectors, known) in read.items():
             assert known[n]
             assert_close(vectors[n], before[name][1][0], terms=100, what=name)
@@ -123,7 +123,7 @@ def test_stored_states_continue_under_other_codes(tmp_path: Path) -> None:
     code = np.array([keys.to_pylist().index(k) for k in KEYS.to_pylist()])
     later = SideStates("user", keys, RepresentationsConfig(**CONFIG), LAYERS)
     later.restore(tmp_path)
-    events = Events(code[second[0].key], second[0].time, second[0].branch)
+    events = SideEvents(code[second[0].key], second[0].time, second[0].branch)
     add(later, (events, second[1]))
     ours = found(later, events)
     for name, (codes, vectors) in found(whole, second[0]).items():

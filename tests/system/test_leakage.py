@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.kinds import SequenceFeature, StatisticFeature
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.run import open_run

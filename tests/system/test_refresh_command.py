@@ -14,7 +14,7 @@ import pytest
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import TEST, TRAIN, VALID
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.pipeline import continuation
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.trained_models import load_upstream

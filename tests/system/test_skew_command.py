@@ -29,7 +29,7 @@ def log(shop: Any) -> pa.Table:
 @pytest.fixture(scope="module")
 def served_log(shop_run: Any, log: pa.Table) -> pa.Table:
     """The same with the moving columns and the representations that were sent."""
-    from export.skew.logged_rows import read_log
+    from export.skew.logged_rows import read_logged_rows
     from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
     from lfm4ads_tf.pipeline.run import open_run
     from lfm4ads_tf.pipeline.stored_representations import open_store
@@ -37,7 +37,7 @@ def served_log(shop_run: Any, log: pa.Table) -> pa.Table:
     run = open_run(shop_run[0])
     path = shop_run[0].parent / "served.parquet"
     pq.write_table(log, path)
-    rows = read_log(run.spec, run.out / "data", path, {})
+    rows = read_logged_rows(run.spec, run.out / "data", path, {})
     state = rows.offline(run.spec, run.out / "data", load_encoder(run))
     for name in ("user_click.count", "user_click.rate", "item_click.count", "item_click.rate"):
         log = log.append_column(name, pa.array(state[name]))

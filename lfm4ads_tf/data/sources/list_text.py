@@ -84,7 +84,7 @@ class Separators:
     def warn(self) -> None:
         """Tells of columns whose lists seem to be joined by another separator."""
         for name, others in self._others.items():
-            told = {of: count for of, count in others.items() if count}
+            told = {separator: count for separator, count in others.items() if count}
             if name in self._fine or not told:
                 continue
             _LOG.warning(
@@ -94,7 +94,10 @@ class Separators:
                 name,
                 self._separator,
                 self._values[name],
-                ", ".join(f"{_SEPARATORS[of]} is in {count} of them" for of, count in told.items()),
+                ", ".join(
+                    f"{_SEPARATORS[separator]} is in {count} of them"
+                    for separator, count in told.items()
+                ),
             )
 
     def _count(self, name: str, text: pa.ChunkedArray) -> None:
@@ -191,18 +194,20 @@ def _parse(value: str) -> list[Any] | None:
 
 def _parse_elements(inner: str, *, one: bool) -> list[Any] | None:
     """The elements between the brackets; `one` without a comma is a list in `[]` and `{}` only."""
-    found: list[Any] = []
+    elements: list[Any] = []
     at = 0
     while inner[at:].strip():
         match = _ELEMENT.match(inner, at)
         if match is None:
             return None
         try:
-            found.append(_element(match[1]))
+            elements.append(_element(match[1]))
         except (ValueError, SyntaxError):
             return None
         at = match.end()
-    return found if found and (one or "," in inner) else ([] if one and not found else None)
+    return (
+        elements if elements and (one or "," in inner) else ([] if one and not elements else None)
+    )
 
 
 def _element(token: str) -> Any:

@@ -43,13 +43,13 @@ def take_out_values(
     chunks = []
     for chunk in column.chunks:
         values = chunk.flatten() if kind == "strings" else chunk
-        found = _found(values, markers, missing, name)
+        is_marker = _found(values, markers, missing, name)
         if kind != "strings":
-            chunks.append(pc.if_else(found, pa.scalar(None, chunk.type), chunk))
+            chunks.append(pc.if_else(is_marker, pa.scalar(None, chunk.type), chunk))
             continue
         lengths = pc.list_value_length(chunk).to_numpy(zero_copy_only=False)
         splits = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        kept = pc.if_else(found, pa.scalar("", pa.string()), values)
+        kept = pc.if_else(is_marker, pa.scalar("", pa.string()), values)
         chunks.append(pa.ListArray.from_arrays(pa.array(splits), kept))
     return pa.chunked_array(chunks, type=column.type)
 
@@ -65,16 +65,16 @@ def _emptied(
         # A record holds a single text as a list of one; the list is what is missing.
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
         alone = np.repeat(lengths == 1, lengths)
-        found = _found(inside, markers, missing, name, only=alone)
-        kept = ~found.to_numpy(zero_copy_only=False)
+        is_marker = _found(inside, markers, missing, name, only=alone)
+        kept = ~is_marker.to_numpy(zero_copy_only=False)
         row = np.repeat(np.arange(len(array)), lengths)
         splits = np.zeros(len(array) + 1, np.int32)
         np.cumsum(np.bincount(row[kept], minlength=len(array)), out=splits[1:])
         return pa.ListArray.from_arrays(pa.array(splits), inside.filter(pa.array(kept)))
     if not _is_text(array.type):
         return array
-    found = _found(array, markers, missing, name)
-    return pc.if_else(found, pa.scalar(None, array.type), array)
+    is_marker = _found(array, markers, missing, name)
+    return pc.if_else(is_marker, pa.scalar(None, array.type), array)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -91,20 +91,20 @@ def _found(
     """Which values are markers, (M,) bool; they are counted by marker."""
     if _is_text(values.type):
         known = pa.array(markers.texts, pa.string()).cast(values.type)
-        found = pc.is_in(values, value_set=known)
+        is_marker = pc.is_in(values, value_set=known)
     elif pa.types.is_floating(values.type):
         held = values.to_numpy(zero_copy_only=False)
-        found = pa.array(_equal_numbers(held, markers))
+        is_marker = pa.array(_equal_numbers(held, markers))
     else:
-        found = pa.array(markers.rows(values))
+        is_marker = pa.array(markers.rows(values))
     if only is not None:
-        found = pc.and_(found, pa.array(only))
-    hits = pc.value_counts(values.filter(found))
+        is_marker = pc.and_(is_marker, pa.array(only))
+    hits = pc.value_counts(values.filter(is_marker))
     for value, count in zip(hits.field("values"), hits.field("counts"), strict=True):
         given = value.as_py()
         marker = next(m for m in markers.values if _is(given, RowSet(by=name, values=[m])))
         missing.found[name, str(marker)] += count.as_py()
-    return found
+    return is_marker
 
 
 def _equal_numbers(values: np.ndarray, markers: RowSet) -> np.ndarray:

@@ -220,14 +220,14 @@ def _raw_tables(
         NoRows: No file has any.
     """
     empty: NoRows | None = None
-    found = False
+    any_rows = False
     for path, raw in _non_empty(paths, columns, format, delimiter, text, names):
         if isinstance(raw, NoRows):
             empty = empty or raw
         else:
-            found = True
+            any_rows = True
             yield path, raw
-    if empty is not None and not found:
+    if empty is not None and not any_rows:
         raise empty
 
 

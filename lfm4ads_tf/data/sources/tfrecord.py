@@ -37,7 +37,7 @@ def sniff_kinds(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, str]
     """
     kinds: dict[str, str] = {}
     seen: set[str] = set()
-    found = False
+    any_record = False
     for path in paths:
         check_file(path)
         records = 0
@@ -53,8 +53,8 @@ def sniff_kinds(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, str]
                         kinds[name] = kind
             if len(kinds) == len(columns) or records == _SNIFFED_RECORDS:
                 break
-        found = found or records > 0
-    if not found:
+        any_record = any_record or records > 0
+    if not any_record:
         raise no_rows(paths[0])
     # A feature that is present but never holds a value has no kind: any kind reads as missing.
     for name in seen.intersection(columns):

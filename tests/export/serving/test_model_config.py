@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.serving.model_config import ServedModel, plan, read, render
+from export.serving.model_config import ServedModel, plan, read_model_config, render
 from lfm4ads_tf.errors import UserError
 
 
@@ -185,11 +185,13 @@ def test_configuration_is_the_servers_own_text_proto(tmp_path) -> None:
     assert dict(first.version_labels) == {"canary": 4, "stable": 3}
     path = tmp_path / "models.config"
     path.write_text(text)
-    assert read(path) == models
+    assert read_model_config(path) == models
     damaged = text.replace('{"ranker_tab 1": [1, 3]}', '{"ranker_tab 1": 1').replace("[1]}", "1}")
     path.write_text(damaged)
-    assert read(path)["ranker_tab 1"] == ServedModel([3, 4], {"canary": 4, "stable": 3})
-    assert read(path)["foundation"] == ServedModel([1], {"canary": 1, "stable": 1})
+    assert read_model_config(path)["ranker_tab 1"] == ServedModel(
+        [3, 4], {"canary": 4, "stable": 3}
+    )
+    assert read_model_config(path)["foundation"] == ServedModel([1], {"canary": 1, "stable": 1})
 
     latest = text_format.Parse(
         render(models, "/models", 2), model_server_config_pb2.ModelServerConfig()
@@ -201,7 +203,7 @@ def test_configuration_is_the_servers_own_text_proto(tmp_path) -> None:
 
 def test_another_file_is_not_taken_for_a_configuration(tmp_path) -> None:
     path = tmp_path / "models.config"
-    assert read(path) == {}
+    assert read_model_config(path) == {}
     path.write_text("models: [1]")
     with pytest.raises(UserError, match="no model configuration"):
-        read(path)
+        read_model_config(path)

@@ -12,13 +12,14 @@ import pytest
 import tensorflow as tf
 
 from export.skew.comparison import SkewComparison
-from export.skew.logged_rows import LoggedRows, read_log
+from export.skew.logged_rows import LoggedRows, read_logged_rows
 from export.skew.offline_rows import OfflineRows
 from export.skew.replay import SkewReplay
-from export.skew.served_model import Outputs
+from export.skew.replay_target import Outputs
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
-from lfm4ads_tf.features.fitting import FittedEncoding
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.features.request_name import request_name
 
 ROWS = 40
@@ -89,12 +90,12 @@ def replayed(
     def run(change: Change | None = None, **more: Any) -> Any:
         path = folder / "log.parquet"
         pq.write_table(pa.table({**rows, **more}), path)
-        logged: LoggedRows = read_log(ads.spec, ads.folder, path, {"UR": 2})
+        logged: LoggedRows = read_logged_rows(ads.spec, ads.folder, path, {"UR": 2})
         columns = logged.offline(ads.spec, ads.folder, encoder)
         vectors = np.ones((ROWS, 3), np.float32)
         scores = np.full((ROWS, len(encoder.layout.tasks)), 0.5, np.float32)
         fitted = FittedEncoding.load(ads.folder / "encoding")
-        encoded = encoder.encode_numpy(columns)
+        encoded = encode_columns(encoder, columns)
         side = OfflineRows(
             encoder, fitted, columns, encoded, {"UR": vectors}, list(ads.spec.features), scores
         )

@@ -15,7 +15,8 @@ from export.wire.request_builder import RequestBuilder
 from export.wire.scored_rows import read_rows
 from export.wire.serving_error import ServingError
 from lfm4ads_tf.features.raw_types import raw_types
-from lfm4ads_tf.features.spec import FeatureSpec, parse_spec
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import parse_spec
 
 SPEC = parse_spec(
     {

@@ -20,7 +20,7 @@ from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.request_name import request_name
-from lfm4ads_tf.features.spec import parse_spec
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.representations.names import is_item_side
 
 World = Any  # of conftest.py

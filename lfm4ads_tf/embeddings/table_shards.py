@@ -54,25 +54,14 @@ class RowSpread:
         self.seed = seed
         self.multiplier = multiplier
         self.shift = int.from_bytes(digest[8:], "little") % rows
-        self._inverse = pow(multiplier, -1, rows) if rows > 1 else 0
 
     def forward(self, rows: np.ndarray) -> np.ndarray:
         """Physical rows of logical rows, both int64 of any one shape."""
         return (np.asarray(rows, np.int64) * self.multiplier + self.shift) % self.rows
 
-    def inverse(self, physical: np.ndarray) -> np.ndarray:
-        """Logical rows of physical rows, both int64 of any one shape."""
-        centred = (np.asarray(physical, np.int64) - self.shift) % self.rows
-        return centred * self._inverse % self.rows
-
     def forward_tensor(self, rows: tf.Tensor) -> tf.Tensor:
         """`forward` as TensorFlow ops, int64 to int64."""
         return tf.math.floormod(rows * self.multiplier + self.shift, self.rows)
-
-    def inverse_tensor(self, physical: tf.Tensor) -> tf.Tensor:
-        """`inverse` as TensorFlow ops, int64 to int64."""
-        centred = tf.math.floormod(physical - self.shift, self.rows)
-        return tf.math.floormod(centred * self._inverse, self.rows)
 
 
 def shard_bounds(rows: int, shards: int) -> list[tuple[int, int]]:
@@ -95,7 +84,7 @@ def shard_bounds(rows: int, shards: int) -> list[tuple[int, int]]:
     return list(zip(starts[:-1], starts[1:], strict=True))
 
 
-def read(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
+def read_shards(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
     """Reads rows of a table that is cut as `shard_bounds` says.
 
     Args:
@@ -133,8 +122,8 @@ def _gather(part: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
             shape = tf.constant(part.shape.as_list(), tf.int64)
             return tf.IndexedSlices(upstream, rows, shape), None
 
-        read = tf.raw_ops.ResourceGather(resource=handle, indices=rows, dtype=part.dtype)
-        return tf.ensure_shape(tf.cast(read, tf.float32), [None, part.shape[1]]), grad
+        taken = tf.raw_ops.ResourceGather(resource=handle, indices=rows, dtype=part.dtype)
+        return tf.ensure_shape(tf.cast(taken, tf.float32), [None, part.shape[1]]), grad
 
     tf.gather(part, tf.zeros([0], tf.int64))  # shows the tape that the table is read
     return narrow(part.handle, rows)

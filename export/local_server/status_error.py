@@ -8,7 +8,7 @@ import tensorflow as tf
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class ServingError(Exception):
+class StatusError(Exception):
     """What a request is answered with when it fails, or why a version did not load.
 
     Args:
@@ -27,9 +27,9 @@ class ServingError(Exception):
         return int(self.code.value[0])
 
     @classmethod
-    def of(cls, error: BaseException) -> ServingError:
+    def of(cls, error: BaseException) -> StatusError:
         """The error to answer with when `error` was raised: an op's own code, else INTERNAL."""
-        if isinstance(error, ServingError):
+        if isinstance(error, StatusError):
             return error
         if isinstance(error, tf.errors.OpError):
             code = _BY_NUMBER.get(error.error_code, grpc.StatusCode.UNKNOWN)
@@ -39,6 +39,6 @@ class ServingError(Exception):
         return cls(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def invalid(message: str) -> ServingError:
+def invalid(message: str) -> StatusError:
     """An error with the code INVALID_ARGUMENT."""
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, message)

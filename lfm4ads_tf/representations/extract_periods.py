@@ -15,7 +15,7 @@ from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.extraction import Extraction
-from lfm4ads_tf.representations.part import State
+from lfm4ads_tf.representations.part import PartState
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
@@ -38,13 +38,13 @@ class _Step:
 
     rows: np.ndarray
     period: int
-    state: State
+    state: PartState
     weights: int | None
     towers: int | None
     earlier: bool
 
 
-def extract(
+def extract_periods(
     model: UpstreamModel,
     load_snapshot: Callable[[int | None], None],
     cache: EncodedCache,
@@ -111,8 +111,8 @@ def extend(
     rows: np.ndarray,
     period: int,
     *,
-    state: State = "train",
-    after: State = "daily",
+    state: PartState = "train",
+    after: PartState = "daily",
 ) -> None:
     """Makes a new version from an earlier one and the events of one more period.
 
@@ -151,7 +151,7 @@ def extend(
             extraction.save(writer.folder / "state" / name)
 
 
-def resume_states(extraction: Extraction, folder: Path, after: State = "daily") -> None:
+def resume_states(extraction: Extraction, folder: Path, after: PartState = "daily") -> None:
     """Gives an extraction the states that another one has kept in its version folder.
 
     Raises:

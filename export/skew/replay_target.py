@@ -10,7 +10,7 @@ import numpy as np
 Outputs = dict[str, np.ndarray]
 
 
-class ServedModel(Protocol):
+class ReplayTarget(Protocol):
     """Answers Predict requests of serialized `tf.Example`s.
 
     Attributes:

@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from export.skew.served_model import Outputs
+from export.skew.replay_target import Outputs
 from lfm4ads_tf.errors import UserError
 
 
-class LoadedModel:
+class InProcessModel:
     """A version folder, loaded in this process; a `ServedModel`.
 
     Args:

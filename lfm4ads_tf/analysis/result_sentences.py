@@ -20,7 +20,7 @@ _WORDS = {
 _SHOWN = 6
 
 
-def summary(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
+def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
     """Sentences on the upstream, on each scenario's best transfer and on retrieval.
 
     The best transfer is the one with the best validation AUC; what is said about it are its test

@@ -9,7 +9,7 @@ from lfm4ads_tf.experiments.public_method import PublicMethod
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExperimentSettings:
     """One call of the experiment.
 
     Attributes:

@@ -1,0 +1,154 @@
+"""Imports point one way: from a room to what lies below it, and never in a circle.
+
+Every import counts, those inside functions and under TYPE_CHECKING too.
+"""
+
+from __future__ import annotations
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS: tuple[set[str], ...] = (
+    {"train"},
+    {"export", "experiments"},
+    {"pipeline"},
+    {"analysis"},
+    {"config"},  # of a run: made of all sections
+    {"tuning"},
+    {"training", "representations", "transfer", "baselines"},
+    {"models", "data"},
+    {"interactions", "optim"},
+    {"embeddings"},
+    {"features", "losses", "metrics", "retrieval"},
+    {"batch", "section"},  # a section of the configuration: `config.py` of a folder
+    {"kernels"},
+    {"ground"},  # the other files beside `config.py`: errors, files, strict, seeding, ...
+)
+"""From top to bottom; a room imports from itself and from lower layers alone."""
+EXCEPTIONS = {
+    ("lfm4ads_tf.embeddings.storage", "lfm4ads_tf.optim.hybrid_optimizer"),
+    ("lfm4ads_tf.embeddings.storage", "lfm4ads_tf.optim.rules.rule"),
+    ("lfm4ads_tf.embeddings.transplant", "lfm4ads_tf.optim.hybrid_optimizer"),
+    ("lfm4ads_tf.models.upstream", "lfm4ads_tf.config"),
+    ("lfm4ads_tf.transfer.module.warm_start", "lfm4ads_tf.transfer.downstream"),
+}
+Import = tuple[str, str]
+
+
+def imports_of(root: Path, *packages: str) -> set[Import]:
+    """(importing module, imported module) of the files of some packages below a folder."""
+    paths = [p for package in packages for p in (root / package).rglob("*.py")]
+    paths += [p for p in (root / f"{package}.py" for package in packages) if p.is_file()]
+    names = (".".join(path.relative_to(root).with_suffix("").parts) for path in paths)
+    modules = {n.removesuffix(".__init__"): p for n, p in zip(names, paths, strict=True)}
+    pairs = set()
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{module} imports relatively; name the whole module"
+                source = node.module or ""
+                inside = {f"{source}.{alias.name}" for alias in node.names}
+                imported = inside & modules.keys() or {source}  # files of a folder, or its names
+            else:
+                continue
+            pairs |= {(module, other) for other in imported & modules.keys() if other != module}
+    return pairs
+
+
+def place(module: str) -> tuple[str, ...]:
+    """Room, folder, ..., file."""
+    parts = tuple(module.split("."))
+    if parts[0] != "lfm4ads_tf":
+        return parts
+    parts = parts[1:]
+    if len(parts) > 1 or parts and (ROOT / "lfm4ads_tf" / parts[0]).is_dir():
+        return ("section", *parts) if parts[-1] == "config" else parts
+    return parts if parts in (("config",), ("batch",)) else ("ground", *parts)
+
+
+def upward(pairs: set[Import]) -> list[Import]:
+    """Imports of another room that lies no lower."""
+    heights = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+    rooms = {pair: (place(pair[0])[0], place(pair[1])[0]) for pair in pairs}
+    return sorted(p for p, (a, b) in rooms.items() if a != b and heights[a] <= heights[b])
+
+
+def circle(pairs: set[Import]) -> list[tuple[str, ...]]:
+    """A circle of files, or of files and folders side by side in a room; empty without one."""
+    for depth in range(2, 6):
+        graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for ends in pairs:
+            importer, imported = (place(module)[:depth] for module in ends)
+            if importer != imported:
+                graph.setdefault(importer, set()).add(imported)
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            return list(error.args[1])
+    return []
+
+
+def package_imports() -> set[Import]:
+    """Imports of the package, of `export` and of the command line."""
+    return imports_of(ROOT, "lfm4ads_tf", "export", "train")
+
+
+def test_imports_point_down_and_in_no_circle() -> None:
+    pairs = package_imports()
+    assert len(pairs) > 1000  # they are read at all
+    assert not upward(pairs - EXCEPTIONS)
+    assert not circle(pairs - EXCEPTIONS)
+
+
+def test_every_exception_is_needed() -> None:
+    pairs = package_imports()
+    for exception in EXCEPTIONS:
+        rest = pairs - EXCEPTIONS | {exception}
+        assert exception in pairs and (upward(rest) or circle(rest)), exception
+
+
+@pytest.mark.parametrize(
+    "importer, imported",
+    [
+        ("lfm4ads_tf.interactions.block", "lfm4ads_tf.transfer.downstream"),
+        ("lfm4ads_tf.embeddings.table", "lfm4ads_tf.models.tower"),
+        ("lfm4ads_tf.interactions.config", "lfm4ads_tf.interactions.block"),
+        ("lfm4ads_tf.files", "lfm4ads_tf.features.spec"),
+        ("lfm4ads_tf.pipeline.report", "export.stage"),
+        ("lfm4ads_tf.models.heads", "lfm4ads_tf.data.cache"),
+    ],
+)
+def test_an_upward_import_is_found(importer: str, imported: str) -> None:
+    pairs = package_imports() - EXCEPTIONS
+    assert upward(pairs | {(importer, imported)}) == [(importer, imported)]
+
+
+@pytest.mark.parametrize(
+    "importer, imported",
+    [
+        ("lfm4ads_tf.features.spec", "lfm4ads_tf.features.spec_checks"),
+        ("lfm4ads_tf.data.sources.places", "lfm4ads_tf.data.clock"),  # a folder and a file
+        ("lfm4ads_tf.errors", "lfm4ads_tf.files"),
+        ("export.wire.transport", "export.client"),
+    ],
+)
+def test_a_circle_is_found(importer: str, imported: str) -> None:
+    pairs = package_imports() - EXCEPTIONS | {(importer, imported)}
+    assert not upward(pairs)
+    assert circle(pairs)
+
+
+def test_hidden_imports_count(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "__init__.py").touch()
+    (tmp_path / "a" / "b.py").write_text("def f():\n    from a.c import d\n", "utf-8")
+    (tmp_path / "a" / "c.py").write_text("if TYPE_CHECKING:\n    from a import b\n", "utf-8")
+    pairs = imports_of(tmp_path, "a")
+    assert pairs == {("a.b", "a.c"), ("a.c", "a.b")}
+    assert set(circle(pairs)) == {("a", "b"), ("a", "c")}

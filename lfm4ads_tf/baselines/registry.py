@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from lfm4ads_tf.baselines.baseline import Baseline
-from lfm4ads_tf.baselines.constant import Constant
-from lfm4ads_tf.baselines.light_gbm import LightGBM
-from lfm4ads_tf.baselines.logistic_regression import LogisticRegression
-from lfm4ads_tf.baselines.popularity import Popularity
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.registry import Registry
 
-BASELINES: dict[str, type[Baseline]] = {
-    kind.name: kind for kind in (LightGBM, LogisticRegression, Popularity, Constant)
-}
-"""In the order in which they are fitted and shown."""
+_HERE = "lfm4ads_tf.baselines"
+
+BASELINES: Registry[Any] = Registry(
+    "baseline",
+    {
+        "lightgbm": f"{_HERE}.light_gbm:LightGBM",
+        "logistic_regression": f"{_HERE}.logistic_regression:LogisticRegression",
+        "popularity": f"{_HERE}.popularity:Popularity",
+        "constant": f"{_HERE}.constant:Constant",
+    },
+)
+"""Name -> `Baseline`, in the order in which they are fitted and shown."""
 
 
-def baselines_of(names: Iterable[str]) -> list[type[Baseline]]:
+def baselines_of(names: Iterable[str]) -> list[Any]:
     """The baselines of some names, each once and in the registry's order.
 
     Raises:
@@ -30,4 +35,4 @@ def baselines_of(names: Iterable[str]) -> list[type[Baseline]]:
                 f"baseline.methods names the unknown '{name}'.{nearest(name, BASELINES)}",
                 fix=f"use some of {', '.join(BASELINES)}",
             )
-    return [kind for name, kind in BASELINES.items() if name in asked]
+    return [BASELINES[name] for name in BASELINES if name in asked]

@@ -17,8 +17,8 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.transfer.downstream import DownstreamModel
+from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 from lfm4ads_tf.transfer.methods import Method
-from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever

@@ -17,7 +17,7 @@ from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
-from lfm4ads_tf.transfer.module.warm_start import start_module, warm_start
+from lfm4ads_tf.transfer.warm_start import start_module, warm_start
 
 _loaded: dict[tuple[Path, float], UpstreamModel] = {}
 

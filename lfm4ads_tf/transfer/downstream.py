@@ -22,7 +22,7 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.transfer.adapters.adapter import Adapter
-from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
+from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 
 TowersOf = Callable[[tf.Tensor | None], TowerOutputs]
 """Gate of the field embeddings (B, `fields_width`), or None -> outputs of B rows."""

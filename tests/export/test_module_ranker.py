@@ -14,7 +14,7 @@ from export.golden_rows import encoded_batch, with_missing_row
 from export.request_schema import RequestSchema
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.transfer.downstream import DownstreamModel
-from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
+from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 
 KIND = "ranker_tab 1"
 OMITTED = ["history", "price", "weekday"]

@@ -16,7 +16,7 @@ from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.full import full_combination, with_full
 from lfm4ads_tf.representations.names import layer_of, representation_names
 from lfm4ads_tf.strict import parse
-from lfm4ads_tf.transfer.module.warm_start import warm_start
+from lfm4ads_tf.transfer.warm_start import warm_start
 
 TASKS = ["click", "love"]
 OUTPUT = "module/warm_start/output"

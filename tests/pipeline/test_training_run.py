@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lfm4ads_tf.training.objectives import downstream_objective, retrieval_objective
 
-from lfm4ads_tf.config import Resolved, resolve
+from lfm4ads_tf.config import Resolved, RunConfig, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.losses.registry import LOSSES
@@ -23,7 +22,9 @@ from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
+from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.training.objective import Objective
 
 OFF = ("upstream.training.auto=false", "downstream.training.auto=false")
 
@@ -138,11 +139,11 @@ def test_a_configured_loss_trains_the_upstream(ads_run: Callable[..., Run]) -> N
     assert np.array_equal(*predictions)  # factors of two change no digit
 
 
-def test_a_retrieval_model_refuses_a_loss_over_tasks(prepared: Run) -> None:
+def test_a_retrieval_model_refuses_a_loss_over_tasks() -> None:
     with LOSSES.added("other", masked_bce):
-        training = prepared.config.retrieval.training.model_copy(update={"loss": "other"})
-        with pytest.raises(UserError, match="set retrieval.loss instead"):
-            retrieval_objective(None, training)
+        for part in ("training", "projection"):
+            with pytest.raises(UserError, match=f"retrieval.{part}: .*set retrieval.loss instead"):
+                parse(RunConfig, {"retrieval": {part: {"loss": "other"}}}, source="run")
 
 
 def test_a_group_of_another_method_moves_nothing_and_a_wrong_one_is_refused(
@@ -161,13 +162,13 @@ def test_a_group_of_another_method_moves_nothing_and_a_wrong_one_is_refused(
         model = build.downstream(cache.layout, config, read_method(run, name), {}, 0)
         of_model = of_the_model(run, training, model, 0)
         assert of_model.optimizer.group_rates == expected, name
-        objective = downstream_objective(model, of_model, cache.layout.tasks, 0.0)
+        objective = Objective.of(model.losses, of_model.optimizer)
         ModelOptimizers(objective, model, model.all_embeddings)
         rates = {**training.optimizer.group_rates, "dn": 0.1}
         wrong = training.model_copy(
             update={"optimizer": training.optimizer.model_copy(update={"group_rates": rates})}
         )
         still = of_the_model(run, wrong, model, 0)
-        objective = downstream_objective(model, still, cache.layout.tasks, 0.0)
+        objective = Objective.of(model.losses, still.optimizer)
         with pytest.raises(UserError, match="names 'dn', which is neither"):
             ModelOptimizers(objective, model, model.all_embeddings)

@@ -16,9 +16,9 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.downstream import DownstreamModel
+from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 from lfm4ads_tf.transfer.methods import parse_method
-from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
-from lfm4ads_tf.transfer.module.warm_start import start_module, warm_start
+from lfm4ads_tf.transfer.warm_start import start_module, warm_start
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor

@@ -8,7 +8,7 @@ from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.interactions.columns import Carried
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.transfer.downstream import DownstreamModel
-from lfm4ads_tf.transfer.module.isomorphic import IsomorphicModule
+from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 
 EXTRA = "extra"
 """Label of columns that the upstream does not have."""

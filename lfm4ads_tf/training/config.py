@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lfm4ads_tf.optim.rules.registry import RULES
+from lfm4ads_tf.registry_key import known_name
 from lfm4ads_tf.strict import StrictModel
 
 
@@ -27,7 +29,7 @@ class OptimizerConfig(StrictModel):
 
     table_learning_rate: float = Field(default=0.05, gt=0)
     dense_learning_rate: float = Field(default=1e-3, gt=0)
-    rule: Literal["adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl", "sgd"] = "adagrad"
+    rule: Annotated[str, known_name(RULES)] = "adagrad"
     rule_options: dict[str, float | bool] = {}
     adagrad_initial: float = Field(default=0.1, gt=0)
     group_rates: dict[str, Annotated[float, Field(ge=0)]] = {}

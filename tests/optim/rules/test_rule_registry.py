@@ -57,7 +57,7 @@ def test_slots(rule: RowRule, slots: list[tuple[str, bool, float]]) -> None:
     "name, options, message",
     [
         ("adagard", {}, "'adagard' is unknown. Did you mean 'adagrad'"),
-        ("zzz", {}, "Choose one of adagrad, rowwise_adagrad, adam, adamw, ftrl, sgd"),
+        ("zzz", {}, "use one of adagrad, rowwise_adagrad, adam, adamw, ftrl, sgd"),
         (None, {}, "'None' is unknown"),
         ("sgd", {"momentom": 0.1}, "'sgd' has no option 'momentom'. Did you mean 'momentum'"),
         ("adagrad", {"zzz": 1}, "Its options are initial, epsilon, row_wise"),

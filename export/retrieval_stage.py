@@ -23,10 +23,8 @@ from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_data import ALL
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED, RetrievalModel, load_retrieval_model
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.retrieval.exact import ExactIndex
-from lfm4ads_tf.retrieval.index import Index
-from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
-from lfm4ads_tf.retrieval.partition import Partition
+from lfm4ads_tf.retrieval.index_items import IndexItems
+from lfm4ads_tf.retrieval.registry import INDEXES
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 
 _LOG = logging.getLogger(__name__)

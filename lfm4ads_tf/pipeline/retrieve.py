@@ -105,8 +105,8 @@ def train_retrieval(
         vectors = part.users(queries.rows)
         return recall(cache, queries, vectors, part.candidates.codes, items, seen, config.k)
 
-    training = config.projection if method.sources else config.training
-    tables = [] if method.sources else [part.model.two_towers.embeddings]
+    training = method.training(config)
+    tables = part.model.all_embeddings
     for embeddings in tables:
         load_pretrained_tables(run, embeddings, config.embeddings)
     trainer = Trainer(

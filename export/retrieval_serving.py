@@ -40,6 +40,7 @@ class RetrievalServing(ServingModel):
 
     Raises:
         ExportRefused: A value of a table cannot be kept in this type.
+        ValueError: The model has neither towers nor a stored representation on the user side.
         UserError: A raw column has the name of `exclude`.
     """
 
@@ -57,9 +58,13 @@ class RetrievalServing(ServingModel):
         encoder: Encoder | None = None
         columns: dict[str, RawType] = {}
         widths: dict[str, int] = {}
+        self._source = ""
         if model.two_towers is None:
-            stored = rows.batch["representations"][model.source]
-            widths[model.source] = int(stored.shape[1]) - 1
+            if model.source is None:
+                raise ValueError("The user side has neither towers nor a stored representation.")
+            self._source = model.source
+            stored = rows.batch["representations"][self._source]
+            widths[self._source] = int(stored.shape[1]) - 1
         else:
             self._tower = TowerModel(model.two_towers, "user", storage)
             encoder = rows.encoder.only(self._tower.features)
@@ -148,7 +153,7 @@ class RetrievalServing(ServingModel):
         """See `ServingModel`."""
         excluded = raw[EXCLUDE].to_tensor("")  # (B, E)
         if self._tower is None:
-            queries = self._original.projection(raw[self._original.source])  # (B, d)
+            queries = self._original.projection(raw[self._source])  # (B, d)
         else:
             queries = self._tower(self.encoded(raw))  # (B, d)
         ids, scores = self._index(tf.cast(queries, tf.float32), excluded)

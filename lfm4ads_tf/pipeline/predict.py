@@ -26,7 +26,8 @@ from lfm4ads_tf.files import staged_file
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.extract import open_store
 from lfm4ads_tf.pipeline.pretrain import load_upstream
-from lfm4ads_tf.pipeline.run import Run, ranker_name
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.served_names import FOUNDATION, RANKER, ranker_name
 from lfm4ads_tf.pipeline.transfer import load_downstream
 from lfm4ads_tf.representations.names import is_item_side
 from lfm4ads_tf.representations.store import RepresentationStore
@@ -140,13 +141,13 @@ def scenario_of(run: Run, model: str) -> str | None:
     Raises:
         UserError: The run has no such model.
     """
-    if model == "foundation":
+    if model == FOUNDATION:
         return None
     trained = trained_scenarios(run)
-    named = {f"ranker_{s}": s for s in trained}
+    named = {RANKER + s: s for s in trained}
     exported = {ranker_name(s): s for s in trained}
     if model not in named and model not in exported:
-        known = ["foundation", *named]
+        known = [FOUNDATION, *named]
         raise UserError(
             f"The run has no model '{model}'.{nearest(model, known)}",
             fix=f"use one of {', '.join(known)}",

@@ -212,11 +212,6 @@ class Run:
         return found
 
 
-def ranker_name(scenario: str) -> str:
-    """Name of the exported ranker of a scenario or segment."""
-    return f"ranker_{file_name(scenario)}"
-
-
 def _of_method(parent: Path, method: str) -> Path:
     """Folder of a method's models.
 

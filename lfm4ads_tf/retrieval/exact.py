@@ -56,9 +56,7 @@ class ExactIndex(Index):
         best, place = tf.math.top_k(scores, k=tf.minimum(count, tf.shape(scores)[1]))
         return tf.gather(self.ids, place), best
 
-    def expected(
-        self, queries: np.ndarray, excluded: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def expected(self, queries: np.ndarray, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Index`; by NumPy in double precision."""
         scores = queries.astype(np.float64) @ self.vectors.numpy().T.astype(np.float64)  # (B, N)
         scores += self.penalty.numpy()

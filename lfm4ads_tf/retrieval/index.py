@@ -50,9 +50,7 @@ class Index(tf.Module):
     def item_vectors(self) -> np.ndarray:
         """The items' vectors in the order of their keys, (N, d) float32."""
 
-    def expected(
-        self, queries: np.ndarray, excluded: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def expected(self, queries: np.ndarray, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What an export of this index must answer, see `__call__`.
 
         Args:

@@ -24,8 +24,8 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import parse_spec
 from lfm4ads_tf.models.foundation import FoundationModel
-from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.token import TokenAdapter
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from tests.rounding import assert_close

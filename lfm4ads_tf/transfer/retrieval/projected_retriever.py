@@ -30,6 +30,8 @@ class ProjectedRetriever(TwoVectorModel):
     Source: LFM4Ads (arXiv 2508.14948), model-level usage, standalone retrieval.
     """
 
+    source: str
+
     def __init__(
         self,
         source: str,

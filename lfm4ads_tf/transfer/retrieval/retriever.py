@@ -31,6 +31,8 @@ class Retriever(TwoVectorModel):
         seed: Seed of all initial weights.
     """
 
+    two_towers: TwoTowers
+
     def __init__(
         self,
         layout: FeatureLayout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -34,7 +35,7 @@ class TwoVectorModel(tf_keras.Model, metaclass=abc.ABCMeta):
         self.dim = dim
         self.two_towers: TwoTowers | None = None
         self.source: str | None = None
-        self.projection: tf_keras.layers.Layer | None = None
+        self.projection: Any = None
 
     @property
     def all_embeddings(self) -> list[ShardedEmbedding]:

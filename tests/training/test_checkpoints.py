@@ -16,7 +16,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.optim.rules.registry import row_rule
+from lfm4ads_tf.optim.rules.row_rule import row_rule
 from lfm4ads_tf.pipeline.build import example_batch
 from lfm4ads_tf.training.checkpoints import (
     Position,

@@ -11,7 +11,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.adam import LazyAdam
 from lfm4ads_tf.optim.rules.ftrl import Ftrl
-from lfm4ads_tf.optim.rules.registry import row_rule
+from lfm4ads_tf.optim.rules.row_rule import row_rule
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.rules.sgd import Sgd
 

@@ -38,7 +38,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from benchmarks.measure import Worker, interleave, summary
 from export.exporter import export_model
 from export.merging import Rebuild
+from export.request import ExportRequest
 from export.request_schema import RequestSchema
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import complete
@@ -123,15 +126,14 @@ def measure(
         for storage in STORAGES:
             say(f"exporting {subject.kind} with {storage} tables")
             versions[storage] = export_model(
-                subject.kind,
-                subject.model,
-                subject.encoder,
-                out=folder / storage,
-                name=subject.kind,
-                samples=subject.samples,
-                representations=subject.stored,
-                config=ExportConfig(tables=storage),
-                rebuild=subject.rebuild,
+                ExportRequest(
+                    subject.kind,
+                    ExportSubject(subject.model, subject.rebuild),
+                    subject.encoder,
+                    ExportSamples(subject.samples, subject.stored),
+                    folder / storage,
+                    config=ExportConfig(tables=storage),
+                )
             )
             found[storage] = _sizes(versions[storage])
         rows = _write_rows(folder / "rows", subject, versions["float32"])

@@ -37,8 +37,11 @@ from export.exporter import export_model
 from export.golden_rows import encoded_batch
 from export.local_server.server import LocalServer
 from export.representation_lookup import RepresentationLookup
+from export.request import ExportRequest
 from export.request_schema import RequestSchema
 from export.rounding import score_limit
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
@@ -226,16 +229,14 @@ def measure(
         say(f"exporting {subject.kind}, {name}")
         with tempfile.TemporaryDirectory() as folder:
             version = export_model(
-                subject.kind,
-                subject.model,
-                subject.encoder,
-                out=Path(folder),
-                name=subject.kind,
-                samples=subject.samples,
-                representations=subject.stored,
-                config=ExportConfig(tables=storage),
-                rebuild=subject.rebuild,
-                lookups=held,
+                ExportRequest(
+                    subject.kind,
+                    ExportSubject(subject.model, subject.rebuild, held),
+                    subject.encoder,
+                    ExportSamples(subject.samples, subject.stored),
+                    Path(folder),
+                    config=ExportConfig(tables=storage),
+                )
             )
             differences: dict[str, dict[str, float]] = {}
             deltas: dict[str, float] = dict.fromkeys(subject.tasks, 0.0)

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import tensorflow as tf
 import tf_keras
-from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
 from pydantic import Field
 
 from lfm4ads_tf.batch import EncodedBatch
@@ -40,6 +39,7 @@ from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
+from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
 from lfm4ads_tf.transfer.config import AdapterConfig
 
 

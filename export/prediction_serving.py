@@ -275,7 +275,7 @@ class PredictionServing(ServingModel):
         for name in representation_sources(self._original):
             vectors = batch["representations"][name][:, :-1]  # (B, d)
             add(name, vectors, f"the representation '{name}'")
-        if isinstance(self._original, UpstreamModel):
+        if self.ranking is None:
             add("scenario_index", batch["scenario"], "the scenario")
             add("branch_index", batch["branch"], "the branch")
         return found

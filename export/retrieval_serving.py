@@ -20,10 +20,8 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
-from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
-from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
-from lfm4ads_tf.transfer.retrieval.retriever import Retriever
+from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
 
 _GOLDEN_EXCLUDED = 2  # best items that every second golden request excludes
 
@@ -35,19 +33,20 @@ class RetrievalServing(ServingModel):
     for the stored representation alone. Both ask for `exclude` too.
 
     Args:
-        model: A trained Retriever or ProjectedRetriever.
+        model: A trained retrieval model.
         index: The items.
         rows: Real rows.
         storage: Type of the tables.
 
     Raises:
         ExportRefused: A value of a table cannot be kept in this type.
+        ValueError: The model has neither towers nor a stored representation on the user side.
         UserError: A raw column has the name of `exclude`.
     """
 
     def __init__(
         self,
-        model: Retriever | ProjectedRetriever,
+        model: TwoVectorModel,
         index: Index,
         rows: GoldenRows,
         storage: ServedStorage = "float32",
@@ -59,9 +58,13 @@ class RetrievalServing(ServingModel):
         encoder: Encoder | None = None
         columns: dict[str, RawType] = {}
         widths: dict[str, int] = {}
-        if isinstance(model, ProjectedRetriever):
-            stored = rows.batch["representations"][model.source]
-            widths[model.source] = int(stored.shape[1]) - 1
+        self._source = ""
+        if model.two_towers is None:
+            if model.source is None:
+                raise ValueError("The user side has neither towers nor a stored representation.")
+            self._source = model.source
+            stored = rows.batch["representations"][self._source]
+            widths[self._source] = int(stored.shape[1]) - 1
         else:
             self._tower = TowerModel(model.two_towers, "user", storage)
             encoder = rows.encoder.only(self._tower.features)
@@ -136,17 +139,13 @@ class RetrievalServing(ServingModel):
         return np.asarray(vectors[np.argpartition(-scores, count - 1, axis=1)[:, :count]])
 
     def _found(self, queries: tf.Tensor, rows: GoldenRows) -> dict[str, np.ndarray]:
-        """Items for some queries; those of an exact index are computed by NumPy."""
+        """Items for some queries."""
         asked = queries.numpy()
         if self._last is not None and self._last[0] is rows:
             if np.array_equal(self._last[1], asked):  # the tables of the export are the model's
                 return self._last[2]
         excluded = self._excluded(rows)
-        if isinstance(self._index, ExactIndex):
-            ids, scores = _exact(self._index, asked, excluded)
-        else:
-            found = self._index(queries, tf.constant(excluded.astype(object), tf.string))
-            ids, scores = found[0].numpy(), found[1].numpy()
+        ids, scores = self._index.expected(asked, excluded)
         self._last = (rows, asked, {"ids": ids, "scores": scores})
         return self._last[2]
 
@@ -154,7 +153,7 @@ class RetrievalServing(ServingModel):
         """See `ServingModel`."""
         excluded = raw[EXCLUDE].to_tensor("")  # (B, E)
         if self._tower is None:
-            queries = self._original.projection(raw[self._original.source])  # (B, d)
+            queries = self._original.projection(raw[self._source])  # (B, d)
         else:
             queries = self._tower(self.encoded(raw))  # (B, d)
         ids, scores = self._index(tf.cast(queries, tf.float32), excluded)
@@ -166,10 +165,7 @@ class RetrievalServing(ServingModel):
 
     def _queries(self, batch: EncodedBatch) -> tf.Tensor:
         """The Keras model's user side."""
-        if isinstance(self._original, ProjectedRetriever):
-            stored = batch["representations"][self._original.source]
-            return self._original.projection(stored[:, :-1])
-        return self._original.two_towers.towers(batch).user
+        return self._original.users(batch)
 
     def _excluded(self, rows: GoldenRows) -> np.ndarray:
         """Keys that the golden requests exclude, (B, E) bytes."""
@@ -178,21 +174,3 @@ class RetrievalServing(ServingModel):
         if len(self._index.keys) < self._index.k + _GOLDEN_EXCLUDED:
             every_second[:] = False
         return np.where(every_second, ids, b"")
-
-
-def _exact(
-    index: ExactIndex, queries: np.ndarray, excluded: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact search in double precision."""
-    scores = queries.astype(np.float64) @ index.vectors.numpy().T.astype(np.float64)  # (B, N)
-    scores += index.penalty.numpy()
-    for row, keys in enumerate(excluded):
-        scores[row, np.isin(index.keys, keys)] = -np.inf
-    order = np.argsort(-scores, axis=1, kind="stable")[:, : index.k]  # (B, k)
-    best = np.take_along_axis(scores, order, axis=1).astype(np.float32)
-    ids = np.where(np.isinf(best), b"", index.keys[order]).astype(object)
-    missing = index.k - best.shape[1]
-    return (
-        np.pad(ids, [(0, 0), (0, missing)], constant_values=b""),
-        np.pad(best, [(0, 0), (0, missing)], constant_values=-np.inf),
-    )

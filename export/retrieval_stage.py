@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -13,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from export.exporter import WrittenExport, write_export
-from export.golden_rows import GoldenRows
-from export.retrieval_serving import RetrievalServing
+from export.request import ExportRequest
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from export.verify_child import SCHEMA
 from lfm4ads_tf.data.samples import cache_rows
 from lfm4ads_tf.features.encoder import Encoder
@@ -23,18 +23,19 @@ from lfm4ads_tf.pipeline.retrieval_data import ALL
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED, RetrievalModel, load_retrieval_model
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.stored_results import stored_results
-from lfm4ads_tf.retrieval.exact import ExactIndex
-from lfm4ads_tf.retrieval.index import Index
-from lfm4ads_tf.retrieval.inverted_index import InvertedIndex
-from lfm4ads_tf.retrieval.partition import Partition
+from lfm4ads_tf.retrieval.index_items import IndexItems
+from lfm4ads_tf.retrieval.registry import INDEXES
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 
-_LOG = logging.getLogger(__name__)
 _SAMPLE = 4096  # training users whose queries shape and tune the approximate index
 
 
-RETRIEVAL = ("retrieval_exact", "retrieval_ann")
-"""The exports of a retrieval model."""
+_PREFIX = "retrieval_"
+
+
+def retrieval_names() -> tuple[str, ...]:
+    """Names of the exports of a retrieval model: one for each index of items."""
+    return tuple(_PREFIX + name for name in INDEXES)
 
 
 class RetrievalExports:
@@ -63,7 +64,7 @@ class RetrievalExports:
     @property
     def names(self) -> tuple[str, ...]:
         """Their names; none where no retrieval model was trained."""
-        return () if self._chosen is None else RETRIEVAL
+        return () if self._chosen is None else retrieval_names()
 
     def export(self, name: str) -> WrittenExport | None:
         """Writes one of them where its newest version is another model's."""
@@ -72,30 +73,25 @@ class RetrievalExports:
             return None
         self._start()
         items = self._items
-        index: Index = items.exact if name == "retrieval_exact" else items.approximate
-
-        def graph(rows: GoldenRows) -> RetrievalServing:
-            return RetrievalServing(items.part.model, index, rows, config.tables)
-
-        config = self._run.config.export
+        index = INDEXES[name.removeprefix(_PREFIX)].create(
+            items.for_index, self._run.config.retrieval.index
+        )
         scenario, method = self._known
         mine = _of_scenario(self._run, self._samples, scenario)
         joined: Mapping[str, np.ndarray] = {}
         if items.part.representations is not None:
             joined = items.part.representations(cache_rows(mine))
         return write_export(
-            name,
-            items.part.model,
-            self._encoder,
-            out=self._run.exports,
-            name=name,
-            samples=mine,
-            representations=joined,
-            config=config,
-            source=source,
-            serving=graph,
-            sources=[] if method.source is None else [method.source],
-            note=method.name,
+            ExportRequest(
+                name,
+                ExportSubject(items.part.model, index=index),
+                self._encoder,
+                ExportSamples(mine, joined),
+                self._run.exports,
+                config=self._run.config.export,
+                source=source,
+                note=method.name,
+            )
         )
 
     @property
@@ -118,9 +114,7 @@ class RetrievalExports:
             "k": run.config.retrieval.k,
             "contract": SCHEMA,
         }
-        if name == "retrieval_ann":
-            source |= run.config.retrieval.index.model_dump(mode="json")
-        return source
+        return source | INDEXES[name.removeprefix(_PREFIX)].settings(run.config.retrieval.index)
 
     @cached_property
     def _items(self) -> _Items:
@@ -129,7 +123,7 @@ class RetrievalExports:
 
 
 class _Items:
-    """The indexes over a model's items.
+    """A model's items.
 
     Attributes:
         part: The model.
@@ -145,27 +139,17 @@ class _Items:
         self.k = min(part.run.config.retrieval.k, len(self.keys))
 
     @property
-    def exact(self) -> ExactIndex:
-        """The exact index."""
-        return ExactIndex(self.keys, self.vectors, k=self.k)
-
-    @property
-    def approximate(self) -> InvertedIndex:
-        """The inverted lists; their centroids and probes are kept beside the model."""
-        config = self.part.run.config.retrieval.index
-        kept = self.part.folder / "partition.npz"
-        if kept.exists() and REFRESHED in stored_results(self.part.folder / "results.json"):
-            refreshed = InvertedIndex(self.keys, self.vectors, Partition.load(kept), k=self.k)
-            if not refreshed.stale:
-                return refreshed
-            _LOG.warning("the items have moved away from the index's centroids; they are trained")
-        partition = Partition.fit(
-            self.vectors, self._queries, lists=config.lists, seed=self.part.seed
+    def for_index(self) -> IndexItems:
+        """What an index is made of."""
+        return IndexItems(
+            self.keys,
+            self.vectors,
+            self.k,
+            queries=lambda: self._queries,
+            seed=self.part.seed,
+            folder=self.part.folder,
+            refreshed=REFRESHED in stored_results(self.part.folder / "results.json"),
         )
-        index = InvertedIndex(self.keys, self.vectors, partition, k=self.k)
-        index = index.probing(config.probes, self._queries, recall=config.recall)
-        index.partition.save(kept)
-        return index
 
     @cached_property
     def _queries(self) -> np.ndarray:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export.kinds.kind import ExportKind, kind_of
 from export.request_schema import RequestSchema
 from lfm4ads_tf.data.vectors import settled_by
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
-from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import parse_spec, read_yaml
 from lfm4ads_tf.features.vector_columns import is_settled
 
-_OWN_COLUMNS = {EXCLUDE: RawType("texts")}  # of retrieval exports, whatever the spec says
 _SCORED = ("serving_default", "predict", "rank")  # signatures with one output per task
 
 
@@ -54,14 +53,14 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
     Raises:
         ExportRefused: They differ; the column is named.
     """
-    kind = str(contract["kind"])
+    kind = _kind(contract)
     read = raw_types(spec)
     types, sides = dict(read), dict[str, str](raw_sides(spec))
     for side, key in (("user", spec.keys.user), ("item", spec.keys.item)):
         if key is not None:  # no feature need read it: representations are looked up by it
             types.setdefault(key, RawType("text"))
             sides[key] = side
-    own = _OWN_COLUMNS if kind.startswith("retrieval_") else {}
+    own = kind.own_columns
     columns = dict(contract["columns"])
     told_sides = contract["user_columns"] or contract["item_columns"]  # a tower's go unsaid
     for column, wanted in columns.items():
@@ -88,7 +87,7 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
     if not columns.keys() - own.keys() and not projection:
         raise ExportRefused(f"the export asks for no column of the spec '{spec.name}'")
     missing = [column for column in read if column not in columns]
-    if kind == "foundation" and missing:
+    if kind.reads_all and missing:
         raise ExportRefused(
             f"the export does not ask for the column '{missing[0]}', which the spec "
             f"'{spec.name}' reads"
@@ -98,8 +97,16 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
         contract["representations"],
     )
     _check_inputs(contract["signatures"], schema, spec)
-    if kind == "foundation" or kind.startswith("ranker_"):
+    if kind.predicts:
         _check_outputs(contract, spec)
+
+
+def _kind(contract: Mapping[str, Any]) -> ExportKind:
+    """The kind of the export."""
+    try:
+        return kind_of(str(contract["kind"]))
+    except ValueError as error:
+        raise ExportRefused(f"the export is of the unknown kind {contract['kind']!r}") from error
 
 
 def _check_inputs(signatures: Mapping[str, Any], schema: RequestSchema, spec: FeatureSpec) -> None:

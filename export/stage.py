@@ -16,10 +16,15 @@ import pyarrow as pa
 import tf_keras
 
 from export.exporter import WrittenExport, write_export
+from export.kinds.kind import kind_of
+from export.kinds.registry import KINDS
 from export.proofs import Proofs
 from export.publishing import ROLLED_BACK, newest_version, versions
 from export.representation_lookup import RepresentationLookup
-from export.retrieval_stage import RETRIEVAL, RetrievalExports
+from export.request import ExportRequest
+from export.retrieval_stage import RetrievalExports, retrieval_names
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from export.verify_child import SCHEMA
 from lfm4ads_tf.data.input import RepresentationJoin
 from lfm4ads_tf.data.samples import cache_rows, read_samples
@@ -29,7 +34,8 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
 from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
-from lfm4ads_tf.pipeline.run import Run, ranker_name
+from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.served_names import ranker_name
 from lfm4ads_tf.pipeline.stored_representations import open_store
 from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 from lfm4ads_tf.representations.store import RepresentationStore
@@ -50,7 +56,7 @@ def export_run(run: Run) -> None:
         ExportRefused: Some were refused, or failed otherwise.
     """
     with _Exports(run) as exports:
-        for kind in ("foundation", "user_tower", "item_tower"):
+        for kind in (name for name in KINDS if KINDS[name].of_upstream):
             exports.attempt(kind, partial(exports.upstream, kind))
         for scenario in trained_scenarios(run):
             exports.attempt(ranker_name(scenario), partial(exports.ranker, scenario))
@@ -65,7 +71,7 @@ def export_index(run: Run) -> None:
         UserError: One failed for a reason that the user can mend; it is not published.
         ExportRefused: One was refused, or failed otherwise.
     """
-    if any((run.exports / name).exists() for name in RETRIEVAL):
+    if any((run.exports / name).exists() for name in retrieval_names()):
         with _Exports(run) as exports:
             exports.retrieval()
             exports.finish()
@@ -174,12 +180,12 @@ class _Exports:
         if not self.is_due(kind, source):
             return None
         self._proofs.start()
+        evaluated = self.evaluated(folder) if kind_of(kind).predicts else None
         return self.write(
             kind,
-            self._upstream,
+            ExportSubject(self._upstream, self.rebuild_upstream),
+            ExportSamples(self.samples, evaluated=evaluated),
             source,
-            rebuild=self.rebuild_upstream,
-            evaluated=self.evaluated(folder) if kind == "foundation" else None,
         )
 
     @cached_property
@@ -260,13 +266,9 @@ class _Exports:
                 joined = held
         return self.write(
             name,
-            model,
+            ExportSubject(model, rebuild, lookups),
+            ExportSamples(samples, joined, evaluated),
             source,
-            samples,
-            evaluated=evaluated,
-            representations=joined,
-            lookups=lookups,
-            rebuild=rebuild,
         )
 
     @cached_property
@@ -294,24 +296,19 @@ class _Exports:
         return tables, {name: join_frozen(store, name, of) for name in names}
 
     def write(
-        self,
-        name: str,
-        model: tf_keras.Model,
-        source: Mapping[str, Any],
-        samples: pa.Table | None = None,
-        **options: Any,
+        self, name: str, subject: ExportSubject, samples: ExportSamples, source: Mapping[str, Any]
     ) -> WrittenExport:
-        """Writes one model under its name, which is also its kind; options of `write_export`."""
+        """Writes one model under its name, which is also its kind."""
         return write_export(
-            name,
-            model,
-            self.encoder,
-            out=self.out,
-            name=name,
-            samples=self.samples if samples is None else samples,
-            config=self.run.config.export,
-            source=source,
-            **options,
+            ExportRequest(
+                name,
+                subject,
+                self.encoder,
+                samples,
+                self.out,
+                config=self.run.config.export,
+                source=source,
+            )
         )
 
     def _samples_of(self, scenario: str) -> pa.Table:

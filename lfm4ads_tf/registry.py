@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from lfm4ads_tf.errors import UserError, nearest
 
@@ -13,7 +13,7 @@ Entry = TypeVar("Entry")
 Member = TypeVar("Member")
 
 
-class Registry(Generic[Entry]):
+class Registry(Mapping[str, Entry]):
     """A table of names that plug-ins add to.
 
     Entries of the package are given by where they are, `module:attribute`, and are imported when
@@ -31,6 +31,10 @@ class Registry(Generic[Entry]):
     def __iter__(self) -> Iterator[str]:
         """The names, in the order in which they were added."""
         return iter(self._entries)
+
+    def __len__(self) -> int:
+        """Number of names."""
+        return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
         """Whether there is an entry of this name."""

@@ -32,7 +32,8 @@ from lfm4ads_tf.features.skew import SkewConfig
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.pipeline.predict import load_model, scenario_of, score_encoded
-from lfm4ads_tf.pipeline.run import Run, open_run, ranker_name
+from lfm4ads_tf.pipeline.run import Run, open_run
+from lfm4ads_tf.pipeline.served_names import served_name
 
 _LOG = logging.getLogger(__name__)
 _TRAINING_ROWS = 1 << 18
@@ -124,7 +125,7 @@ def newest_export(run: Run, scenario: str | None) -> Path:
     Raises:
         UserError: There is none.
     """
-    name = "foundation" if scenario is None else ranker_name(scenario)
+    name = served_name(scenario)
     folder = run.exports / name
     found = version_folders(folder)
     served = [version for version in found if (found[version] / "saved_model.pb").exists()]

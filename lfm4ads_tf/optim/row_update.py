@@ -7,11 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from lfm4ads_tf.kernels.library import library
-from lfm4ads_tf.optim.rules.adagrad import Adagrad
-from lfm4ads_tf.optim.rules.adam import LazyAdam
-from lfm4ads_tf.optim.rules.ftrl import Ftrl
 from lfm4ads_tf.optim.rules.rule import RowRule
-from lfm4ads_tf.optim.rules.sgd import Sgd
 
 
 def update_rows(
@@ -37,7 +33,7 @@ def update_rows(
         sets: Sets K per row.
         l2: Adds l2 * w to the gradient of the touched rows and sets.
     """
-    ops, options = library(), _options(rule)
+    ops, options = library(), rule.compiled_options
     if ops is None or options is None:
         _update_with_stock_ops(rule, table, slots, gradient, learning_rate, sets, l2)
         return
@@ -50,7 +46,7 @@ def update_rows(
         sets=sets,
         per_element=[slot.per_element for slot in rule.slots],
         rule=rule.name,
-        options=options,
+        options=list(options),
         l2=l2,
     )
 
@@ -92,16 +88,3 @@ def sum_duplicates(gradient: tf.IndexedSlices) -> tuple[tf.Tensor, tf.Tensor]:
         return ops.lfm4ads_sum_duplicates(indices=indices, values=gradient.values)
     rows, index = tf.unique(gradient.indices)
     return rows, tf.math.unsorted_segment_sum(gradient.values, index, tf.size(rows))
-
-
-def _options(rule: RowRule) -> list[float] | None:
-    """Hyperparameters in the order of the C++ twin."""
-    if isinstance(rule, Adagrad):
-        return [rule.epsilon, float(rule.row_wise)]
-    if isinstance(rule, LazyAdam):
-        return [rule.beta_1, rule.beta_2, rule.epsilon, rule.weight_decay]
-    if isinstance(rule, Ftrl):
-        return [rule.l1, rule.l2, rule.learning_rate_power, rule.beta]
-    if isinstance(rule, Sgd):
-        return [rule.momentum, float(rule.nesterov)]
-    return None

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage, TableOptions
@@ -20,8 +19,7 @@ from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 from lfm4ads_tf.transfer.methods import Method
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
-from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
-from lfm4ads_tf.transfer.retrieval.retriever import Retriever
+from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
 
 COPIED_TABLES = "copied_tables"
 """Learning-rate group of tables that start as the upstream's."""
@@ -160,7 +158,7 @@ def retriever(
     item_counts: np.ndarray,
     task: int,
     seed: int,
-) -> tf_keras.Model:
+) -> TwoVectorModel:
     """The retrieval model of a seed and method, at its initial weights.
 
     Args:
@@ -168,15 +166,14 @@ def retriever(
         item_counts: Training positives per item code, (items,).
         task: Column of the labels.
     """
-    part, own = config.retrieval, derive(seed, "retrieval")
-    common: dict[str, Any] = {
-        "item_counts": item_counts, "loss": part.loss, "task": task, "seed": own
-    }  # fmt: skip
-    model: tf_keras.Model
-    if method.source is None:
-        model = Retriever(layout, part.units, part.dim, part.embeddings, **common)
-    else:
-        model = ProjectedRetriever(method.source, dims["IR"], **common)
+    model = method.build(
+        layout,
+        config.retrieval,
+        dims,
+        item_counts=item_counts,
+        task=task,
+        seed=derive(seed, "retrieval"),
+    )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))
     return model
 

@@ -12,7 +12,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.representations.names import representation_names
-from lfm4ads_tf.transfer.methods import WIDENING, Method, parse_method
+from lfm4ads_tf.transfer.methods import Method, parse_method
 
 
 def trained_scenarios(run: Run) -> list[str]:
@@ -79,8 +79,7 @@ def _check_frozen(method: Method) -> None:
     start = method.warm_start
     if start is None or not start.frozen or start.level in ("embeddings", "towers"):
         return
-    wider = any(kind in WIDENING for kind, _ in method.parts)
-    if wider or (method.isomorphic is not None and start.level == "output"):
+    if method.widens or (method.isomorphic is not None and start.level == "output"):
         raise UserError(
             "Frozen layers cannot learn to read what is joined to their input.",
             received=method.resolved,

@@ -23,7 +23,8 @@ from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.offline import encode_columns
 from lfm4ads_tf.files import staged_file
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
-from lfm4ads_tf.pipeline.run import Run, open_run, ranker_name
+from lfm4ads_tf.pipeline.run import Run, open_run
+from lfm4ads_tf.pipeline.served_names import FOUNDATION, RANKER, ranker_name
 from lfm4ads_tf.pipeline.stored_representations import open_store
 from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 from lfm4ads_tf.representations.names import is_item_side
@@ -121,13 +122,13 @@ def scenario_of(run: Run, model: str) -> str | None:
     Raises:
         UserError: The run has no such model.
     """
-    if model == "foundation":
+    if model == FOUNDATION:
         return None
     trained = trained_scenarios(run)
-    named = {f"ranker_{s}": s for s in trained}
+    named = {RANKER + s: s for s in trained}
     exported = {ranker_name(s): s for s in trained}
     if model not in named and model not in exported:
-        known = ["foundation", *named]
+        known = [FOUNDATION, *named]
         raise UserError(
             f"The run has no model '{model}'.{nearest(model, known)}",
             fix=f"use one of {', '.join(known)}",

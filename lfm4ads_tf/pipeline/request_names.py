@@ -48,7 +48,7 @@ def _check_columns(run: Run, stored: Sequence[str]) -> None:
                 received=f"both are requested as '{request_name(representation)}'",
                 fix="rename the column in the data and the feature spec",
             )
-    if not run.config.retrieval.enabled or all(m.source for m in retrieval_methods(run)):
+    if not run.config.retrieval.enabled or all(m.user_sources for m in retrieval_methods(run)):
         return
     column = held.get(EXCLUDE)
     users = [n for n, f in spec.features.items() if f.owner == "user"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.data.input import RepresentationJoin, apply, batches
 from lfm4ads_tf.errors import UserError, nearest
@@ -21,6 +20,7 @@ from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.representations.names import representation_names
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod, parse_retrieval_method
+from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
 
 _BATCH = 8192
 REFRESHED = "refreshed_from"
@@ -63,7 +63,7 @@ class RetrievalModel:
             self.rows = self._with_ir(self.rows)
             positives = self._with_ir(positives)
         counts = np.bincount(cache.item[positives], minlength=int(cache.item.max()) + 1)
-        self.model: tf_keras.Model = build.retriever(
+        self.model = build.retriever(
             cache.layout,
             run.config,
             method,
@@ -97,7 +97,7 @@ class RetrievalModel:
             newest: Of a refreshed version, whether the IR of all rows are wanted instead of those
                 before the validation rows.
         """
-        if self._store is not None:
+        if self.method.stored_items:
             before = self.run.version > 1 and not newest
             return self._stored_ir(self.run.held_out_from if before else None)
         data = batches(self.run.cache, self.candidates.rows, _BATCH)
@@ -131,7 +131,7 @@ class RetrievalModel:
 
     def _with_ir(self, rows: np.ndarray) -> np.ndarray:
         """The rows whose item has an IR of an earlier period."""
-        if self.representations is None or not len(rows):
+        if not (self.representations and self.method.stored_items and len(rows)):
             return rows
         kept = [
             part[self.representations(part)["IR"][:, -1] > 0]
@@ -212,12 +212,12 @@ def retrieval_scenarios(run: Run) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _user_side(model: tf_keras.Model, batch: Any) -> tf.Tensor:
-    return model(batch)[0]
+def _user_side(model: TwoVectorModel, batch: Any) -> tf.Tensor:
+    return model.users(batch)
 
 
-def _item_side(model: tf_keras.Model, batch: Any) -> tf.Tensor:
-    return model(batch)[1]
+def _item_side(model: TwoVectorModel, batch: Any) -> tf.Tensor:
+    return model.items(batch)
 
 
 def _item_representation(model: Any, batch: Any) -> tf.Tensor:

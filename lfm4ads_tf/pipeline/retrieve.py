@@ -92,9 +92,7 @@ class RetrievalTraining(TrainingRun):
         super().__init__(run, folder, f"retrieval {scenario} {method.name} seed {seed}")
         self.scenario, self.method, self.seed = scenario, method, seed
         self.scored, self.exclude_seen = scored, exclude_seen
-        self.training = run.config.retrieval.training
-        if method.sources:
-            self.training = run.config.retrieval.projection
+        self.training = method.training(run.config.retrieval)
 
     def is_made(self) -> bool:
         """Whether the folder holds the model; one that was scored otherwise is removed."""
@@ -131,7 +129,7 @@ class RetrievalTraining(TrainingRun):
             return None
         self._seen = SeenItems(cache, part.column, exclude=self.exclude_seen)
         valid = Queries.of(cache, "valid", self.scenario, part.column)
-        tables = [] if self.method.sources else [part.model.two_towers.embeddings]
+        tables = part.model.all_embeddings
         for embeddings in tables:
             load_pretrained_tables(run, embeddings, config.embeddings)
         return Trainer(

@@ -229,11 +229,6 @@ def open_run(out: Path) -> Run:
     return Run(out, parse(Resolved, read_yaml(path), source=str(path)))
 
 
-def ranker_name(scenario: str) -> str:
-    """Name of the exported ranker of a scenario or segment."""
-    return f"ranker_{file_name(scenario)}"
-
-
 def _of_method(parent: Path, method: str) -> Path:
     """Folder of a method's models.
 

@@ -54,4 +54,6 @@ def upstream_fingerprint(run: Run, seed: int) -> str:
     for key in ("final_passes", "final_decay", "loss", "loss_options"):
         if training[key] == getattr(default, key):
             del training[key]
+    if not representations["aggregation_options"]:  # newer than the first runs
+        del representations["aggregation_options"]
     return fingerprint([run.cache.manifest["fingerprint"], seed, upstream, representations])

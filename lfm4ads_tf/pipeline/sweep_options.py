@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.transfer.methods import ADAPTERS
+from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
 
 LEVELS = ("feature", "module")
 SIDES = ("user", "item", "both")

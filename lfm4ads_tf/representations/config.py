@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.registry_key import check_options, known_name
+from lfm4ads_tf.representations.aggregations.registry import AGGREGATIONS
 from lfm4ads_tf.strict import StrictModel
 
-AggregationKind = Literal["last", "mean", "count_decay", "time_decay"]
-
-_KINDS = ("last", "mean", "count_decay", "time_decay")
+OPTIONS_KEY = "representations.aggregation_options"
+_RAW = "-raw"
 _HOURS = {"h": 1.0, "d": 24.0}
 
 
@@ -41,6 +43,7 @@ class RepresentationsConfig(StrictModel):
         aggregation: How a key's events become one CR.
         aggregations: Further ones, stored under the name with `~<aggregation>`, without layer
             normalisation as `<aggregation>-raw`.
+        aggregation_options: Aggregation -> options of its own, for those that have some.
         decay: Factor per event of the key, of `count_decay`.
         half_life: Of `time_decay`, in hours of event time; a text may say `3d`.
         item_half_life: The same for items; `half_life` when absent.
@@ -52,8 +55,9 @@ class RepresentationsConfig(StrictModel):
 
     mode: Literal["daily", "event", "static"] = "daily"
     snapshots: Literal["daily", "single"] = "daily"
-    aggregation: AggregationKind = "time_decay"
+    aggregation: Annotated[str, known_name(AGGREGATIONS)] = "time_decay"
     aggregations: list[str] = []
+    aggregation_options: dict[str, dict[str, Any]] = {}
     decay: float = Field(default=0.99, gt=0, le=1)
     half_life: Hours = 72.0
     item_half_life: Hours | None = None
@@ -65,11 +69,32 @@ class RepresentationsConfig(StrictModel):
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
         for name in names:
-            if name.removesuffix("-raw") not in _KINDS:
-                raise ValueError(f"'{name}' is none of {', '.join(_KINDS)}, each also with -raw")
+            kind = name.removesuffix(_RAW)
+            if kind not in AGGREGATIONS:
+                raise ValueError(
+                    f"'{name}' is none of {', '.join(AGGREGATIONS)}, each also with -raw."
+                    + nearest(kind, AGGREGATIONS)
+                )
         if len(set(names)) < len(names):
             raise ValueError("an aggregation is named twice")
         return names
+
+    @field_validator("aggregation_options")
+    @classmethod
+    def _known_options(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        check_options(AGGREGATIONS, given, OPTIONS_KEY)
+        return given
+
+    @model_validator(mode="after")
+    def _names_of_files(self) -> RepresentationsConfig:
+        """A name is part of those of representations, methods and folders."""
+        for _, kind, _ in self.variants():
+            if not re.fullmatch(r"[\w.-]+", kind, re.ASCII) or kind.endswith(_RAW):
+                raise ValueError(
+                    f"the aggregation '{kind}' is part of a representation's name: register it "
+                    f"under letters, digits, '_', '-' and '.' alone, and no {_RAW} at the end"
+                )
+        return self
 
     @model_validator(mode="after")
     def _layers_of_events(self) -> RepresentationsConfig:
@@ -77,10 +102,12 @@ class RepresentationsConfig(StrictModel):
             raise ValueError("mode 'event' stores a vector per row: name the layers")
         return self
 
-    def variants(self) -> list[tuple[str, AggregationKind, bool]]:
+    def variants(self) -> list[tuple[str, str, bool]]:
         """What is stored of each CR: ending of the name, aggregation, layer normalisation."""
-        found: list[tuple[str, AggregationKind, bool]] = [("", self.aggregation, self.layer_norm)]
-        for name in self.aggregations:
-            kind: Any = name.removesuffix("-raw")
-            found.append((f"~{name}", kind, not name.endswith("-raw")))
-        return found
+        return [
+            ("", self.aggregation, self.layer_norm),
+            *(
+                (f"~{name}", name.removesuffix(_RAW), not name.endswith(_RAW))
+                for name in self.aggregations
+            ),
+        ]

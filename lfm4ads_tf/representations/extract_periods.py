@@ -19,7 +19,7 @@ from lfm4ads_tf.representations.part import PartState
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 
-_STATE_KEYS = ("decay", "half_life", "item_half_life", "cr_events")
+_STATE_KEYS = ("decay", "half_life", "item_half_life", "cr_events", "aggregation_options")
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,10 @@ def extend(
     Raises:
         UserError: The states of the earlier version do not fit the data or the configuration.
     """
+    settings, defaults = (of.model_dump(mode="json") for of in (config, RepresentationsConfig()))
     for key in _STATE_KEYS:
-        ours, theirs = config.model_dump(mode="json")[key], earlier.manifest.get(key)
+        # a key that is newer than the version had its default then
+        ours, theirs = settings[key], earlier.manifest.get(key, defaults[key])
         if ours != theirs:
             raise UserError(
                 "The states of the earlier version were aggregated with other settings.",

@@ -1,7 +1,7 @@
 """Names of stored representations.
 
     name        = "UR" | "IR" | ("CR_user@" | "CR_item@") layer ["~" aggregation]
-    aggregation = ("last" | "mean" | "count_decay" | "time_decay") ["-raw"]
+    aggregation = a name of `AGGREGATIONS`, such as "last" ["-raw"]
 
 A name without `~` is the configured aggregation. `-raw` is without layer normalisation.
 """

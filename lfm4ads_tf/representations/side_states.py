@@ -15,14 +15,11 @@ import pyarrow.parquet as pq
 from lfm4ads_tf.batch import BRANCHES
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
+from lfm4ads_tf.registry_key import options_of
 from lfm4ads_tf.representations.aggregate import Aggregate
-from lfm4ads_tf.representations.aggregations.aggregation import Aggregation
-from lfm4ads_tf.representations.aggregations.count_decay import CountDecay
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
-from lfm4ads_tf.representations.aggregations.last import Last
-from lfm4ads_tf.representations.aggregations.mean import Mean
-from lfm4ads_tf.representations.aggregations.time_decay import TimeDecay
-from lfm4ads_tf.representations.config import AggregationKind, RepresentationsConfig
+from lfm4ads_tf.representations.aggregations.registry import AGGREGATIONS
+from lfm4ads_tf.representations.config import OPTIONS_KEY, RepresentationsConfig
 from lfm4ads_tf.representations.key_sums import KeySums
 from lfm4ads_tf.representations.names import Side, cross_name
 
@@ -105,7 +102,9 @@ class SideStates:
                     for ending, other, norm in variants
                     if other == kind
                 ]
-                aggregate = Aggregate(_aggregation(kind, config, side), len(keys))
+                options = options_of(AGGREGATIONS, kind, config.aggregation_options, OPTIONS_KEY)
+                rule = AGGREGATIONS[kind].create(config, options, side)
+                aggregate = Aggregate(rule, len(keys))
                 self._entries.append(_Entry(f"{feed}-{kind}", aggregate, feed, own, reads))
         self._events: SideEvents | None = None
         self._feeds: dict[str, _Fed] = {}
@@ -252,12 +251,3 @@ def feed_of(layer: str, config: RepresentationsConfig) -> str:
 def _fed(feed: str, branch: np.ndarray) -> np.ndarray:
     """Which events are of a feed, (N,) bool."""
     return np.ones(len(branch), bool) if feed == _ALL else branch == BRANCHES.index(feed)
-
-
-def _aggregation(kind: AggregationKind, config: RepresentationsConfig, side: Side) -> Aggregation:
-    if kind == "time_decay":
-        own = config.item_half_life if side == "item" else None
-        return TimeDecay(own or config.half_life)
-    if kind == "count_decay":
-        return CountDecay(config.decay)
-    return Mean() if kind == "mean" else Last()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.retrieval.config import IndexConfig
+from lfm4ads_tf.retrieval.index_items import IndexItems
 
 
 class Index(tf.Module):
@@ -15,9 +18,21 @@ class Index(tf.Module):
 
     Attributes:
         k: Items returned per query.
+        keys: Of all items, (N,) UTF-8 bytes.
     """
 
     k: int
+    keys: np.ndarray
+
+    @classmethod
+    @abstractmethod
+    def create(cls, items: IndexItems, config: IndexConfig) -> Self:
+        """A new index over the items of a retrieval model."""
+
+    @classmethod
+    def settings(cls, config: IndexConfig) -> dict[str, Any]:
+        """The keys of the configuration that an index depends on, as JSON."""
+        return {}
 
     @abstractmethod
     def candidates(self, queries: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -34,6 +49,16 @@ class Index(tf.Module):
     @abstractmethod
     def item_vectors(self) -> np.ndarray:
         """The items' vectors in the order of their keys, (N, d) float32."""
+
+    def expected(self, queries: np.ndarray, excluded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What an export of this index must answer, see `__call__`.
+
+        Args:
+            queries: (B, d) float32.
+            excluded: Keys that a query must not get, (B, E) bytes, padded with b"".
+        """
+        ids, scores = self(queries, tf.constant(excluded.astype(object), tf.string))
+        return ids.numpy(), scores.numpy()
 
     def coarse_scores(self, queries: tf.Tensor) -> tf.Tensor | None:
         """What decides which items are scored at all, (B, L); None where all are."""

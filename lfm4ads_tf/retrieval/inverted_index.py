@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.retrieval.coarse import assign
+from lfm4ads_tf.retrieval.config import IndexConfig
 from lfm4ads_tf.retrieval.index import Index, as_ids, as_vectors, checked_k
+from lfm4ads_tf.retrieval.index_items import IndexItems
 from lfm4ads_tf.retrieval.partition import Partition
 
+_LOG = logging.getLogger(__name__)
+_KEPT = "partition.npz"  # in the model's folder
 _SLACK = 1.25  # longest list, relative to the mean
 _MOST_DISPLACED = 0.25  # share of items outside their nearest list above which to rebuild
 _MOST_DISTORTION = 1.5  # relative to that at training above which to rebuild
@@ -105,6 +111,27 @@ class InvertedIndex(Index):
             self._free.reshape(lists, length), trainable=False, name="penalty"
         )  # (L, M)
         self.ids = tf.Variable(self.keys.astype(object), dtype=tf.string, trainable=False)
+
+    @classmethod
+    def create(cls, items: IndexItems, config: IndexConfig) -> Self:
+        """See `Index`; centroids and number of probes are kept in the model's folder."""
+        kept = items.folder / _KEPT
+        if items.refreshed and kept.exists():
+            index = cls(items.keys, items.vectors, Partition.load(kept), k=items.k)
+            if not index.stale:
+                return index
+            _LOG.warning("the items have moved away from the index's centroids; they are trained")
+        queries = items.queries()
+        partition = Partition.fit(items.vectors, queries, lists=config.lists, seed=items.seed)
+        index = cls(items.keys, items.vectors, partition, k=items.k)
+        index.probing(config.probes, queries, recall=config.recall)
+        index.partition.save(kept)
+        return index
+
+    @classmethod
+    def settings(cls, config: IndexConfig) -> dict[str, Any]:
+        """See `Index`."""
+        return config.model_dump(mode="json")
 
     @property
     def lists(self) -> int:

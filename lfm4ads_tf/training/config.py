@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from lfm4ads_tf.errors import nearest
 from lfm4ads_tf.losses.registry import LOSSES
+from lfm4ads_tf.optim.rules.registry import RULES
+from lfm4ads_tf.registry_key import known_name
 from lfm4ads_tf.strict import StrictModel
 
 
@@ -29,7 +31,7 @@ class OptimizerConfig(StrictModel):
 
     table_learning_rate: float = Field(default=0.05, gt=0)
     dense_learning_rate: float = Field(default=1e-3, gt=0)
-    rule: Literal["adagrad", "rowwise_adagrad", "adam", "adamw", "ftrl", "sgd"] = "adagrad"
+    rule: Annotated[str, known_name(RULES)] = "adagrad"
     rule_options: dict[str, float | bool] = {}
     adagrad_initial: float = Field(default=0.1, gt=0)
     group_rates: dict[str, Annotated[float, Field(ge=0)]] = {}

@@ -13,7 +13,7 @@ from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.optimizer_part import OptimizerPart
-from lfm4ads_tf.optim.rules.registry import row_rule
+from lfm4ads_tf.optim.rules.row_rule import row_rule, rule_variant
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.variable_paths import path_of, segments, unmatched
 from lfm4ads_tf.training.config import OptimizerConfig
@@ -162,8 +162,8 @@ def table_rule(config: OptimizerConfig) -> RowRule:
         UserError: An option is unknown or out of its bounds.
     """
     options: dict[str, Any] = dict(config.rule_options)
-    if config.rule in ("adagrad", "rowwise_adagrad"):
-        options.setdefault("initial", config.adagrad_initial)
+    for option, key in rule_variant(config.rule).rule.shorthands.items():
+        options.setdefault(option, getattr(config, key))
     return row_rule(config.rule, **options)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from lfm4ads_tf.registry_key import check_options
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
+
+OPTIONS_KEY = "downstream.adapter_options"
 
 
 class AdapterConfig(StrictModel):
@@ -21,6 +25,7 @@ class AdapterConfig(StrictModel):
             that start at zero already.
         linear_dim: Output width of the linear adapter.
         token_dim: Output width of the token adapter; the embeddings' width when absent.
+        adapter_options: Adapter -> options of its own, for adapters that have some.
         full: The combination that the method name `full` stands for; derived from the upstream
             when absent.
         warm_start_snapshot: Upstream weights that module-level methods start from: `final`, the
@@ -40,9 +45,16 @@ class AdapterConfig(StrictModel):
     adapter_zero_init: bool = False
     linear_dim: int = Field(default=16, ge=1)
     token_dim: int | None = Field(default=None, ge=1)
+    adapter_options: dict[str, dict[str, Any]] = {}
     full: str | None = None
     warm_start_snapshot: Literal["final", "first"] | Annotated[int, Field(ge=0)] = "final"
     warm_start_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
     isomorphic_layer: str = "output"
     isomorphic_gate: bool = False
     isomorphic_head: bool = False
+
+    @field_validator("adapter_options")
+    @classmethod
+    def _known_options(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        check_options(ADAPTERS, given, OPTIONS_KEY)
+        return given

@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.registry_key import options_of
 from lfm4ads_tf.transfer.adapters.adapter import Adapter
-from lfm4ads_tf.transfer.adapters.gate import GateAdapter
-from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
-from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
-from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter
-from lfm4ads_tf.transfer.adapters.token import TokenAdapter
-from lfm4ads_tf.transfer.config import AdapterConfig
-
-AdapterFactory = Callable[[Sequence[str], AdapterConfig, int], Adapter]
-
-ADAPTERS: dict[str, AdapterFactory] = {
-    "linear": lambda sources, config, seed: LinearAdapter(
-        sources, dim=config.linear_dim, seed=seed
-    ),
-    "mlp": lambda sources, config, seed: MlpAdapter(
-        sources,
-        units=config.adapter_units,
-        dropout=config.adapter_dropout,
-        zero_init=config.adapter_zero_init,
-        seed=seed,
-    ),
-    "token": lambda sources, config, seed: TokenAdapter(
-        sources,
-        units=[*config.adapter_units[:-1], config.token_dim or config.adapter_units[-1]],
-        dropout=config.adapter_dropout,
-        zero_init=config.adapter_zero_init,
-        seed=seed,
-    ),
-    "gate": lambda sources, config, seed: GateAdapter(sources, seed=seed),
-    "gate_mlp": lambda sources, config, seed: MlpGateAdapter(
-        sources, units=config.adapter_units[:-1], dropout=config.adapter_dropout, seed=seed
-    ),
-    "gate_fields": lambda sources, config, seed: MlpGateAdapter(
-        sources,
-        units=config.adapter_units[:-1],
-        dropout=config.adapter_dropout,
-        of_fields=True,
-        seed=seed,
-    ),
-}
-WIDENING = ("linear", "mlp", "token")
-"""Adapters that join something to the stream."""
+from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
+from lfm4ads_tf.transfer.config import OPTIONS_KEY, AdapterConfig
 
 _FORMS = (
     "use none, full, feature/linear/UR, feature/mlp/<A+B+...>, feature/gate/CR_user@<layer>, "
@@ -118,7 +80,18 @@ class Method:
         if self.warm_start is not None:
             # Both the adapter's output and its weights behind being zero would have no gradient.
             config = config.model_copy(update={"adapter_zero_init": False})
-        return [ADAPTERS[kind](list(sources), config, seed) for kind, sources in self.parts]
+        given = config.adapter_options
+        return [
+            ADAPTERS[kind].create(
+                list(sources), config, options_of(ADAPTERS, kind, given, OPTIONS_KEY), seed
+            )
+            for kind, sources in self.parts
+        ]
+
+    @property
+    def widens(self) -> bool:
+        """Whether an adapter joins something to the stream."""
+        return any(ADAPTERS[kind].widens for kind, _ in self.parts)
 
 
 def parse_method(

@@ -26,7 +26,7 @@ from lfm4ads_tf.embeddings.storage import count_weights, read_tables, write_tabl
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.optim.rules.registry import row_rule
+from lfm4ads_tf.optim.rules.row_rule import row_rule
 
 RULES = ["adagrad", "rowwise_adagrad", "adam", "ftrl", "sgd"]
 TABLES = [

@@ -16,6 +16,9 @@ from export.blessing import file_digests
 from export.exporter import export_model
 from export.golden_rows import encoded_batch
 from export.local_server.server import LocalServer
+from export.request import ExportRequest
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.features.encoder import Encoder
@@ -192,7 +195,11 @@ class World:
         return model
 
     def export(self, kind: str, model: tf_keras.Model, out: Path, **options: Any) -> Path:
-        """`export_model` with this world's rows; `rebuild` makes models of another seed."""
+        """`export_model` with this world's rows; `rebuild` makes models of another seed.
+
+        Args:
+            options: Parts of subject, samples and request.
+        """
         make = self.ranker if kind.startswith("ranker") else self.foundation
         options = {
             "name": kind,
@@ -202,7 +209,12 @@ class World:
             "rebuild": lambda shards, storage: make(shards, storage, seed=99),
             **options,
         }
-        return export_model(kind, model, self.encoder, out=out, **options)
+        parts = ("rebuild", "lookups", "index")
+        subject = ExportSubject(model, **{k: options.pop(k) for k in parts if k in options})
+        samples = ExportSamples(options.pop("samples"), options.pop("representations"))
+        name = options.pop("name")
+        request = ExportRequest(name, subject, self.encoder, samples, out, kind=kind, **options)
+        return export_model(request)
 
 
 @pytest.fixture

@@ -10,7 +10,10 @@ import tensorflow as tf
 
 from export.exporter import export_model
 from export.golden_rows import encoded_batch, with_missing_row
+from export.request import ExportRequest
 from export.request_schema import RequestSchema
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.row_sets import RowSet
@@ -40,7 +43,8 @@ def test_a_request_is_scored_by_its_own_branch(world: Any, tmp_path: Path, unpro
     for variable in model.trainable_variables:
         variable.assign_add(rng.normal(scale=0.1, size=variable.shape).astype(np.float32))
 
-    version = export_model("foundation", model, encoder, out=tmp_path, name="m", samples=samples)
+    subject, rows = ExportSubject(model), ExportSamples(samples)
+    version = export_model(ExportRequest("m", subject, encoder, rows, tmp_path, kind="foundation"))
 
     loaded = tf.saved_model.load(str(version))
     fresh = with_missing_row(placed(world.new_rows(29)), encoder)

@@ -11,7 +11,10 @@ import tf_keras
 
 from export.exporter import export_model
 from export.golden_rows import encoded_batch, with_missing_row
+from export.request import ExportRequest
 from export.request_schema import RequestSchema
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
@@ -52,15 +55,14 @@ def test_a_module_ranker_asks_for_what_it_reads_and_scores_as_the_keras_model(
     for variable in model.trainable_variables:
         variable.assign_add(rng.normal(scale=0.1, size=variable.shape).astype(np.float32))
     folder = export_model(
-        KIND,
-        model,
-        world.encoder,
-        out=tmp_path,
-        name=KIND,
-        samples=world.samples,
-        representations=values,
-        config=ExportConfig(warmup_rows=3),
-        rebuild=lambda shards, _: make(shards, seed=99),
+        ExportRequest(
+            KIND,
+            ExportSubject(model, lambda shards, _: make(shards, seed=99)),
+            world.encoder,
+            ExportSamples(world.samples, values),
+            tmp_path,
+            config=ExportConfig(warmup_rows=3),
+        )
     )
     unread = {"tab", "price", "weekday", "history"}
     columns = {c: t for c, t in world.encoder.raw_types.items() if c not in unread}

@@ -14,7 +14,10 @@ import tensorflow as tf
 from export import verify_child
 from export.exporter import export_model
 from export.golden_rows import GoldenRows, encoded_batch
+from export.request import ExportRequest
 from export.retrieval_serving import EXCLUDE, RetrievalServing
+from export.samples import ExportSamples
+from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
@@ -64,16 +67,15 @@ INDEXES: dict[str, Callable[[], Index]] = {"exact": exact, "ann": approximate}
 
 def export(world: Any, model: Any, index: Index, out: Path, name: str) -> Path:
     return export_model(
-        f"retrieval_{name.rpartition('_')[2]}",
-        model,
-        world.encoder,
-        out=out,
-        name=name,
-        samples=world.samples,
-        representations={"UR": world.representations["UR"]},
-        config=ExportConfig(warmup_rows=3),
-        serving=lambda rows: RetrievalServing(model, index, rows),
-        sources=["UR"],
+        ExportRequest(
+            name,
+            ExportSubject(model, index=index),
+            world.encoder,
+            ExportSamples(world.samples, {"UR": world.representations["UR"]}),
+            out,
+            kind=f"retrieval_{name.rpartition('_')[2]}",
+            config=ExportConfig(warmup_rows=3),
+        )
     )
 
 

@@ -24,8 +24,8 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
-from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter
 from lfm4ads_tf.transfer.adapters.token import TokenAdapter
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from tests.rounding import assert_close
@@ -276,7 +276,7 @@ def test_a_gate_over_user_and_item_multiplies_each_once() -> None:
     gate = GateAdapter(list(sizes), seed=3)
     expected = gate(wide, width=5).gate
     assert_close(gate(stored, width=5).gate, expected, terms=9)
-    fields = MlpGateAdapter(list(sizes), units=[4], of_fields=True, seed=3)
+    fields = FieldGateAdapter(list(sizes), units=[4], seed=3)
     expected = fields(wide, width=5).gate
     found = fields(stored, width=5).gate
     assert found.shape == (7, 5)

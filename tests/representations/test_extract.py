@@ -458,7 +458,9 @@ def test_a_new_period_continues_an_earlier_version(made: Chain, tmp_path: Path) 
                 extraction.advance(rows[period], period, "train")
                 extraction.write_towers(period, "train")
             extraction.save(writer.folder / "state" / "latest")
-        writer.close({"version": name, **options.model_dump(mode="json")})
+        # as versions were written before aggregations had options of their own
+        settings = options.model_dump(mode="json", exclude={"aggregation_options"})
+        writer.close({"version": name, **settings})
         stores.append(RepresentationStore(writer.folder))
     writer = RepresentationWriter(folder("later"))
     extend(made.model, cache, options, writer, stores[0], rows[5], 5)
@@ -470,6 +472,9 @@ def test_a_new_period_continues_an_earlier_version(made: Chain, tmp_path: Path) 
         assert all(np.array_equal(v, later[where][k]) for k, v in vectors.items()), where
     other = options.model_copy(update={"decay": 0.5})
     with pytest.raises(UserError, match="decay was 0.99, is now 0.5"):
+        extend(made.model, cache, other, writer, stores[0], rows[5], 5)
+    other = options.model_copy(update={"aggregation_options": {"last": {"count": 2}}})
+    with pytest.raises(UserError, match="aggregation_options was {}, is now {'last'"):
         extend(made.model, cache, other, writer, stores[0], rows[5], 5)
 
 

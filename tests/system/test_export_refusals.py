@@ -12,6 +12,7 @@ import pytest
 
 from export import stage
 from export.exporter import WrittenExport
+from export.request import ExportRequest
 from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
 
@@ -35,10 +36,10 @@ def test_the_others_and_the_report_are_written(
         shutil.rmtree(out / "exports" / name)  # these are due
     made = stage.write_export
 
-    def losing(kind: str, *of: Any, **options: Any) -> WrittenExport:
-        if kind in LOST:
-            raise LOST[kind][1]
-        return made(kind, *of, **options)
+    def losing(request: ExportRequest) -> WrittenExport:
+        if request.name in LOST:
+            raise LOST[request.name][1]
+        return made(request)
 
     monkeypatch.setattr(stage, "write_export", losing)
     selected = ("--seeds", 2, "--scenarios", "home")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from lfm4ads_tf.optim.rules.checks import require_flag, require_number
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.rules.slot import Slot
+from lfm4ads_tf.optim.rules.variant import RuleVariant
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Adagrad(RowRule):
     """
 
     name: ClassVar[str] = "adagrad"
+    shorthands: ClassVar[Mapping[str, str]] = {"initial": "adagrad_initial"}
     initial: float = 0.1
     epsilon: float = 1e-7
     row_wise: bool = False
@@ -43,6 +46,11 @@ class Adagrad(RowRule):
         require_number(self.name, "initial", self.initial, at_least=0.0)
         require_number(self.name, "epsilon", self.epsilon, above=0.0)
         require_flag(self.name, "row_wise", self.row_wise)
+
+    @property
+    def compiled_options(self) -> Sequence[float]:
+        """See `RowRule`."""
+        return (self.epsilon, float(self.row_wise))
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -64,3 +72,6 @@ class Adagrad(RowRule):
         accumulator = accumulator + squares
         step = learning_rate * gradient / (tf.sqrt(accumulator) + self.epsilon)
         return weights - step, (accumulator,)
+
+
+ROWWISE_ADAGRAD = RuleVariant(Adagrad, fixed={"row_wise": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from lfm4ads_tf.optim.rules.checks import require_number
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.rules.slot import Slot
+from lfm4ads_tf.optim.rules.variant import RuleVariant
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class LazyAdam(RowRule):
         require_number(self.name, "weight_decay", self.weight_decay, at_least=0.0)
 
     @property
+    def compiled_options(self) -> Sequence[float]:
+        """See `RowRule`."""
+        return (self.beta_1, self.beta_2, self.epsilon, self.weight_decay)
+
+    @property
     def slots(self) -> tuple[Slot, ...]:
         """The moments m and v and the count t."""
         return (
@@ -90,6 +97,9 @@ class LazyAdam(RowRule):
         size = learning_rate * tf.sqrt(correction_2) / correction_1  # (U, K, 1)
         weights = weights - size * first / (tf.sqrt(second) + self.epsilon)
         return weights, (first, second, step)
+
+
+ADAMW = RuleVariant(LazyAdam, defaults={"weight_decay": 0.01})
 
 
 def _log(beta: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,6 +74,11 @@ class Ftrl(RowRule):
                 received="initial, l2 and beta are all 0",
                 fix="Give 'initial' or 'beta' a value above 0.",
             )
+
+    @property
+    def compiled_options(self) -> Sequence[float]:
+        """See `RowRule`."""
+        return (self.l1, self.l2, self.learning_rate_power, self.beta)
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -22,9 +23,26 @@ class RowRule(abc.ABC):
     slots of those sets bit by bit whose gradient is all zero: `update` itself treats zero as a
     gradient like any other. Numbers of a rule are rounded to float32 before they are used, and
     every operation is float32.
+
+    Attributes:
+        name: What its slots are stored under, and its compiled twin's name where it has one.
+        shorthands: Option -> key of `OptimizerConfig` that gives it where `rule_options` does not.
     """
 
     name: ClassVar[str]
+    shorthands: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A rule of another formula than its parent's has no part in the parent's compiled twin."""
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if own.keys() & {"update", "slots"} and "compiled_options" not in own:
+            cls.compiled_options = RowRule.compiled_options  # type: ignore[method-assign]
+
+    @property
+    def compiled_options(self) -> Sequence[float] | None:
+        """Options in the order of the compiled twin; None where there is none."""
+        return None
 
     @property
     @abc.abstractmethod

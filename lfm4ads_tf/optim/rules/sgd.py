@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,6 +54,11 @@ class Sgd(RowRule):
                 received=f"momentum={self.momentum!r}, nesterov=True",
                 fix="Give 'momentum' a value above 0, such as 0.9, or leave 'nesterov' out.",
             )
+
+    @property
+    def compiled_options(self) -> Sequence[float]:
+        """See `RowRule`."""
+        return (self.momentum, float(self.nesterov))
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
+from lfm4ads_tf.representations.config import RepresentationsConfig
+from lfm4ads_tf.representations.names import Side
+from lfm4ads_tf.strict import StrictModel
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,25 @@ class Aggregation(ABC):
     """A weighted sum of a key's events, kept as a mergeable state (S, W, mark).
 
     Attributes:
+        Config: Options of its own, given as `representations.aggregation_options.<name>`.
         empty: Mark of a key without events.
         normed_sum: Whether layer normalisation is of the sum S itself instead of the mean S / W.
     """
 
-    empty: float = 0.0
-    normed_sum: bool = False
+    Config: ClassVar[type[StrictModel]] = StrictModel
+    empty: ClassVar[float] = 0.0
+    normed_sum: ClassVar[bool] = False
+
+    @classmethod
+    def create(cls, config: RepresentationsConfig, options: Any, side: Side) -> Self:
+        """A new aggregation of a configuration.
+
+        Args:
+            config: What all aggregations share.
+            options: A `Config` of this class.
+            side: Whose keys' events it aggregates.
+        """
+        return cls()
 
     @abstractmethod
     def fold(self, mark: np.ndarray, events: EventGroups, time: np.ndarray) -> Fold:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Self
+
 import numpy as np
 
 from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
+from lfm4ads_tf.representations.config import RepresentationsConfig
+from lfm4ads_tf.representations.names import Side
 
 
 class CountDecay(Aggregation):
@@ -19,10 +23,15 @@ class CountDecay(Aggregation):
     Source: the public code of LFM4Ads (arXiv 2508.14948), which layer-normalises S itself.
     """
 
-    normed_sum = True
+    normed_sum: ClassVar[bool] = True
 
     def __init__(self, decay: float) -> None:
         self.decay = decay
+
+    @classmethod
+    def create(cls, config: RepresentationsConfig, options: Any, side: Side) -> Self:
+        """See `Aggregation.create`; reads `decay`."""
+        return cls(config.decay)
 
     def fold(self, mark: np.ndarray, events: EventGroups, time: np.ndarray) -> Fold:
         """See `Aggregation.fold`; `time` is not read."""

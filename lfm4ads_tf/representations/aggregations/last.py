@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
@@ -14,7 +16,7 @@ class Last(Aggregation):
     States merge in any order; of events at the same time the one that was added last stays.
     """
 
-    empty = -np.inf
+    empty: ClassVar[float] = -np.inf
 
     def fold(self, mark: np.ndarray, events: EventGroups, time: np.ndarray) -> Fold:
         """See `Aggregation.fold`."""

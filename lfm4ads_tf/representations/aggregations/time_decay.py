@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Self
+
 import numpy as np
 
 from lfm4ads_tf.representations.aggregations.aggregation import Aggregation, Fold
 from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
+from lfm4ads_tf.representations.config import RepresentationsConfig
+from lfm4ads_tf.representations.names import Side
 
 
 class TimeDecay(Aggregation):
@@ -19,10 +23,16 @@ class TimeDecay(Aggregation):
     Source: LFM4Ads (arXiv 2508.14948), time-interval decaying aggregation of CR.
     """
 
-    empty = -np.inf
+    empty: ClassVar[float] = -np.inf
 
     def __init__(self, half_life: float) -> None:
         self.half_life = half_life
+
+    @classmethod
+    def create(cls, config: RepresentationsConfig, options: Any, side: Side) -> Self:
+        """See `Aggregation.create`; reads `half_life` and, for items, `item_half_life`."""
+        of_items = config.item_half_life if side == "item" else None
+        return cls(of_items or config.half_life)
 
     def fold(self, mark: np.ndarray, events: EventGroups, time: np.ndarray) -> Fold:
         """See `Aggregation.fold`."""

@@ -6,9 +6,13 @@ import abc
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import tensorflow as tf
 import tf_keras
+
+from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,33 @@ class Adapter(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         name: Kind of the adapter; the sources become part of the layer's name.
 
     Attributes:
+        Config: Options of its own, given as `downstream.adapter_options.<name>`.
+        widens: Whether it joins something to the stream, so that what reads the stream has more
+            inputs than the upstream's.
         of_fields: Whether its gate is for the field embeddings instead of the stream.
     """
 
-    of_fields = False
+    Config: ClassVar[type[StrictModel]] = StrictModel
+    widens: ClassVar[bool] = False
+    of_fields: ClassVar[bool] = False
 
     def __init__(self, sources: Sequence[str], *, name: str) -> None:
         # A method may hold several adapters of a kind: their variables need names of their own,
         # of the characters that TensorFlow allows.
         super().__init__(name=re.sub(r"[^\w.-]", ".", "_".join([name, *sources])))
         self.sources = list(sources)
+
+    @classmethod
+    @abc.abstractmethod
+    def create(cls, sources: Sequence[str], config: AdapterConfig, options: Any, seed: int) -> Self:
+        """A new adapter of a configuration.
+
+        Args:
+            sources: Representations that it reads.
+            config: What all adapters share.
+            options: A `Config` of this class.
+            seed: Seed of its initial weights.
+        """
 
     @abc.abstractmethod
     def call(

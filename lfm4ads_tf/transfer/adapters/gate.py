@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
+from typing import Any, Self
 
 import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 class GateAdapter(Adapter):
@@ -27,6 +29,11 @@ class GateAdapter(Adapter):
         super().__init__(sources, name="gate")
         self._seed = seed
         self._dense: tf_keras.layers.Dense | None = None
+
+    @classmethod
+    def create(cls, sources: Sequence[str], config: AdapterConfig, options: Any, seed: int) -> Self:
+        """See `Adapter.create`."""
+        return cls(sources, seed=seed)
 
     def call(
         self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False

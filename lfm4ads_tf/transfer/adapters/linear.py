@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 class LinearAdapter(Adapter):
@@ -23,6 +25,8 @@ class LinearAdapter(Adapter):
     experiment.
     """
 
+    widens: ClassVar[bool] = True
+
     def __init__(self, sources: Sequence[str], *, dim: int, seed: int = 0) -> None:
         super().__init__(sources, name="linear")
         self.projections = [
@@ -31,6 +35,11 @@ class LinearAdapter(Adapter):
             )
             for k, source in enumerate(self.sources)
         ]
+
+    @classmethod
+    def create(cls, sources: Sequence[str], config: AdapterConfig, options: Any, seed: int) -> Self:
+        """See `Adapter.create`; reads `linear_dim`."""
+        return cls(sources, dim=config.linear_dim, seed=seed)
 
     def call(
         self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False

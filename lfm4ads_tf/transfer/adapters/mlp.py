@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import tensorflow as tf
 
 from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
 from lfm4ads_tf.transfer.adapters.mlp_stack import MlpStack
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 class MlpAdapter(Adapter):
@@ -22,6 +24,8 @@ class MlpAdapter(Adapter):
 
     Source: LFM4Ads (arXiv 2508.14948), feature level; the exact form is this project's.
     """
+
+    widens: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -45,6 +49,17 @@ class MlpAdapter(Adapter):
             )
             for k, source in enumerate(self.sources)
         ]
+
+    @classmethod
+    def create(cls, sources: Sequence[str], config: AdapterConfig, options: Any, seed: int) -> Self:
+        """See `Adapter.create`; reads `adapter_units`, `adapter_dropout`, `adapter_zero_init`."""
+        return cls(
+            sources,
+            units=config.adapter_units,
+            dropout=config.adapter_dropout,
+            zero_init=config.adapter_zero_init,
+            seed=seed,
+        )
 
     def adapted(self, representations: Mapping[str, tf.Tensor], training: bool) -> list[tf.Tensor]:
         """a per source, each (B, units[-1])."""

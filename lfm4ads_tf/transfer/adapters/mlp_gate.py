@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
+from typing import Any, ClassVar, Self
 
 import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
 from lfm4ads_tf.transfer.adapters.mlp_stack import MlpStack
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 class MlpGateAdapter(Adapter):
@@ -22,12 +24,15 @@ class MlpGateAdapter(Adapter):
         sources: Representations.
         units: Hidden widths.
         dropout: Rate applied to each hidden layer in training.
-        of_fields: Whether E is the field embeddings, before towers and factorisation machine,
-            instead of the stream.
         seed: Seed of the initial weights.
+
+    Attributes:
+        kind: What the names of its layers and its initial weights depend on.
 
     Source: this project's, after the gate of the LFM4Ads public experiment (arXiv 2508.14948).
     """
+
+    kind: ClassVar[str] = "gate_mlp"
 
     def __init__(
         self,
@@ -35,16 +40,20 @@ class MlpGateAdapter(Adapter):
         *,
         units: Sequence[int],
         dropout: float = 0.0,
-        of_fields: bool = False,
         seed: int = 0,
     ) -> None:
-        self._kind = "gate_fields" if of_fields else "gate_mlp"
-        super().__init__(sources, name=self._kind)
-        self.of_fields = of_fields
+        super().__init__(sources, name=self.kind)
         self._units = list(units)
         self._dropout = dropout
         self._seed = seed
         self.stacks: list[tf_keras.layers.Layer] = []
+
+    @classmethod
+    def create(cls, sources: Sequence[str], config: AdapterConfig, options: Any, seed: int) -> Self:
+        """See `Adapter.create`; reads the hidden widths of `adapter_units`, `adapter_dropout`."""
+        return cls(
+            sources, units=config.adapter_units[:-1], dropout=config.adapter_dropout, seed=seed
+        )
 
     def call(
         self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False
@@ -54,11 +63,11 @@ class MlpGateAdapter(Adapter):
             self.stacks = [
                 MlpStack(
                     [*self._units, width],
-                    label=f"{self._kind}/{source}",
+                    label=f"{self.kind}/{source}",
                     dropout=self._dropout,
                     zero_init=True,
                     seed=self._seed,
-                    name=f"{self._kind}_{k}",
+                    name=f"{self.kind}_{k}",
                 )
                 for k, source in enumerate(self.sources)
             ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import tensorflow as tf
 
 from lfm4ads_tf.transfer.adapters.adapter import Adapted
 from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
+from lfm4ads_tf.transfer.config import AdapterConfig
 
 
 class TokenAdapter(MlpAdapter):
@@ -36,6 +38,17 @@ class TokenAdapter(MlpAdapter):
     ) -> None:
         super().__init__(
             sources, units=units, dropout=dropout, zero_init=zero_init, seed=seed, name="token"
+        )
+
+    @classmethod
+    def create(cls, sources: Sequence[str], config: AdapterConfig, options: Any, seed: int) -> Self:
+        """See `Adapter.create`; reads what `MlpAdapter` does, and `token_dim`."""
+        return cls(
+            sources,
+            units=[*config.adapter_units[:-1], config.token_dim or config.adapter_units[-1]],
+            dropout=config.adapter_dropout,
+            zero_init=config.adapter_zero_init,
+            seed=seed,
         )
 
     def call(

@@ -9,11 +9,12 @@ import tf_keras
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.transfer.retrieval.retrieval_loss import RetrievalLoss, RetrievalLossName
+from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
 
 ITEM = "IR"
 
 
-class ProjectedRetriever(tf_keras.Model):
+class ProjectedRetriever(TwoVectorModel):
     """A projection into the space of the frozen IR.
 
         s(u, i) = <W r(u) + b, IR(i)>    r: UR or CR_user; only W and b are trained
@@ -29,6 +30,8 @@ class ProjectedRetriever(tf_keras.Model):
     Source: LFM4Ads (arXiv 2508.14948), model-level usage, standalone retrieval.
     """
 
+    source: str
+
     def __init__(
         self,
         source: str,
@@ -39,9 +42,8 @@ class ProjectedRetriever(tf_keras.Model):
         task: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(name="projected_retriever")
+        super().__init__(dim, name="projected_retriever")
         self.source = source
-        self.dim = dim
         self.projection = tf_keras.layers.Dense(
             dim, kernel_initializer=glorot(seed, "projection"), name="projection"
         )
@@ -49,8 +51,15 @@ class ProjectedRetriever(tf_keras.Model):
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """User and item vectors, (B, dim) each; a user without the representation gets b."""
-        stored = batch["representations"]
-        return self.projection(stored[self.source][:, :-1]), stored[ITEM][:, :-1]
+        return self.users(batch), self.items(batch)
+
+    def users(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """See `TwoVectorModel`."""
+        return self.projection(batch["representations"][self.source][:, :-1])
+
+    def items(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """See `TwoVectorModel`."""
+        return batch["representations"][ITEM][:, :-1]
 
     def loss(self, batch: EncodedBatch) -> tf.Tensor:
         """Mean loss of a batch, see `RetrievalLoss`."""

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.two_towers import TwoTowers
 from lfm4ads_tf.transfer.retrieval.retrieval_loss import RetrievalLoss, RetrievalLossName
+from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
 
 
-class Retriever(tf_keras.Model):
+class Retriever(TwoVectorModel):
     """Two towers with tables of their own.
 
         s(u, i) = <UserTower(u), ItemTower(i)>
@@ -31,6 +31,8 @@ class Retriever(tf_keras.Model):
         seed: Seed of all initial weights.
     """
 
+    two_towers: TwoTowers
+
     def __init__(
         self,
         layout: FeatureLayout,
@@ -43,9 +45,8 @@ class Retriever(tf_keras.Model):
         task: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(name="retriever")
+        super().__init__(dim, name="retriever")
         self.layout = layout
-        self.dim = dim
         self.two_towers = TwoTowers(layout, [*units, dim], [*units, dim], embeddings, seed=seed)
         self._loss = RetrievalLoss(loss, item_counts, task)
 
@@ -53,6 +54,14 @@ class Retriever(tf_keras.Model):
         """User and item vectors, (B, dim) each."""
         towers = self.two_towers.towers(batch, training=training)
         return towers.user, towers.item
+
+    def users(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """See `TwoVectorModel`."""
+        return self.two_towers.towers(batch, training=training).user
+
+    def items(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """See `TwoVectorModel`."""
+        return self.two_towers.towers(batch, training=training).item
 
     def loss(self, batch: EncodedBatch) -> tf.Tensor:
         """Mean loss of a batch, see `RetrievalLoss`."""

@@ -11,7 +11,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.adam import LazyAdam
 from lfm4ads_tf.optim.rules.ftrl import Ftrl
-from lfm4ads_tf.optim.rules.registry import row_rule
+from lfm4ads_tf.optim.rules.row_rule import row_rule
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.rules.sgd import Sgd
 
@@ -57,7 +57,7 @@ def test_slots(rule: RowRule, slots: list[tuple[str, bool, float]]) -> None:
     "name, options, message",
     [
         ("adagard", {}, "'adagard' is unknown. Did you mean 'adagrad'"),
-        ("zzz", {}, "Choose one of adagrad, rowwise_adagrad, adam, adamw, ftrl, sgd"),
+        ("zzz", {}, "use one of adagrad, rowwise_adagrad, adam, adamw, ftrl, sgd"),
         (None, {}, "'None' is unknown"),
         ("sgd", {"momentom": 0.1}, "'sgd' has no option 'momentom'. Did you mean 'momentum'"),
         ("adagrad", {"zzz": 1}, "Its options are initial, epsilon, row_wise"),

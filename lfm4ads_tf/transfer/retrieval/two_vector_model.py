@@ -1,0 +1,55 @@
+"""What every retrieval model is: two vectors whose product is the score."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.models.two_towers import TwoTowers
+
+
+class TwoVectorModel(tf_keras.Model, metaclass=abc.ABCMeta):
+    """s(u, i) = <user(u), item(i)>.
+
+    An export asks for the raw columns of the user's tower where there are `two_towers`, else for
+    the stored representation `source`, which it gives to `projection`.
+
+    Args:
+        dim: Width of both vectors.
+        name: Of the model.
+
+    Attributes:
+        dim: Width of both vectors.
+        two_towers: Towers whose user side is the user's vector, or None.
+        source: The stored representation that the user's vector is made of, or None.
+        projection: Layer that makes it, (B, d) -> (B, dim), or None.
+    """
+
+    def __init__(self, dim: int, *, name: str) -> None:
+        super().__init__(name=name)
+        self.dim = dim
+        self.two_towers: TwoTowers | None = None
+        self.source: str | None = None
+        self.projection: Any = None
+
+    @property
+    def all_embeddings(self) -> list[ShardedEmbedding]:
+        """All layers that hold tables."""
+        return [] if self.two_towers is None else [self.two_towers.embeddings]
+
+    @abc.abstractmethod
+    def users(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """The users' vectors, (B, dim)."""
+
+    @abc.abstractmethod
+    def items(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
+        """The items' vectors, (B, dim)."""
+
+    @abc.abstractmethod
+    def loss(self, batch: EncodedBatch) -> tf.Tensor:
+        """Mean loss of a batch."""

@@ -20,7 +20,7 @@ from lfm4ads_tf.representations.aggregations.event_groups import EventGroups
 from lfm4ads_tf.representations.aggregations.registry import AGGREGATIONS
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.names import Side, representation_names
-from lfm4ads_tf.representations.side_states import Events, SideStates
+from lfm4ads_tf.representations.side_states import SideEvents, SideStates
 from lfm4ads_tf.strict import StrictModel, parse
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
@@ -63,10 +63,10 @@ def config_of(**raw: Any) -> RepresentationsConfig:
     return parse(RepresentationsConfig, raw, source="representations")
 
 
-def events_of(seed: int, count: int) -> tuple[Events, np.ndarray]:
+def events_of(seed: int, count: int) -> tuple[SideEvents, np.ndarray]:
     rng = np.random.default_rng(seed)
     time = np.sort(rng.random(count)) + seed
-    events = Events(rng.integers(0, 4, count), time, np.ones(count, np.int8))
+    events = SideEvents(rng.integers(0, 4, count), time, np.ones(count, np.int8))
     return events, rng.normal(size=(count, 3)).astype(np.float32)
 
 

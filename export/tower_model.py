@@ -11,7 +11,9 @@ from export.merging import copy_tables
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding
-from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.models.owned_fields import OwnedFields
+from lfm4ads_tf.models.two_towers import TwoTowers, own_columns
 
 
 class TowerModel(tf.Module):
@@ -37,16 +39,17 @@ class TowerModel(tf.Module):
         storage: ServedStorage = "float32",
     ) -> None:
         super().__init__(name=f"{side}_tower")
-        layout, source = backbone.layout, backbone.embeddings
-        fields = [f for f in layout.fields if f.owner == side]
-        self.features = [f.name for f in fields]
-        self.features += [d.name for d in layout.dense if d.owner == side]
+        source = backbone.embeddings
+        layout = backbone.layout
+        self.features = [field.name for field in layout.fields if field.owner == side]
+        self.features += [number.name for number in layout.dense if number.owner == side]
+        self._side = side
+        self._layout = layout.only(self.features)
+        fields = self._layout.fields
         self._tower = backbone.user_tower if side == "user" else backbone.item_tower
-        self._dense_columns = layout.dense_columns(side)
-        self._id_columns = [i for i, f in enumerate(layout.single) if f.owner == side]
-        self._bags = tuple(f.name for f in fields if f.combiner is not None)
         # the tower concatenates the widths in the backbone's order, not in that of the fewer tables
-        self._dims = source.dims
+        names = {dim: source.fields(dim) for dim in source.dims}
+        self._owned = OwnedFields(self._layout, names, source.sets)
         self.embeddings: ShardedEmbedding | None = None
         if fields:
             read = {f.table for f in fields}
@@ -70,15 +73,12 @@ class TowerModel(tf.Module):
 
     def __call__(self, batch: EncodedBatch) -> tf.Tensor:
         """The representation (B, d) of each row's user or item."""
-        parts: list[tf.Tensor] = []
+        groups: list[FieldGroup] = []
         if self.embeddings is not None:
-            ids = tf.gather(batch["ids"], self._id_columns, axis=1)  # (B, F_single)
-            embedded = self.embeddings(ids, {name: batch["bags"][name] for name in self._bags})
-            for dim in self._dims:
-                if dim in embedded:
-                    width = len(self.embeddings.fields(dim)) * self.embeddings.sets * dim
-                    parts.append(tf.reshape(embedded[dim], [-1, width]))  # (B, F K D)
-        if self._dense_columns:
-            low, high = self._dense_columns[0], self._dense_columns[-1]
-            parts.append(batch["dense"][:, low : high + 1])  # (B, N)
-        return self._tower(tf.concat(parts, axis=-1))
+            ids = own_columns(batch["ids"], self._layout.id_columns)  # (B, F_single)
+            bags = {field.name: batch["bags"][field.name] for field in self._layout.bags}
+            embedded = self.embeddings(ids, bags)
+            groups = self._owned.groups(embedded)
+        numbers = own_columns(batch["dense"], self._layout.number_columns)  # (B, N)
+        inputs = self._owned.split(groups, numbers, (self._side,))
+        return self._tower(inputs[self._side].joined())

@@ -130,6 +130,8 @@ class OwnedFields:
         """
         groups: list[FieldGroup] = []
         for dim, fields in self.names.items():
+            if dim not in embedded:  # tables that hold nothing of these fields
+                continue
             values = tf.reshape(embedded[dim], [rows, len(fields), self.sets * dim])
             if gates is not None:
                 values *= gates[dim]  # (B, F_w, K D)

@@ -20,12 +20,15 @@ class FieldGroup:
         names: The fields, F of them.
         owners: `user`, `item`, `context`, or `representation` for an adapted one, F of them.
         sets: K.
+        goes_on: Whether the next group holds the rest of the fields of this width: a user's fields
+            of one row, before those of many candidate items.
     """
 
     values: tf.Tensor
     names: Sequence[str]
     owners: Sequence[str]
     sets: int = 1
+    goes_on: bool = False
 
     @property
     def width(self) -> int:
@@ -54,3 +57,13 @@ class FieldGroup:
     def with_rows(self, rows: tf.Tensor) -> FieldGroup:
         """The group with its one row, if it has one, repeated."""
         return replace(self, values=repeated(self.values, rows))
+
+    def joined(self, rest: FieldGroup) -> FieldGroup:
+        """This group and the rest of its fields as one group, both of B rows."""
+        return FieldGroup(
+            tf.concat([self.values, rest.values], axis=1),  # (B, F, K D)
+            [*self.names, *rest.names],
+            [*self.owners, *rest.owners],
+            self.sets,
+            rest.goes_on,
+        )

@@ -51,10 +51,20 @@ class BlockInputs:
         return stream
 
     def with_rows(self, rows: tf.Tensor) -> BlockInputs:
-        """The same with one row of fields and sequences, which stands for all, `rows` times."""
+        """The same with one row of fields and sequences, which stands for all, `rows` times.
+
+        There is one group of each width again, with the fields in the order that they have where
+        no row stands for others.
+        """
+        groups: list[FieldGroup] = []
+        for group in self.fields:
+            whole = group.with_rows(rows)
+            if groups and groups[-1].goes_on:
+                whole = groups.pop().joined(whole)
+            groups.append(whole)
         return replace(
             self,
-            fields=[group.with_rows(rows) for group in self.fields],
+            fields=groups,
             sequences={
                 name: (repeated(values, rows), repeated(mask, rows))
                 for name, (values, mask) in self.sequences.items()

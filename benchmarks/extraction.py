@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.measure import interleave, summary
 from lfm4ads_tf.pipeline.extract import snapshot_loader
 from lfm4ads_tf.pipeline.run import open_run
-from lfm4ads_tf.pipeline.scoring import predict
+from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.representations.extract_periods import extract_periods
 from lfm4ads_tf.representations.writer import RepresentationWriter
@@ -52,7 +52,7 @@ def measure(out: Path, *, rounds: int = 5, **over: Any) -> dict[str, Any]:
 
     def inference() -> float:
         began = time.perf_counter()
-        predict(model, cache, rows)
+        predict_rows(model, cache, rows)
         return time.perf_counter() - began
 
     def extraction() -> float:

@@ -8,7 +8,7 @@ from export.golden_rows import GoldenRows
 from export.kinds.of_upstream import OfUpstream
 from export.prediction_serving import PredictionServing
 from export.subject import ExportSubject
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 
 
 class Foundation(OfUpstream):

@@ -11,7 +11,7 @@ from export.golden_rows import GoldenRows
 from export.kinds.registry import KINDS
 from export.serving_model import ServingModel
 from export.subject import ExportSubject
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.features.raw_types import RawType
 
 

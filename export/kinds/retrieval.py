@@ -9,7 +9,7 @@ from export.golden_rows import GoldenRows
 from export.kinds.kind import ExportKind
 from export.retrieval_serving import RetrievalServing
 from export.subject import ExportSubject
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel

@@ -8,7 +8,7 @@ from export.golden_rows import GoldenRows
 from export.kinds.of_upstream import OfUpstream
 from export.subject import ExportSubject
 from export.tower_serving import TowerServing
-from lfm4ads_tf.embeddings.table_config import ServedStorage
+from lfm4ads_tf.embeddings.config import ServedStorage
 
 
 class UserTower(OfUpstream):

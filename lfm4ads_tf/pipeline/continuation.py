@@ -16,7 +16,7 @@ from lfm4ads_tf.files import staged_folder, write_json
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_model import REFRESHED
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import predict
+from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.pipeline.stored_representations import open_store, representations_version
 from lfm4ads_tf.pipeline.stored_results import stored_results
 from lfm4ads_tf.pipeline.trained_models import load_upstream
@@ -71,7 +71,7 @@ class UpstreamContinuation(UpstreamTraining):
         for period in np.unique(periods).tolist():
             read_weights(self.model, self.folder / _SNAPSHOTS / str(period))
             chosen = periods == period
-            scores[chosen] = predict(self.model, cache, rows[chosen], refresh=refresh)
+            scores[chosen] = predict_rows(self.model, cache, rows[chosen], refresh=refresh)
         return scores
 
     def report(self, result: TrainingResult) -> dict[str, Any]:

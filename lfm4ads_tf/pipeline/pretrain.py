@@ -10,7 +10,7 @@ from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import predict
+from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import TrainingResult
@@ -44,7 +44,7 @@ class Pretraining(UpstreamTraining):
 
     def probabilities(self, rows: np.ndarray, refresh: Refresh) -> np.ndarray:
         """Those of the final weights."""
-        return predict(self.model, self.run.cache, rows, refresh=refresh)
+        return predict_rows(self.model, self.run.cache, rows, refresh=refresh)
 
     def report(self, result: TrainingResult) -> dict[str, Any]:
         """Curves, steps and speed."""

@@ -19,7 +19,7 @@ from lfm4ads_tf.metrics import auc, calibration, calibration_error, gauc, loglos
 _BATCH = 8192
 
 
-def predict(
+def predict_rows(
     model: tf_keras.Model,
     cache: EncodedCache,
     rows: np.ndarray,

@@ -18,7 +18,7 @@ from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scenario_entries import scenario_entries
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.pipeline.stored_representations import open_store
 from lfm4ads_tf.pipeline.stored_results import RESULTS, stored_results
 from lfm4ads_tf.pipeline.trained_models import is_made
@@ -151,7 +151,7 @@ class DownstreamTraining(TrainingRun):
         return unlearnt(self.run.cache, entries, self.scenario)
 
     def _probabilities(self, rows: np.ndarray, refresh: Refresh) -> np.ndarray:
-        return predict(
+        return predict_rows(
             self.model,
             self.run.cache,
             rows,

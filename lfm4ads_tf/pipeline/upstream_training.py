@@ -15,7 +15,7 @@ from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
@@ -91,4 +91,4 @@ class UpstreamTraining(TrainingRun, abc.ABC):
 
 
 def _auc(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> float | None:
-    return mean_auc(cache, rows, predict(model, cache, rows))
+    return mean_auc(cache, rows, predict_rows(model, cache, rows))

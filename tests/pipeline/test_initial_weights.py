@@ -15,7 +15,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.variable_paths import holds
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.initial_weights import initialise, scenario_shares
-from lfm4ads_tf.pipeline.scoring import predict
+from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import write_weights
 from lfm4ads_tf.training.model_optimizers import ModelOptimizers
@@ -70,7 +70,7 @@ def stored(ads: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
         for variable in model.trainable_variables:
             variable.assign(rng.normal(0, 0.4, variable.shape))
         write_weights(model, folder / name)
-        scores[name] = predict(model, ads.cache, ads.cache.rows_of("test"))
+        scores[name] = predict_rows(model, ads.cache, ads.cache.rows_of("test"))
     (folder / "results.json").write_text("{}")
     yield folder, scores
 
@@ -79,7 +79,7 @@ def scores_of(run: FakeRun, name: str, scenario: str) -> np.ndarray:
     method = parse_method(name, LAYERS)
     model = build.downstream(run.cache.layout, run.config, method, {}, 0)
     initialise(run, model, method, scenario, 0)  # type: ignore[arg-type]
-    return predict(model, run.cache, run.cache.rows_of("test"))
+    return predict_rows(model, run.cache, run.cache.rows_of("test"))
 
 
 @pytest.mark.parametrize(

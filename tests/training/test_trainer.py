@@ -15,7 +15,7 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
@@ -90,7 +90,7 @@ def trainer_of(
         tensorboard=folder / "tensorboard",
         validate=validate,
         validate_start=validate_start,
-        watch=(lambda rows: mean_auc(ads.cache, rows, predict(model, ads.cache, rows)))
+        watch=(lambda rows: mean_auc(ads.cache, rows, predict_rows(model, ads.cache, rows)))
         if watch
         else None,
         quiet=True,
@@ -281,7 +281,7 @@ def test_shards_do_not_change_the_metrics(ads: Any, tmp_path: Path) -> None:
         trainer = trainer_of(ads, tmp_path / str(shards), config(epochs=1), shards=shards)
         trainer.fit([Phase("only", ads.cache.train_rows)])
         rows = ads.cache.rows_of("test")
-        scores.append(predict(trainer.model, ads.cache, rows))
+        scores.append(predict_rows(trainer.model, ads.cache, rows))
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     one, other = (mean_auc(ads.cache, rows, s) for s in scores)
     assert one == pytest.approx(other, abs=1e-6)

@@ -12,7 +12,7 @@ import pytest
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, final_pass, walk
@@ -68,7 +68,7 @@ class World:
         return TrialModel(model, [model.backbone.embeddings], objective, own.training)
 
     def score(self, model: Any, rows: np.ndarray) -> float | None:
-        self.scores.append(predict(model, self.cache, rows))
+        self.scores.append(predict_rows(model, self.cache, rows))
         self.scored.append(rows)
         self.weights.append({v.name: v.numpy() for v in model.variables})
         return mean_auc(self.cache, rows, self.scores[-1])
@@ -122,13 +122,13 @@ def test_a_trial_is_what_the_runs_own_trainer_makes(
         label="test",
         folder=tmp_path,
         tensorboard=tmp_path / "tensorboard",
-        watch=lambda rows: mean_auc(ads.cache, rows, predict(made.model, ads.cache, rows)),
+        watch=lambda rows: mean_auc(ads.cache, rows, predict_rows(made.model, ads.cache, rows)),
         quiet=True,
     )
     result = trainer.fit([auxiliary, *watched])
     curve = {point["phase"]: point["value"] for point in result.curve}
     assert [curve[name] for name in points] == values
-    assert np.array_equal(predict(made.model, ads.cache, world.held), scores[-1])
+    assert np.array_equal(predict_rows(made.model, ads.cache, world.held), scores[-1])
 
 
 def test_a_trial_after_others_is_the_trial_alone(ads: Any, alone: Any) -> None:

@@ -96,7 +96,7 @@ class RetrievalTraining(TrainingRun):
             self.training = run.config.retrieval.projection
 
     def is_made(self) -> bool:
-        """Whether the folder holds the model, scored as it is now, not one that `refresh` carried."""
+        """Whether the folder holds the model, scored alike, and not one that `refresh` carried."""
         if not super().is_made():
             return False
         return REFRESHED not in stored_results(self.folder / RESULTS) and self._scored_alike()

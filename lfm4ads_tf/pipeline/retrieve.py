@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from typing import Any
 
 import numpy as np
@@ -95,16 +94,14 @@ class RetrievalTraining(TrainingRun):
         self.training = method.training(run.config.retrieval)
 
     def is_made(self) -> bool:
-        """Whether the folder holds the model; one that was scored otherwise is removed."""
-        path = self.folder / RESULTS
-        if not path.exists():
+        """Whether the folder holds the model, scored alike, and not one that `refresh` carried."""
+        if not super().is_made():
             return False
-        stored = stored_results(path)
-        # An earlier version of this software always left out what was seen.
-        same = stored.get("exclude_seen", True) == self.exclude_seen
-        if REFRESHED not in stored and same:
-            return True
-        if not same:
+        return REFRESHED not in stored_results(self.folder / RESULTS) and self._scored_alike()
+
+    def discard(self) -> None:
+        """Removes the model and says so if it was scored otherwise."""
+        if not self._scored_alike():
             _LOG.info(
                 "retrieval %s in '%s' seed %d is trained anew and its old model deleted: "
                 "exclude_seen was %s, which chose its epoch, and is now %s",
@@ -113,8 +110,7 @@ class RetrievalTraining(TrainingRun):
                 self.seed,
                 *(str(excluded).lower() for excluded in (not self.exclude_seen, self.exclude_seen)),
             )
-        shutil.rmtree(self.folder)  # scored otherwise, or a model that `refresh` carried over
-        return False
+        super().discard()
 
     def trainer(self) -> Trainer | None:
         """The trainer of the model at its initial weights; None without a training row."""
@@ -197,6 +193,12 @@ class RetrievalTraining(TrainingRun):
             "trained_on": self.scenario,
             "exclude_seen": self.exclude_seen,
         }
+
+    def _scored_alike(self) -> bool:
+        """Whether the folder's model left out the same items."""
+        stored = stored_results(self.folder / RESULTS)
+        # An earlier version of this software always left out what was seen.
+        return bool(stored.get("exclude_seen", True) == self.exclude_seen)
 
     def _recall(self, queries: Queries, items: np.ndarray) -> float | None:
         """recall@k of some queries among the items (I, d)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +37,10 @@ class Scores:
 class TrainingRun(abc.ABC):
     """One model of a stage, from its configuration to its `results.json`.
 
-    A folder with `results.json` is finished and left alone. Else the settings are chosen, the model
-    is trained phase by phase (a killed training resumes at its checkpoint), its `weights/` are
-    written, valid and test rows are scored, and `predictions.npz` and at last `results.json` are
-    written.
+    A folder with the `results.json` of this model is left alone, and one with another model's is
+    emptied. Then the settings are chosen, the model is trained phase by phase (a killed training
+    resumes at its checkpoint), its `weights/` are written, valid and test rows are scored, and
+    `predictions.npz` and at last `results.json` are written.
 
     Args:
         run: The run.
@@ -54,6 +55,8 @@ class TrainingRun(abc.ABC):
         """Trains, scores and writes the model unless that is done."""
         if self.is_made():
             return
+        if (self.folder / RESULTS).exists():
+            self.discard()
         self.choose()
         began = time.perf_counter()
         trainer = self.trainer()
@@ -77,6 +80,10 @@ class TrainingRun(abc.ABC):
     def is_made(self) -> bool:
         """Whether the folder holds the finished model."""
         return (self.folder / RESULTS).exists()
+
+    def discard(self) -> None:
+        """Removes a finished model that is not this one."""
+        shutil.rmtree(self.folder)
 
     def choose(self) -> None:  # noqa: B027 - most stages have nothing to choose or to tell
         """Chooses the settings that the configuration leaves open; its time is not the model's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import numpy as np
@@ -63,19 +62,16 @@ class DownstreamTraining(TrainingRun):
         self.scenario, self.method, self.seed = scenario, method, seed
 
     def is_made(self) -> bool:
-        """Whether the folder holds the model; one of another `full` is removed.
+        """Whether the folder holds the model; the name `full` may have stood for another one.
 
         Raises:
             UserError: It read representations of another version.
         """
-        results = self.folder / RESULTS
-        if is_made(self.folder, self.method):
-            if self.method.sources:
-                open_store(self.run, self.seed, stored_results(results)["representations"])
-            return True
-        if results.exists():
-            shutil.rmtree(self.folder)  # `full` stood for something else
-        return False
+        made = is_made(self.folder, self.method)
+        if made and self.method.sources:
+            stored = stored_results(self.folder / RESULTS)
+            open_store(self.run, self.seed, stored["representations"])
+        return made
 
     def choose(self) -> None:
         """Chooses the settings of the scenario."""

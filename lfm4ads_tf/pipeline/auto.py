@@ -22,7 +22,7 @@ from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
-from lfm4ads_tf.training.objectives import downstream_objective, upstream_objective
+from lfm4ads_tf.training.model_objectives import downstream_objective, upstream_objective
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.cost import Cost
 from lfm4ads_tf.tuning.held_out import can_be_scored, hold_last, noise_of

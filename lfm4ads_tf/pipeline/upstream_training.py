@@ -17,13 +17,13 @@ from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
-from lfm4ads_tf.training.objectives import upstream_objective
+from lfm4ads_tf.training.model_objectives import upstream_objective
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
 _LOG = logging.getLogger(__name__)
 
 
-class UpstreamTraining(TrainingRun, abc.ABC):
+class UpstreamTraining(TrainingRun):
     """What `pretrain` and `refresh` share: model, trainer and entries of one seed's upstream.
 
     Args:

@@ -18,8 +18,8 @@ from lfm4ads_tf.pipeline.initial_weights import initialise, scenario_shares
 from lfm4ads_tf.pipeline.scoring import predict
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import write_weights
+from lfm4ads_tf.training.model_objectives import downstream_objective
 from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objectives import downstream_objective
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
 

@@ -22,8 +22,8 @@ from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
+from lfm4ads_tf.training.model_objectives import downstream_objective, retrieval_objective
 from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objectives import downstream_objective, retrieval_objective
 
 OFF = ("upstream.training.auto=false", "downstream.training.auto=false")
 

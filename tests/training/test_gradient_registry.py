@@ -16,7 +16,7 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.gradient_registry import released_gradients
-from lfm4ads_tf.training.objectives import upstream_objective
+from lfm4ads_tf.training.model_objectives import upstream_objective
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 

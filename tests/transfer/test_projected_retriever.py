@@ -10,8 +10,8 @@ import tensorflow as tf
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.training.config import OptimizerConfig, TrainingConfig
+from lfm4ads_tf.training.model_objectives import retrieval_objective
 from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objectives import retrieval_objective
 from lfm4ads_tf.training.step import training_step
 from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever

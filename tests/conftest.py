@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import gc
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import lfm4ads_tf  # noqa: F401 - settles which Keras is used before anything imports TensorFlow
 from lfm4ads_tf.data.cache import EncodedCache
@@ -19,6 +21,10 @@ from lfm4ads_tf.data.encode import encode_to
 from lfm4ads_tf.data.raw import RawData, load_raw
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import parse_spec
+
+# How long an example takes on a busy machine says nothing of what it holds.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 USERS, ITEMS, DAYS = 14, 10, 8
 
@@ -179,6 +185,20 @@ def write_tables(folder: Path, tables: Tables) -> None:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from walking over what all tests share, again and again.
+
+    A traced function is many small objects, so that full passes come often, and each looks at
+    everything that is alive: TensorFlow, the test modules, the session's models. They took a tenth
+    of the session's processor time. What is imported by now stays to the end and is left out; full
+    passes over the rest may come ten times less often.
+    """
+    young, middle, old = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(young, middle, 10 * old)
 
 
 @dataclass(frozen=True)

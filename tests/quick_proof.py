@@ -3,13 +3,16 @@
 The proof that users get starts a Python process, which imports TensorFlow, and a C++ loader, and
 times many calls: some four seconds of a processor for each export. Here the same checks
 (`export.verify_child.verify`) run in the tests' process, and C++ is skipped. Tests of the proof
-itself, one export of each session fixture, and the slow runs keep the real one.
+itself, one export of each session fixture, and the slow runs keep the real one. The real proofs
+of fixtures share one verifying process, which forks for each export: TensorFlow is imported once.
 """
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,14 @@ import pytest
 from export import verify, verify_child
 from export.clean_process import CleanProcess
 from lfm4ads_tf.errors import ExportRefused
+
+
+@cache
+def shared_process() -> CleanProcess:
+    """The process of all real proofs inside `quick_proof`; it ends with the tests."""
+    process = verify.verifying_process()
+    atexit.register(process.close)
+    return process
 
 
 @contextmanager
@@ -33,7 +44,7 @@ def quick_proof(but: Collection[str] = ()) -> Iterator[None]:
         folder: Path, warmup: list[dict[str, Any]], process: CleanProcess | None = None
     ) -> dict[str, Any]:
         if folder.parent.name in but:
-            return real_process(folder, warmup, process)
+            return real_process(folder, warmup, shared_process())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(verify_child, "LATENCY_CALLS", 1)
             try:
@@ -49,5 +60,5 @@ def quick_proof(but: Collection[str] = ()) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_in_clean_process", in_process)
         patch.setattr(verify, "_in_cpp", in_cpp)
-        patch.setattr(CleanProcess, "start", lambda self: None)  # a real proof starts its own
+        patch.setattr(CleanProcess, "start", lambda self: None)  # a real proof starts what it needs
         yield

@@ -169,9 +169,10 @@ def single_features(tables: dict[str, pa.Table]) -> sp.csr_matrix:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_single_features_stay_below_the_best_possible(seed: int, tmp_path: Path) -> None:
-    SyntheticAdsLog(rows=ROWS, seed=seed).write(tmp_path)
+    rows = ROWS // 2  # enough for the fit, and for sampling noise far below the gap
+    SyntheticAdsLog(rows=rows, seed=seed).write(tmp_path)
     tables = read(tmp_path)
-    train, test = days(ROWS, tables["log"])
+    train, test = days(rows, tables["log"])
     click, p = column(tables["log"], "click"), column(tables["log"], "p_click")
     inputs = single_features(tables)
     model = LogisticRegression(C=0.03, max_iter=300).fit(inputs[train], click[train])

@@ -356,6 +356,7 @@ print(*[most - base for most in save_and_restore(folder / "large", trained(3_200
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_near_table_and_slots(tmp_path: Path) -> None:
     done = subprocess.run(

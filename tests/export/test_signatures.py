@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from benchmarks.ranking import SessionRunner
 from export import verify_child
 from export.archive import described_signatures
+from export.golden import GoldenRequest
 from export.golden_rows import GoldenRows
 from export.prediction_serving import PredictionServing
 from export.representation_lookup import RepresentationLookup
@@ -34,6 +36,7 @@ pytestmark = pytest.mark.processor
 
 KINDS = ("foundation", "ranker_tab 1")
 TASKS = ["click", "like"]
+ROWS = 23
 
 
 def golden_rows(world: Any, rows: int) -> GoldenRows:
@@ -59,14 +62,33 @@ def loaded(exports: Path) -> dict[str, Any]:
     return {kind: tf.saved_model.load(str(exports / kind / "1")) for kind in KINDS}
 
 
+@dataclass(frozen=True)
+class Served:
+    """A graph, the Keras model's scores of `ROWS` rows and one without values, and its requests."""
+
+    graph: PredictionServing
+    scores: dict[str, np.ndarray]
+    requests: dict[str, GoldenRequest]
+
+
+@pytest.fixture(scope="module")
+def served(world: Any, models: Any) -> dict[str, Served]:
+    """Of each kind; tests only read it."""
+    made = {}
+    for kind in KINDS:
+        rows = golden_rows(world, ROWS)
+        graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
+        scores = graph.expected(rows)
+        requests = {r.signature: r for r in graph.golden(rows, scores)}
+        made[kind] = Served(graph, scores, requests)
+    return made
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_signature_gives_what_the_keras_model_gives(
-    kind: str, world: Any, models: Any, loaded: Any
+    kind: str, served: Any, loaded: Any
 ) -> None:
-    rows = golden_rows(world, 19)
-    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
-    scores = graph.expected(rows)
-    requests = {r.signature: r for r in graph.golden(rows, scores)}
+    scores, requests = served[kind].scores, served[kind].requests
     wanted = {"serving_default", "predict", "classify", "regress", "encode"}
     wanted |= {f"regress_{task}" for task in TASKS}
     assert requests.keys() == wanted | ({"rank"} if kind.startswith("ranker") else set())
@@ -130,14 +152,10 @@ def test_classify_and_regress_read_one_input_as_multi_inference_demands(exports:
             assert source.lstrip("^").partition(":")[0] in nodes
 
 
-def test_one_session_run_answers_classify_and_regress_together(
-    world: Any, models: Any, exports: Path
-) -> None:
-    rows = golden_rows(world, 5)
+def test_one_session_run_answers_classify_and_regress_together(served: Any, exports: Path) -> None:
     kind = KINDS[1]
-    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
-    scores = graph.expected(rows)
-    examples = graph.golden(rows, scores)[0].inputs["examples"]
+    scores = served[kind].scores
+    examples = served[kind].requests["serving_default"].inputs["examples"]
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(exports / kind / "1"))
         ends = meta.signature_def
@@ -149,34 +167,30 @@ def test_one_session_run_answers_classify_and_regress_together(
     np.testing.assert_allclose(regressed, scores["like"], rtol=0, atol=1e-6)
 
 
-def test_rank_scores_candidates_as_rows_of_their_own(world: Any, models: Any, loaded: Any) -> None:
+def test_rank_scores_candidates_as_rows_of_their_own(served: Any, loaded: Any) -> None:
     """One user's row beside every candidate, once as `rank` and once as rows of `predict`."""
-    kind, rows = KINDS[1], golden_rows(world, 23)
-    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
-    requests = {r.signature: r for r in graph.golden(rows, graph.expected(rows))}
+    kind = KINDS[1]
+    graph, requests = served[kind].graph, served[kind].requests
     ranked, predict = dict(requests["rank"].inputs), dict(requests["predict"].inputs)
     users = [graph.schema.names[n] for n, side in graph.sides.items() if side == "user"]
     assert all(len(ranked[name]) == 1 for name in users)
-    for row in (0, 4, 23):  # the last one is a user without any value
+    for row in (0, 4, ROWS):  # the last one is a user without any value
         one = {n: predict[n][row : row + 1] for n in users}
         outputs = asked(loaded[kind], "rank", {**ranked, **one})
-        same = {n: np.repeat(predict[n][row : row + 1], 24, axis=0) for n in users}
+        same = {n: np.repeat(predict[n][row : row + 1], ROWS + 1, axis=0) for n in users}
         expected = asked(loaded[kind], "predict", {**predict, **same})
         for task in TASKS:
-            assert outputs[task].shape == (24,)
+            assert outputs[task].shape == (ROWS + 1,)
             np.testing.assert_allclose(outputs[task], expected[task], rtol=0, atol=1e-6)
             assert len(np.unique(outputs[task])) > 12
 
 
-def test_context_of_a_rank_request_may_have_one_row(world: Any, models: Any, loaded: Any) -> None:
-    kind, rows = KINDS[1], golden_rows(world, 9)
-    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
-    request = dict(
-        {r.signature: r for r in graph.golden(rows, graph.expected(rows))}["rank"].inputs
-    )
-    assert graph.sides["weekday"] == "context"
+def test_context_of_a_rank_request_may_have_one_row(served: Any, loaded: Any) -> None:
+    kind = KINDS[1]
+    request = dict(served[kind].requests["rank"].inputs)
+    assert served[kind].graph.sides["weekday"] == "context"
     one = {**request, "weekday": request["weekday"][2:3]}
-    each = {**request, "weekday": np.repeat(request["weekday"][2:3], 10)}
+    each = {**request, "weekday": np.repeat(request["weekday"][2:3], ROWS + 1)}
     first, second = (asked(loaded[kind], "rank", r) for r in (one, each))
     np.testing.assert_array_equal(first["click"], second["click"])
     wrong = {**request, "weekday": request["weekday"][:3]}
@@ -247,11 +261,10 @@ def test_names_that_collide_in_encode_are_refused(world: Any) -> None:
         graph.golden(golden, graph.expected(golden))
 
 
-def test_rank_runs_the_user_tower_on_one_row(world: Any, models: Any, exports: Path) -> None:
+def test_rank_runs_the_user_tower_on_one_row(served: Any, exports: Path) -> None:
     """By a trace of what a session runs: the user's product has one row, those of rows have N."""
-    kind, rows = KINDS[1], golden_rows(world, 16)
-    graph = PredictionServing(models[kind], rows, rebuild=rebuild_of(world, kind))
-    requests = {r.signature: r.inputs for r in graph.golden(rows, graph.expected(rows))}
+    kind = KINDS[1]
+    requests = {name: request.inputs for name, request in served[kind].requests.items()}
     runner = SessionRunner(exports / kind / "1")
     products = {
         name: sorted(
@@ -381,9 +394,14 @@ def test_a_ranker_with_lookups_scores_as_one_that_is_sent_the_vectors(
         np.testing.assert_allclose(second[task], offline[task], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("storage", ["float16", "int8"])
+@pytest.mark.parametrize("storage", [pytest.param("float16", marks=pytest.mark.slow), "int8"])
 def test_a_lookup_of_a_smaller_type_is_golden_with_what_it_holds(
-    world: Any, models: Any, tmp_path: Path, unproven: None, storage: Any
+    world: Any,
+    models: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unproven: None,
+    storage: Any,
 ) -> None:
     """Its scores are near those of the float32 vectors, and equal to its own golden ones."""
     users = list(dict.fromkeys(k for k in world.samples["user_id"].to_pylist() if k))
@@ -408,6 +426,7 @@ def test_a_lookup_of_a_smaller_type_is_golden_with_what_it_holds(
         lookups=lookups,
         config=ExportConfig(warmup_rows=1, tables=storage),
     )
+    monkeypatch.setattr(verify_child, "LATENCY_CALLS", 1)
     report = verify_child.verify(folder, [])
     assert report["largest_share"] <= 1
     blessing = json.loads((folder / "blessing.json").read_text("utf-8"))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,42 +199,56 @@ for package in ("lfm4ads_tf", "tf_keras", "keras", "tensorflow_recommenders"):
 import numpy as np, tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
-folder, queries = sys.argv[1], np.load(sys.argv[2])
-raw = open(folder + "/saved_model.pb", "rb").read()
-graph = saved_model_pb2.SavedModel.FromString(raw).meta_graphs[0].graph_def
-own = {f.signature.name for f in graph.library.function}
-ops = {n.op for f in graph.library.function for n in f.node_def} | {n.op for n in graph.node}
-foreign = [op for op in ops - own if op_def_registry.get(op) is None or "PyFunc" in op]
-out = tf.saved_model.load(folder).signatures["serving_default"](queries=tf.constant(queries))
-ids = [[key.decode() for key in row] for row in out["ids"].numpy()]
-print(json.dumps({"foreign": foreign, "ids": ids, "bytes": len(raw)}))
+queries, reports = tf.constant(np.load(sys.argv[1])), {}
+for folder in sys.argv[2:]:
+    raw = open(folder + "/saved_model.pb", "rb").read()
+    graph = saved_model_pb2.SavedModel.FromString(raw).meta_graphs[0].graph_def
+    own = {f.signature.name for f in graph.library.function}
+    ops = {n.op for f in graph.library.function for n in f.node_def} | {n.op for n in graph.node}
+    foreign = [op for op in ops - own if op_def_registry.get(op) is None or "PyFunc" in op]
+    out = tf.saved_model.load(folder).signatures["serving_default"](queries=queries)
+    ids = [[key.decode() for key in row] for row in out["ids"].numpy()]
+    reports[folder] = {"foreign": foreign, "ids": ids, "bytes": len(raw)}
+print(json.dumps(reports))
 """
 
 
-@pytest.mark.parametrize("kind", ["exact", "approximate"])
-def test_saved_model_runs_on_tensorflow_alone(kind: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def saved_indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Index, Any]]:
+    """An index of each kind, and what one process without our packages finds in its SavedModel."""
+    folder = tmp_path_factory.mktemp("saved_indexes")
     vectors, queries = world(3000, 16, 2)
     keys = np.array([f"ü{k}" for k in range(3000)])
-    index: Index = ExactIndex(keys, vectors, k=10)
-    if kind == "approximate":
-        partition = Partition.fit(vectors, queries)
-        index = InvertedIndex(keys, vectors, partition, k=10).probing(9, queries, recall=1)
-    index.set_ineligible(keys[:100])
-    module = tf.Module()
-    module.index = index
-    spec = tf.TensorSpec([None, 16], tf.float32, name="queries")
-    served = tf.function(
-        lambda queries: dict(zip(("ids", "scores"), index(queries), strict=True)),
-        input_signature=[spec],
-    )
-    tf.saved_model.save(module, str(tmp_path / "model"), signatures=served)
-    np.save(tmp_path / "queries.npy", queries)
-    (tmp_path / "clean.py").write_text(_CLEAN)
+    partition = Partition.fit(vectors, queries)
+    approximate = InvertedIndex(keys, vectors, partition, k=10)
+    indexes: dict[str, Index] = {
+        "exact": ExactIndex(keys, vectors, k=10),
+        "approximate": approximate.probing(9, queries, recall=1),
+    }
+    for kind, index in indexes.items():
+        index.set_ineligible(keys[:100])
+        module = tf.Module()
+        module.index = index
+        spec = tf.TensorSpec([None, 16], tf.float32, name="queries")
+        served = tf.function(
+            lambda queries, index=index: dict(zip(("ids", "scores"), index(queries), strict=True)),
+            input_signature=[spec],
+        )
+        tf.saved_model.save(module, str(folder / kind), signatures=served)
+    np.save(folder / "queries.npy", queries)
+    (folder / "clean.py").write_text(_CLEAN)
     done = subprocess.run(
-        [sys.executable, "clean.py", "model", "queries.npy"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
+        [sys.executable, "clean.py", "queries.npy", *indexes],
+        cwd=folder, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    report = json.loads(done.stdout.splitlines()[-1])
+    reports = json.loads(done.stdout.splitlines()[-1])
+    return {kind: (index, reports[kind]) for kind, index in indexes.items()}
+
+
+@pytest.mark.parametrize("kind", ["exact", "approximate"])
+def test_saved_model_runs_on_tensorflow_alone(kind: str, saved_indexes: Any) -> None:
+    index, report = saved_indexes[kind]
+    vectors, queries = world(3000, 16, 2)
     assert report["foreign"] == []
     assert report["ids"] == answers(index, queries)
     assert report["bytes"] < vectors.nbytes  # the items are variables, no constants of the graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from export.exporter import WrittenExport
 from export.request import ExportRequest
 from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
+from tests.quick_proof import quick_proof
 
 LOST = {
     "user_tower": ("failed", TypeError("unsupported operand")),
@@ -23,6 +24,13 @@ LOST = {
 }
 
 
+@pytest.fixture
+def quickly_proven() -> Iterator[None]:
+    with quick_proof():
+        yield
+
+
+@pytest.mark.usefixtures("quickly_proven")
 def test_the_others_and_the_report_are_written(
     cli: Callable[..., Any],
     shop_run: Any,

@@ -13,6 +13,7 @@ import pytest
 
 from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.representations.store import RepresentationStore
+from tests.quick_proof import quick_proof
 
 
 def mixed(refreshed_copy: Path, what: str) -> Path:
@@ -44,7 +45,7 @@ def test_a_downstream_of_another_version_is_refused(
         arguments = [*refreshed.options, *method]
         from export import stage
 
-        with pytest.MonkeyPatch.context() as patch:
+        with quick_proof(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(stage._Exports, "is_due", lambda self, name, source: "ranker" in name)
             done = cli(command, "--out", second, *arguments)
         assert not (refreshed_copy / "exports").exists()

@@ -40,6 +40,7 @@ def test_a_second_run_does_nothing_new(
     assert "exported" not in again.log and "upstream seed" not in again.log
 
 
+@pytest.mark.slow
 def test_stage_commands_go_on_where_the_last_one_stopped(
     cli: Callable[..., Any],
     shop_run: Any,

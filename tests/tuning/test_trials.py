@@ -79,16 +79,23 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def alone(ads: Any) -> Callable[[Settings, Any], Any]:
-    """A trial with no other one before it."""
-    known: dict[Any, Any] = {}
+def worlds(ads: Any) -> Callable[[Settings, Any], tuple[World, Any]]:
+    """A world with one trial and no other one before it, and the trial's curve."""
+    known: dict[Any, tuple[World, Any]] = {}
 
-    def run(settings: Settings, kind: Any) -> Any:
+    def run(settings: Settings, kind: Any) -> tuple[World, Any]:
         if (settings, kind) not in known:
-            known[settings, kind] = World(ads.cache).curve(settings, kind)
+            world = World(ads.cache)
+            known[settings, kind] = world, world.curve(settings, kind)
         return known[settings, kind]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def alone(worlds: Callable[[Settings, Any], tuple[World, Any]]) -> Callable[[Settings, Any], Any]:
+    """The curve of a trial with no other one before it."""
+    return lambda settings, kind: worlds(settings, kind)[1]
 
 
 @pytest.mark.parametrize("kind", ["epochs", "chain"])
@@ -177,11 +184,11 @@ def test_a_fraction_keeps_whole_users_of_rows_and_held_and_is_nested(
 
 
 def test_labels_of_held_rows_do_not_change_the_weights(
-    ads: Any, make_ads: Any, ads_features: Any, changed_from: Any
+    worlds: Any, make_ads: Any, ads_features: Any, changed_from: Any
 ) -> None:
     changed = make_ads(changed_from(DAY, labels_only=True), features=ads_features(*FEATURES))
-    worlds = [World(ads.cache), World(changed.cache)]
-    values = [world.curve(FIRST, "epochs", 2)[0] for world in worlds]
-    assert values[0] != values[1]  # the labels are others
-    for name, value in worlds[0].weights[-1].items():
-        assert np.array_equal(value, worlds[1].weights[-1][name]), name
+    world, (values, _) = worlds(FIRST, "epochs")
+    other = World(changed.cache)
+    assert other.curve(FIRST, "epochs")[0] != values  # the labels are others
+    for name, value in world.weights[-1].items():
+        assert np.array_equal(value, other.weights[-1][name]), name

@@ -15,7 +15,7 @@ from export.merging import Rebuild, merged_model
 from export.ranking import Ranking
 from export.representation_lookup import RepresentationLookup
 from export.request_schema import RequestSchema
-from export.rounding import Rounding, changed_batch, encoded_rounding, rounding_bound
+from export.rounding import Change, Rounding, changed_batch, encoded_rounding, rounding_bound
 from export.serving_model import ServingModel, with_presence
 from export.signature import Signature
 from lfm4ads_tf.batch import EncodedBatch
@@ -119,12 +119,15 @@ class PredictionServing(ServingModel):
     def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
         """See `ServingModel`; one bound for all tasks."""
         parts, batch = ModelParts(self.model), self._served(rows)
-        bound = rounding_bound(
-            lambda change: self.model(changed_batch(batch, change), training=False).numpy(),
-            parts.dense.values(),
-            list(parts.embeddings.values()),
-        )
-        return {task: Rounding("logit", bound) for task in self.tasks}
+        in_logits = self._original.sigmoid
+
+        def outputs(change: Change) -> np.ndarray:
+            logits = self.model(changed_batch(batch, change), training=False)
+            values: tf.Tensor = logits if in_logits else self._original.probabilities(logits)
+            return np.asarray(values)
+
+        bound = rounding_bound(outputs, parts.dense.values(), list(parts.embeddings.values()))
+        return {task: Rounding("logit" if in_logits else "value", bound) for task in self.tasks}
 
     def run(self, raw: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """See `ServingModel`."""
@@ -285,7 +288,7 @@ class PredictionServing(ServingModel):
 
     def _named(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
         """Logits (B, T) as probabilities by task."""
-        scores = tf.sigmoid(tf.cast(logits, tf.float32))  # (B, T)
+        scores = self._original.probabilities(tf.cast(logits, tf.float32))  # (B, T)
         return dict(zip(self.tasks, tf.unstack(scores, axis=1), strict=True))
 
 

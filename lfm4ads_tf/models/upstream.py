@@ -34,6 +34,8 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
         Config: Its options; without any, it has no section of its own.
         reads: Keys below `upstream`, such as `network.block`, that it reads beside its options,
             the towers, the tables and the training. A key that only others read is refused.
+        sigmoid: Whether `probabilities` is the sigmoid, each of its own logit: what an export may
+            differ by is then told in logits.
         layout: Columns of the encoded batch.
         backbone: Tables and towers; a warm start may copy them.
         heads: What gives the logits; copied by a warm start up to the output, where there is a
@@ -43,6 +45,7 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
 
     Config: ClassVar[type[StrictModel] | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
+    sigmoid: ClassVar[bool] = True
 
     layout: FeatureLayout
     backbone: TwoTowers
@@ -144,9 +147,13 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
             alone; and the sample-level CR (B, d) of every layer by the layer's name.
         """
 
-    def probabilities(self, batch: EncodedBatch) -> tf.Tensor:
-        """What is evaluated and served, (B, T): the sigmoid of the logits."""
-        return tf.sigmoid(self(batch, training=False))
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """What is evaluated and served for logits (B, T): here their sigmoid, (B, T).
+
+        A model that overrides it, such as for a product of two tasks' probabilities, sets
+        `sigmoid` to False.
+        """
+        return tf.sigmoid(logits)
 
     def losses(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
         """The terms that training minimises, by name, each a scalar.

@@ -180,7 +180,9 @@ def score_encoded(
         representations: Name -> (B, d + 1).
     """
     forward = tf.function(
-        lambda batch: tf.sigmoid(network(batch)), reduce_retracing=True, autograph=False
+        lambda batch: network.probabilities(network(batch)),
+        reduce_retracing=True,
+        autograph=False,
     )
     count = len(encoded["scenario"])
     batches = (

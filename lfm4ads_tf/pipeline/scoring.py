@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.data.input import RepresentationJoin, apply, batches
@@ -15,12 +14,14 @@ from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.metrics import auc, calibration, calibration_error, gauc, logloss
+from lfm4ads_tf.models.upstream import UpstreamModel
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 _BATCH = 8192
 
 
 def predict_rows(
-    model: tf_keras.Model,
+    model: UpstreamModel | DownstreamModel,
     cache: EncodedCache,
     rows: np.ndarray,
     *,
@@ -34,8 +35,8 @@ def predict_rows(
     return np.concatenate([p.numpy() for p in apply(_probabilities, data, model)])
 
 
-def _probabilities(model: tf_keras.Model, batch: Any) -> tf.Tensor:
-    return tf.sigmoid(model(batch))
+def _probabilities(model: Any, batch: Any) -> tf.Tensor:
+    return model.probabilities(model(batch))
 
 
 def mean_auc(cache: EncodedCache, rows: np.ndarray, probabilities: np.ndarray) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras
@@ -50,6 +50,8 @@ class DownstreamModel(tf_keras.Model):
 
     Source: LFM4Ads (arXiv 2508.14948), downstream.
     """
+
+    sigmoid: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -159,6 +161,10 @@ class DownstreamModel(tf_keras.Model):
         size = len(labels) // self._mixtures
         starts = range(0, len(labels), size)
         return [label for s in starts for label in (*labels[s : s + size], *joined)]
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """What is evaluated and served for logits (B, T): their sigmoid, (B, T)."""
+        return tf.sigmoid(logits)
 
     def losses(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
         """The terms that training minimises: `tasks`, and `adapter_l2` where it is asked for.

@@ -11,7 +11,9 @@ from lfm4ads_tf.registry import Registry
 
 
 def make() -> Registry[object]:
-    return Registry("codec", {"decoder": "json.decoder:JSONDecoder", "encoder": "json.encoder:JSONEncoder"})
+    return Registry(
+        "codec", {"decoder": "json.decoder:JSONDecoder", "encoder": "json.encoder:JSONEncoder"}
+    )
 
 
 def test_an_entry_is_imported_when_it_is_asked_for() -> None:

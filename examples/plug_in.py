@@ -68,9 +68,14 @@ def focal(
 
 
 class SideProductConfig(LayerConfig):
-    """Options of `side_product`."""
+    """Options of `side_product`.
+
+    Attributes:
+        dim: Width of a stored representation that stands for the fields of its side.
+    """
 
     type: Literal["side_product"] = "side_product"
+    dim: int = Field(default=8, ge=1)
 
 
 @INTERACTIONS.register("side_product")
@@ -97,6 +102,11 @@ class SideProduct(InteractionLayer):
     def activation_names(cls, config: SideProductConfig, name: str) -> list[str]:
         """z, named as the layer."""
         return [name]
+
+    @classmethod
+    def field_dim(cls, config: SideProductConfig) -> int:
+        """See `InteractionLayer`."""
+        return config.dim
 
     def interact(
         self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False

@@ -92,7 +92,7 @@ class InteractionBlock(tf_keras.layers.Layer):
             nonlocal whole
             readable = inputs
             if not layer.shares_rows:
-                whole = whole or inputs.with_rows(tf.shape(origin)[0])
+                whole = whole or inputs.whole(tf.shape(origin)[0])
                 readable = whole
             named, output = layer.interact(stream, readable, training=training)
             activations.update(named)

@@ -20,15 +20,12 @@ class FieldGroup:
         names: The fields, F of them.
         owners: `user`, `item`, `context`, or `representation` for an adapted one, F of them.
         sets: K.
-        goes_on: Whether the next group holds the rest of the fields of this width: a user's fields
-            of one row, before those of many candidate items.
     """
 
     values: tf.Tensor
     names: Sequence[str]
     owners: Sequence[str]
     sets: int = 1
-    goes_on: bool = False
 
     @property
     def width(self) -> int:
@@ -59,11 +56,10 @@ class FieldGroup:
         return replace(self, values=repeated(self.values, rows))
 
     def joined(self, rest: FieldGroup) -> FieldGroup:
-        """This group and the rest of its fields as one group, both of B rows."""
+        """This group and another one of its width as one group, both of B rows."""
         return FieldGroup(
             tf.concat([self.values, rest.values], axis=1),  # (B, F, K D)
             [*self.names, *rest.names],
             [*self.owners, *rest.owners],
             self.sets,
-            rest.goes_on,
         )

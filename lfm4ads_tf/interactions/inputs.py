@@ -50,21 +50,20 @@ class BlockInputs:
             stream = tf.concat([stream, *self.extra], axis=-1)  # (B, d)
         return stream
 
-    def with_rows(self, rows: tf.Tensor) -> BlockInputs:
-        """The same with one row of fields and sequences, which stands for all, `rows` times.
+    def whole(self, rows: tf.Tensor) -> BlockInputs:
+        """The same as every caller's: one group of each width, all of `rows` rows.
 
-        There is one group of each width again, with the fields in the order that they have where
-        no row stands for others.
+        A user's fields may be one row that stands for all, apart from those of many items; stored
+        representations stand for the fields of one side each.
         """
-        groups: list[FieldGroup] = []
+        groups: dict[tuple[int, int], FieldGroup] = {}
         for group in self.fields:
-            whole = group.with_rows(rows)
-            if groups and groups[-1].goes_on:
-                whole = groups.pop().joined(whole)
-            groups.append(whole)
+            key = group.width, group.sets
+            group = group.with_rows(rows)
+            groups[key] = groups[key].joined(group) if key in groups else group
         return replace(
             self,
-            fields=groups,
+            fields=list(groups.values()),
             sequences={
                 name: (repeated(values, rows), repeated(mask, rows))
                 for name, (values, mask) in self.sequences.items()

@@ -27,8 +27,8 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         joins: Whether its output joins the stream, instead of taking the stream's place.
         reads_joined: Whether, in the `parallel` structure, it reads what joined x_0 so far.
         explicit: Whether its activations are explicit crosses: `full` hands the last one over.
-        shares_rows: Whether it reads field groups of one row that stand for all rows; others are
-            given the repeated row.
+        shares_rows: Whether it reads several groups of a width, and those of one row that stand for
+            all rows; others are given one group of each width, with all rows.
         output_dim: Width of its output, once the block was called.
     """
 
@@ -88,8 +88,8 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     ) -> Columns:
         """Carries its weights over to a layer of the same configuration, for other inputs.
 
-        Here all of them, as they are; a layer whose kernels read the stream goes by what its
-        columns mean, see `columns.carry_dense`.
+        Here those that both have by name, as they are; a layer whose kernels read the stream goes
+        by what its columns mean, see `columns.carry_dense`.
 
         Args:
             target: The layer that gets the weights.
@@ -103,15 +103,28 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         Raises:
             UserError: The shapes of the weights differ.
         """
-        for one, other in zip(self.variables, target.variables, strict=True) if names else ():
-            if one.shape != other.shape:
+        mine, theirs = _by_name(self), _by_name(target)
+        shared = [name for name in mine if name in theirs] if names else []
+        for name in shared:
+            if mine[name].shape != theirs[name].shape:
                 raise UserError(
                     f"The weights of the interaction layer '{self.name}' cannot be carried over to "
                     "other inputs.",
-                    received=f"{one.name}: {tuple(one.shape)} and {tuple(other.shape)}",
+                    received=f"{name}: {tuple(mine[name].shape)} and {tuple(theirs[name].shape)}",
                     fix=f"define {type(self).__name__}.carry, or copy up to a layer before it",
                 )
-            other.assign(np.array(one))
-        for name in names:
-            carried.add(name, target)
-        return same_columns(self.name, self.output_dim)
+            theirs[name].assign(np.array(mine[name]))
+        if shared:
+            for name in names:
+                carried.add(name, target)
+        return (
+            same_columns(self.name, self.output_dim)[0],
+            same_columns(self.name, target.output_dim)[1],
+        )
+
+
+def _by_name(layer: InteractionLayer) -> dict[str, Any]:
+    """Variables of a layer by their name within it."""
+    start = f"{layer.name}/"
+    names = [v.name.split(":")[0] for v in layer.variables]
+    return {n.rpartition(start)[2]: v for n, v in zip(names, layer.variables, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -100,12 +100,8 @@ class CandidateTowers:
         The user's fields stay one row, as groups of their own before the candidates' of the same
         width, see `FM`.
         """
-        fields: list[FieldGroup] = []
-        for of_user, of_items in zip(user.fields, candidates.fields, strict=True):
-            if of_user.names:
-                fields.append(replace(of_user, goes_on=bool(of_items.names)))
-            if of_items.names:
-                fields.append(of_items)
+        pairs = zip(user.fields, candidates.fields, strict=True)
+        fields = [group for pair in pairs for group in pair if group.names]
         return TowerOutputs(
             repeated(user.user, rows),
             candidates.item,

@@ -117,10 +117,10 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         if shared:
             for name in names:
                 carried.add(name, target)
-        return (
-            same_columns(self.name, self.output_dim)[0],
-            same_columns(self.name, target.output_dim)[1],
-        )
+        # outputs of another width do not mean the same column by column
+        other = self.name if target.output_dim == self.output_dim else f"{self.name} (other width)"
+        old, new = same_columns(self.name, self.output_dim), same_columns(other, target.output_dim)
+        return old[0], new[1]
 
 
 def _by_name(layer: InteractionLayer) -> dict[str, Any]:

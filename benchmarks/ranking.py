@@ -42,7 +42,8 @@ from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.choice import chosen_method, read_method, trained_scenarios
+from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.predict import load_encoder
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.run import Run, open_run

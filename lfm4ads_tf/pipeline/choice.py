@@ -4,87 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.pipeline.full import FULL, full_combination
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.representations.names import representation_names
-from lfm4ads_tf.transfer.methods import Method, parse_method
+from lfm4ads_tf.transfer.methods import Method
 
 
 def trained_scenarios(run: Run) -> list[str]:
     """Scenarios and segments with a trained downstream model, in the layout's order."""
     layout = run.cache.layout
     return [s for s in (*layout.scenarios, *layout.segments) if validation_auc(run, s)]
-
-
-def read_method(run: Run, name: str) -> Method:
-    """A method of a run by its name.
-
-    Raises:
-        UserError: The name is unknown, or the configuration cannot do what it says.
-    """
-    upstream = run.config.upstream
-    layers = upstream.layer_names(run.spec.task_names)
-    levels = list(upstream.warm_start_levels(run.spec.task_names))
-    method = parse_method(
-        name,
-        layers,
-        full=full_combination(run.config, run.spec.task_names) if name == FULL else None,
-        representations=representation_names(run.config.representations, layers),
-        levels=levels,
-    )
-    if method.isomorphic is not None:
-        _check_module(run, name, levels)
-    if method.warm_start is not None or method.isomorphic is not None:
-        _check_rates(run, levels)
-    _check_frozen(method)
-    return method
-
-
-def _check_module(run: Run, name: str, levels: Sequence[str]) -> None:
-    """The isomorphic module needs a mix tower to be isomorphic to, and one of its layers."""
-    if run.config.upstream.block is None:
-        raise UserError(
-            f"The upstream model '{run.config.upstream.model}' has no mix tower.",
-            received=name,
-            fix="set upstream.model=foundation, or use module/warm_start/towers",
-        )
-    layer, known = run.config.downstream.isomorphic_layer, levels[1:]
-    if layer not in known:
-        raise UserError(
-            f"downstream.isomorphic_layer names the unknown layer '{layer}'."
-            + nearest(layer, known),
-            fix=f"use one of {', '.join(known)}",
-        )
-
-
-def _check_rates(run: Run, levels: Sequence[str]) -> None:
-    layers = [n for n in levels if n not in ("embeddings", "towers", "output")]
-    known = ["tables", "towers", "block", *layers, "gates", "heads"]
-    for key in run.config.downstream.warm_start_rates:
-        if key not in known:
-            raise UserError(
-                f"downstream.warm_start_rates names the unknown part '{key}'."
-                + nearest(key, known),
-                fix=f"use some of {', '.join(known)}",
-            )
-
-
-def _check_frozen(method: Method) -> None:
-    """Frozen layers cannot learn to read inputs that the upstream did not have."""
-    start = method.warm_start
-    if start is None or not start.frozen or start.level in ("embeddings", "towers"):
-        return
-    if method.widens or (method.isomorphic is not None and start.level == "output"):
-        raise UserError(
-            "Frozen layers cannot learn to read what is joined to their input.",
-            received=method.resolved,
-            fix="leave out +frozen, or use a gate in place of what is joined",
-        )
 
 
 def chosen_method(run: Run, scenario: str) -> Method:

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from lfm4ads_tf.errors import UserError, nearest
-from lfm4ads_tf.pipeline.choice import read_method
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.transfer.methods import Method
 

@@ -16,11 +16,11 @@ from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.pipeline.baseline import run_baselines
-from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods, warn_skipped
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.full import FULL, with_full
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.prepare import prepare
 from lfm4ads_tf.pipeline.pretrain import check_schedule, pretrain
 from lfm4ads_tf.pipeline.request_names import check_request_names

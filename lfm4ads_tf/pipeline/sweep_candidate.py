@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lfm4ads_tf.pipeline.choice import read_method
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.sweep_options import SweepOptions
 from lfm4ads_tf.representations.names import cross_name

@@ -11,6 +11,7 @@ from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock, field_dim, sequence_lengths
+from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.repeated import repeated
@@ -82,13 +83,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
             self.embeddings = build_embeddings(
                 self.context, embeddings, seed=own, name=f"{name}_embeddings"
             )
-        if sequence_lengths(network.block):
-            raise UserError(
-                "The isomorphic module has stored representations in place of sequences, which a "
-                "layer of the upstream's block reads.",
-                received=", ".join(sequence_lengths(network.block)),
-                fix="use a warm start (module/warm_start/<level>) with this upstream",
-            )
+        check_block(network.block)
         self._owned: OwnedFields | None = None
         if self.embeddings is not None:
             tables = self.embeddings
@@ -185,6 +180,22 @@ class IsomorphicModule(tf_keras.layers.Layer):
         rows = tf.shape(batch["ids"])[0]
         parts = [known.get(n, tf.zeros([rows, width])) for n, width in self.plan.context]
         return tf.concat(parts, axis=-1), groups
+
+
+def check_block(block: BlockConfig) -> None:
+    """Refuses a block that the module cannot have.
+
+    Raises:
+        UserError: A layer reads sequences, in place of which there are stored representations.
+    """
+    read = sequence_lengths(block)
+    if read:
+        raise UserError(
+            "The isomorphic module has stored representations in place of sequences, which a layer "
+            "of the upstream's block reads.",
+            received=", ".join(read),
+            fix="use a warm start (module/warm_start/<level>) with this upstream",
+        )
 
 
 class _Plan:

@@ -7,7 +7,7 @@ import pytest
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.pipeline.choice import read_method
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.methods import WarmStart
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.full import full_combination, with_full
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.representations.names import layer_of, representation_names
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.warm_start import warm_start

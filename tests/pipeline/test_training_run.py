@@ -16,8 +16,8 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.choice import read_method
 from lfm4ads_tf.pipeline.group_rates import of_the_model
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun

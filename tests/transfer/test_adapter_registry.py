@@ -17,7 +17,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
-from lfm4ads_tf.pipeline.choice import read_method
+from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.sweep_candidate import sweep_candidates
 from lfm4ads_tf.pipeline.sweep_options import SweepOptions
 from lfm4ads_tf.strict import StrictModel, parse

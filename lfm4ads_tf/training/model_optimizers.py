@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,8 @@ class ModelOptimizers:
                     f"The optimizer '{built.part.name}' takes no variable of the model.",
                     received=f"paths such as {', '.join([*paths.values()][:3])}",
                 )
-            _require_matches(built.part.config, layers, [path_of(v) for v in (*variables, *still)])
             built.optimizer.build(layers, variables)
+        self._require_matches(of_part, [path_of(v) for v in still])
 
     @property
     def optimizers(self) -> dict[str, HybridOptimizer]:
@@ -145,6 +145,39 @@ class ModelOptimizers:
             )
         return rest[0] if rest else None
 
+    def _require_matches(
+        self,
+        of_part: Mapping[str, tuple[Sequence[ShardedEmbedding], Sequence[tf.Variable]]],
+        still: Sequence[str],
+    ) -> None:
+        """Refuses a key of `group_rates` that moves nothing.
+
+        Several optimizers may be given the rates of one configuration: a key may be for one alone.
+
+        Args:
+            of_part: Name of an optimizer -> the layers and the dense variables that it takes.
+            still: Paths of the variables that are not trained.
+
+        Raises:
+            UserError: There is one; the nearest name is told.
+        """
+        keys = dict.fromkeys(k for built in self._parts for k in built.part.config.group_rates)
+        for key in keys:
+            readers = [b.part.name for b in self._parts if key in b.part.config.group_rates]
+            groups = _groups([layer for name in readers for layer in of_part[name][0]])
+            variables = [v for name in readers for v in of_part[name][1]]
+            paths = [*(path_of(v) for v in variables), *still]
+            if unmatched([key], paths, groups):
+                known = [*groups, *segments(paths)]
+                raise UserError(
+                    f"optimizer.group_rates names '{key}', which is neither a table group nor a "
+                    f"whole part of a variable's path.{nearest(key, known)}",
+                    received=f"groups {', '.join(groups) or 'none'}; "
+                    f"parts {', '.join(segments(paths))}",
+                    fix="use a group, a part of a path, or several parts that follow each other, "
+                    "joined by '/'",
+                )
+
 
 def unmatched_rates(
     config: OptimizerConfig, model: tf_keras.Model, embeddings: Sequence[ShardedEmbedding]
@@ -193,24 +226,3 @@ def _groups(embeddings: Sequence[ShardedEmbedding]) -> list[str]:
     """Learning-rate groups of tables, those of frozen ones too."""
     found = (fused.group for layer in embeddings for fused in layer.layout.fused.values())
     return list(dict.fromkeys(group for group in found if group))
-
-
-def _require_matches(
-    config: OptimizerConfig, embeddings: Sequence[ShardedEmbedding], paths: Sequence[str]
-) -> None:
-    """Refuses a key of `group_rates` that moves nothing.
-
-    Raises:
-        UserError: There is one; the nearest name is told.
-    """
-    groups = _groups(embeddings)
-    lost = unmatched(config.group_rates, paths, groups)
-    if lost:
-        known = [*groups, *segments(paths)]
-        raise UserError(
-            f"optimizer.group_rates names '{lost[0]}', which is neither a table group nor a whole "
-            f"part of a variable's path.{nearest(lost[0], known)}",
-            received=f"groups {', '.join(groups) or 'none'}; parts {', '.join(segments(paths))}",
-            fix="use a group, a part of a path, or several parts that follow each other, "
-            "joined by '/'",
-        )

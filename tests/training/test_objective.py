@@ -204,6 +204,26 @@ def test_a_group_that_matches_nothing_is_refused(key: str, told: str, ads: Any) 
         ModelOptimizers(objective, model, [model.backbone.embeddings])
 
 
+def test_a_group_of_one_of_several_optimizers_is_right(ads: Any) -> None:
+    """Optimizers made from one configuration share its groups; each group moves something."""
+    model = model_of(ads)
+    tables = [model.backbone.embeddings]
+
+    def built(heads: dict[str, float], rest: dict[str, float]) -> ModelOptimizers:
+        parts = (
+            OptimizerPart(OptimizerConfig(group_rates=heads), "heads", within("heads")),
+            OptimizerPart(OptimizerConfig(group_rates=rest), "rest"),
+        )
+        return ModelOptimizers(Objective(two_losses(model), parts), model, tables)
+
+    both = {"dnn_1": 2.0, "heads": 0.5}
+    assert set(built(both, both).optimizers) == {"heads", "rest"}
+    with pytest.raises(UserError, match=r"names 'dnn_2'.* Did you mean 'dnn_1'\?"):
+        built({**both, "dnn_2": 1.0}, {**both, "dnn_2": 1.0})
+    with pytest.raises(UserError, match="names 'dnn_1'"):  # which the other one moves
+        built({"dnn_1": 2.0}, {})
+
+
 def training_of(**over: Any) -> TrainingConfig:
     return TrainingConfig(batch_size=32, checkpoint_every=4, optimizer=SGD, **over)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 import tensorflow as tf
@@ -17,6 +18,8 @@ from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.interactions.task_gates import TaskGates
 
 Stream = TypeVar("Stream")
+_TAKEN = ("embeddings", "output", "tables", "block", "gates", "heads")
+"""Levels of a warm start, and parts of `warm_start_rates`, that are no activations."""
 
 
 class InteractionBlock(tf_keras.layers.Layer):
@@ -94,7 +97,9 @@ class InteractionBlock(tf_keras.layers.Layer):
             if not layer.shares_rows:
                 whole = whole or inputs.whole(tf.shape(origin)[0])
                 readable = whole
-            named, output = layer.interact(stream, readable, training=training)
+            # `interact` is no `__call__`, which alone would name the layer's weights by the layer
+            with tf.name_scope(layer.name) if layer.names_weights else nullcontext():
+                named, output = layer.interact(stream, readable, training=training)
             activations.update(named)
             layer.output_dim = int(output.shape[-1])
             return output
@@ -229,14 +234,15 @@ def check_names(config: BlockConfig) -> None:
             fix="give each a `name` of its own, or merge them",
         )
     names = layer_names(config)
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated or any(name in ("embeddings", "output") for name in names):
-        twice = repeated[0] if repeated else "embeddings or output"
-        raise UserError(
-            f"The name '{twice}' of an interaction layer's activation is taken.",
-            received=names,
-            fix="give the layer another `name`",
-        )
+    mixtures = mixture_names([""])[0] if config.structure == "gated" else None
+    for k, name in enumerate(names):
+        of_task = mixtures is not None and name.startswith(mixtures)
+        if name in names[:k] or name in _TAKEN or of_task:
+            raise UserError(
+                f"The name '{name}' of an interaction layer's activation is taken.",
+                received=names,
+                fix="give the layer another `name`",
+            )
 
 
 def _activations(layer: LayerConfig) -> list[str]:

@@ -49,6 +49,7 @@ class CrossNetwork(InteractionLayer):
 
     Config = CrossConfig
     explicit = True
+    names_weights = False  # they keep the names that checkpoints of older runs know
 
     def __init__(
         self, depth: int, rank: int | None = None, *, seed: int = 0, name: str = "cross"

@@ -49,6 +49,7 @@ class DNN(InteractionLayer):
 
     Config = DnnConfig
     reads_joined = True
+    names_weights = False  # they keep the names that checkpoints of older runs know
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class FM(InteractionLayer):
     Config = FmConfig
     joins = True
     shares_rows = True
+    names_weights = False  # they keep the names that checkpoints of older runs know
 
     def __init__(self, dim: int, *, seed: int = 0, name: str | None = None) -> None:
         super().__init__(name=name)

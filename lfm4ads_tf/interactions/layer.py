@@ -29,6 +29,9 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         explicit: Whether its activations are explicit crosses: `full` hands the last one over.
         shares_rows: Whether it reads several groups of a width, and those of one row that stand for
             all rows; others are given one group of each width, with all rows.
+        names_weights: Whether the block puts the layer's name before those of the weights that
+            `interact` makes, so that two layers of a type differ in them. False for layers whose
+            weights have names of their own.
         output_dim: Width of its output, once the block was called.
     """
 
@@ -37,6 +40,7 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     reads_joined: ClassVar[bool] = False
     explicit: ClassVar[bool] = False
     shares_rows: ClassVar[bool] = False
+    names_weights: ClassVar[bool] = True
     output_dim: int = 0
 
     @classmethod

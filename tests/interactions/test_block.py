@@ -163,6 +163,29 @@ def test_two_layers_of_one_name_are_refused() -> None:
         InteractionBlock(config([CROSS, {**FM, "name": "cross_1"}]))
 
 
+@pytest.mark.parametrize(
+    "structure, name",
+    [
+        ("stacked", "towers"),
+        ("stacked", "output"),
+        ("parallel", "embeddings"),
+        ("parallel", "tables"),  # a part of `warm_start_rates`
+        ("parallel", "heads"),
+        ("gated", "gates"),
+        ("gated", "mix_click"),
+    ],
+)
+def test_a_name_that_means_something_else_is_refused(structure: str, name: str) -> None:
+    raw = {"structure": structure, "layers": [{"type": "fm", "name": name}]}
+    with pytest.raises(UserError, match=f"'{name}' of an interaction layer's activation is taken"):
+        InteractionBlock(parse(BlockConfig, raw, source="block"), tasks=["click"], name="block")
+
+
+def test_a_mixture_s_name_is_free_without_mixtures() -> None:
+    config = parse(BlockConfig, {"layers": [{"type": "fm", "name": "mix_click"}]}, source="block")
+    assert InteractionBlock(config).layer_names == ["towers", "mix_click"]
+
+
 @pytest.mark.parametrize("structure", ["stacked", "parallel"])
 def test_a_type_several_times_under_names_of_its_own(structure: str) -> None:
     layers = [CROSS, {"type": "dnn", "units": [6, 5]}, {"type": "cross", "depth": 1, "name": "top"}]

@@ -20,6 +20,7 @@ from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
 from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.optim.variable_paths import path_of
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 from tests.small_models import embeddings, layout, make_batch
@@ -100,6 +101,25 @@ def test_it_reads_fields_by_name_and_owner_their_sets_and_sequences(
     )
     user = table["user"][users].sum(axis=1) + bags.sum(axis=1)
     assert_close(output, np.concatenate([item, counted, user], axis=1), terms=16)
+
+
+def test_two_layers_of_a_type_have_weights_of_their_own_names(
+    layout: FeatureLayout, make_batch: Callable[..., Batch]
+) -> None:
+    """Slots are found by these names; those of the package's layers are in older checkpoints."""
+    ours = [{"type": "fm", "dim": 4}, {"type": "cross", "depth": 1}, {"type": "dnn", "units": [5]}]
+    block = {"layers": [{"type": "reader"}, {"type": "reader", "name": "other"}, *ours]}
+    network = parse(NetworkConfig, {"block": {**block, "structure": "parallel"}}, source="network")
+    model = Backbone(layout, network, EmbeddingsConfig(dim=4, sets=2), seed=1)
+    model.interact(model.towers(make_batch()))
+    weights = [path_of(v).removeprefix("block/") for v in model.block.trainable_variables]
+    assert weights == [
+        "reader/scale",
+        "other/scale",
+        *(f"fm/project_{width}/kernel" for width in (6, 8)),  # 4 is its own
+        *(f"cross_1/kernel/{part}" for part in ("kernel", "bias")),
+        *(f"dnn/dnn_1/{part}" for part in ("kernel", "bias")),
+    ]
 
 
 def test_a_ranking_gives_it_what_rows_of_one_user_do(

@@ -11,7 +11,8 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.representations.names import cross_name, representation_names
 
 FULL = "full"
-WARM_START = "module/warm_start/output"
+_LEVEL = "output"
+WARM_START = f"module/warm_start/{_LEVEL}"
 
 
 def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
@@ -20,7 +21,8 @@ def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
         feature/gate/UR+IR+CR_user@L+CR_item@L & module/warm_start/output
 
     L is what the upstream model hands over, see `UpstreamModel.handed_over`. The warm start is part
-    of it where the downstream has the upstream's sizes and reads all that the upstream does.
+    of it where the upstream has that level, and the downstream has the upstream's sizes and reads
+    all that the upstream does.
 
     Args:
         config: The run configuration.
@@ -38,7 +40,8 @@ def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
     handed_over = upstream.model_class.handed_over(upstream, tasks, stored)
     crs = [cross_name(side, layer) for side in ("user", "item") for layer in handed_over]
     gate = f"feature/gate/{'+'.join(['UR', 'IR', *crs])}"
-    return f"{gate} & {WARM_START}" if same_sizes(config) else gate
+    starts = _LEVEL in upstream.warm_start_levels(tasks) and same_sizes(config)
+    return f"{gate} & {WARM_START}" if starts else gate
 
 
 def with_full(resolved: Resolved) -> Resolved:
@@ -60,10 +63,12 @@ def same_sizes(config: RunConfig) -> bool:
     differ it would be another model than `none`, which no default should decide.
     """
     upstream, downstream = config.upstream, config.downstream
+    block = upstream.block
     return (
-        upstream.block is not None
+        block is not None
         and (not downstream.omit or downstream.module_inputs == "upstream")
-        and _network(upstream.network) == _network(downstream.network)
+        and _network(upstream.network.model_copy(update={"block": block}))
+        == _network(downstream.network)
         and _tables(upstream.embeddings) == _tables(downstream.embeddings)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.config import Resolved, RunConfig
+from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.models.registry import UPSTREAMS
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.full import full_combination, with_full
 from lfm4ads_tf.pipeline.named_method import read_method
@@ -77,6 +82,30 @@ def test_the_warm_start_needs_the_upstreams_sizes_and_inputs() -> None:
         (changed(same, omit=["age"], module_inputs="upstream"), True),
     ]:
         assert (OUTPUT in full_combination(config, TASKS)) == has
+
+
+class Headless(FoundationModel):
+    """Its output is no level of a warm start."""
+
+    @classmethod
+    def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
+        levels = super().levels(config, tasks)
+        return {level: levels[level] for level in levels if level != "output"}
+
+
+class OtherBlock(FoundationModel):
+    """Its block is not the one of `network`."""
+
+    @classmethod
+    def block_config(cls, config: UpstreamConfig) -> BlockConfig:
+        return parse(BlockConfig, {"layers": [CROSS]}, source="block")
+
+
+@pytest.mark.parametrize("model", [Headless, OtherBlock])
+def test_the_warm_start_needs_an_upstream_that_can_be_copied(model: type[FoundationModel]) -> None:
+    with UPSTREAMS.added("mine", model):
+        config = config_of(model="mine")
+        assert full_combination(config, TASKS) == gate("cross_2")
 
 
 def test_only_stored_layers_are_read() -> None:

@@ -123,7 +123,7 @@ class PredictionServing(ServingModel):
 
         def outputs(change: Change) -> np.ndarray:
             logits = self.model(changed_batch(batch, change), training=False)
-            values: tf.Tensor = logits if in_logits else self._original.probabilities(logits)
+            values: tf.Tensor = logits if in_logits else self.model.probabilities(logits)
             return np.asarray(values)
 
         bound = rounding_bound(outputs, parts.dense.values(), list(parts.embeddings.values()))
@@ -221,7 +221,7 @@ class PredictionServing(ServingModel):
 
     def _rank(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
         assert self.ranking is not None  # by `signatures`
-        return self._named(self.ranking(self.raw_rows(self.ranking.checked(request))))
+        return self._named(self.model, self.ranking(self.raw_rows(self.ranking.checked(request))))
 
     def _classify(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
         found = self.of_examples(inputs)
@@ -284,11 +284,11 @@ class PredictionServing(ServingModel):
         return found
 
     def _probabilities(self, model: Any, batch: EncodedBatch) -> dict[str, tf.Tensor]:
-        return self._named(model(batch, training=False))
+        return self._named(model, model(batch, training=False))
 
-    def _named(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Logits (B, T) as probabilities by task."""
-        scores = self._original.probabilities(tf.cast(logits, tf.float32))  # (B, T)
+    def _named(self, model: Any, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """A model's logits (B, T) as its probabilities by task; they may read its variables."""
+        scores = model.probabilities(tf.cast(logits, tf.float32))  # (B, T)
         return dict(zip(self.tasks, tf.unstack(scores, axis=1), strict=True))
 
 

@@ -16,10 +16,11 @@ import tf_keras
 
 from export.contract import CONTRACT_FILE
 from export.exporter import export_model
-from export.golden_rows import encoded_batch, with_missing_row
+from export.golden_rows import GoldenRows, encoded_batch, with_missing_row
 from export.kinds.kind import kind_of
 from export.kinds.registry import KINDS
 from export.kinds.towers import UserTower
+from export.prediction_serving import PredictionServing
 from export.request import ExportRequest
 from export.request_schema import RequestSchema
 from export.retrieval_stage import retrieval_names
@@ -28,6 +29,7 @@ from export.spec_check import check_against_spec
 from export.subject import ExportSubject
 from lfm4ads_tf.config import DownstreamConfig, ExportConfig
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.retrieval.config import IndexConfig
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index_items import IndexItems
@@ -103,6 +105,37 @@ def test_a_ranker_with_a_users_adapter_scores_as_its_keras_model(
         np.testing.assert_allclose(
             outputs[task], 1 / (1 + np.exp(-logits[:, k])), rtol=0, atol=1e-6
         )
+
+
+class Calibrated(FoundationModel):
+    """p = sigmoid(a z) with a trained a."""
+
+    sigmoid: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.slope = tf.Variable(1.0, name="slope")
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(self.slope * logits)
+
+
+def test_probabilities_read_the_weights_of_the_copy_with_whole_tables(world: Any) -> None:
+    """It is what is exported, and what roundings are measured on."""
+
+    def make(shards: int, storage: Any = "float32") -> Calibrated:
+        return Calibrated(world.encoder.layout, world.network, world.embeddings(shards, storage))
+
+    model = world.built(lambda: make(2))
+    model.slope.assign(3.0)
+    rows = GoldenRows.of(world.new_rows(9), world.encoder, {}, [])
+    serving = PredictionServing(model, rows, rebuild=make)
+    logits = model(rows.batch).numpy().astype(np.float64)
+    scores = 1 / (1 + np.exp(-3.0 * logits))
+    for k, task in enumerate(serving.tasks):
+        np.testing.assert_allclose(serving.trained(rows)[task], scores[:, k], rtol=0, atol=1e-6)
+    serving.model.slope.assign(0.0)
+    assert all((values == 0.5).all() for values in serving.expected(rows).values())
 
 
 def test_a_users_index_is_exported_and_finds_its_own_best_items(

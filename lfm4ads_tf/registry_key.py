@@ -53,21 +53,28 @@ def options_of(registry: Registry[Any], name: str, given: Mapping[str, Any], key
     return parse(model, options, source=f"{key}.{name}")
 
 
-def check_options(
+def checked_options(
     registry: Registry[Any], given: Mapping[str, Mapping[str, Any]], key: str
-) -> None:
+) -> dict[str, dict[str, Any]]:
     """Refuses options of an entry that is not there, and those that it does not have.
 
     Args:
-        registry, given, key: As for `options_of`.
+        registry, given, key: As for `options_of`; scalars as they were written
+            (`written.UNREAD`), which the entry's class reads by the type of its option.
+
+    Returns:
+        The same options with plain values.
 
     Raises:
         UserError: A name or an option is unknown, or a value is not valid.
     """
+    checked: dict[str, dict[str, Any]] = {}
     for name in given:
         if name not in registry:
             raise UserError(
                 f"{key} names the unknown {registry.what} '{name}'.{nearest(name, registry)}",
                 fix=f"use some of {', '.join(registry)}",
             )
-        options_of(registry, name, given, key)
+        options = options_of(registry, name, given, key)
+        checked[name] = options.model_dump(mode="json", exclude_unset=True)
+    return checked

@@ -31,6 +31,8 @@ _SPECIAL = {
     **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
 _STRING = "tag:yaml.org,2002:str"
+UNREAD = object()
+"""In `Annotated[Any, UNREAD]`: a value whose type another class knows, which gets it unresolved."""
 
 
 class Written(str):
@@ -194,7 +196,7 @@ def value_for(value: Any, annotation: Any) -> Any:
     """
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return value_for(value, parts[0])
+        return value if UNREAD in parts else value_for(value, parts[0])
     if origin in (Union, UnionType):
         others = [part for part in parts if part is not NoneType]
         if len(others) < len(parts) and (value is None or getattr(value, "value", 0) is None):

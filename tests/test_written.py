@@ -20,7 +20,9 @@ from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.data.splits import AUXILIARY
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.spec_file import read_yaml
+from lfm4ads_tf.representations.aggregations.registry import AGGREGATIONS
 from lfm4ads_tf.strict import StrictModel, parse
+from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
 from lfm4ads_tf.written import dump, load, plain
 
 SPEC = """
@@ -181,3 +183,30 @@ def test_rows_of_such_values_are_chosen(make_ads: Callable[..., Any]) -> None:
     assert np.array_equal(world.cache.branch[log], np.isin(market, texts[:4]))
     assert world.cache.layout.segments == ("off",)
     assert np.array_equal(world.cache.segments[log, 0], market == "SE")
+
+
+class NamedOptions(StrictModel):
+    mode: str = "x"
+    rate: float = 1.0
+    on: bool = True
+
+
+@pytest.mark.parametrize(
+    ("registry", "key"),
+    [
+        (ADAPTERS, "downstream.adapter_options"),
+        (AGGREGATIONS, "representations.aggregation_options"),
+    ],
+)
+def test_options_of_a_plug_in_are_read_by_their_types(
+    registry: Any, key: str, tmp_path: Path
+) -> None:
+    entry = type("Entry", (), {"Config": NamedOptions})
+    with registry.added("mine", entry):
+        found = resolved(tmp_path, "", f"{key}={{mine: {{mode: NO, rate: 1e-3, on: off}}}}")
+        section, name = key.split(".")
+        expected = {"mine": {"mode": "NO", "rate": 0.001, "on": False}}
+        assert getattr(getattr(found.config, section), name) == expected
+        (tmp_path / "config.yaml").write_text(found.to_yaml(), "utf-8")
+        again = parse(Resolved, read_yaml(tmp_path / "config.yaml"), source="config.yaml")
+        assert again == found

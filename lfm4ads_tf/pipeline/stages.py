@@ -15,6 +15,7 @@ from rich.console import Console
 from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.pipeline.baseline import run_baselines
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods, warn_skipped
 from lfm4ads_tf.pipeline.evaluate import evaluate
@@ -98,8 +99,16 @@ def resolve_run(
         retrieval_methods(run)
     baselines_of(run.config.baseline.methods)
     check_request_names(run)  # so is a name that an export could not have
-    for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
-        table_rule(part.training.optimizer)  # so is a wrong option of an update rule
+    upstream, downstream = run.config.upstream.training, run.config.downstream.training
+    for training in (upstream, downstream):
+        TaskLoss.of(training, run.spec.task_names)  # so is a wrong option of a loss
+    for training in (
+        upstream,
+        downstream,
+        run.config.retrieval.training,
+        run.config.retrieval.projection,
+    ):
+        table_rule(training.optimizer)  # and of an update rule
     return run
 
 

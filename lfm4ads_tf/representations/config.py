@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lfm4ads_tf.errors import nearest
-from lfm4ads_tf.registry_key import check_options, known_name
+from lfm4ads_tf.registry_key import checked_options, known_name
 from lfm4ads_tf.representations.aggregations.registry import AGGREGATIONS
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.written import UNREAD
 
 OPTIONS_KEY = "representations.aggregation_options"
 _RAW = "-raw"
@@ -57,7 +58,7 @@ class RepresentationsConfig(StrictModel):
     snapshots: Literal["daily", "single"] = "daily"
     aggregation: Annotated[str, known_name(AGGREGATIONS)] = "time_decay"
     aggregations: list[str] = []
-    aggregation_options: dict[str, dict[str, Any]] = {}
+    aggregation_options: dict[str, dict[str, Annotated[Any, UNREAD]]] = {}
     decay: float = Field(default=0.99, gt=0, le=1)
     half_life: Hours = 72.0
     item_half_life: Hours | None = None
@@ -82,8 +83,7 @@ class RepresentationsConfig(StrictModel):
     @field_validator("aggregation_options")
     @classmethod
     def _known_options(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        check_options(AGGREGATIONS, given, OPTIONS_KEY)
-        return given
+        return checked_options(AGGREGATIONS, given, OPTIONS_KEY)
 
     @model_validator(mode="after")
     def _names_of_files(self) -> RepresentationsConfig:

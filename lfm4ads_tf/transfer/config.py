@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from lfm4ads_tf.registry_key import check_options
+from lfm4ads_tf.registry_key import checked_options
 from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
+from lfm4ads_tf.written import UNREAD
 
 OPTIONS_KEY = "downstream.adapter_options"
 
@@ -45,7 +46,7 @@ class AdapterConfig(StrictModel):
     adapter_zero_init: bool = False
     linear_dim: int = Field(default=16, ge=1)
     token_dim: int | None = Field(default=None, ge=1)
-    adapter_options: dict[str, dict[str, Any]] = {}
+    adapter_options: dict[str, dict[str, Annotated[Any, UNREAD]]] = {}
     full: str | None = None
     warm_start_snapshot: Literal["final", "first"] | Annotated[int, Field(ge=0)] = "final"
     warm_start_rates: dict[str, Annotated[float, Field(ge=0)]] = {}
@@ -56,5 +57,4 @@ class AdapterConfig(StrictModel):
     @field_validator("adapter_options")
     @classmethod
     def _known_options(cls, given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        check_options(ADAPTERS, given, OPTIONS_KEY)
-        return given
+        return checked_options(ADAPTERS, given, OPTIONS_KEY)

@@ -165,6 +165,17 @@ def test_an_unknown_method(case: Case) -> None:
     case.refused("CR_user@cross_9", options=["--methods", "feature/mlp/CR_user@cross_9"])
 
 
+def test_wrong_options_of_a_loss_and_of_update_rules(case: Case) -> None:
+    given = {
+        "upstream.training.loss_options={gamma: 2}": "The loss 'bce' has no option 'gamma'.",
+        "downstream.training.task_weights={clik: 2}": "unknown task 'clik'",
+        "retrieval.projection.optimizer.rule_options={initiall: 2}": "initiall",
+    }
+    for assignment, told in given.items():
+        case.refused(told, options=["--set", assignment])
+    assert not case.out.exists()
+
+
 def test_an_unknown_command_and_an_unknown_option(cli: Callable[..., Any]) -> None:
     for arguments in (["pretrian"], ["prepare", "--output", "x"], ["prepare", "--seeds", "many"]):
         outcome = cli(*arguments)

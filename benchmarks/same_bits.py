@@ -6,8 +6,8 @@ Compared are the weights of every model and snapshot (tables and TensorFlow's fi
 variable), representations, predictions, the entries of `metrics.json` and `results.json` apart from
 what is measured by the clock, and what every exported SavedModel gives for its golden requests.
 Each kind of file is told with the number that was compared. Exits with 1 where something differs or
-is there on one side alone; keys that only the second folder's entries have are told and are no
-difference, so that a change may add to them.
+is there on one side alone, and with 2 where there is nothing to compare; keys that only the second
+folder's entries have are told and are no difference, so that a change may add to them.
 """
 
 from __future__ import annotations
@@ -184,6 +184,8 @@ def main() -> None:
     given = parser.parse_args()
     told: Counter[str] = Counter()
     wrong = list(differences(given.before, given.after, told))
+    if not told and not wrong:
+        parser.error("neither folder holds a result: give two run folders")
     print(", ".join(f"{kind} {count}" for kind, count in told.items()))
     print("\n".join(wrong) if wrong else "the same bits")
     sys.exit(1 if wrong else 0)

@@ -31,6 +31,7 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import transfer
 from lfm4ads_tf.progress import Activity
+from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.model_optimizers import table_rule
 
 _LOG = logging.getLogger(__name__)
@@ -99,15 +100,12 @@ def resolve_run(
         retrieval_methods(run)
     baselines_of(run.config.baseline.methods)
     check_request_names(run)  # so is a name that an export could not have
-    upstream, downstream = run.config.upstream.training, run.config.downstream.training
-    for training in (upstream, downstream):
-        TaskLoss.of(training, run.spec.task_names)  # so is a wrong option of a loss
-    for training in (
-        upstream,
-        downstream,
-        run.config.retrieval.training,
-        run.config.retrieval.projection,
-    ):
+    upstream, downstream = run.config.upstream, run.config.downstream
+    for part in (upstream, downstream):
+        TaskLoss.of(part.training, run.spec.task_names)  # so is a wrong option of a loss
+    retrieval = run.config.retrieval
+    trained: list[TrainingConfig] = [upstream.training, downstream.training, retrieval.training]
+    for training in (*trained, retrieval.projection):
         table_rule(training.optimizer)  # and of an update rule
     return run
 

@@ -27,7 +27,7 @@ from lfm4ads_tf.training.config import FittedTrainingConfig
 from lfm4ads_tf.transfer.config import AdapterConfig
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.settings import PATHS, SCHEDULE, Settings
-from lfm4ads_tf.written import dump, load, plain
+from lfm4ads_tf.written import dump, load, plain, text_of
 
 
 class DownstreamConfig(AdapterConfig):
@@ -106,8 +106,8 @@ class RunConfig(StrictModel):
     def _with_plugins(cls, data: Any) -> Any:
         """Imports the plug-ins: only then are the names known that other keys hold."""
         names = data.get("plugins") if isinstance(data, Mapping) else None
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            load_plugins(names)
+        if isinstance(names, list):
+            load_plugins([str(text_of(name)) for name in names])
         return data
 
     @property

@@ -79,6 +79,12 @@ def test_what_is_no_file_or_module_is_refused(tmp_path: Path) -> None:
         load_plugins(["no_such_module"])
 
 
+def test_every_plug_in_that_is_named_is_imported() -> None:
+    """A name that YAML takes for a number too; it would be accepted and mean nothing."""
+    with pytest.raises(UserError, match="The plug-in '3' cannot be imported"):
+        parse(RunConfig, {"plugins": [3]}, source="run")
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     first = plug_in(tmp_path, "a = 1\n", "own_twin.py")

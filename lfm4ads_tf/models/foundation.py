@@ -96,7 +96,7 @@ class FoundationModel(UpstreamModel):
         return cls(layout, config.network, embeddings, branches=config.branches, seed=seed)
 
     @classmethod
-    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+    def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
         """The block's activations; with branches `towers` and `<branch>.<layer>`.
 
         Raises:

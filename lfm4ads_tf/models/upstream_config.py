@@ -59,7 +59,7 @@ class UpstreamConfig(StrictModel):
         Raises:
             UserError: A task's name cannot be part of a layer's name.
         """
-        names: list[str] = self.model_class.layers(self, tasks)
+        names: list[str] = self.model_class.activation_names(self, tasks)
         return names
 
     def warm_start_levels(self, tasks: Sequence[str]) -> dict[str, str]:

@@ -299,7 +299,7 @@ def _upstream_search(run: Run) -> PreparedSearch:
         )
         embeddings = model.backbone.embeddings
         load_pretrained_tables(run, embeddings, own.embeddings)
-        objective = Objective(model.losses, model.optimizers(own.training.optimizer))
+        objective = Objective(model.loss_terms, model.optimizers(own.training.optimizer))
         return TrialModel(model, [embeddings], objective, own.training)
 
     fixed = run.resolved.fixed("upstream")
@@ -332,7 +332,7 @@ def _downstream_search(run: Run, scenario: str) -> PreparedSearch:
         model = build.downstream(cache.layout, whole, method, {}, config.seed)
         load_pretrained_tables(run, model.backbone.embeddings, own.embeddings)
         training = of_the_model(run, own.training, model, config.seed)
-        objective = Objective.of(model.losses, training.optimizer)
+        objective = Objective.of(model.loss_terms, training.optimizer)
         return TrialModel(model, model.all_embeddings, objective, training)
 
     fixed = run.resolved.fixed("downstream") | set(SCHEDULE)

@@ -166,7 +166,7 @@ class DownstreamModel(tf_keras.Model):
         """What is evaluated and served for logits (B, T): their sigmoid, (B, T)."""
         return tf.sigmoid(logits)
 
-    def losses(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
         """The terms that training minimises: `tasks`, and `adapter_l2` where it is asked for.
 
         Args:

@@ -75,7 +75,7 @@ def trainer_of(
 ) -> Trainer:
     model = model_of(ads, shards)
 
-    objective = Objective.of(model.losses, training.optimizer)
+    objective = Objective.of(model.loss_terms, training.optimizer)
     if losses is not None:
         objective = replace(objective, losses=lambda batch: losses(model, batch))
     return Trainer(

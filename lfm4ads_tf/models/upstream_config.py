@@ -40,8 +40,8 @@ class UpstreamConfig(StrictModel):
     @classmethod
     def known_keys(cls) -> list[str]:
         """The keys that it reads, those of the registered models among them."""
-        own = [name for name in UPSTREAMS if UPSTREAMS[name].Config is not None]
-        return [*cls.model_fields, *own]
+        model_names = [name for name in UPSTREAMS if UPSTREAMS[name].Config is not None]
+        return [*cls.model_fields, *model_names]
 
     @property
     def model_class(self) -> Any:

@@ -98,8 +98,8 @@ def resolve_run(
         retrieval_methods(run)
     baselines_of(run.config.baseline.methods)
     check_request_names(run)  # so is a name that an export could not have
-    for part in (run.config.upstream, run.config.downstream, run.config.retrieval):
-        table_rule(part.training.optimizer)  # so is a wrong option of an update rule
+    for section in (run.config.upstream, run.config.downstream, run.config.retrieval):
+        table_rule(section.training.optimizer)  # so is a wrong option of an update rule
     return run
 
 
@@ -177,4 +177,4 @@ def _run_stage(
 def _split(text: str) -> list[str]:
     """The names of a list with commas; one that holds a comma stands in double quotes."""
     parts = next(csv.reader([text], skipinitialspace=True), [])
-    return [part.strip() for part in parts if part.strip()]
+    return [name.strip() for name in parts if name.strip()]

@@ -314,10 +314,10 @@ def _checked(weights: np.ndarray, cache: EncodedCache) -> np.ndarray:
             "Row weights need one value per row of the cache, or one per row and task.",
             received=f"shape {weights.shape}, expected ({rows},) or ({rows}, {tasks})",
         )
-    found = weights.astype(np.float32)
-    if not (np.isfinite(found) & (found >= 0)).all():
+    converted = weights.astype(np.float32)
+    if not (np.isfinite(converted) & (converted >= 0)).all():
         raise UserError(
             "Row weights must be finite and not negative.",
-            received=f"from {found.min()} to {found.max()}",
+            received=f"from {converted.min()} to {converted.max()}",
         )
-    return found
+    return converted

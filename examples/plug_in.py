@@ -189,7 +189,7 @@ class Matcher(UpstreamModel):
         return cls(layout, config.network, embeddings, config.options, seed=seed)
 
     @classmethod
-    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+    def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
         """The block's activations."""
         return layer_names(config.network.block, tasks)
 
@@ -223,7 +223,7 @@ class Matcher(UpstreamModel):
         towers = self.backbone.towers(batch)
         return {"UR": towers.user, "IR": towers.item, **self.backbone.interact(towers)[0]}
 
-    def losses(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
         """`tasks` and `match`."""
         logits, match = self._logits_and_match(batch, training)
         first = tf.one_hot([0], len(self.layout.tasks))[0]  # (T,): the first task alone

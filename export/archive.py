@@ -68,7 +68,9 @@ def _concrete(signature: Signature) -> Any:
 def _lookup_tables(resource: Any) -> list[Any]:
     """The lookup tables that an object holds, however deep."""
     held = tf.train.TrackableView(resource).descendants()
-    return [of for of in held if isinstance(of, (lookup_ops.LookupInterface, RestoredResource))]
+    return [
+        child for child in held if isinstance(child, (lookup_ops.LookupInterface, RestoredResource))
+    ]
 
 
 def described_signatures(folder: Path) -> dict[str, dict[str, Any]]:

@@ -132,10 +132,10 @@ class CleanProcess:
                 left = max(until - time.monotonic(), 0.0)
                 if not select.select([process.stdout], [], [], left)[0]:
                     raise TimeoutError
-                part = process.stdout.read(4096)
-                if not part:
+                chunk = process.stdout.read(4096)
+                if not chunk:
                     return process.wait()
-                answer += part
+                answer += chunk
         except TimeoutError:
             raise
         except (OSError, ValueError):  # it is gone, or was closed meanwhile

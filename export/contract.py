@@ -57,7 +57,7 @@ def write_contract(
         },
         "variables_sha256": variables_digest(folder),
         "encoding": encoder.digest,
-        "columns": {column: of.kind for column, of in graph.schema.columns.items()},
+        "columns": {column: raw_type.kind for column, raw_type in graph.schema.columns.items()},
         "representations": dict(graph.schema.representations),
         "user_columns": [name for name, side in sides.items() if side == "user"],
         "item_columns": [name for name, side in sides.items() if side == "item"],

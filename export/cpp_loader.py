@@ -141,8 +141,8 @@ def _fail(done: subprocess.CompletedProcess[str]) -> None:
     lines = [line for line in done.stderr.strip().splitlines() if line] or ["no message"]
     # TensorFlow's own log lines come first; a message of several lines keeps its first one
     logged = [i for i, line in enumerate(lines) if line[:1] in "IWEF" and line[1:2].isdigit()]
-    own = lines[logged[-1] + 1 :] if logged else lines
-    reason = (own or lines[-1:])[0][:300]
+    messages = lines[logged[-1] + 1 :] if logged else lines
+    reason = (messages or lines[-1:])[0][:300]
     if done.returncode == _NOT_LOADED:
         raise ExportRefused(f"the C++ loader cannot load it: {reason}")
     if done.returncode == _FAILED_REQUEST:

@@ -112,18 +112,18 @@ class Evaluation:
 
 
 def _apart_in_odds(
-    exact: np.ndarray, found: np.ndarray, rounding: Rounding, tables: ServedStorage
+    exact: np.ndarray, served: np.ndarray, rounding: Rounding, tables: ServedStorage
 ) -> tuple[np.ndarray, np.ndarray]:
     """Differences of probabilities in log odds, and what each may be."""
     with np.errstate(divide="ignore", invalid="ignore"):
         limit = 4 * TOLERANCES[tables] + rounding.allowed(exact) / (exact * (1 - exact))
-        off = np.abs(_log_odds(exact) - _log_odds(found.astype(np.float64)))
-    return _without_equal(off, exact, found), limit
+        off = np.abs(_log_odds(exact) - _log_odds(served.astype(np.float64)))
+    return _without_equal(off, exact, served), limit
 
 
 def _apart(
     exact: np.ndarray,
-    found: np.ndarray,
+    served: np.ndarray,
     rounding: Rounding,
     tables: ServedStorage,
     terms: np.ndarray | None,
@@ -137,13 +137,13 @@ def _apart(
         terms = np.ones_like(terms)  # a probability's magnitude
     limit = TOLERANCES[tables] * terms + rounding.allowed(exact)
     with np.errstate(invalid="ignore"):
-        off = np.abs(exact - found.astype(np.float64))
-    return _without_equal(off, exact, found), np.broadcast_to(limit, off.shape)
+        off = np.abs(exact - served.astype(np.float64))
+    return _without_equal(off, exact, served), np.broadcast_to(limit, off.shape)
 
 
-def _without_equal(off: np.ndarray, exact: np.ndarray, found: np.ndarray) -> np.ndarray:
+def _without_equal(off: np.ndarray, exact: np.ndarray, served: np.ndarray) -> np.ndarray:
     """0 where values are equal, infinities too, which pad a list of items; infinite for NaN."""
-    return np.where(exact == found, 0.0, np.where(np.isnan(off), np.inf, off))
+    return np.where(exact == served, 0.0, np.where(np.isnan(off), np.inf, off))
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:

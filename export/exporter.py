@@ -116,7 +116,7 @@ def write_export(request: ExportRequest) -> WrittenExport:
         graph = kind.serving(subject, rows, config.tables)
         rows = graph.decided(rows)
         roundings = graph.roundings(rows)
-        of = Evaluation.of(
+        evaluation = Evaluation.of(
             graph.trained(rows),
             graph.expected(rows),
             samples.evaluated or {},
@@ -125,12 +125,12 @@ def write_export(request: ExportRequest) -> WrittenExport:
             # float32 tables change nothing: no item of an index need be looked at
             None if config.tables == "float32" else graph.magnitudes(rows),
         )
-        if samples.evaluated is not None and not of.rows:
+        if samples.evaluated is not None and not evaluation.rows:
             _LOG.warning("%s: none of its samples was scored in the evaluation", request.name)
         staging = new_staging(folder, version)
         try:
             graph.write(staging)
-            golden = graph.golden(rows, of.scores, roundings)
+            golden = graph.golden(rows, evaluation.scores, roundings)
             write_golden(staging, golden)
             write_warmup(staging, request.name, golden, config.warmup_rows)
             write_contract(staging, request.kind, graph, encoder, config.tables, roundings)
@@ -139,9 +139,9 @@ def write_export(request: ExportRequest) -> WrittenExport:
                 "kind": request.kind,
                 "source": dict(request.source),
                 "evaluation": {
-                    "rows": of.rows,
-                    "largest_difference": of.largest_difference,
-                    "largest_share": of.largest_share,
+                    "rows": evaluation.rows,
+                    "largest_difference": evaluation.largest_difference,
+                    "largest_share": evaluation.largest_share,
                 },
             }
         except BaseException:

@@ -112,8 +112,8 @@ class PredictionServing(ServingModel):
     def expected(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
         if self._expected is None or self._expected[0] is not rows:
-            found = self._probabilities(self.model, self._served(rows))
-            self._expected = (rows, {k: v.numpy() for k, v in found.items()})
+            probabilities = self._probabilities(self.model, self._served(rows))
+            self._expected = (rows, {k: v.numpy() for k, v in probabilities.items()})
         return self._expected[1]
 
     def roundings(self, rows: GoldenRows) -> dict[str, Rounding]:
@@ -144,15 +144,15 @@ class PredictionServing(ServingModel):
         """See `ServingModel`."""
         inputs = tf.TensorSpec([None], tf.string, name="inputs")
         examples = tf.TensorSpec([None], tf.string, name="examples")
-        found = super().signatures()
-        found.append(Signature("encode", self._encode, examples))
+        signatures = super().signatures()
+        signatures.append(Signature("encode", self._encode, examples))
         if self.ranking is not None:
-            found.append(Signature("rank", self._rank, self.schema.tensor_specs()))
-        found.append(Signature("classify", self._classify, inputs, "classify"))
+            signatures.append(Signature("rank", self._rank, self.schema.tensor_specs()))
+        signatures.append(Signature("classify", self._classify, inputs, "classify"))
         regress = {task: self._regress(task) for task in self.tasks}
         for name, task in self._regressed.items():
-            found.append(Signature(name, regress[task], inputs, "regress"))
-        return found
+            signatures.append(Signature(name, regress[task], inputs, "regress"))
+        return signatures
 
     def golden(
         self,
@@ -162,35 +162,37 @@ class PredictionServing(ServingModel):
     ) -> list[GoldenRequest]:
         """See `ServingModel`."""
         roundings = self.roundings(rows) if roundings is None else roundings
-        found = super().golden(rows, scores, roundings)
-        inputs = {"inputs": found[0].inputs["examples"]}
-        allowed = found[0].allowed
+        requests = super().golden(rows, scores, roundings)
+        inputs = {"inputs": requests[0].inputs["examples"]}
+        allowed = requests[0].allowed
         stacked = np.stack([scores[task] for task in self.tasks], axis=1)  # (B, T)
         limits = {"scores": np.stack([allowed[task] for task in self.tasks], axis=1)}  # (B, T)
         classes = np.broadcast_to(np.array(self.tasks, object), stacked.shape)
         answer = {"classes": classes, "scores": stacked}
-        found.append(GoldenRequest("classify", inputs, answer, limits))
+        requests.append(GoldenRequest("classify", inputs, answer, limits))
         for name, task in self._regressed.items():
-            of = {"outputs": allowed[task]}
-            found.append(GoldenRequest(name, inputs, {"outputs": scores[task]}, of))
+            bounds = {"outputs": allowed[task]}
+            requests.append(GoldenRequest(name, inputs, {"outputs": scores[task]}, bounds))
         encoded = {k: v.numpy() for k, v in self._features(self._served(rows)).items()}
         assert self._encoder is not None  # a prediction reads raw columns
-        shifts = {request_name(name): of for name, of in self._encoder.shifts.items()}
+        shifts = {request_name(name): shift for name, shift in self._encoder.shifts.items()}
         limits = {
             name: encoded_rounding(shifts.get(name, 0.0)).allowed(values)
             for name, values in encoded.items()
             if values.dtype.kind == "f"
         }
-        found.append(GoldenRequest("encode", found[0].inputs, encoded, limits))
+        requests.append(GoldenRequest("encode", requests[0].inputs, encoded, limits))
         if self.ranking is not None:
             users = [name for name, side in self._sides.items() if side == "user"]
             stored = [n for n in representation_sources(self._original) if side_of(n) == "user"]
             candidates = rows.candidates_of(0, users, stored)
             request = self.ranking.request(candidates)
             expected = self.expected(candidates)
-            limits = {name: of.allowed(expected[name]) for name, of in roundings.items()}
-            found.append(GoldenRequest("rank", request, expected, limits))
-        return found
+            limits = {
+                name: rounding.allowed(expected[name]) for name, rounding in roundings.items()
+            }
+            requests.append(GoldenRequest("rank", request, expected, limits))
+        return requests
 
     @property
     def sides(self) -> Mapping[str, str]:
@@ -224,8 +226,8 @@ class PredictionServing(ServingModel):
         return self._named(self.model, self.ranking(self.raw_rows(self.ranking.checked(request))))
 
     def _classify(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        found = self.of_examples(inputs)
-        scores = tf.stack([found[task] for task in self.tasks], axis=1)  # (B, T)
+        probabilities = self.of_examples(inputs)
+        scores = tf.stack([probabilities[task] for task in self.tasks], axis=1)  # (B, T)
         classes = tf.constant([self.tasks])  # (1, T)
         return {"classes": tf.broadcast_to(classes, tf.shape(scores)), "scores": scores}
 
@@ -244,18 +246,18 @@ class PredictionServing(ServingModel):
         """What the model is fed, by the request names of features and representations."""
         assert self._encoder is not None
         layout, read = self._encoder.layout, self._read
-        found: dict[str, tf.Tensor] = {}
-        of: dict[str, str] = {}
+        tensors: dict[str, tf.Tensor] = {}
+        sources: dict[str, str] = {}
 
         def add(name: str, values: tf.Tensor, what: str, suffix: str = "") -> None:
             key = f"{request_name(name)}{suffix}"
-            if key in found:
+            if key in tensors:
                 raise UserError(
-                    f"{what} and {of[key]} cannot be told apart in the signature `encode`.",
+                    f"{what} and {sources[key]} cannot be told apart in the signature `encode`.",
                     received=f"both are called '{key}' there",
                     fix="rename one of them in the feature spec",
                 )
-            found[key], of[key] = values, what
+            tensors[key], sources[key] = values, what
 
         for field, ids in zip(layout.single, tf.unstack(batch["ids"], axis=1), strict=True):
             if field.name in read:
@@ -281,7 +283,7 @@ class PredictionServing(ServingModel):
         if self.ranking is None:
             add("scenario_index", batch["scenario"], "the scenario")
             add("branch_index", batch["branch"], "the branch")
-        return found
+        return tensors
 
     def _probabilities(self, model: Any, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         return self._named(model, model(batch, training=False))

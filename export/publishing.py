@@ -158,23 +158,23 @@ def roll_back(folder: Path, to: int | None = None) -> list[int]:
         UserError: That version is not there.
     """
     with _locked(folder):
-        found = version_folders(folder)
+        in_service = version_folders(folder)
         if to is None:
-            if len(found) < 2:
-                held = f"version {min(found)} alone" if found else "no version"
+            if len(in_service) < 2:
+                held = f"version {min(in_service)} alone" if in_service else "no version"
                 raise ExportRefused(f"nothing would be left to serve: there is {held}")
-            to = sorted(found)[-2]
-        if to not in found:
-            held = ", ".join(map(str, found)) or "none"
+            to = sorted(in_service)[-2]
+        if to not in in_service:
+            held = ", ".join(map(str, in_service)) or "none"
             raise UserError(
                 f"There is no version {to} of '{folder.name}' in service.",
                 received=f"versions {held}",
                 fix="name one of them, or put it back with --restore",
             )
-        _checked(found[to], to)
-        above = [version for version in found if version > to]
+        _checked(in_service[to], to)
+        above = [version for version in in_service if version > to]
         for version in above:
-            os.rename(found[version], folder / f"{ROLLED_BACK}{version}")
+            os.rename(in_service[version], folder / f"{ROLLED_BACK}{version}")
         _sync_folder(folder)
     return above
 

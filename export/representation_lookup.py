@@ -81,11 +81,11 @@ class RepresentationLookup(tf.Module):
         """
         prints = _fingerprints(keys)  # (B,)
         place = tf.searchsorted(self._prints, prints, out_type=tf.int64)  # (B,)
-        found = tf.equal(tf.gather(self._prints, place), prints) & tf.not_equal(keys, "")
-        found &= place < self._cold
-        rows = tf.where(found, place, tf.constant(self._cold, tf.int64))
+        known = tf.equal(tf.gather(self._prints, place), prints) & tf.not_equal(keys, "")
+        known &= place < self._cold
+        rows = tf.where(known, place, tf.constant(self._cold, tf.int64))
         vectors = table_shards.read_shards([self._table], rows)  # (B, d)
-        return tf.concat([vectors, tf.cast(found, tf.float32)[:, tf.newaxis]], axis=1)  # (B, d + 1)
+        return tf.concat([vectors, tf.cast(known, tf.float32)[:, tf.newaxis]], axis=1)  # (B, d + 1)
 
 
 def storage_rounding(vectors: np.ndarray, storage: ServedStorage) -> np.ndarray:
@@ -101,12 +101,14 @@ def storage_rounding(vectors: np.ndarray, storage: ServedStorage) -> np.ndarray:
         (B, d) float64; rounding of float32 itself is in it.
     """
     sizes = np.abs(vectors.astype(np.float64))
-    own = ROUNDINGS * EPS * sizes
+    float32_rounding = ROUNDINGS * EPS * sizes
     if storage == "float16":
-        return np.asarray(sizes * 2.0**-11 + 2.0**-25 + own)
+        return np.asarray(sizes * 2.0**-11 + 2.0**-25 + float32_rounding)
     if storage == "int8":
-        return np.asarray(sizes.max(axis=1, keepdims=True, initial=0.0) / 254 * (1 + EPS) + own)
-    return own
+        return np.asarray(
+            sizes.max(axis=1, keepdims=True, initial=0.0) / 254 * (1 + EPS) + float32_rounding
+        )
+    return float32_rounding
 
 
 def _fingerprints(keys: tf.Tensor) -> tf.Tensor:

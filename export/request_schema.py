@@ -50,14 +50,14 @@ class RequestSchema:
         """Request name -> type of the tensor in the signature `predict`."""
         dtypes = {"text": tf.string, "texts": tf.string, "integer": tf.int64}
         specs: dict[str, tf.TensorSpec] = {}
-        for column, of in self.columns.items():
+        for column, raw_type in self.columns.items():
             shape: list[int | None] = [None]
-            if of.kind in ("texts", "numbers"):
+            if raw_type.kind in ("texts", "numbers"):
                 shape.append(None)
-            elif of.kind == "vector":
-                shape.append(of.size)
+            elif raw_type.kind == "vector":
+                shape.append(raw_type.size)
             name = self.names[column]
-            specs[name] = tf.TensorSpec(shape, dtypes.get(of.kind, tf.float32), name=name)
+            specs[name] = tf.TensorSpec(shape, dtypes.get(raw_type.kind, tf.float32), name=name)
         for representation, width in self.representations.items():
             name = self.names[representation]
             specs[name] = tf.TensorSpec([None, width], tf.float32, name=name)
@@ -66,7 +66,7 @@ class RequestSchema:
     def part(self, names: Collection[str]) -> RequestSchema:
         """Some of the columns and representations."""
         return RequestSchema(
-            {column: of for column, of in self.columns.items() if column in names},
+            {column: raw_type for column, raw_type in self.columns.items() if column in names},
             {name: width for name, width in self.representations.items() if name in names},
         )
 
@@ -83,9 +83,11 @@ class RequestSchema:
             Request name -> array; texts are objects of type bytes.
         """
         arrays = {}
-        for column, of in self.columns.items():
-            held = _canonical(column, of, raw_values.column_of(columns, column))
-            arrays[self.names[column]] = _padded(held, of) if isinstance(held, tuple) else held
+        for column, raw_type in self.columns.items():
+            held = _canonical(column, raw_type, raw_values.column_of(columns, column))
+            arrays[self.names[column]] = (
+                _padded(held, raw_type) if isinstance(held, tuple) else held
+            )
         for name in self.representations:
             arrays[self.names[name]] = np.asarray(representations[name], np.float32)
         return arrays
@@ -95,8 +97,8 @@ class RequestSchema:
     ) -> list[bytes]:
         """Rows as serialized `tf.Example`s, B of them; arguments as in `tensors`."""
         held = {
-            column: _canonical(column, of, raw_values.column_of(columns, column))
-            for column, of in self.columns.items()
+            column: _canonical(column, raw_type, raw_values.column_of(columns, column))
+            for column, raw_type in self.columns.items()
         }
         first = next(iter(held.values()))
         serialized = []
@@ -112,18 +114,18 @@ class RequestSchema:
         return serialized
 
 
-def _canonical(column: str, of: RawType, values: Any) -> Any:
+def _canonical(column: str, raw_type: RawType, values: Any) -> Any:
     """A column as an array (B,) or (B, size), or flat values and row splits of a list."""
-    if of.kind == "text":
+    if raw_type.kind == "text":
         return _bytes(raw_values.texts(values))
-    if of.kind == "integer":
+    if raw_type.kind == "integer":
         return raw_values.integers(values)
-    if of.kind == "vector":
-        return raw_values.vectors(values, of.size, column)
-    if of.kind == "number":
+    if raw_type.kind == "vector":
+        return raw_values.vectors(values, raw_type.size, column)
+    if raw_type.kind == "number":
         return _float32(raw_values.numbers(values))
     flat, splits = raw_values.lists(values)
-    if of.kind == "texts":
+    if raw_type.kind == "texts":
         return _bytes(raw_values.texts(flat)), splits
     return _float32(raw_values.numbers(flat)), splits
 
@@ -140,12 +142,12 @@ def _float32(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
 
 
-def _padded(held: tuple[np.ndarray, np.ndarray], of: RawType) -> np.ndarray:
+def _padded(held: tuple[np.ndarray, np.ndarray], raw_type: RawType) -> np.ndarray:
     """Lists as a matrix (B, L), L the length of the longest and at least 1."""
     flat, splits = held
     lengths = np.diff(splits)
     width = max(1, int(lengths.max(initial=0)))
-    if of.kind == "texts":
+    if raw_type.kind == "texts":
         matrix = np.full((len(lengths), width), b"", object)
     else:
         matrix = np.zeros((len(lengths), width), np.float32)
@@ -153,7 +155,7 @@ def _padded(held: tuple[np.ndarray, np.ndarray], of: RawType) -> np.ndarray:
     return matrix
 
 
-def _put(example: tf.train.Example, column: str, of: RawType, values: Any, row: int) -> None:
+def _put(example: tf.train.Example, column: str, raw_type: RawType, values: Any, row: int) -> None:
     """Adds one value to an example, unless it is missing."""
     if isinstance(values, tuple):
         flat, splits = values
@@ -161,17 +163,17 @@ def _put(example: tf.train.Example, column: str, of: RawType, values: Any, row: 
         if not len(items):
             return
         feature = example.features.feature[column]
-        if of.kind == "texts":
+        if raw_type.kind == "texts":
             feature.bytes_list.value.extend(items)
         else:
             feature.float_list.value.extend(items.tolist())
         return
     value = values[row]
-    if of.kind == "text" and value:
+    if raw_type.kind == "text" and value:
         example.features.feature[column].bytes_list.value.append(value)
-    elif of.kind == "integer" and value != -1:
+    elif raw_type.kind == "integer" and value != -1:
         example.features.feature[column].int64_list.value.append(int(value))
-    elif of.kind == "number" and not np.isnan(value):
+    elif raw_type.kind == "number" and not np.isnan(value):
         example.features.feature[column].float_list.value.append(float(value))
-    elif of.kind == "vector" and value.any():
+    elif raw_type.kind == "vector" and value.any():
         example.features.feature[column].float_list.value.extend(value.tolist())

@@ -79,12 +79,12 @@ class RetrievalExports:
         scenario, method = self._known
         mine = _of_scenario(self._run, self._samples, scenario)
         joined: Mapping[str, np.ndarray] = {}
-        if items.part.representations is not None:
-            joined = items.part.representations(cache_rows(mine))
+        if items.retrieval.representations is not None:
+            joined = items.retrieval.representations(cache_rows(mine))
         return write_export(
             ExportRequest(
                 name,
-                ExportSubject(items.part.model, index=index),
+                ExportSubject(items.retrieval.model, index=index),
                 self._encoder,
                 ExportSamples(mine, joined),
                 self._run.exports,
@@ -129,14 +129,14 @@ class _Items:
         part: The model.
     """
 
-    def __init__(self, part: RetrievalModel) -> None:
-        self.part = part
-        keys = part.run.cache.keys("item").take(pa.array(part.candidates.codes))
+    def __init__(self, retrieval: RetrievalModel) -> None:
+        self.retrieval = retrieval
+        keys = retrieval.run.cache.keys("item").take(pa.array(retrieval.candidates.codes))
         texts = pc.fill_null(keys.cast(pa.string()), "").to_numpy(zero_copy_only=False)
         named = texts != ""
         self.keys = np.char.encode(texts[named].astype(str), "utf-8")
-        self.vectors = part.items(newest=True)[named]
-        self.k = min(part.run.config.retrieval.k, len(self.keys))
+        self.vectors = retrieval.items(newest=True)[named]
+        self.k = min(retrieval.run.config.retrieval.k, len(self.keys))
 
     @property
     def for_index(self) -> IndexItems:
@@ -146,19 +146,19 @@ class _Items:
             self.vectors,
             self.k,
             queries=lambda: self._queries,
-            seed=self.part.seed,
-            folder=self.part.folder,
-            refreshed=REFRESHED in stored_results(self.part.folder / "results.json"),
+            seed=self.retrieval.seed,
+            folder=self.retrieval.folder,
+            refreshed=REFRESHED in stored_results(self.retrieval.folder / "results.json"),
         )
 
     @cached_property
     def _queries(self) -> np.ndarray:
         """Queries of training users, each at the user's last row."""
-        rows = self.part.rows
-        users, last = np.unique(self.part.run.cache.user[rows][::-1], return_index=True)
+        rows = self.retrieval.rows
+        users, last = np.unique(self.retrieval.run.cache.user[rows][::-1], return_index=True)
         rows = rows[::-1][last]
-        rng = np.random.default_rng(self.part.seed)
-        return self.part.users(rows[np.sort(rng.permutation(len(rows))[:_SAMPLE])])
+        rng = np.random.default_rng(self.retrieval.seed)
+        return self.retrieval.users(rows[np.sort(rng.permutation(len(rows))[:_SAMPLE])])
 
 
 def _of_scenario(run: Run, samples: pa.Table, scenario: str) -> pa.Table:

@@ -105,8 +105,8 @@ def score_limit(contract: Mapping[str, Any], task: str, expected: np.ndarray) ->
     told = contract["rounding"][task]
     moved = 4 * float(contract["tolerance"])
     p = expected.astype(np.float64)
-    own = Rounding(told["of"], float(told["bound"])).allowed(expected)
-    return np.asarray(own + moved * np.exp(moved) * p * (1 - p))
+    rounding_limit = Rounding(told["of"], float(told["bound"])).allowed(expected)
+    return np.asarray(rounding_limit + moved * np.exp(moved) * p * (1 - p))
 
 
 def encoded_rounding(shift: float) -> Rounding:
@@ -139,7 +139,9 @@ def _changed_outputs(layers: Sequence[Any], change: Change) -> Iterator[None]:
     """Embedding layers whose outputs are changed."""
 
     def changed(call: Any) -> Any:
-        return lambda *of, **more: {d: change(v) for d, v in call(*of, **more).items()}
+        return lambda *arguments, **more: {
+            d: change(v) for d, v in call(*arguments, **more).items()
+        }
 
     for layer in layers:
         layer.__dict__["call"] = changed(layer.call)

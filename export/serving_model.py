@@ -39,8 +39,8 @@ class ServingModel(abc.ABC):
         self._encoder = encoder
         parsers = {} if encoder is None else encoder.example_spec()
         self._example_spec = {
-            column: parsers.get(column) or raw_types.example_parser(of)
-            for column, of in schema.columns.items()
+            column: parsers.get(column) or raw_types.example_parser(raw_type)
+            for column, raw_type in schema.columns.items()
         }
         for name, width in schema.representations.items():
             self._example_spec[name] = tf.io.FixedLenFeature([width], tf.float32, [0.0] * width)
@@ -113,7 +113,7 @@ class ServingModel(abc.ABC):
         stored = {name: rows.representations[name][:, :-1] for name in self.schema.representations}
         examples = np.array(self.schema.examples(columns, stored), object)
         tensors = self.schema.tensors(columns, stored)
-        allowed = {name: of.allowed(scores[name]) for name, of in roundings.items()}
+        allowed = {name: rounding.allowed(scores[name]) for name, rounding in roundings.items()}
         return [
             GoldenRequest("serving_default", {"examples": examples}, scores, allowed),
             GoldenRequest("predict", tensors, scores, allowed),
@@ -149,8 +149,8 @@ class ServingModel(abc.ABC):
     def raw_rows(self, request: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         """Tensors by request name -> raw rows."""
         raw: dict[str, Any] = {c: request[n] for c, n in self.schema.names.items() if n in request}
-        for column, of in self.schema.columns.items():
-            if column in raw and of.kind in ("texts", "numbers"):
+        for column, raw_type in self.schema.columns.items():
+            if column in raw and raw_type.kind in ("texts", "numbers"):
                 raw[column] = tf.RaggedTensor.from_tensor(raw[column], row_splits_dtype=tf.int64)
         return self._refusing(raw)
 
@@ -169,12 +169,12 @@ class ServingModel(abc.ABC):
         return batch
 
     def _from_examples(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        found: Mapping[str, tf.Tensor] = self.of_examples(examples)
-        return found
+        outputs: Mapping[str, tf.Tensor] = self.of_examples(examples)
+        return outputs
 
     def _from_tensors(self, request: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
-        found: Mapping[str, tf.Tensor] = self._run(self.raw_rows(with_equal_rows(request)))
-        return found
+        outputs: Mapping[str, tf.Tensor] = self._run(self.raw_rows(with_equal_rows(request)))
+        return outputs
 
 
 def with_equal_rows(
@@ -231,17 +231,17 @@ def _with_shared_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     """
     made: dict[str, tf.Tensor] = {}
 
-    def default(of: tf.io.FixedLenFeature) -> tf.Tensor:
-        key = f"{of.dtype.name} {of.shape} {of.default_value}"
+    def default(parser: tf.io.FixedLenFeature) -> tf.Tensor:
+        key = f"{parser.dtype.name} {parser.shape} {parser.default_value}"
         if key not in made:
-            made[key] = tf.constant(of.default_value, of.dtype, of.shape)
+            made[key] = tf.constant(parser.default_value, parser.dtype, parser.shape)
         return made[key]
 
     return {
-        column: of._replace(default_value=default(of))
-        if isinstance(of, tf.io.FixedLenFeature) and of.default_value is not None
-        else of
-        for column, of in spec.items()
+        column: parser._replace(default_value=default(parser))
+        if isinstance(parser, tf.io.FixedLenFeature) and parser.default_value is not None
+        else parser
+        for column, parser in spec.items()
     }
 
 

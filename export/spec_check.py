@@ -60,11 +60,11 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
         if key is not None:  # no feature need read it: representations are looked up by it
             types.setdefault(key, RawType("text"))
             sides[key] = side
-    own = kind.own_columns
+    kind_columns = kind.own_columns
     columns = dict(contract["columns"])
     told_sides = contract["user_columns"] or contract["item_columns"]  # a tower's go unsaid
     for column, wanted in columns.items():
-        if column in own and own[column].kind == wanted:
+        if column in kind_columns and kind_columns[column].kind == wanted:
             continue
         if column not in types:
             raise ExportRefused(
@@ -83,8 +83,8 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
                     f"the column '{column}' {told} belong to the {side} in the spec "
                     f"'{spec.name}', unlike in the export"
                 )
-    projection = bool(own) and bool(contract["representations"])
-    if not columns.keys() - own.keys() and not projection:
+    projection = bool(kind_columns) and bool(contract["representations"])
+    if not columns.keys() - kind_columns.keys() and not projection:
         raise ExportRefused(f"the export asks for no column of the spec '{spec.name}'")
     missing = [column for column in read if column not in columns]
     if kind.reads_all and missing:
@@ -93,7 +93,7 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
             f"'{spec.name}' reads"
         )
     schema = RequestSchema(
-        {column: own.get(column) or types[column] for column in columns},
+        {column: kind_columns.get(column) or types[column] for column in columns},
         contract["representations"],
     )
     _check_inputs(contract["signatures"], schema, spec)
@@ -112,23 +112,23 @@ def _kind(contract: Mapping[str, Any]) -> ExportKind:
 def _check_inputs(signatures: Mapping[str, Any], schema: RequestSchema, spec: FeatureSpec) -> None:
     """The inputs of `predict` (and `rank`) are those of the schema."""
     wanted = {
-        name: {"dtype": of.dtype.name, "shape": of.shape.as_list()}
-        for name, of in schema.tensor_specs().items()
+        name: {"dtype": tensor_spec.dtype.name, "shape": tensor_spec.shape.as_list()}
+        for name, tensor_spec in schema.tensor_specs().items()
     }
     for signature in ("predict", "rank"):
         if signature not in signatures:
             continue
-        found = signatures[signature]["inputs"]
-        if found.keys() != wanted.keys():
+        inputs = signatures[signature]["inputs"]
+        if inputs.keys() != wanted.keys():
             raise ExportRefused(
-                f"'{signature}' has the inputs {sorted(found)}, but the columns and "
+                f"'{signature}' has the inputs {sorted(inputs)}, but the columns and "
                 f"representations of the export are {sorted(wanted)} in a request"
             )
         first = 1 if signature == "rank" else 0  # how many rows it takes of each is its own matter
         for name, tensor in wanted.items():
-            if _from_axis(first, found[name]) != _from_axis(first, tensor):
+            if _from_axis(first, inputs[name]) != _from_axis(first, tensor):
                 raise ExportRefused(
-                    f"the input '{name}' of '{signature}' is {_plain(found[name])}, by the spec "
+                    f"the input '{name}' of '{signature}' is {_plain(inputs[name])}, by the spec "
                     f"'{spec.name}' it is {_plain(tensor)}"
                 )
 
@@ -143,10 +143,10 @@ def _check_outputs(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
     for signature in _SCORED:
         if signature not in contract["signatures"]:
             continue  # a foundation has no `rank`
-        found = contract["signatures"][signature]["outputs"]
-        if found.keys() != set(spec.task_names):
+        outputs = contract["signatures"][signature]["outputs"]
+        if outputs.keys() != set(spec.task_names):
             raise ExportRefused(
-                f"'{signature}' has the outputs {sorted(found)}, the tasks of the spec "
+                f"'{signature}' has the outputs {sorted(outputs)}, the tasks of the spec "
                 f"'{spec.name}' are {sorted(spec.task_names)}"
             )
 

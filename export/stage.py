@@ -139,11 +139,11 @@ class _Exports:
 
     def retrieval(self) -> None:
         """Exports the chosen retrieval model's indexes."""
-        part = RetrievalExports(
+        exports = RetrievalExports(
             self.run, self.encoder, self.samples, self.is_due, self._proofs.start
         )
-        for name in part.names:
-            self.attempt(name, partial(part.export, name))
+        for name in exports.names:
+            self.attempt(name, partial(exports.export, name))
 
     def finish(self) -> None:
         """Waits for the exports and writes down what became of each.
@@ -287,13 +287,13 @@ class _Exports:
     ) -> tuple[dict[str, RepresentationLookup], dict[str, np.ndarray]]:
         """Tables of one snapshot, and what offline code reads of it for the samples."""
         keys = self.run.spec.keys
-        of = {side: samples[key].combine_chunks() for side, key in
+        sample_keys = {side: samples[key].combine_chunks() for side, key in
               (("user", keys.user), ("item", keys.item))}  # fmt: skip
         tables = {
             name: RepresentationLookup(name, *store.frozen(name), self.run.config.export.tables)
             for name in names
         }
-        return tables, {name: join_frozen(store, name, of) for name in names}
+        return tables, {name: join_frozen(store, name, sample_keys) for name in names}
 
     def write(
         self, name: str, subject: ExportSubject, samples: ExportSamples, source: Mapping[str, Any]
@@ -350,9 +350,9 @@ def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[
     order = np.argsort(rows)
     wanted = cache_rows(samples)
     place = np.minimum(np.searchsorted(rows, wanted, sorter=order), len(rows) - 1)
-    found = order[place]  # (B,)
-    known = rows[found] == wanted
+    place_of_sample = order[place]  # (B,)
+    known = rows[place_of_sample] == wanted
     return {
-        task: np.where(known, scores[found, t], np.nan).astype(np.float32)
+        task: np.where(known, scores[place_of_sample, t], np.nan).astype(np.float32)
         for t, task in enumerate(tasks)
     }

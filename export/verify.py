@@ -109,8 +109,8 @@ def _in_clean_process(
     """What `verify_child` reports."""
     if process is not None:
         return process.prove(folder, warmup, ANSWER_S)
-    with verifying_process() as own:
-        return own.prove(folder, warmup, ANSWER_S)
+    with verifying_process() as started:
+        return started.prove(folder, warmup, ANSWER_S)
 
 
 def _in_cpp(folder: Path) -> dict[str, Any]:
@@ -124,10 +124,10 @@ def _in_cpp(folder: Path) -> dict[str, Any]:
             verify_child.check_finite(signature, outputs, "in C++, the golden request")
             if signature in expected:
                 limits = allowed.get(signature, {})
-                found = verify_child.compare_outputs(
+                difference = verify_child.compare_outputs(
                     signature, outputs, expected[signature], limits
                 )
-                largest = largest.joined(found)
+                largest = largest.joined(difference)
     except UserError as error:
         return {"cpp_loader": None, "cpp_loader_skipped": " ".join(str(error).split())[:500]}
     except verify_child.Refused as refused:
@@ -146,8 +146,8 @@ def find_exports(path: Path) -> list[Path]:
     """Version folders under a version folder, a model's folder, or a folder of models."""
     if path in version_folders(path.parent).values() or (path / "saved_model.pb").exists():
         return [path]
-    found = list(version_folders(path).values())
-    return found or [v for m in sorted(path.iterdir()) for v in version_folders(m).values()]
+    exports = list(version_folders(path).values())
+    return exports or [v for m in sorted(path.iterdir()) for v in version_folders(m).values()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -158,12 +158,12 @@ def read_golden(
     try:
         with np.load(path) as arrays:
             for key in arrays.files:
-                part, signature, name = key.split("/", 2)
-                if part == "requests":
+                kind, signature, name = key.split("/", 2)
+                if kind == "requests":
                     requests.setdefault(signature, {})[name] = array_of(arrays[key].tobytes())
-                elif part == "expected":
+                elif kind == "expected":
                     expected.setdefault(signature, {})[name] = arrays[key]
-                elif part == "allowed":
+                elif kind == "allowed":
                     allowed.setdefault(signature, {})[name] = arrays[key]
                 else:
                     raise ValueError(f"unknown entry {key!r}")
@@ -220,16 +220,16 @@ def check_signatures(
     graph: meta_graph_pb2.MetaGraphDef, contract: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The signatures are those of the contract, which has those of its kind; describes them."""
-    found = {n: s for n, s in graph.signature_def.items() if n != INITIALIZER}
+    signatures = {n: s for n, s in graph.signature_def.items() if n != INITIALIZER}
     named = contract["signatures"]
     for name in (*required_signatures(contract), *named):
-        if name not in found:
+        if name not in signatures:
             raise Refused(f"the signature '{name}' is missing")
         if name not in named:
             raise Refused(f"the signature '{name}' is not in the contract")
-    for name in sorted(found.keys() - named.keys()):
+    for name in sorted(signatures.keys() - named.keys()):
         raise Refused(f"the signature '{name}' is not in the contract")
-    for name, signature in found.items():
+    for name, signature in signatures.items():
         wanted = named[name]
         method = METHODS.get(name.partition("_")[0], PREDICT)
         for source in (method, wanted["method"]):
@@ -239,20 +239,20 @@ def check_signatures(
                     f"of '{source}': a server would refuse its requests"
                 )
         for end, tensors in (("inputs", signature.inputs), ("outputs", signature.outputs)):
-            own = {key: spec_of(info) for key, info in tensors.items()}
-            if own.keys() != wanted[end].keys():
+            specs = {key: spec_of(info) for key, info in tensors.items()}
+            if specs.keys() != wanted[end].keys():
                 raise Refused(
-                    f"'{name}' has the {end} {sorted(own)}, not {sorted(wanted[end])} as the "
+                    f"'{name}' has the {end} {sorted(specs)}, not {sorted(wanted[end])} as the "
                     "contract says"
                 )
-            for key, spec in own.items():
+            for key, spec in specs.items():
                 if spec != wanted[end][key]:
                     raise Refused(
                         f"'{key}' of the {end} of '{name}' is {_plain(spec)}, not "
                         f"{_plain(wanted[end][key])} as the contract says"
                     )
-    check_shared_input(found)
-    return {name: describe(signature) for name, signature in sorted(found.items())}
+    check_shared_input(signatures)
+    return {name: describe(signature) for name, signature in sorted(signatures.items())}
 
 
 def required_signatures(contract: Mapping[str, Any]) -> list[str]:
@@ -269,13 +269,13 @@ def required_signatures(contract: Mapping[str, Any]) -> list[str]:
 
 def check_shared_input(signatures: Mapping[str, Any]) -> None:
     """Classify and regress read the same tensor: the server's MultiInference runs them as one."""
-    of = {
+    inputs = {
         name: signature.inputs["inputs"].name
         for name, signature in signatures.items()
         if signature.method_name != PREDICT and "inputs" in signature.inputs
     }
-    if len(set(of.values())) > 1:
-        tensors = ", ".join(f"'{name}' reads {tensor}" for name, tensor in sorted(of.items()))
+    if len(set(inputs.values())) > 1:
+        tensors = ", ".join(f"'{name}' reads {tensor}" for name, tensor in sorted(inputs.items()))
         raise Refused(f"classify and regress do not share one input: {tensors}")
 
 
@@ -305,9 +305,11 @@ def lookup_tables(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[tuple[list[byt
         imports = [n for n in function.node_def if n.op.startswith("LookupTableImport")]
         if not imports:
             continue
-        own = function.signature.name
+        function_name = function.signature.name
         # `in` first: reading an attribute that is not there would add it to the node
-        callers = [n for n in nodes.values() if "f" in n.attr and n.attr["f"].func.name == own]
+        callers = [
+            n for n in nodes.values() if "f" in n.attr and n.attr["f"].func.name == function_name
+        ]
         for node in imports:
             for caller in callers:
                 ends = []
@@ -325,9 +327,9 @@ def check_vocabulary(graph: meta_graph_pb2.MetaGraphDef, wanted: str | None) -> 
     """One of the graph's lookup tables is the training's, entry by entry."""
     if wanted is None:
         return
-    found = {vocabulary_sha256(keys, ids): len(keys) for keys, ids in lookup_tables(graph)}
-    if wanted not in found:
-        tables = ", ".join(f"{digest[:12]} ({n} entries)" for digest, n in found.items())
+    sizes = {vocabulary_sha256(keys, ids): len(keys) for keys, ids in lookup_tables(graph)}
+    if wanted not in sizes:
+        tables = ", ".join(f"{digest[:12]} ({n} entries)" for digest, n in sizes.items())
         raise Refused(
             f"the vocabulary changed since training: no lookup table of the graph has the digest "
             f"{wanted[:12]}; there is {tables or 'none'}"
@@ -517,8 +519,8 @@ def compare_outputs(
             compare_ids(name, signature, values, wanted)
             continue
         padded = is_padding(values, outputs) & np.isneginf(wanted)
-        found = np.where(padded, 0.0, values.astype(np.float64))
-        difference = np.abs(found - np.where(padded, 0.0, wanted))
+        unpadded = np.where(padded, 0.0, values.astype(np.float64))
+        difference = np.abs(unpadded - np.where(padded, 0.0, wanted))
         limit = allowed[name].astype(np.float64)
         share = np.where(difference > 0, difference / np.maximum(limit, TINY), 0.0)
         share = np.where(np.isnan(share), np.inf, share)
@@ -561,18 +563,18 @@ def compare_texts(
         raise Refused(
             f"'{name}' of '{signature}' has the shape {values.shape}, expected {wanted.shape}"
         )
-    found = values.astype("S")
+    texts = values.astype("S")
     ranked = name == "ids" and "scores" in expected
-    for row, column in np.argwhere(found != wanted):
-        key = found[row, column]
+    for row, column in np.argwhere(texts != wanted):
+        key = texts[row, column]
         same = False
         if ranked:
-            own = float(outputs["scores"][row, column])
+            score = float(outputs["scores"][row, column])
             place = np.flatnonzero(wanted[row] == key)
             # a key that is not expected at all may stand only where the list could end either way
             at = (row, place[0] if len(place) else -1)
             other, limit = float(expected["scores"][at]), float(allowed["scores"][at])
-            same = abs(own - other) <= 2 * limit  # both scores may be off
+            same = abs(score - other) <= 2 * limit  # both scores may be off
         if not same:
             raise Refused(
                 f"'{name}' on '{signature}' differs in row {row}, place {column}: {bytes(key)!r} "

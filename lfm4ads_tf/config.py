@@ -15,6 +15,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
 from lfm4ads_tf.interactions.block import check_names
+from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -222,6 +223,8 @@ def resolve(
     check_names(config.downstream.network.block)
     given = {path for layer in layers for path in _paths(layer)}
     _check_auto(config, given)
+    for part in (config.upstream, config.downstream):
+        TaskLoss.of(part.training, spec.task_names)  # refuses what it cannot be made of
     settings = [f"{part}.{path}" for part in ("upstream", "downstream") for path in PATHS.values()]
     return Resolved(spec=spec, config=config, given=[key for key in settings if key in given])
 

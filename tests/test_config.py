@@ -129,3 +129,18 @@ def test_resolved_yaml_reads_back_equal(spec_path: Path) -> None:
     found = resolve(spec_path, ["preset=public_experiment"])
     again = parse(Resolved, yaml.safe_load(found.to_yaml()), source="config.yaml")
     assert again == found
+
+
+@pytest.mark.parametrize("part", ["upstream", "downstream"])
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("task_weights={clic: 2}", "unknown task 'clic'"),
+        ("loss_options={gamma: 2}", "'bce' has no option 'gamma'"),
+    ],
+)
+def test_a_loss_that_cannot_be_made_is_refused_when_it_is_read(
+    spec_path: Path, part: str, assignment: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(spec_path, [f"{part}.training.{assignment}"])

@@ -79,8 +79,8 @@ class ModelStore:
             for name, model in models.items():
                 base_path = Path(model.base_path)
                 if base_path.is_dir():  # else it is away for a moment: keep what is served
-                    found = version_folders(base_path)
-                    self._match(name, {n: found[n] for n in wanted_versions(model, found)})
+                    folders = version_folders(base_path)
+                    self._match(name, {n: folders[n] for n in wanted_versions(model, folders)})
             for name in [name for name in self._versions if name not in models]:
                 self._match(name, {})
 
@@ -224,10 +224,10 @@ class ModelStore:
         except Exception as error:  # whatever is wrong with it, the server goes on
             if servable is not None:
                 servable.close()
-            found = StatusError.of(error)
+            failure = StatusError.of(error)
             with self._state:
-                version.files, version.error, version.state = files, found, VersionState.END
-            print(f"{name}/{number} did not load: {found.message}", file=sys.stderr, flush=True)
+                version.files, version.error, version.state = files, failure, VersionState.END
+            print(f"{name}/{number} did not load: {failure.message}", file=sys.stderr, flush=True)
             return
         with self._state:
             version.servable, version.state = servable, VersionState.AVAILABLE
@@ -254,11 +254,11 @@ class ModelStore:
 
 def _files(folder: Path) -> frozenset[tuple[str, int, int]]:
     """Path, size and time of change of every file."""
-    found = set()
+    files = set()
     try:
         for path in folder.rglob("*"):
             stat = path.stat()
-            found.add((str(path), stat.st_size, stat.st_mtime_ns))
+            files.add((str(path), stat.st_size, stat.st_mtime_ns))
     except OSError:
         pass  # it is being removed
-    return frozenset(found)
+    return frozenset(files)

@@ -147,8 +147,8 @@ class RestHandler:
             with self._store.lease(spec) as (_, servable):
                 return regression_response(servable.regress(signature, rows, timer))
 
-    def _look(self, spec: Any, part: str | None) -> str:
-        if part is None:
+    def _look(self, spec: Any, page: str | None) -> str:
+        if page is None:
             return _json(model_status(self._store, spec))
         response = model_metadata(self._store, spec, ["signature_def"])
         signatures = get_model_metadata_pb2.SignatureDefMap()

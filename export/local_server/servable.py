@@ -340,15 +340,15 @@ class Servable:
         it to the runtime, whose codes and messages are those of the real server.
         """
         key = (feeds, fetches)
-        found = self._callables.get(key)
-        if found is None:
+        prepared = self._callables.get(key)
+        if prepared is None:
             options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-            found = self._session._make_callable_from_options(options)
+            prepared = self._session._make_callable_from_options(options)
             with self._callables_lock:
                 if len(self._callables) >= _MAX_CALLABLES:  # filters of outputs have no end
                     self._callables.pop(next(iter(self._callables)))
-                self._callables[key] = found
-        return found
+                self._callables[key] = prepared
+        return prepared
 
 
 class _NoClock:

@@ -142,10 +142,10 @@ class LocalServer:
     def poll(self) -> None:
         """Looks at the folders now, and returns when what they hold is served."""
         if self._exports is not None:
-            found = folder_config(self._exports)
-            if found != self._config and found.model_config_list.config:
-                self._config = found
-                self._store.reload(found)
+            config = folder_config(self._exports)
+            if config != self._config and config.model_config_list.config:
+                self._config = config
+                self._store.reload(config)
                 return
         self._store.poll()
 

@@ -84,14 +84,14 @@ def write_kit(
     loaded = {} if options.server is None else _loaded(options.server, list(blessed))
     models = {
         name: model_config.plan(
-            found,
+            numbers,
             earlier.get(name),
             keep=options.keep,
             wanted=wanted.get(name),
             move=not options.keep_labels,
             loaded=loaded.get(name),
         )
-        for name, found in blessed.items()
+        for name, numbers in blessed.items()
     }
     if not options.latest:
         _warn_of_gone_labels(models, wanted)
@@ -123,7 +123,7 @@ def blessed_versions(exports: Path) -> dict[str, list[int]]:
         raise UserError(
             f"There is no folder '{exports}'.", fix="name a folder of exports, such as OUT/exports"
         )
-    found: dict[str, list[int]] = {}
+    blessed: dict[str, list[int]] = {}
     for model in sorted(p for p in exports.iterdir() if p.is_dir() and p.name[:1] != "."):
         for version in versions(model):
             try:
@@ -131,14 +131,14 @@ def blessed_versions(exports: Path) -> dict[str, list[int]]:
             except ExportRefused as refused:
                 _LOG.warning("%s/%d is left out: %s", model.name, version, refused)
             else:
-                found.setdefault(model.name, []).append(version)
-    if not found:
+                blessed.setdefault(model.name, []).append(version)
+    if not blessed:
         raise UserError(
             f"No blessed version lies in '{exports}'.",
             fix="export with `train.py export`, or find out why with `python -m export.verify "
             f"{exports}`",
         )
-    return found
+    return blessed
 
 
 def _wanted(blessed: Mapping[str, list[int]], options: KitOptions) -> dict[str, dict[str, int]]:
@@ -151,12 +151,12 @@ def _wanted(blessed: Mapping[str, list[int]], options: KitOptions) -> dict[str, 
                 received=f"models {', '.join(blessed)}",
             )
     wanted = {
-        name: {STABLE: found[-1]}
-        for name, found in blessed.items()
+        name: {STABLE: numbers[-1]}
+        for name, numbers in blessed.items()
         if name in options.promote or "all" in options.promote
     }
-    for name, of in labels.items():
-        for label, version in of.items():
+    for name, by_label in labels.items():
+        for label, version in by_label.items():
             if version not in blessed[name]:
                 raise UserError(
                     f"'{label}' of '{name}' cannot point at version {version}: it is not there, or "
@@ -206,7 +206,7 @@ def _loaded(server: str, models: Collection[str]) -> dict[str, list[int]]:
                 if error.code != "NOT_FOUND":
                     raise
                 states = []  # a model that is new
-            loaded[name] = [of["version"] for of in states if of["state"] == "AVAILABLE"]
+            loaded[name] = [entry["version"] for entry in states if entry["state"] == "AVAILABLE"]
     finally:
         transport.close()
     return loaded

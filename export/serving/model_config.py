@@ -163,12 +163,12 @@ def read_model_config(path: Path) -> dict[str, ServedModel]:
         ) from error
     promoted = _promoted(path.read_text("utf-8"))
     return {
-        of.name: ServedModel(
-            sorted(of.model_version_policy.specific.versions),
-            dict(of.version_labels),
-            promoted=promoted.get(of.name, []),
+        model.name: ServedModel(
+            sorted(model.model_version_policy.specific.versions),
+            dict(model.version_labels),
+            promoted=promoted.get(model.name, []),
         )
-        for of in config.model_config_list.config
+        for model in config.model_config_list.config
     }
 
 
@@ -177,11 +177,13 @@ def _promoted(text: str) -> dict[str, list[int]]:
 
     A comment that somebody damaged counts as absent.
     """
-    found: dict[str, list[int]] = {}
+    promoted: dict[str, list[int]] = {}
     for line in text.splitlines():
         if line.startswith(_PROMOTED):
             with contextlib.suppress(ValueError, TypeError):
                 held = json.loads(line.removeprefix(_PROMOTED))
                 if isinstance(held, dict):
-                    found |= {n: [v for v in of if isinstance(v, int)] for n, of in held.items()}
-    return found
+                    promoted |= {
+                        n: [v for v in listed if isinstance(v, int)] for n, listed in held.items()
+                    }
+    return promoted

@@ -127,15 +127,15 @@ def newest_export(run: Run, scenario: str | None) -> Path:
     """
     name = served_name(scenario)
     folder = run.exports / name
-    found = version_folders(folder)
-    served = [version for version in found if (found[version] / "saved_model.pb").exists()]
+    folders = version_folders(folder)
+    served = [version for version in folders if (folders[version] / "saved_model.pb").exists()]
     if not served:
         raise UserError(
             f"The run has no export of '{name}' yet.",
             received=str(folder),
             fix="make it with `train.py export`",
         )
-    return found[max(served)]
+    return folders[max(served)]
 
 
 def _offline(run: Run, scenario: str | None, logged: LoggedRows) -> OfflineRows:
@@ -157,14 +157,14 @@ def _contract(folder: Path) -> dict[str, Any]:
     """
     path = folder / "assets.extra" / "contract.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        contract: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"The export '{folder}' has no readable assets.extra/contract.json.",
             received=error,
             fix="it was made by an earlier version: export the model again with `train.py export`",
         ) from error
-    return found
+    return contract
 
 
 def _limits(ours: FeatureSpec, path: Path) -> SkewConfig:

@@ -76,10 +76,12 @@ def padded(
     values: np.ndarray, splits: np.ndarray, rows: slice, fill: float, width: int = 0
 ) -> np.ndarray:
     """The lists of some rows as a matrix (B, L) of at least `width` columns."""
-    own = splits[rows.start : rows.stop + 1]
-    lengths = np.diff(own)
+    row_splits = splits[rows.start : rows.stop + 1]
+    lengths = np.diff(row_splits)
     matrix = np.full((len(lengths), max(width, int(lengths.max(initial=0)))), fill, values.dtype)
-    matrix[np.arange(matrix.shape[1]) < lengths[:, np.newaxis]] = values[own[0] : own[-1]]
+    matrix[np.arange(matrix.shape[1]) < lengths[:, np.newaxis]] = values[
+        row_splits[0] : row_splits[-1]
+    ]
     return matrix
 
 

@@ -123,10 +123,10 @@ def _of_tables(
 ) -> dict[str, pa.Array]:
     """The side tables' columns that the log holds too, by the rows' keys."""
     keys = spec.keys
-    own = {keys.user, keys.item, keys.time_column, keys.scenario}
-    own |= {*keys.user_parts, *keys.item_parts}
-    own |= {*spec.log.user_columns, *spec.log.item_columns}
-    found: dict[str, pa.Array] = {}
+    log_columns = {keys.user, keys.item, keys.time_column, keys.scenario}
+    log_columns |= {*keys.user_parts, *keys.item_parts}
+    log_columns |= {*spec.log.user_columns, *spec.log.item_columns}
+    columns: dict[str, pa.Array] = {}
     for name, config in spec.tables.items():
         table = pq.read_table(data / "tables" / f"{file_name(name)}.parquet")
         key = rows[keys.user if config.owner == "user" else keys.item]
@@ -134,7 +134,7 @@ def _of_tables(
         known = pc.is_valid(position).to_numpy(zero_copy_only=False)
         at = pc.fill_null(position, 0).to_numpy(zero_copy_only=False).astype(np.int64)
         for column in table.column_names:
-            if column not in present or column not in rows or column in own:
+            if column not in present or column not in rows or column in log_columns:
                 continue
             logged = rows[column]
             stored = table[column].combine_chunks()
@@ -142,5 +142,5 @@ def _of_tables(
                 stored = stored.combine_chunks()
             both = pa.concat_arrays([stored.cast(logged.type), logged])
             places = np.where(known, at, len(stored) + np.arange(len(logged)))
-            found.setdefault(column, both.take(pa.array(places)))
-    return found
+            columns.setdefault(column, both.take(pa.array(places)))
+    return columns

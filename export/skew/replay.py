@@ -118,7 +118,7 @@ class SkewReplay:
 
     def raw_columns(self) -> list[SkewComparison]:
         """Moving columns that the log holds, against those of the end of training."""
-        found = []
+        comparisons = []
         for column, logged in self._logged.moving.items():
             tally = _Tally(column, "raw column")
             ours = [_value(self._side.columns[column], i) for i in range(len(self._logged))]
@@ -127,8 +127,8 @@ class SkewReplay:
             if places:
                 tally.place, tally.differing = places[0], len(places)
                 tally.offline, tally.served = _text(ours[places[0]]), _text(theirs[places[0]])
-            found.append(self._comparison(tally, ""))
-        return found
+            comparisons.append(self._comparison(tally, ""))
+        return comparisons
 
     def _examples(self, rows: slice) -> list[bytes]:
         columns = {c: raw_values.slice_rows(self._request[c], rows) for c in self._schema.columns}
@@ -164,9 +164,9 @@ class SkewReplay:
             vectors = values[rows, :-1]
             allowed = storage_rounding(vectors, storage)
             self._note_numbers(name, "representation", rows, vectors, answer, allowed)
-        for name, (output, part) in _KEYS.items():
+        for name, (output, batch_key) in _KEYS.items():
             if output in served:
-                ids = encoded[part][rows]
+                ids = encoded[batch_key][rows]
                 answer = _output(served, output, where, rows)
                 self._note_ids(name, rows, ids[:, np.newaxis], answer[:, np.newaxis])
 
@@ -183,24 +183,24 @@ class SkewReplay:
     ) -> None:
         """Compares lists, and weights where the ids are the same."""
         values, splits, factors = self._side.encoded["bags"][name]
-        own = padded(values, splits, rows, -1, ids.shape[1])
-        theirs = same_width(ids, own.shape[1], -1)
-        self._note_ids(name, rows, own, theirs)
+        ours = padded(values, splits, rows, -1, ids.shape[1])
+        theirs = same_width(ids, ours.shape[1], -1)
+        self._note_ids(name, rows, ours, theirs)
         if factors is None or weights is None:
             return
-        own_weights = padded(factors, splits, rows, 0.0, weights.shape[1])
+        our_weights = padded(factors, splits, rows, 0.0, weights.shape[1])
         beyond, _ = numbers_apart(
-            own_weights,
-            same_width(weights, own_weights.shape[1], 0.0),
-            Rounding("value").allowed(own_weights),
+            our_weights,
+            same_width(weights, our_weights.shape[1], 0.0),
+            Rounding("value").allowed(our_weights),
         )
-        differ = beyond & ~ids_differ(own, theirs)
+        differ = beyond & ~ids_differ(ours, theirs)
         self._note(
             name,
             self._kind(name),
             rows,
             differ,
-            lambda i: f"weights {_listed(own_weights[i])}",
+            lambda i: f"weights {_listed(our_weights[i])}",
             lambda i: f"weights {_listed(weights[i])}",
         )
 

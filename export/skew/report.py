@@ -98,25 +98,30 @@ class SkewReport:
         table.add_column("OOV", justify="right")
         table.add_column("finding")
         drifts = {drift.feature: drift for drift in self.drift}
-        for of in [*self.features, *self.raw]:
-            drift = drifts.get(of.name) if of.kind != "raw column" else None
+        for comparison in [*self.features, *self.raw]:
+            drift = drifts.get(comparison.name) if comparison.kind != "raw column" else None
             table.add_row(
-                escape(of.name),
-                of.kind,
-                f"{of.differing:,} of {of.rows:,}",
-                "" if of.row is None else str(of.row),
+                escape(comparison.name),
+                comparison.kind,
+                f"{comparison.differing:,} of {comparison.rows:,}",
+                "" if comparison.row is None else str(comparison.row),
                 *_drift_cells(drift),
-                _finding(of, drift),
+                _finding(comparison, drift),
             )
         console.print(table)
         scores = Table(title=f"Scores, which may differ by {self.tolerance:.2g}")
         scores.add_column("task")
         for name in ("rows that differ", "first row", "largest difference"):
             scores.add_column(name, justify="right")
-        for of in self.scores:
-            row = "" if of.row is None else str(of.row)
-            largest = f"{of.largest or 0.0:.2e}"
-            scores.add_row(escape(of.name), f"{of.differing:,} of {of.rows:,}", row, largest)
+        for comparison in self.scores:
+            row = "" if comparison.row is None else str(comparison.row)
+            largest = f"{comparison.largest or 0.0:.2e}"
+            scores.add_row(
+                escape(comparison.name),
+                f"{comparison.differing:,} of {comparison.rows:,}",
+                row,
+                largest,
+            )
         console.print(scores)
         for anomaly in self.anomalies:
             console.print(f"drift: {escape(str(anomaly))}")
@@ -149,9 +154,9 @@ def _plain(comparison: SkewComparison) -> dict[str, Any]:
     return held
 
 
-def _more(found: list[Any], one: str, many: str | None = None) -> str:
+def _more(items: list[Any], one: str, many: str | None = None) -> str:
     """How many there are beside the first."""
-    others = len(found) - 1
+    others = len(items) - 1
     if not others:
         return ""
     return f" {others} more {one if others == 1 else many or one + 's'}."
@@ -180,9 +185,9 @@ def _rates(measure: Measure | None) -> str:
 
 
 def _finding(comparison: SkewComparison, drift: FeatureDrift | None) -> str:
-    found = []
+    findings = []
     if comparison.differing:
-        found.append("differs" if comparison.kind != "raw column" else "logged otherwise")
+        findings.append("differs" if comparison.kind != "raw column" else "logged otherwise")
     if drift is not None:
-        found += [anomaly.kind for anomaly in drift.anomalies]
-    return ", ".join(found) or "ok"
+        findings += [anomaly.kind for anomaly in drift.anomalies]
+    return ", ".join(findings) or "ok"

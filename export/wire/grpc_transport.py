@@ -149,13 +149,13 @@ class GrpcTransport:
         held = get_model_metadata_pb2.SignatureDefMap()
         response.metadata["signature_def"].Unpack(held)
         signatures = {}
-        for name, of in held.signature_def.items():
+        for name, signature in held.signature_def.items():
             if name.startswith(HIDDEN):
                 continue
             signatures[name] = {
-                "method": of.method_name,
-                "inputs": {k: _tensor_info(v) for k, v in of.inputs.items()},
-                "outputs": {k: _tensor_info(v) for k, v in of.outputs.items()},
+                "method": signature.method_name,
+                "inputs": {k: _tensor_info(v) for k, v in signature.inputs.items()},
+                "outputs": {k: _tensor_info(v) for k, v in signature.outputs.items()},
             }
         return signatures, response.model_spec.version.value
 
@@ -168,11 +168,11 @@ class GrpcTransport:
         states = get_model_status_pb2.ModelVersionStatus.State
         return [
             {
-                "version": of.version,
-                "state": states.Name(of.state),
-                "error": of.status.error_message,
+                "version": version.version,
+                "state": states.Name(version.state),
+                "error": version.status.error_message,
             }
-            for of in response.model_version_status
+            for version in response.model_version_status
         ]
 
     def _call(
@@ -202,11 +202,14 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _classes(result: Any) -> list[list[tuple[str, float]]]:
-    return [[(c.label, c.score) for c in of.classes] for of in result.classifications]
+    return [
+        [(c.label, c.score) for c in classification.classes]
+        for classification in result.classifications
+    ]
 
 
 def _values(result: Any) -> list[float]:
-    return [of.value for of in result.regressions]
+    return [regression.value for regression in result.regressions]
 
 
 def _tensor_info(info: Any) -> dict[str, Any]:

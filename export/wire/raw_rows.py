@@ -106,8 +106,8 @@ class RawRows:
             texts = set(markers.texts)
             if isinstance(values, pa.Array):
                 if pa.types.is_string(values.type):
-                    found = pc.is_in(values, value_set=pa.array(markers.texts, pa.string()))
-                    self.columns[name] = pc.if_else(found, pa.scalar(None, pa.string()), values)
+                    marked = pc.is_in(values, value_set=pa.array(markers.texts, pa.string()))
+                    self.columns[name] = pc.if_else(marked, pa.scalar(None, pa.string()), values)
             elif not isinstance(values, np.ndarray) or values.dtype.kind in "OUS":
                 self.columns[name] = [
                     None if isinstance(v, str | bytes) and _spelt(v) in texts else v for v in values
@@ -207,39 +207,39 @@ def _list_array(values: Any, offsets: Any) -> Any:
     return pa.LargeListArray.from_arrays(pa.array(np.asarray(offsets, np.int64)), flat)
 
 
-def _whole(values: Any, of: RawType) -> Any:
+def _whole(values: Any, raw_type: RawType) -> Any:
     """A column that is surely right by its type alone; None when every value has to be looked at.
 
     Lists of numbers with a missing one inside, and numbers too large, are left to be found.
     """
     if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
-        if values.ndim == 2 and of.kind in ("vector", "numbers"):
+        if values.ndim == 2 and raw_type.kind in ("vector", "numbers"):
             flat = values.astype(np.float64)
             if _fits(flat) and np.isfinite(flat).all():
                 splits = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
                 return pa.ListArray.from_arrays(splits, flat.reshape(-1))
-        if values.ndim == 1 and of.kind == "number" and _fits(values):
+        if values.ndim == 1 and raw_type.kind == "number" and _fits(values):
             return np.where(np.isinf(values), np.nan, values.astype(np.float64))
-        if values.ndim == 1 and of.kind in ("text", "integer"):
-            return _whole(pa.array(values, from_pandas=True), of)
+        if values.ndim == 1 and raw_type.kind in ("text", "integer"):
+            return _whole(pa.array(values, from_pandas=True), raw_type)
         return None
     if not isinstance(values, pa.Array):
         return None
     kind = values.type
-    if of.kind == "text" and (pa.types.is_string(kind) or _is_number(kind)):
+    if raw_type.kind == "text" and (pa.types.is_string(kind) or _is_number(kind)):
         return value_texts(values)
-    if of.kind == "integer" and pa.types.is_integer(kind) and kind != pa.uint64():
+    if raw_type.kind == "integer" and pa.types.is_integer(kind) and kind != pa.uint64():
         return values.cast(pa.int64())
-    if of.kind == "number" and _is_number(values.type):
+    if raw_type.kind == "number" and _is_number(values.type):
         floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.where(np.isinf(floats), np.nan, floats) if _fits(floats) else None
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         inside = values.type.value_type
-        if of.kind == "texts" and (pa.types.is_string(inside) or _is_number(inside)):
+        if raw_type.kind == "texts" and (pa.types.is_string(inside) or _is_number(inside)):
             lengths = pc.fill_null(pc.list_value_length(values), 0)
             splits = np.concatenate([[0], np.cumsum(lengths.to_numpy(zero_copy_only=False))])
             return _list_array(value_texts(values.flatten()), splits)
-        if of.kind in ("numbers", "vector") and _is_number(inside):
+        if raw_type.kind in ("numbers", "vector") and _is_number(inside):
             flat = values.flatten()
             floats = flat.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             if not flat.null_count and _fits(floats) and np.isfinite(floats).all():
@@ -247,8 +247,8 @@ def _whole(values: Any, of: RawType) -> Any:
     return None
 
 
-def _is_number(of: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(of) or pa.types.is_floating(of))
+def _is_number(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(data_type) or pa.types.is_floating(data_type))
 
 
 def _fits(values: np.ndarray) -> bool:
@@ -257,7 +257,7 @@ def _fits(values: np.ndarray) -> bool:
     return not (np.isfinite(sizes) & (sizes > _FLOAT_MAX)).any()
 
 
-def _one_by_one(name: str, of: RawType, values: Any) -> Any:
+def _one_by_one(name: str, raw_type: RawType, values: Any) -> Any:
     """A column whose values are checked each; a wrong one is named with its row."""
     listed = values.to_pylist() if isinstance(values, pa.Array) else list(values)
     convert: Callable[[Any], Any] = {
@@ -267,24 +267,24 @@ def _one_by_one(name: str, of: RawType, values: Any) -> Any:
         "texts": _texts,
         "numbers": _numbers,
         "vector": _numbers,
-    }[of.kind]
+    }[raw_type.kind]
     converted = []
     for row, value in enumerate(listed):
         try:
             converted.append(convert(value))
         except ValueError as error:
             raise _invalid(
-                f"Column '{name}' must hold {of}: row {row} {error}.",
+                f"Column '{name}' must hold {raw_type}: row {row} {error}.",
                 received=_shown(value),
                 fix="correct the value; None stands for a missing one",
             ) from error
-    if of.kind == "number":
+    if raw_type.kind == "number":
         return np.array(converted, np.float64)
-    if of.kind == "integer":
+    if raw_type.kind == "integer":
         return pa.array(converted, pa.int64())
-    if of.kind == "text":
+    if raw_type.kind == "text":
         return pa.array(converted, pa.string())
-    inside = pa.string() if of.kind == "texts" else pa.float64()
+    inside = pa.string() if raw_type.kind == "texts" else pa.float64()
     return pa.array(converted, pa.list_(inside))
 
 

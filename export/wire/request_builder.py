@@ -63,11 +63,11 @@ class RequestBuilder:
         self._sides: dict[str, str] = {**raw_sides(spec), user: "user", item: "item"}
         columns: dict[str, RawType] = {}
         left = dict(inputs)
-        for column, of in known.items():
+        for column, raw_type in known.items():
             info = left.pop(request_name(column), None)
             if info is not None:
-                self._check(column, of, info)
-                columns[column] = of
+                self._check(column, raw_type, info)
+                columns[column] = raw_type
         representations = {}
         for name, info in left.items():
             shape = info["shape"]
@@ -149,10 +149,10 @@ class RequestBuilder:
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Columns and representations, checked."""
         columns = {}
-        for name, of in schema.columns.items():
+        for name, raw_type in schema.columns.items():
             if name in self._optional and name not in rows.columns:
                 rows.columns[name] = [None] * rows.count
-            columns[name] = rows.column(name, of, self._model)
+            columns[name] = rows.column(name, raw_type, self._model)
         for name, feature in self._spec.features.items():
             if isinstance(feature, MultiFeature) and feature.weights is not None:
                 check_weights(feature.raw_columns(name)[0], feature.weights, columns)
@@ -162,19 +162,19 @@ class RequestBuilder:
         }
         return columns, vectors
 
-    def _check(self, column: str, of: RawType, info: Mapping[str, Any]) -> None:
+    def _check(self, column: str, raw_type: RawType, info: Mapping[str, Any]) -> None:
         """The server's input must be what the spec says it is."""
-        rank = _RANKS.get(of.kind, 1)
+        rank = _RANKS.get(raw_type.kind, 1)
         shape = info["shape"]
-        fits = info["dtype"] == _DTYPES.get(of.kind, "float32")
+        fits = info["dtype"] == _DTYPES.get(raw_type.kind, "float32")
         fits &= shape is None or len(shape) == rank
-        if of.kind == "vector" and shape is not None and fits:
-            fits = shape[1] in (None, of.size)
+        if raw_type.kind == "vector" and shape is not None and fits:
+            fits = shape[1] in (None, raw_type.size)
         if not fits:
             raise ServingError(
                 "FAILED_PRECONDITION",
                 f"{_capital(self._model)} and the feature spec disagree on '{column}': the spec "
-                f"says {of}.",
+                f"says {raw_type}.",
                 received=f"{info['dtype']} {shape}",
                 fix="give the spec that the model was trained with",
             )

@@ -130,13 +130,13 @@ class RestTransport:
         """Signature -> method, inputs and outputs; and the version."""
         answer = self._ask(target, "/metadata", None, deadline)
         signatures = {}
-        for name, of in answer["metadata"]["signature_def"]["signature_def"].items():
+        for name, signature in answer["metadata"]["signature_def"]["signature_def"].items():
             if name.startswith(HIDDEN):
                 continue
             signatures[name] = {
-                "method": of.get("method_name", ""),
-                "inputs": {k: _tensor_info(v) for k, v in of.get("inputs", {}).items()},
-                "outputs": {k: _tensor_info(v) for k, v in of.get("outputs", {}).items()},
+                "method": signature.get("method_name", ""),
+                "inputs": {k: _tensor_info(v) for k, v in signature.get("inputs", {}).items()},
+                "outputs": {k: _tensor_info(v) for k, v in signature.get("outputs", {}).items()},
             }
         version = answer.get("model_spec", {}).get("version")
         return signatures, None if version is None else int(version)
@@ -146,11 +146,11 @@ class RestTransport:
         answer = self._ask(target, "", None, deadline)
         return [
             {
-                "version": int(of["version"]),
-                "state": of["state"],
-                "error": of.get("status", {}).get("error_message", ""),
+                "version": int(version["version"]),
+                "state": version["state"],
+                "error": version.get("status", {}).get("error_message", ""),
             }
-            for of in answer["model_version_status"]
+            for version in answer["model_version_status"]
         ]
 
     def _ask(

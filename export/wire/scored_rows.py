@@ -37,7 +37,9 @@ def read_rows(path: Path, spec: FeatureSpec, schema: RequestSchema) -> pa.Table:
         raise UserError("There is no such file.", received=path, fix="correct --input")
     rows = RowFiles(spec, [path])
     present = rows.present
-    wanted: dict[str, ColumnType] = {c: COLUMN_TYPES[of.kind] for c, of in schema.columns.items()}
+    wanted: dict[str, ColumnType] = {
+        c: COLUMN_TYPES[raw_type.kind] for c, raw_type in schema.columns.items()
+    }
     wanted |= dict.fromkeys(schema.representations, "floats")
     if EXCLUDE not in present and EXCLUDE not in raw_types(spec):
         wanted.pop(EXCLUDE, None)  # the model's own, which a row may leave out

@@ -81,10 +81,10 @@ class OriginalSchedule:
                 parts = {split: score(model, self.log, split, tab) for split in ("valid", "test")}
                 write_json(_of_tab(done, tab), {**parts, "wall_s": round(result.wall_s, 2)})
             _write(done, result)  # last: it marks the upstream as complete
-        found = self._entries(done, seed, "all", "upstream", "upstream")
+        entries = self._entries(done, seed, "all", "upstream", "upstream")
         for tab in self.log.tabs:
-            found += self._entries(_of_tab(done, tab), seed, tab, "upstream", "upstream")
-        return found
+            entries += self._entries(_of_tab(done, tab), seed, tab, "upstream", "upstream")
+        return entries
 
     def test_rows(self, tab: str) -> int:
         """Test rows of a tab: its weight in the mean over tabs."""
@@ -99,14 +99,14 @@ class OriginalSchedule:
         stage = "retrieval" if method.usage == "model" else "downstream"
         return self._entries(done, seed, tab, stage, method.name)
 
-    def _model(self, method: PublicMethod, seed: int, own: int) -> tf_keras.Model:
+    def _model(self, method: PublicMethod, seed: int, model_seed: int) -> tf_keras.Model:
         """A model of a method at its initial weights."""
         upstream, known = self._representations(seed)
         kind, _, rest = method.name.partition("/")
         source = known.get(rest.rpartition("/")[2].rpartition("*")[2])  # None: reads none
         if kind == "feature":
             adapter = "gate" if method.curve == "gate" else "concat"
-            return self._network(own, representations=source, adapter=adapter)
+            return self._network(model_seed, representations=source, adapter=adapter)
         if kind == "model":
             items = None if source is None else upstream.table.numpy()
             return PublicRetriever(
@@ -114,9 +114,9 @@ class OriginalSchedule:
                 self.log.user_fields,
                 items=items,
                 representations=source,
-                seed=own,
+                seed=model_seed,
             )
-        model = self._network(own)
+        model = self._network(model_seed)
         if method.layer is not None:
             model.warm_start(upstream, method.layer)
         return model
@@ -137,11 +137,11 @@ class OriginalSchedule:
     def _check(self, tab: str) -> None:
         """Refuses a tab in which nothing can be learnt or compared."""
         for split in ("train", "valid"):
-            found = np.unique(self.log.labels[self.log.rows(split, tab)])
-            if len(found) < 2:
+            classes = np.unique(self.log.labels[self.log.rows(split, tab)])
+            if len(classes) < 2:
                 raise UserError(
                     f"The tab '{tab}' cannot be trained.",
-                    received=f"{len(found)} classes in its {split} rows",
+                    received=f"{len(classes)} classes in its {split} rows",
                     fix="leave it out of --tabs",
                 )
 

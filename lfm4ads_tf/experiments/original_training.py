@@ -92,8 +92,8 @@ def score(model: tf_keras.Model, log: PublicLog, split: str, tab: str | None) ->
     rows = log.rows(split, tab)
     if not len(rows):
         return None
-    found = [model(batch, training=False).numpy() for batch in chronological(log, rows)]
-    return auc(log.labels[rows], np.concatenate(found))
+    scores = [model(batch, training=False).numpy() for batch in chronological(log, rows)]
+    return auc(log.labels[rows], np.concatenate(scores))
 
 
 def train_until_flat(epoch: Callable[[], float], variables: Sequence[Any]) -> list[float]:

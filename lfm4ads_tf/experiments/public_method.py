@@ -37,26 +37,26 @@ class PublicMethod:
 
 
 def _all_methods() -> tuple[PublicMethod, ...]:
-    found = [PublicMethod("SUM", "feature/linear/UR", "feature")]
+    methods = [PublicMethod("SUM", "feature/linear/UR", "feature")]
     for curve, adapter in (("concat", "linear"), ("gate", "gate")):
-        found += [
+        methods += [
             PublicMethod(
                 f"{curve} CR_{k}", f"feature/{adapter}/CR_user@{layer}", "feature", curve, k
             )
             for k, layer in enumerate(LAYERS)
         ]
-    found.append(PublicMethod("Vanilla", VANILLA, "module"))
-    found += [
+    methods.append(PublicMethod("Vanilla", VANILLA, "module"))
+    methods += [
         PublicMethod(f"CR'_{k}", f"module/warm_start/{part}", "module", "warm start", k)
         for k, part in enumerate(PARTS)
     ]
-    found.append(PublicMethod("Retriever", RETRIEVER, "model"))
-    found.append(PublicMethod("IR & UR", "model/IR*UR", "model"))
-    found += [
+    methods.append(PublicMethod("Retriever", RETRIEVER, "model"))
+    methods.append(PublicMethod("IR & UR", "model/IR*UR", "model"))
+    methods += [
         PublicMethod(f"IR & CR_{k}", f"model/IR*CR_user@{layer}", "model", "IR & CR", k)
         for k, layer in enumerate(LAYERS)
     ]
-    return tuple(found)
+    return tuple(methods)
 
 
 METHODS = _all_methods()

@@ -58,7 +58,7 @@ class PublicResults:
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Differences to Vanilla and to Retriever, paired by seed."""
-        found = []
+        comparisons = []
         for method in METHODS:
             for baseline in _BASELINES:
                 if method.name == baseline or (baseline == RETRIEVER and method.usage != "model"):
@@ -71,8 +71,8 @@ class PublicResults:
                         identity = {"scenario": scenario, "task": self._entries[0]["task"]}
                         identity |= {"slice": "all", "method": method.name, "label": method.label}
                         identity |= {"baseline": baseline, "split": "test"}
-                        found.append({**identity, **vars(paired)})
-        return found
+                        comparisons.append({**identity, **vars(paired)})
+        return comparisons
 
     def document(self, **head: Any) -> dict[str, Any]:
         """What `metrics.json` holds.
@@ -152,14 +152,14 @@ class PublicResults:
 
     def _means(self, method: str) -> dict[int, float | None]:
         """Seed -> weighted mean over the tabs, None unless every tab has a value."""
-        found: dict[int, float | None] = {}
+        means: dict[int, float | None] = {}
         for seed in {s for tab in self.tabs for s in self._auc.get((method, tab), {})}:
             values = [self._auc.get((method, tab), {}).get(seed) for tab in self.tabs]
             whole = all(v is not None for v in values)
-            found[seed] = (
+            means[seed] = (
                 float(np.average(np.array(values, float), weights=self._weights)) if whole else None
             )
-        return found
+        return means
 
 
 def _row(cells: Sequence[str]) -> str:

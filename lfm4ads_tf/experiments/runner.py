@@ -57,10 +57,12 @@ def run_experiment(settings: ExperimentSettings, schedule: ScheduleName) -> Publ
             for method in settings.methods:
                 for tab in settings.tabs:
                     progress.note(f"tab {tab}, {method.label}")
-                    found = training.method(seed, tab, method)
-                    entries += found
+                    method_entries = training.method(seed, tab, method)
+                    entries += method_entries
                     progress.advance(1)
-                    _LOG.info("seed %d, tab %s, %s: %s", seed, tab, method.label, _brief(found))
+                    _LOG.info(
+                        "seed %d, tab %s, %s: %s", seed, tab, method.label, _brief(method_entries)
+                    )
             results = PublicResults(entries, weights)
             results.write(settings.out, **head, trials=count)
             draw_curves(results, settings.out)

@@ -170,8 +170,8 @@ def _replaced(
 def _of_float(value: Any) -> str:
     if np.isfinite(value) and value == np.floor(value):
         return str(int(value))
-    # NumPy's scalars print the shortest text of their own width.
-    return str(value) if isinstance(value, np.floating) else repr(float(value))
+    # NumPy's scalars print the shortest digits of their own width, but a 32-bit 0.0001 as 1e-04.
+    return repr(float(str(value)) if isinstance(value, np.floating) else float(value))
 
 
 def _of_scientific(text: str) -> str:

@@ -49,10 +49,10 @@ class CandidateTowers:
         self._parts: dict[_Owners, _Part] = {}
         for owners in (_USER, _CANDIDATES):
             names = [name for owner in owners for name in self.features[owner]]
-            own = layout.only(names)
+            owners_layout = layout.only(names)
             columns = {dim: tables.fields(dim) for dim in tables.dims}
-            owned = OwnedFields(own, columns, tables.sets)
-            self._parts[owners] = _Part(own, tables.layout.only(names), owned)
+            owned = OwnedFields(owners_layout, columns, tables.sets)
+            self._parts[owners] = _Part(owners_layout, tables.layout.only(names), owned)
 
     def __call__(
         self, user: EncodedBatch, candidates: EncodedBatch, *, gate: tf.Tensor | None = None
@@ -74,9 +74,9 @@ class CandidateTowers:
         """The user's part: `user` and `fields` of 1 row, of N rows under a gate of N rows."""
         groups, inputs = self._side(_USER, user, gate)
         of_user = inputs["user"].parts()
-        if any(part.shape[0] != 1 for part in of_user):  # a gate of N rows
+        if any(tensor.shape[0] != 1 for tensor in of_user):  # a gate of N rows
             rows = tf.shape(gate)[0]
-            of_user = [repeated(part, rows) for part in of_user]
+            of_user = [repeated(tensor, rows) for tensor in of_user]
         representation = self._towers.user_tower(tf.concat(of_user, axis=-1))
         sequences = self._towers.sequences(user, _USER)
         return TowerOutputs(
@@ -117,15 +117,15 @@ class CandidateTowers:
 
         The rows of a user are of static size 1, which `repeated` goes by.
         """
-        part, towers = self._parts[owners], self._towers
-        ids = own_columns(batch["ids"], part.layout.id_columns)
-        embedded = towers.embeddings.lookup(part.tables, ids, batch.get("bags"))
+        side, towers = self._parts[owners], self._towers
+        ids = own_columns(batch["ids"], side.layout.id_columns)
+        embedded = towers.embeddings.lookup(side.tables, ids, batch.get("bags"))
         rows = 1 if owners == _USER else -1
         gates = None if gate is None else towers.owned.gates(gate, owners)
-        groups = part.owned.groups(embedded, gates=gates, rows=rows)
-        numbers = own_columns(batch["dense"], part.layout.number_columns)  # (1 or N, N_d)
+        groups = side.owned.groups(embedded, gates=gates, rows=rows)
+        numbers = own_columns(batch["dense"], side.layout.number_columns)  # (1 or N, N_d)
         numbers = tf.ensure_shape(numbers, [rows if rows > 0 else None, None])
-        return groups, part.owned.split(groups, numbers, owners)
+        return groups, side.owned.split(groups, numbers, owners)
 
 
 @dataclass(frozen=True)

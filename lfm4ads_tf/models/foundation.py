@@ -75,12 +75,12 @@ class FoundationModel(UpstreamModel):
         self.backbone = Backbone(layout, network, embeddings, seed=seed)
         self.heads = build_heads(network, scenarios, tasks, seed=seed)
         if branches:
-            own = derive(seed, "content")
+            content_seed = derive(seed, "content")
             self.content_block = InteractionBlock(
-                network.block, tasks=layout.tasks, seed=own, name="content_block"
+                network.block, tasks=layout.tasks, seed=content_seed, name="content_block"
             )
             self.content_heads = build_heads(
-                network, scenarios, tasks, seed=own, name="content_heads"
+                network, scenarios, tasks, seed=content_seed, name="content_heads"
             )
 
     @classmethod
@@ -96,7 +96,7 @@ class FoundationModel(UpstreamModel):
         return cls(layout, config.network, embeddings, branches=config.branches, seed=seed)
 
     @classmethod
-    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+    def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
         """The block's activations; with branches `towers` and `<branch>.<layer>`.
 
         Raises:
@@ -169,13 +169,13 @@ class FoundationModel(UpstreamModel):
         # parts of what the towers give are then consecutive.
         ordered = _gather(batch, tf.concat(rows, axis=0))
         towers = self.backbone.towers(ordered, training=training)
-        sizes = [tf.size(of) for of in rows]
+        sizes = [tf.size(branch_rows) for branch_rows in rows]
         scenarios = tf.split(ordered["scenario"], sizes)
         logits = []
-        for own, scenario, (block, heads) in zip(
+        for branch_towers, scenario, (block, heads) in zip(
             _split(towers, sizes), scenarios, self._branches(), strict=True
         ):
-            _, stream = self.backbone.interact(own, block=block, training=training)
+            _, stream = self.backbone.interact(branch_towers, block=block, training=training)
             logits.append(heads(stream, scenario))  # (B_branch, T)
         return tf.dynamic_stitch(rows, logits)  # (B, T)
 
@@ -188,14 +188,14 @@ class FoundationModel(UpstreamModel):
             layers are `towers` and `<branch>.<layer>`.
         """
         towers = self.backbone.towers(batch)
-        found = {"UR": towers.user, "IR": towers.item}
+        representations = {"UR": towers.user, "IR": towers.item}
         if not self.branches:
-            return found | self.backbone.interact(towers)[0]
+            return representations | self.backbone.interact(towers)[0]
         for name, (block, _) in zip(BRANCHES, self._branches(), strict=True):
             activations, _ = self.backbone.interact(towers, block=block)
-            found["towers"] = activations.pop("towers")
-            found |= {f"{name}.{layer}": value for layer, value in activations.items()}
-        return found
+            representations["towers"] = activations.pop("towers")
+            representations |= {f"{name}.{layer}": value for layer, value in activations.items()}
+        return representations
 
     def _branches(self) -> Iterable[tuple[InteractionBlock, tf_keras.layers.Layer]]:
         """Block and heads of every branch."""
@@ -207,8 +207,8 @@ class FoundationModel(UpstreamModel):
 
 def branch_layers(names: Sequence[str]) -> list[str]:
     """Names of the layers of all branches, from those of one block; x_0 is the same for all."""
-    own = [name for name in names if name != "towers"]
-    return ["towers", *(f"{branch}.{name}" for branch in BRANCHES for name in own)]
+    layers = [name for name in names if name != "towers"]
+    return ["towers", *(f"{branch}.{name}" for branch in BRANCHES for name in layers)]
 
 
 def _in_branch(name: str) -> str:
@@ -244,7 +244,10 @@ def _split(towers: TowerOutputs, sizes: list[tf.Tensor]) -> list[TowerOutputs]:
             user,
             item,
             context,
-            [replace(g, values=of[k]) for g, of in zip(towers.fields, fields, strict=True)],
+            [
+                replace(g, values=group_values[k])
+                for g, group_values in zip(towers.fields, fields, strict=True)
+            ],
             stream,
             {name: (values[k], masks[k]) for name, (values, masks) in sequences.items()},
         )

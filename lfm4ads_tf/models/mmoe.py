@@ -99,7 +99,7 @@ class MMoE(UpstreamModel):
         return cls(layout, config.network, embeddings, config.options, seed=seed)
 
     @classmethod
-    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+    def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
         """`towers`, and the mixture of each task.
 
         Raises:

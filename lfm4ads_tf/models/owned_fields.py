@@ -166,7 +166,11 @@ class OwnedFields:
     def fields_of(self, owner: str) -> dict[int, list[str]]:
         """Width -> the owner's fields, where there are some."""
         mine = {
-            dim: [n for n, of in zip(fields, self._owners[dim], strict=True) if of == owner]
+            dim: [
+                n
+                for n, field_owner in zip(fields, self._owners[dim], strict=True)
+                if field_owner == owner
+            ]
             for dim, fields in self.names.items()
         }
         return {dim: fields for dim, fields in mine.items() if fields}

@@ -56,8 +56,8 @@ class TaskTowers(tf_keras.layers.Layer):
             self.layers.append((kernel, bias))
         parts = [self._glorot("shared", widths[-1], 1)] if self.shared else []
         if self.scenarios:
-            own = self._glorot("scenario", widths[-1], self.scenarios)
-            parts.append(tf.zeros_like(own) if self.shared else own)
+            scenario_kernel = self._glorot("scenario", widths[-1], self.scenarios)
+            parts.append(tf.zeros_like(scenario_kernel) if self.shared else scenario_kernel)
         initial = tf.concat(parts, axis=-1)  # (T, u, 1 + S), (T, u, 1) or (T, u, S)
         self.logit_kernel = self.add_weight(
             name="logit_kernel", shape=initial.shape, initializer=constant(initial)
@@ -118,7 +118,7 @@ class TaskTowers(tf_keras.layers.Layer):
         target.logit_bias.assign(bias)
         carried.add("heads", target)
 
-    def _glorot(self, part: str, below: int, above: int) -> tf.Tensor:
+    def _glorot(self, layer: str, below: int, above: int) -> tf.Tensor:
         """Initial weights of one layer of every task's tower, (T, below, above)."""
-        names = [f"{self.name}/task_{t}/{part}" for t in range(self.tasks)]
+        names = [f"{self.name}/task_{t}/{layer}" for t in range(self.tasks)]
         return stacked_glorot(self.seed, names, (below, above))

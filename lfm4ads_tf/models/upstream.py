@@ -73,7 +73,7 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
 
     @classmethod
     @abc.abstractmethod
-    def layers(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
+    def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
         """Names of the activations that `represent` gives, in order; each can be a CR's layer."""
 
     @classmethod
@@ -96,7 +96,7 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
             tasks: The tasks.
             stored: Layers with a stored CR.
         """
-        return [name for name in cls.layers(config, tasks) if name in stored][-1:]
+        return [name for name in cls.activation_names(config, tasks) if name in stored][-1:]
 
     @classmethod
     def block_config(cls, config: UpstreamConfig) -> BlockConfig | None:
@@ -155,7 +155,7 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
         """
         return tf.sigmoid(logits)
 
-    def losses(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
         """The terms that training minimises, by name, each a scalar.
 
         Args:

@@ -40,8 +40,8 @@ class UpstreamConfig(StrictModel):
     @classmethod
     def known_keys(cls) -> list[str]:
         """The keys that it reads, those of the registered models among them."""
-        own = [name for name in UPSTREAMS if UPSTREAMS[name].Config is not None]
-        return [*cls.model_fields, *own]
+        model_names = [name for name in UPSTREAMS if UPSTREAMS[name].Config is not None]
+        return [*cls.model_fields, *model_names]
 
     @property
     def model_class(self) -> Any:
@@ -59,7 +59,7 @@ class UpstreamConfig(StrictModel):
         Raises:
             UserError: A task's name cannot be part of a layer's name.
         """
-        names: list[str] = self.model_class.layers(self, tasks)
+        names: list[str] = self.model_class.activation_names(self, tasks)
         return names
 
     def warm_start_levels(self, tasks: Sequence[str]) -> dict[str, str]:

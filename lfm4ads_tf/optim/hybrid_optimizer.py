@@ -230,17 +230,17 @@ class HybridOptimizer(tf.Module):
         if dense:
             self._adam(dense)
 
-    def _whole(self, gradient: tf.IndexedSlices, part: tf.Variable) -> tf.IndexedSlices:
+    def _whole(self, gradient: tf.IndexedSlices, shard: tf.Variable) -> tf.IndexedSlices:
         """A table's gradient with distinct rows and the L2 of the touched rows and sets."""
         rows, summed = sum_duplicates(gradient)
         if self.table_l2:
-            sets = self._known.tables[part.ref()].sets
-            shape = [-1, sets, part.shape[1] // sets]
+            sets = self._known.tables[shard.ref()].sets
+            shape = [-1, sets, shard.shape[1] // sets]
             by_set = tf.reshape(summed, shape)  # (U, K, D)
             touched = tf.reduce_any(by_set != 0.0, axis=-1, keepdims=True)  # (U, K, 1)
-            weights = tf.reshape(tf.cast(tf.gather(part, rows), tf.float32), shape)  # (U, K, D)
+            weights = tf.reshape(tf.cast(tf.gather(shard, rows), tf.float32), shape)  # (U, K, D)
             by_set += self.table_l2 * tf.where(touched, weights, 0.0)
-            summed = tf.reshape(by_set, [-1, part.shape[1]])  # (U, K*D)
+            summed = tf.reshape(by_set, [-1, shard.shape[1]])  # (U, K*D)
         return tf.IndexedSlices(summed, rows)
 
     def _adam(self, dense: Sequence[tuple[tf.Variable, tf.Tensor]]) -> None:

@@ -233,8 +233,8 @@ class PreparedSearch:
         """One line a trial, and the file that a killed search goes on from."""
         count = len(self.search.trials)
         if count > len(self.search.made):
-            own = self._walls[len(self.search.made) :]  # of this process
-            self._walls.append(round(time.monotonic() - self._began - sum(own), 2))
+            walls = self._walls[len(self.search.made) :]  # of this process
+            self._walls.append(round(time.monotonic() - self._began - sum(walls), 2))
             self._write(None)
         if self._quiet:
             return
@@ -290,70 +290,70 @@ def _wants_upstream(run: Run) -> bool:
 
 def _upstream_search(run: Run) -> PreparedSearch:
     cache, config = run.cache, run.resolved.config
-    part = config.upstream
+    section = config.upstream
 
     def make(settings: Settings) -> TrialModel:
-        own = settings.apply(part)
+        candidate = settings.apply(section)
         model = build.upstream(
-            cache.layout, config.model_copy(update={"upstream": own}), config.seed
+            cache.layout, config.model_copy(update={"upstream": candidate}), config.seed
         )
         embeddings = model.backbone.embeddings
-        load_pretrained_tables(run, embeddings, own.embeddings)
-        objective = Objective(model.losses, model.optimizers(own.training.optimizer))
-        return TrialModel(model, [embeddings], objective, own.training)
+        load_pretrained_tables(run, embeddings, candidate.embeddings)
+        objective = Objective(model.loss_terms, model.optimizers(candidate.training.optimizer))
+        return TrialModel(model, [embeddings], objective, candidate.training)
 
     fixed = run.resolved.fixed("upstream")
-    if not has_dropout(part.network) or part.block is None:
+    if not has_dropout(section.network) or section.block is None:
         fixed.add("dropout")
-    if part.training.schedule != "chain":
+    if section.training.schedule != "chain":
         fixed |= set(SCHEDULE)
     return PreparedSearch(
         run,
         "the upstream",
         run.out / "upstream",
-        part=part,
+        part=section,
         fixed=fixed,
         budget=_UPSTREAM_SHARE * seconds(config.budget),
         trials=_trials(run, cache.train_rows, cache.auxiliary_rows, make),
-        cost=_cost(run, lambda: make(Settings.of(part)).model),
+        cost=_cost(run, lambda: make(Settings.of(section)).model),
         more=_FIRST_OF_UPSTREAM,
     )
 
 
 def _downstream_search(run: Run, scenario: str) -> PreparedSearch:
     cache, config = run.cache, run.config
-    part = config.downstream
+    section = config.downstream
     rows = cache.rows_of("train", scenario)
     method = read_method(run, "none")
 
     def make(settings: Settings) -> TrialModel:
-        own = settings.apply(part)
-        whole: RunConfig = config.model_copy(update={"downstream": own})
+        candidate = settings.apply(section)
+        whole: RunConfig = config.model_copy(update={"downstream": candidate})
         model = build.downstream(cache.layout, whole, method, {}, config.seed)
-        load_pretrained_tables(run, model.backbone.embeddings, own.embeddings)
-        training = of_the_model(run, own.training, model, config.seed)
-        objective = Objective.of(model.losses, training.optimizer)
+        load_pretrained_tables(run, model.backbone.embeddings, candidate.embeddings)
+        training = of_the_model(run, candidate.training, model, config.seed)
+        objective = Objective.of(model.loss_terms, training.optimizer)
         return TrialModel(model, model.all_embeddings, objective, training)
 
     fixed = run.resolved.fixed("downstream") | set(SCHEDULE)
-    if not has_dropout(part.network):
+    if not has_dropout(section.network):
         fixed.add("dropout")
     counts = {
         name: len(cache.rows_of("train", name))
         for name in run.config.scenarios or (*cache.layout.scenarios, *cache.layout.segments)
     }
-    asked, least = run.config.scenarios, part.min_rows
+    asked, least = run.config.scenarios, section.min_rows
     everything = sum(n for name, n in counts.items() if asked is not None or n >= least)
     budget = (1 - _UPSTREAM_SHARE) * seconds(config.budget) * len(rows) / max(1, everything)
     return PreparedSearch(
         run,
         f"'{scenario}'",
         _scenario_folder(run, scenario),
-        part=part,
+        part=section,
         fixed=fixed,
         budget=budget,
         trials=_trials(run, rows, np.zeros(0, np.int64), make),
-        cost=_cost(run, lambda: make(Settings.of(part)).model),
+        cost=_cost(run, lambda: make(Settings.of(section)).model),
     )
 
 
@@ -393,8 +393,10 @@ def _cost(run: Run, make: Callable[[], Any]) -> Cost:
 
 
 def _embeddings(model: Any) -> Sequence[Any]:
-    own: Sequence[Any] = getattr(model, "all_embeddings", None) or [model.backbone.embeddings]
-    return own
+    embeddings: Sequence[Any] = getattr(model, "all_embeddings", None) or [
+        model.backbone.embeddings
+    ]
+    return embeddings
 
 
 def _told(settings: Settings, fixed: set[str]) -> dict[str, Any]:

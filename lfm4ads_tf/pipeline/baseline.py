@@ -135,7 +135,7 @@ def _refusal(
 ) -> UserError:
     """What is said where baselines that were asked for cannot be fitted."""
     received = [f"no package {_packages(lacking)}"] if lacking else []
-    received += [f"{kind.package} cannot be imported: {of}" for kind, of in broken.items()]
+    received += [f"{kind.package} cannot be imported: {reason}" for kind, reason in broken.items()]
     fixes = [f"install the extra: {_INSTALL}"] if lacking else []
     fixes += ["mend or reinstall what cannot be imported"] if broken else []
     names = ", ".join(kind.name for kind in fitting)

@@ -40,13 +40,15 @@ def upstream(
             tables as they are trained when absent.
         storage: Type of the tables for inference.
     """
-    part = config.upstream
-    embeddings = part.embeddings
+    section = config.upstream
+    embeddings = section.embeddings
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
-    own = derive(seed, "upstream")
-    model: UpstreamModel = part.model_class.from_config(layout, part, embeddings, seed=own)
-    model.task_loss = TaskLoss.of(part.training, layout.tasks)
+    model_seed = derive(seed, "upstream")
+    model: UpstreamModel = section.model_class.from_config(
+        layout, section, embeddings, seed=model_seed
+    )
+    model.task_loss = TaskLoss.of(section.training, layout.tasks)
     model(example_batch(layout))
     return model
 
@@ -69,11 +71,11 @@ def downstream(
         dims: Widths of the stored representations.
         shards, storage: As for `upstream`.
     """
-    part, theirs = config.downstream, config.upstream
-    own = derive(seed, "downstream")
-    read = layout.without(part.omit)
-    network, embeddings = part.network, part.embeddings
-    of_module = layout if part.module_inputs == "upstream" else read
+    section, theirs = config.downstream, config.upstream
+    model_seed = derive(seed, "downstream")
+    read = layout.without(section.omit)
+    network, embeddings = section.network, section.embeddings
+    of_module = layout if section.module_inputs == "upstream" else read
     if method.warm_start is not None:
         read = of_module
         network, embeddings = _upstream_network(config), theirs.embeddings
@@ -81,19 +83,19 @@ def downstream(
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
     options = (
-        part
-        if part.token_dim
-        else part.model_copy(update={"token_dim": embeddings.dim * embeddings.sets})
+        section
+        if section.token_dim
+        else section.model_copy(update={"token_dim": embeddings.dim * embeddings.sets})
     )
     model = DownstreamModel(
         read,
         network,
         embeddings,
-        adapters=method.adapters(options, own),
-        module=_module(layout, of_module, config, method, own, shards, storage),
-        task_loss=TaskLoss.of(part.training, layout.tasks),
-        adapter_l2=part.adapter_l2,
-        seed=own,
+        adapters=method.adapters(options, model_seed),
+        module=_module(layout, of_module, config, method, model_seed, shards, storage),
+        task_loss=TaskLoss.of(section.training, layout.tasks),
+        adapter_l2=section.adapter_l2,
+        seed=model_seed,
     )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))
     return model
@@ -111,7 +113,7 @@ def _module(
     """The isomorphic module of a method, None if it has none."""
     if method.isomorphic is None:
         return None
-    part, embeddings = config.downstream, config.upstream.embeddings
+    section, embeddings = config.downstream, config.upstream.embeddings
     fresh, frozen = method.isomorphic.fresh, method.isomorphic.frozen
     if not fresh:
         embeddings = _copied(read, embeddings, frozen)
@@ -122,9 +124,9 @@ def _module(
         layout,
         _upstream_network(config),
         embeddings,
-        layer=part.isomorphic_layer,
-        gate=part.isomorphic_gate,
-        head=part.isomorphic_head,
+        layer=section.isomorphic_layer,
+        gate=section.isomorphic_gate,
+        head=section.isomorphic_head,
         copied=not fresh,
         seed=seed,
     )

@@ -46,13 +46,13 @@ def chosen_method(run: Run, scenario: str) -> Method:
 
 def validation_auc(run: Run, scenario: str) -> dict[str, float]:
     """Method -> mean validation AUC over tasks, of the run's first seed's trained models."""
-    found: dict[str, list[float]] = defaultdict(list)
+    by_method: dict[str, list[float]] = defaultdict(list)
     folder = run.downstream(scenario, "none", run.config.seed).parent.parent
     for path in sorted(folder.glob(f"*/seed_{run.config.seed}/results.json")):
         for entry in json.loads(path.read_text("utf-8"))["entries"]:
             selected = entry["split"] == "valid" and entry["slice"] == "all"
             if selected and entry["refresh"] == "frozen":
-                values = found[entry["method"]]
+                values = by_method[entry["method"]]
                 if entry["metrics"]["auc"] is not None:
                     values.append(entry["metrics"]["auc"])
-    return {m: float(np.mean(v)) if v else 0.0 for m, v in found.items()}
+    return {m: float(np.mean(v)) if v else 0.0 for m, v in by_method.items()}

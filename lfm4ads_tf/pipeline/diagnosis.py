@@ -61,7 +61,7 @@ def diagnose(run: Run, document: Mapping[str, Any], draws: Mapping[Place, Draws]
     results = document["results"]
     exported = _exported(run)
     transfers = {scenario: [FULL, *_best_transfer(run, scenario)] for scenario in exported}
-    found = [
+    warnings = [
         *_known(document),
         *_exported_none(run, exported),
         *compared(draws, exported, transfers),
@@ -72,7 +72,7 @@ def diagnose(run: Run, document: Mapping[str, Any], draws: Mapping[Place, Draws]
         *lost_exports(document["exports"]),
     ]
     order = list(KINDS)
-    return sorted(found, key=lambda w: order.index(w["kind"]))
+    return sorted(warnings, key=lambda w: order.index(w["kind"]))
 
 
 def warning(
@@ -107,7 +107,7 @@ def compared(
         scenarios: Scenarios with downstream models.
         transfers: Scenario -> methods that are held against `none` beside the upstream.
     """
-    found: Warnings = []
+    warnings: Warnings = []
     for (scenario, task, split), drawn in draws.items():
         if split != "test":
             continue
@@ -125,11 +125,11 @@ def compared(
                 elif difference is not None and difference.value <= 0:
                     equal[method] = difference
             words = {"below": below, "no_better_than": equal}
-            for word, of in words.items():
-                if of:
-                    message, numbers = _differences(drawn, baseline, word, of)
-                    found.append(warning(f"{word}_{kind}", message, numbers, scenario, task))
-    return found
+            for word, differences in words.items():
+                if differences:
+                    message, numbers = _differences(drawn, baseline, word, differences)
+                    warnings.append(warning(f"{word}_{kind}", message, numbers, scenario, task))
+    return warnings
 
 
 def calibrations(results: Iterable[Mapping[str, Any]], exported: Mapping[str, str]) -> Warnings:
@@ -149,7 +149,7 @@ def calibrations(results: Iterable[Mapping[str, Any]], exported: Mapping[str, st
             key = (entry["scenario"], entry["task"], entry["method"], entry["split"])
             if entry["metrics"]["calibration"] is not None:
                 values[key].append(entry)
-    found = []
+    warnings = []
     low, high = CALIBRATION_RANGE
     for (scenario, task, method, split), entries in values.items():
         positives = entries[0].get("positives") or 0
@@ -161,8 +161,8 @@ def calibrations(results: Iterable[Mapping[str, Any]], exported: Mapping[str, st
             )
             numbers = {"method": method, "split": split, "calibration": mean}
             numbers["positives"] = positives
-            found.append(warning("calibration", message, numbers, scenario, task))
-    return found
+            warnings.append(warning("calibration", message, numbers, scenario, task))
+    return warnings
 
 
 def few_labels(results: Iterable[Mapping[str, Any]]) -> Warnings:
@@ -175,14 +175,14 @@ def few_labels(results: Iterable[Mapping[str, Any]]) -> Warnings:
         if entry["stage"] in ("upstream", "downstream") and _whole(entry):
             positives, rows = entry.get("positives"), entry["rows"]
             if positives is not None and rows and min(positives, rows - positives) < FEW_LABELS:
-                of = places[entry["scenario"], entry["task"]]
-                of[entry["split"]] = (positives, rows - positives)
-    found = []
+                by_split = places[entry["scenario"], entry["task"]]
+                by_split[entry["split"]] = (positives, rows - positives)
+    warnings = []
     for (scenario, task), splits in places.items():
         texts = [f"{p:,} positives and {n:,} negatives in {s}" for s, (p, n) in splits.items()]
         numbers = {s: {"positives": p, "negatives": n} for s, (p, n) in splits.items()}
-        found.append(warning("few_labels", "; ".join(texts), numbers, scenario, task))
-    return found
+        warnings.append(warning("few_labels", "; ".join(texts), numbers, scenario, task))
+    return warnings
 
 
 def few_rows(cache: EncodedCache) -> Warnings:
@@ -192,13 +192,13 @@ def few_rows(cache: EncodedCache) -> Warnings:
     if not counts.any():
         return []
     median = float(np.median(counts[counts > 0]))
-    found = []
+    warnings = []
     for name, count in zip(names, counts, strict=True):
         if 0 < count < FEW_ROWS_SHARE * median:
             message = f"period {name} has {count:,} rows, the median period {median:,.0f}"
             numbers = {"period": str(name), "rows": int(count), "median": median}
-            found.append(warning("few_rows", message, numbers))
-    return found
+            warnings.append(warning("few_rows", message, numbers))
+    return warnings
 
 
 def no_positive(cache: EncodedCache, scenarios: Sequence[str]) -> Warnings:
@@ -209,7 +209,7 @@ def no_positive(cache: EncodedCache, scenarios: Sequence[str]) -> Warnings:
         scenarios: Scenarios and segments with downstream models.
     """
     names = cache.manifest["periods"]
-    found = []
+    warnings = []
     for scenario in dict.fromkeys([ALL, *scenarios]):
         rows = cache.rows_of("train", None if scenario == ALL else scenario)
         period = np.asarray(cache.period[rows])
@@ -222,51 +222,51 @@ def no_positive(cache: EncodedCache, scenarios: Sequence[str]) -> Warnings:
                 shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
                 message = f"{len(named)} of {len(known)} training periods have no positive: {shown}"
                 numbers = {"periods": named, "of": len(known)}
-                found.append(warning("no_positive", message, numbers, scenario, task))
-    return found
+                warnings.append(warning("no_positive", message, numbers, scenario, task))
+    return warnings
 
 
 def lost_exports(outcomes: Iterable[Mapping[str, Any]]) -> Warnings:
     """Exports that were refused or failed, from what `exports.json` holds."""
-    found = []
+    warnings = []
     for export in outcomes:
         if export["state"] != "published":
             older = f"; version {export['version']} stays" if export["version"] else ""
             message = f"{export['model']} {export['state']}{older}: {export['reason']}"
-            found.append(warning("export_lost", message, {"version": export["version"]}))
-    return found
+            warnings.append(warning("export_lost", message, {"version": export["version"]}))
+    return warnings
 
 
 def _known(document: Mapping[str, Any]) -> Warnings:
     """What other keys of the document say as well."""
-    found = []
+    warnings = []
     for scenario, honest in document["point_in_time"].items():
         if not honest:
             message = "training rows are later than some of its valid or test rows"
-            found.append(warning("point_in_time", message, {}, scenario))
+            warnings.append(warning("point_in_time", message, {}, scenario))
     if "untimed" in document:
-        found.append(warning("untimed", f"its rows {document['untimed']}", {}))
-    for of in document["unlearnt"]:
-        numbers = {k: of[k] for k in ("method", "seed", "split", "rows", "auc", "logloss")}
-        numbers["logloss_constant"] = of["logloss_constant"]
+        warnings.append(warning("untimed", f"its rows {document['untimed']}", {}))
+    for entry in document["unlearnt"]:
+        numbers = {k: entry[k] for k in ("method", "seed", "split", "rows", "auc", "logloss")}
+        numbers["logloss_constant"] = entry["logloss_constant"]
         message = (
-            f"{of['method']}, seed {of['seed']}, on {of['rows']:,} {of['split']} rows: AUC "
-            f"{_number(of['auc'])}, logloss {_number(of['logloss'])}, that of the training rows' "
-            f"mean label {_number(of['logloss_constant'])}"
+            f"{entry['method']}, seed {entry['seed']}, on {entry['rows']:,} {entry['split']} rows: "
+            f"AUC {_number(entry['auc'])}, logloss {_number(entry['logloss'])}, that of the "
+            f"training rows' mean label {_number(entry['logloss_constant'])}"
         )
-        found.append(warning("unlearnt", message, numbers, of["scenario"], of["task"]))
-    return found
+        warnings.append(warning("unlearnt", message, numbers, entry["scenario"], entry["task"]))
+    return warnings
 
 
 def _exported(run: Run) -> dict[str, str]:
     """Scenario -> method of its ranker, by the first seed."""
-    found = {}
+    methods = {}
     for scenario in trained_scenarios(run):
         try:
-            found[scenario] = chosen_method(run, scenario).name
+            methods[scenario] = chosen_method(run, scenario).name
         except UserError:  # `export.method` was not trained there: the export says so
             continue
-    return found
+    return methods
 
 
 def _best_transfer(run: Run, scenario: str) -> list[str]:
@@ -277,7 +277,7 @@ def _best_transfer(run: Run, scenario: str) -> list[str]:
 
 def _exported_none(run: Run, exported: Mapping[str, str]) -> Warnings:
     """Scenarios whose ranker has no transfer though there was a choice."""
-    found = []
+    warnings = []
     for scenario, method in exported.items():
         transfer = _best_transfer(run, scenario)
         if method != BASELINE or not transfer:
@@ -289,17 +289,17 @@ def _exported_none(run: Run, exported: Mapping[str, str]) -> Warnings:
             f"the best transfer, {best}, {values[best]:.4f})"
         )
         numbers = {"none": values[BASELINE], "best": best, "best_auc": values[best]}
-        found.append(warning("exported_none", message, numbers, scenario))
-    return found
+        warnings.append(warning("exported_none", message, numbers, scenario))
+    return warnings
 
 
 def _differences(
-    drawn: Draws, baseline: str, word: str, of: Mapping[str, Interval]
+    drawn: Draws, baseline: str, word: str, differences: Mapping[str, Interval]
 ) -> tuple[str, dict[str, Any]]:
     """Message and numbers of the models that are not above a baseline."""
     base = drawn.mean(baseline)
     texts, methods = [], {}
-    for method, difference in of.items():
+    for method, difference in differences.items():
         auc = drawn.mean(method)
         value, low, high = (
             f"{100 * v:+.2f}" for v in (difference.value, difference.low, difference.high)
@@ -312,7 +312,7 @@ def _differences(
             "high": difference.high,
         }
     words = word.replace("_", " ")
-    verb = "is" if len(of) == 1 else "are"
+    verb = "is" if len(differences) == 1 else "are"
     named = " and ".join([", ".join(texts[:-1]), texts[-1]] if texts[:-1] else texts)
     message = f"{named} {verb} {words} {baseline} {base:.4f} (test AUC)"
     return message, {"baseline": baseline, "auc": base, "split": "test", "methods": methods}

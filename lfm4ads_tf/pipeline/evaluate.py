@@ -39,14 +39,14 @@ def evaluate(run: Run) -> dict[str, Any]:
     Returns:
         What `metrics.json` holds.
     """
-    found = _stored(run.out, run.config)
+    trainings = _stored(run.out, run.config)
     cache = run.cache
     tell_unscored(cache.scenario, {split: cache.rows_of(split) for split in ("valid", "test")})
     results: list[dict[str, Any]] = []
     scenarios = {
-        e["scenario"] for _, r in found for e in r["entries"] if e["stage"] == "downstream"
+        e["scenario"] for _, r in trainings for e in r["entries"] if e["stage"] == "downstream"
     }
-    for _, stored in found:
+    for _, stored in trainings:
         for entry in stored["entries"]:
             results.append(entry)
             if entry["stage"] in ("upstream", "baseline") and entry["scenario"] in scenarios:
@@ -57,7 +57,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     draws = draw_users(run)
     add_intervals(results, draws)
     rates: dict[str, list[float]] = defaultdict(list)
-    for stage, stored in found:
+    for stage, stored in trainings:
         if stored["examples_per_s"]:
             rates[stage].append(stored["examples_per_s"])
     document: dict[str, Any] = {
@@ -67,7 +67,7 @@ def evaluate(run: Run) -> dict[str, Any]:
         "auxiliary_rows": run.cache.manifest["auxiliary_rows"],
         "point_in_time": run.cache.manifest["point_in_time"],
         **order_facts(run.spec),
-        "unlearnt": [poor for _, stored in found for poor in stored.get("unlearnt", [])],
+        "unlearnt": [poor for _, stored in trainings for poor in stored.get("unlearnt", [])],
         "results": results,
         "comparisons": compare(results),
         "overall": overall(results, run.cache.layout.scenarios),
@@ -76,7 +76,7 @@ def evaluate(run: Run) -> dict[str, Any]:
             **{f"{stage}_examples_per_s": _mean(values) for stage, values in rates.items()},
         },
         "exports": read_outcomes(run.out),
-        **_full(found),
+        **_full(trainings),
         "summary": summary(run, results),
         **_seen(run, results),
     }
@@ -129,9 +129,9 @@ def compare(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return comparisons
 
 
-def _full(found: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+def _full(trainings: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """What `full` stood for where it was trained."""
-    for _, stored in found:
+    for _, stored in trainings:
         if stored["entries"] and stored["entries"][0]["method"] == FULL and "resolved" in stored:
             return {FULL: stored["resolved"]}
     return {}
@@ -153,15 +153,15 @@ def _compared(entry: dict[str, Any]) -> str:
 
 def _stored(out: Path, config: RunConfig) -> list[tuple[str, dict[str, Any]]]:
     """(stage, content) of every `results.json` of the run, in a fixed order."""
-    found = []
+    trainings = []
     places = {"upstream": "upstream", "downstream": "downstream", "retrieval": "retrieval"}
     places |= {f"baseline/{name}": "baseline" for name in BASELINES}
     for place, stage in places.items():
         for path in sorted((out / place).rglob("results.json")):
             stored = json.loads(path.read_text("utf-8"))
             if path.parent.name in {f"seed_{s}" for s in config.all_seeds}:
-                found.append((stage, stored))
-    return found
+                trainings.append((stage, stored))
+    return trainings
 
 
 def _mean(values: list[float]) -> float | None:

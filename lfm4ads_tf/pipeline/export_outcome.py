@@ -56,5 +56,5 @@ def read_outcomes(out: Path) -> list[dict[str, Any]]:
     path = out / _FILE
     if not path.exists():
         return []
-    found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["exports"]
-    return found
+    outcomes: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["exports"]
+    return outcomes

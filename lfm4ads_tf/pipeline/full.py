@@ -75,12 +75,12 @@ def same_sizes(config: RunConfig) -> bool:
 
 def _network(config: NetworkConfig) -> dict[str, Any]:
     """What shapes a network's weights and what they mean; the heads are made per model."""
-    found = config.model_dump(exclude={"shared_head"})
-    for layer in found["block"]["layers"]:
+    options = config.model_dump(exclude={"shared_head"})
+    for layer in options["block"]["layers"]:
         layer.pop("dropout", None)
     if config.block.structure != "gated":
-        del found["block"]["mix_dim"]
-    return found
+        del options["block"]["mix_dim"]
+    return options
 
 
 def _tables(config: EmbeddingsConfig) -> dict[str, Any]:

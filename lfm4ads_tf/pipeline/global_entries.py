@@ -30,22 +30,22 @@ def global_entries(
     """
     cache = run.cache
     slices = Slices(cache, run.spec)
-    found: list[dict[str, Any]] = []
+    all_entries: list[dict[str, Any]] = []
     stored: dict[str, np.ndarray] = {}
     for split in ("valid", "test"):
         rows = cache.rows_of(split)
         for refresh in REFRESHES:
             scores = score(rows, refresh)
             stored[f"{split}_{refresh}"] = scores
-            own = {**identity, "refresh": refresh, "split": split}
-            found += entries(cache, slices, rows, scores, scenario=ALL, **own)
+            split_identity = {**identity, "refresh": refresh, "split": split}
+            all_entries += entries(cache, slices, rows, scores, scenario=ALL, **split_identity)
             for scenario in (*cache.layout.scenarios, *cache.layout.segments):
                 if scenario == ALL:  # without a scenario key: the entries above
                     continue
                 mine = np.isin(rows, cache.rows_of(split, scenario), assume_unique=True)
                 if mine.any():
-                    found += entries(
-                        cache, slices, rows[mine], scores[mine], scenario=scenario, **own
+                    all_entries += entries(
+                        cache, slices, rows[mine], scores[mine], scenario=scenario, **split_identity
                     )
         stored[f"{split}_rows"] = rows
-    return found, stored
+    return all_entries, stored

@@ -44,8 +44,8 @@ def _of_other_methods(run: Run, keys: tuple[str, ...], seed: int) -> frozenset[s
     """
     lost = set(keys)
     config = run.config
-    part = config.downstream.training.optimizer
-    asked = part.model_copy(update={"group_rates": dict.fromkeys(keys, 1.0)})
+    optimizer = config.downstream.training.optimizer
+    asked = optimizer.model_copy(update={"group_rates": dict.fromkeys(keys, 1.0)})
     for method in run_methods(run):
         if method.sources and not run.representations(seed).exists():
             return frozenset(keys)

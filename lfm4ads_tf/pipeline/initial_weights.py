@@ -47,20 +47,20 @@ def initialise(
     upstream = snapshot(run, seed)
     shares = scenario_shares(run, scenario)
     rates: dict[str, float] = dict(training.optimizer.group_rates)
-    found: list[tuple[Carried, bool]] = []
+    carried: list[tuple[Carried, bool]] = []
     if method.warm_start is not None:
         level = method.warm_start.level
         copied = warm_start(upstream, model, level, shares)
-        found.append((copied, method.warm_start.frozen))
+        carried.append((copied, method.warm_start.frozen))
     if model.module is not None and model.module.copied:
         copied = start_module(upstream, model.module, shares)
-        found.append((copied, bool(method.isomorphic and method.isomorphic.frozen)))
+        carried.append((copied, bool(method.isomorphic and method.isomorphic.frozen)))
         if model.module.heads is not None:
             whole = method.warm_start is not None and method.warm_start.level == "output"
             # one of the two logits is the upstream's, the other one starts as its correction
             for variable in (model.module.heads if whole else model.heads).trainable_variables:
                 variable.assign(np.zeros(variable.shape))
-    for copied, frozen in found:
+    for copied, frozen in carried:
         if frozen:
             copied.freeze()
         rates |= copied.rates(config.warm_start_rates)

@@ -66,7 +66,7 @@ def draw_users(run: Run) -> dict[Place, Draws]:
         are left out.
     """
     stored = list(_predictions(run))
-    cache, found = run.cache, {}
+    cache, draws = run.cache, {}
     resamples = _resamples(max(len(cache.rows_of(split)) for split in ("valid", "test")))
     names = dict.fromkeys([ALL, *cache.layout.scenarios, *cache.layout.segments])
     for split in ("valid", "test"):
@@ -81,8 +81,8 @@ def draw_users(run: Run) -> dict[Place, Draws]:
                 finite = {n: s[:, k] for n, s in scores.items() if np.isfinite(s[:, k]).all()}
                 drawn = auc_resamples(labels, list(finite.values()), users, resamples=resamples)
                 if drawn is not None:
-                    found[scenario, task, split] = Draws(list(finite), drawn)
-    return found
+                    draws[scenario, task, split] = Draws(list(finite), drawn)
+    return draws
 
 
 def _resamples(rows: int) -> int:
@@ -134,7 +134,7 @@ def _predictions(run: Run) -> Iterable[_Stored]:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Rows and frozen scores of both splits."""
     with np.load(path) as held:
-        names = [f"{split}_{part}" for split in ("valid", "test") for part in ("rows", "frozen")]
+        names = [f"{split}_{kind}" for split in ("valid", "test") for kind in ("rows", "frozen")]
         return {name: held[name] for name in names if name in held}
 
 
@@ -142,12 +142,12 @@ def _scores(
     stored: Iterable[_Stored], scenario: str, split: str, rows: np.ndarray
 ) -> dict[tuple[str, int], np.ndarray]:
     """(method, seed) -> scores (M, T) of those models that scored all of some rows."""
-    found: dict[tuple[str, int], np.ndarray] = {}
+    scores: dict[tuple[str, int], np.ndarray] = {}
     for one in stored:
         held = one.arrays.get(f"{split}_rows")
         if held is None or one.scenario not in (None, scenario) or not len(held):
             continue
         place = np.minimum(np.searchsorted(held, rows), len(held) - 1)
         if np.array_equal(held[place], rows):
-            found[one.method, one.seed] = one.arrays[f"{split}_frozen"][place]
-    return found
+            scores[one.method, one.seed] = one.arrays[f"{split}_frozen"][place]
+    return scores

@@ -51,13 +51,13 @@ def unlearnt(cache: EncodedCache, found: Entries, scenario: str | None = None) -
     train = cache.rows_of("train", scenario)
     chosen = ("all" if scenario is None else scenario, "all", "frozen")
     # A log without scenarios has one called `all`, so its rows are there twice.
-    own = {
+    entry_of = {
         (entry["split"], entry["task"]): entry
         for entry in found
         if (entry["scenario"], entry["slice"], entry["refresh"]) == chosen
     }
     poor = []
-    for entry in own.values():
+    for entry in entry_of.values():
         k = cache.layout.tasks.index(entry["task"])
         rows = cache.rows_of(entry["split"], scenario)
         constant = constant_logloss(cache.labels[train, k], cache.labels[rows, k])
@@ -78,13 +78,13 @@ def warn_unlearnt(label: str, poor: Entries) -> None:
         poor: What `unlearnt` gives.
     """
     if poor:
-        found = [
-            f"'{of['task']}' on {of['rows']} {of['split']} rows (AUC {_number(of['auc'])}, logloss "
-            f"{_number(of['logloss'])}, that of the training rows' mean label "
-            f"{_number(of['logloss_constant'])}{_ranks(of['auc'])})"
-            for of in poor
+        texts = [
+            f"'{entry['task']}' on {entry['rows']} {entry['split']} rows "
+            f"(AUC {_number(entry['auc'])}, logloss {_number(entry['logloss'])}, that of the "
+            f"training rows' mean label {_number(entry['logloss_constant'])}{_ranks(entry['auc'])})"
+            for entry in poor
         ]
-        _LOG.warning("%s is no better than a constant for %s", label, "; ".join(found))
+        _LOG.warning("%s is no better than a constant for %s", label, "; ".join(texts))
 
 
 def _ranks(auc: float | None) -> str:

@@ -41,7 +41,7 @@ def overall(
             by_seed.setdefault(entry["seed"], {})[entry["scenario"]] = entry["metrics"]["auc"]
             rows[key][entry["scenario"]] = entry["rows"]
             positives[key][entry["scenario"]] = entry.get("positives")
-    found = []
+    overall_entries = []
     for key, methods in values.items():
         names = list(rows[key])
         counted = [n for n in positives[key].values() if n is not None]
@@ -49,15 +49,15 @@ def overall(
         means: dict[str, dict[int, float | None]] = {}
         for method, seeds in methods.items():
             means[method] = {
-                seed: float(weights @ np.array([of[s] for s in names]) / weights.sum())
-                for seed, of in seeds.items()
-                if len(of) == len(names)
+                seed: float(weights @ np.array([by_scenario[s] for s in names]) / weights.sum())
+                for seed, by_scenario in seeds.items()
+                if len(by_scenario) == len(names)
             }
         for method, mean in means.items():
             known = [v for v in mean.values() if v is not None]
             if not known:
                 continue
-            found.append(
+            overall_entries.append(
                 {
                     **dict(zip(("task", "split", "refresh"), key, strict=True)),
                     "method": method,
@@ -74,4 +74,4 @@ def overall(
                     },
                 }
             )
-    return found
+    return overall_entries

@@ -203,8 +203,8 @@ def join_frozen(store: RepresentationStore, name: str, keys: Mapping[str, pa.Arr
     wanted = keys["item" if is_item_side(name) else "user"]
     stored, vectors = store.frozen(name)
     position = pc.fill_null(pc.index_in(wanted, value_set=stored), -1)
-    found = position.to_numpy(zero_copy_only=False)
+    place = position.to_numpy(zero_copy_only=False)
     out = np.zeros((len(wanted), vectors.shape[1] + 1), np.float32)
-    out[found >= 0, :-1] = vectors[found[found >= 0]]
-    out[found >= 0, -1] = 1.0
+    out[place >= 0, :-1] = vectors[place[place >= 0]]
+    out[place >= 0, -1] = 1.0
     return out

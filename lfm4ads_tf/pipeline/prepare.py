@@ -163,9 +163,9 @@ def _check_labels(spec: FeatureSpec, raw: RawData) -> None:
         known = raw.labels[raw.split == TRAIN, k]
         classes = np.unique(known[np.isfinite(known)])
         if len(classes) < 2:
-            found = "no known label" if not len(classes) else f"only {classes[0]:.0f}"
+            labels = "no known label" if not len(classes) else f"only {classes[0]:.0f}"
             raise UserError(
                 f"Task '{name}' has one class in the whole training split: nothing can be learnt.",
-                received=f"{found} in column '{task.label}' over {len(known)} training rows",
+                received=f"{labels} in column '{task.label}' over {len(known)} training rows",
                 fix="correct `split` or the task's label column",
             )

@@ -114,12 +114,12 @@ def _source(run: Run, files: Sequence[Path], data_dir: Path | None) -> str:
         paths = all_source_files(run.spec, data_dir)
     else:
         paths = list(files)
-    found = []
+    stamps = []
     for path in paths:
         if not path.is_file():
             raise UserError("There is no such file.", received=str(path), fix="correct --input")
-        found.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))
-    return fingerprint(found)
+        stamps.append((path.name, path.stat().st_size, path.stat().st_mtime_ns))
+    return fingerprint(stamps)
 
 
 def _rows(parent: Run, files: Sequence[Path], data_dir: Path | None) -> NewRows:
@@ -131,9 +131,9 @@ def _rows(parent: Run, files: Sequence[Path], data_dir: Path | None) -> NewRows:
 
 def _seeds(parent: Run, seed: int | None) -> list[int]:
     """The seeds to refresh: those with an upstream and representations."""
-    found = [int(p.parent.name[5:]) for p in parent.out.glob("upstream/seed_*/results.json")]
-    seeds = sorted(found) if seed is None else [seed]
-    if not seeds or not set(seeds) <= set(found):
+    trained = [int(p.parent.name[5:]) for p in parent.out.glob("upstream/seed_*/results.json")]
+    seeds = sorted(trained) if seed is None else [seed]
+    if not seeds or not set(seeds) <= set(trained):
         raise UserError(
             f"There is no trained upstream{'' if seed is None else f' of seed {seed}'} in "
             f"'{parent.out}'.",

@@ -100,20 +100,20 @@ def _shown_names(run: Run) -> dict[str, str]:
 
 def _renamed(document: dict[str, Any], shown: Mapping[str, str]) -> dict[str, Any]:
     """The document with the scenarios' names on the page."""
-    found = dict(document)
+    renamed = dict(document)
     for key in ("results", "comparisons", "unlearnt", "warnings"):
-        found[key] = [
+        renamed[key] = [
             {**e, "scenario": shown.get(e["scenario"], e["scenario"])}
             for e in document.get(key, [])  # earlier versions wrote fewer keys
         ]
     flags = document["point_in_time"]
-    found["point_in_time"] = {shown.get(name, name): flag for name, flag in flags.items()}
-    return found
+    renamed["point_in_time"] = {shown.get(name, name): flag for name, flag in flags.items()}
+    return renamed
 
 
 def _scenarios(cache: EncodedCache) -> list[dict[str, Any]]:
     """Rows and mean labels of every scenario, the largest training part first."""
-    found = []
+    scenarios = []
     for name in cache.layout.scenarios:
         rows = {split: cache.rows_of(split, name) for split in SPLITS}
         rates = {
@@ -122,8 +122,8 @@ def _scenarios(cache: EncodedCache) -> list[dict[str, Any]]:
         }
         counts = {split: len(chosen) for split, chosen in rows.items()}
         if any(counts.values()):  # the auxiliary rows are a scenario outside of all splits
-            found.append({"name": name, **counts, "rates": rates})
-    return sorted(found, key=lambda s: -s["train"])
+            scenarios.append({"name": name, **counts, "rates": rates})
+    return sorted(scenarios, key=lambda s: -s["train"])
 
 
 def _mean(labels: np.ndarray) -> float | None:
@@ -133,14 +133,14 @@ def _mean(labels: np.ndarray) -> float | None:
 
 def _spans(cache: EncodedCache) -> dict[str, tuple[str, str]]:
     """First and last day of every split; empty when times are no dates."""
-    found = {}
+    spans = {}
     for split in SPLITS:
         times = cache.time[cache.rows_of(split)]
         if not len(times) or times.min() < _ERA[0].timestamp() or times.max() > _ERA[1].timestamp():
             return {}
         first, last = (datetime.fromtimestamp(float(t), UTC) for t in (times.min(), times.max()))
-        found[split] = (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d} (UTC)")
-    return found
+        spans[split] = (f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d} (UTC)")
+    return spans
 
 
 def _features(cache: EncodedCache) -> dict[str, tuple[int, int]]:
@@ -157,7 +157,7 @@ def _features(cache: EncodedCache) -> dict[str, tuple[int, int]]:
 def _curves(run: Run) -> list[TrainingCurve]:
     """One entry per trained model of the run's seeds."""
     seeds = {f"seed_{s}" for s in run.config.all_seeds}
-    found = []
+    curves = []
     for stage in ("upstream", "downstream", "retrieval"):
         for path in sorted((run.out / stage).rglob("results.json")):
             if path.parent.name not in seeds:
@@ -166,9 +166,9 @@ def _curves(run: Run) -> list[TrainingCurve]:
             loss = loss_curve(run.tensorboard(path.parent))
             curve = TrainingCurve.from_results(stage, stored, loss)
             if curve is not None:
-                found.append(curve)
+                curves.append(curve)
     order = {m: k for k, m in enumerate(run.config.downstream.methods)}
-    return sorted(found, key=lambda c: order.get(c.method, -1))
+    return sorted(curves, key=lambda c: order.get(c.method, -1))
 
 
 def _calibrations(run: Run, results: Results) -> list[CalibrationLine]:

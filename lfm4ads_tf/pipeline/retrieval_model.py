@@ -112,10 +112,10 @@ class RetrievalModel:
         cache, codes = self.run.cache, self.candidates.codes
         keys, stored = self._store.frozen("IR", until)
         code_of = {key: code for code, key in enumerate(cache.keys("item").to_pylist())}
-        found = np.array([code_of.get(key, -1) for key in keys.to_pylist()], np.int64)
+        stored_codes = np.array([code_of.get(key, -1) for key in keys.to_pylist()], np.int64)
         vectors = np.zeros((len(codes), stored.shape[1]), np.float32)
-        held = np.isin(found, codes)
-        place = np.searchsorted(codes, found[held])
+        held = np.isin(stored_codes, codes)
+        place = np.searchsorted(codes, stored_codes[held])
         vectors[place] = stored[held]
         cold = np.setdiff1d(np.arange(len(codes)), place)
         if len(cold):
@@ -124,8 +124,8 @@ class RetrievalModel:
                 folder = self.run.upstream(self.seed) / "snapshots"
                 read_weights(upstream, folder / str(until))
             data = batches(cache, self.candidates.rows[cold], _BATCH)
-            found_ir = [v.numpy() for v in apply(_item_representation, data, upstream)]
-            vectors[cold] = np.concatenate(found_ir)
+            cold_ir = [v.numpy() for v in apply(_item_representation, data, upstream)]
+            vectors[cold] = np.concatenate(cold_ir)
         self._ir[until] = vectors
         return vectors
 
@@ -134,8 +134,8 @@ class RetrievalModel:
         if not (self.representations and self.method.stored_items and len(rows)):
             return rows
         kept = [
-            part[self.representations(part)["IR"][:, -1] > 0]
-            for part in np.array_split(rows, -(-len(rows) // _BATCH))
+            chunk[self.representations(chunk)["IR"][:, -1] > 0]
+            for chunk in np.array_split(rows, -(-len(rows) // _BATCH))
         ]
         return np.concatenate(kept)
 
@@ -164,8 +164,8 @@ def retrieval_methods(run: Run) -> list[RetrievalMethod]:
     """
     layers = run.config.upstream.layer_names(run.spec.task_names)
     stored = representation_names(run.config.representations, layers)
-    found = [parse_retrieval_method(name, stored) for name in run.config.retrieval.methods]
-    return list(dict.fromkeys(found))
+    methods = [parse_retrieval_method(name, stored) for name in run.config.retrieval.methods]
+    return list(dict.fromkeys(methods))
 
 
 def load_retrieval_model(
@@ -197,19 +197,19 @@ def retrieval_scenarios(run: Run) -> list[str]:
         UserError: A scenario is unknown.
     """
     known = [*run.cache.layout.scenarios, *run.cache.layout.segments]
-    found: list[str] = []
+    scenarios: list[str] = []
     for name in run.config.retrieval.scenarios:
         if name == "each":
-            found += downstream_scenarios(run)
+            scenarios += downstream_scenarios(run)
         elif name == ALL or name in known:
-            found.append(name)
+            scenarios.append(name)
         else:
             raise UserError(
                 f"retrieval.scenarios names the unknown '{name}'."
                 + nearest(name, [ALL, "each", *known]),
                 fix=f"use {ALL}, each, or some of {', '.join(known)}",
             )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(scenarios))
 
 
 def _user_side(model: TwoVectorModel, batch: Any) -> tf.Tensor:

@@ -115,24 +115,24 @@ class RetrievalTraining(TrainingRun):
     def trainer(self) -> Trainer | None:
         """The trainer of the model at its initial weights; None without a training row."""
         run, cache, config = self.run, self.run.cache, self.run.config.retrieval
-        self.part = part = RetrievalModel(run, self.scenario, self.method, self.seed)
-        if not len(part.rows):
+        self.part = retrieval = RetrievalModel(run, self.scenario, self.method, self.seed)
+        if not len(retrieval.rows):
             _LOG.warning(
                 "retrieval %s in '%s' is skipped: no training row that it can use",
                 self.method.name,
                 self.scenario,
             )
             return None
-        self._seen = SeenItems(cache, part.column, exclude=self.exclude_seen)
-        valid = Queries.of(cache, "valid", self.scenario, part.column)
-        tables = part.model.all_embeddings
+        self._seen = SeenItems(cache, retrieval.column, exclude=self.exclude_seen)
+        valid = Queries.of(cache, "valid", self.scenario, retrieval.column)
+        tables = retrieval.model.all_embeddings
         for embeddings in tables:
             load_pretrained_tables(run, embeddings, config.embeddings)
         return Trainer(
-            part.model,
+            retrieval.model,
             tables,
             Objective.of(
-                lambda batch: {"retrieval": part.model.loss(batch)}, self.training.optimizer
+                lambda batch: {"retrieval": retrieval.model.loss(batch)}, self.training.optimizer
             ),
             cache,
             self.training,
@@ -140,8 +140,8 @@ class RetrievalTraining(TrainingRun):
             label=self.label,
             folder=self.folder,
             tensorboard=run.tensorboard(self.folder),
-            representations=part.representations,
-            validate=lambda: self._recall(valid, part.items()),
+            representations=retrieval.representations,
+            validate=lambda: self._recall(valid, retrieval.items()),
             quiet=run.quiet,
         )
 
@@ -151,19 +151,19 @@ class RetrievalTraining(TrainingRun):
 
     def score(self, wall: float) -> Scores:
         """One entry per split and scored scenario with a query."""
-        cache, part = self.run.cache, self.part
-        items = part.items()
+        cache, retrieval = self.run.cache, self.part
+        items = retrieval.items()
         entries: list[dict[str, Any]] = []
         for split in ("valid", "test"):
             for name in self.scored:
-                queries = Queries.of(cache, split, name, part.column)
+                queries = Queries.of(cache, split, name, retrieval.column)
                 if len(queries.rows):
                     rows = rows_of(cache, split, name)
                     entries.append(
                         {
                             "stage": "retrieval",
                             "scenario": name,
-                            "task": part.task,
+                            "task": retrieval.task,
                             "method": self.method.name,
                             "slice": "all",
                             "refresh": "frozen",
@@ -175,7 +175,7 @@ class RetrievalTraining(TrainingRun):
                                 f"recall@{self.run.config.retrieval.k}": self._recall(
                                     queries, items
                                 ),
-                                "auc": _auc(part, rows, items),
+                                "auc": _auc(retrieval, rows, items),
                             },
                             "wall_s": wall,
                         }
@@ -214,13 +214,13 @@ def _scored(run: Run, scenario: str, trained: list[str]) -> list[str]:
     return [ALL, *[s for s in run.cache.layout.scenarios if s not in trained]]
 
 
-def _auc(part: RetrievalModel, rows: np.ndarray, items: np.ndarray) -> float | None:
+def _auc(retrieval: RetrievalModel, rows: np.ndarray, items: np.ndarray) -> float | None:
     """AUC of the dot product over rows with a known label."""
-    cache = part.run.cache
-    labels = cache.labels[rows, part.column]
+    cache = retrieval.run.cache
+    labels = cache.labels[rows, retrieval.column]
     rows, labels = rows[np.isfinite(labels)], labels[np.isfinite(labels)]
     if not len(rows):
         return None
-    place = np.searchsorted(part.candidates.codes, cache.item[rows])
-    scores = np.einsum("rd,rd->r", part.users(rows), items[place])
+    place = np.searchsorted(retrieval.candidates.codes, cache.item[rows])
+    scores = np.einsum("rd,rd->r", retrieval.users(rows), items[place])
     return auc(labels, scores)

@@ -98,11 +98,11 @@ class Run:
                 received=str(self.out),
                 fix="run the stage `prepare` first, or `run` for all stages",
             )
-        own = EncodedCache(self.out / "data")
+        encoded = EncodedCache(self.out / "data")
         if self.config.packed_cache is None:
-            return own
+            return encoded
         packed = PackedCache(self.config.packed_cache)
-        if {k: v for k, v in packed.manifest.items() if k != "packed"} != own.manifest:
+        if {k: v for k, v in packed.manifest.items() if k != "packed"} != encoded.manifest:
             raise UserError(
                 "The packed cache was made from other encoded data than this run's.",
                 received=self.config.packed_cache,
@@ -185,8 +185,8 @@ class Run:
         """Takes what earlier searches of this folder chose."""
         path = self.out / _CONFIG_FILE
         if path.exists() and self._difference() is None:
-            found = parse(Chosen, read_yaml(path).get("chosen") or {}, source=str(path))
-            self.resolved = self.resolved.model_copy(update={"chosen": found})
+            chosen = parse(Chosen, read_yaml(path).get("chosen") or {}, source=str(path))
+            self.resolved = self.resolved.model_copy(update={"chosen": chosen})
 
     def _difference(self) -> str | None:
         """What differs from the configuration that made the folder, None if nothing does."""
@@ -204,13 +204,13 @@ class Run:
             _with_earlier_defaults(ours, theirs)
         theirs, ours = _identity(theirs), _identity(ours)
         before, now = set(theirs.pop("given", None) or ()), set(ours.pop("given", None) or ())
-        found = _first_difference(theirs, ours)
-        if found is None and before != now:
+        difference = _first_difference(theirs, ours)
+        if difference is None and before != now:
             key = sorted(before ^ now)[0]
-            found = (
+            difference = (
                 f"{key} {'was' if key in before else 'is now'} given, so that no search moves it"
             )
-        return found
+        return difference
 
 
 def open_run(out: Path) -> Run:
@@ -274,10 +274,10 @@ def _first_difference(theirs: Any, ours: Any, path: str = "") -> str | None:
     """The first key in which two documents differ."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in [*theirs, *[k for k in ours if k not in theirs]]:
-            found = _first_difference(
+            difference = _first_difference(
                 theirs.get(key), ours.get(key), f"{path}.{key}" if path else str(key)
             )
-            if found:
-                return found
+            if difference:
+                return difference
         return None
     return None if theirs == ours else f"{path} was {theirs!r:.80}, is now {ours!r:.80}"

@@ -32,7 +32,7 @@ def scenario_entries(
     """
     cache = run.cache
     slices = Slices(cache, run.spec)
-    found: list[dict[str, Any]] = []
+    all_entries: list[dict[str, Any]] = []
     stored: dict[str, np.ndarray] = {}
     for split in ("valid", "test"):
         rows = cache.rows_of(split, scenario)
@@ -41,8 +41,8 @@ def scenario_entries(
             scores = score(rows, refresh)
             stored[f"{split}_{refresh}"] = scores
             place = {"scenario": scenario, "refresh": refresh, "split": split}
-            found += entries(cache, slices, rows, scores, **_in_order(identity, place))
-    return found, stored
+            all_entries += entries(cache, slices, rows, scores, **_in_order(identity, place))
+    return all_entries, stored
 
 
 def _in_order(identity: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def entries(
         probabilities: (M, T).
         identity: `stage`, `scenario`, `method`, `refresh`, `seed`, `split`, `wall_s`.
     """
-    found = []
+    task_entries = []
     for name, chosen in slices.of(rows):
         for k, task in enumerate(cache.layout.tasks):
             labels = cache.labels[rows[chosen], k]
@@ -117,8 +117,10 @@ def entries(
                 usable = known and np.isfinite(truth).all()
                 values["auc_best_possible"] = auc(labels, truth) if usable else None
             counts = {"rows": known, "positives": int((labels == 1).sum())}
-            found.append({**identity, "task": task, "slice": name, **counts, "metrics": values})
-    return found
+            task_entries.append(
+                {**identity, "task": task, "slice": name, **counts, "metrics": values}
+            )
+    return task_entries
 
 
 def count_positives(cache: EncodedCache, spec: FeatureSpec, found: list[dict[str, Any]]) -> None:

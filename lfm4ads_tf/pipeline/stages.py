@@ -15,7 +15,6 @@ from rich.console import Console
 from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
-from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.pipeline.baseline import run_baselines
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods, warn_skipped
 from lfm4ads_tf.pipeline.evaluate import evaluate
@@ -31,7 +30,6 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import transfer
 from lfm4ads_tf.progress import Activity
-from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.model_optimizers import table_rule
 
 _LOG = logging.getLogger(__name__)
@@ -100,13 +98,9 @@ def resolve_run(
         retrieval_methods(run)
     baselines_of(run.config.baseline.methods)
     check_request_names(run)  # so is a name that an export could not have
-    upstream, downstream = run.config.upstream, run.config.downstream
-    for part in (upstream, downstream):
-        TaskLoss.of(part.training, run.spec.task_names)  # so is a wrong option of a loss
-    retrieval = run.config.retrieval
-    trained: list[TrainingConfig] = [upstream.training, downstream.training, retrieval.training]
-    for training in (*trained, retrieval.projection):
-        table_rule(training.optimizer)  # and of an update rule
+    sections = (run.config.upstream, run.config.downstream, run.config.retrieval)
+    for training in (*(s.training for s in sections), run.config.retrieval.projection):
+        table_rule(training.optimizer)  # so is a wrong option of an update rule
     return run
 
 
@@ -184,4 +178,4 @@ def _run_stage(
 def _split(text: str) -> list[str]:
     """The names of a list with commas; one that holds a comma stands in double quotes."""
     parts = next(csv.reader([text], skipinitialspace=True), [])
-    return [part.strip() for part in parts if part.strip()]
+    return [name.strip() for name in parts if name.strip()]

@@ -127,7 +127,7 @@ def run_study(
     command: list[object] = ["python", "train.py", "run", "--spec", spec, "--config", path]
     command += ["--out", f"{run.out}_tuned"]
     command += [] if data_dir is None else ["--data-dir", data_dir]
-    command += [part for a in assignments for part in ("--set", a)]
+    command += [argument for a in assignments for argument in ("--set", a)]
     command += (selection or Selection()).arguments()
     console.print(f"best settings: {path}")
     console.print(f"use them: {escape(shlex.join(map(str, command)))}", soft_wrap=True)
@@ -137,13 +137,13 @@ def study_of(run: Run, prepared: PreparedSearch, scenario: str | None, path: Pat
     """The study of a part; its first trial is what the search chose, where it has run."""
     search = prepared.search
     config = run.resolved.config
-    part: Any = config.upstream if scenario is None else config.downstream
+    section: Any = config.upstream if scenario is None else config.downstream
     chosen = run.resolved.chosen
     known: dict[str, Any] = dict(
         chosen.upstream if scenario is None else chosen.downstream.get(scenario, {})
     )
     # What a configuration without the search trains with stands for its choice.
-    start = search.start if part.training.auto else Settings.of(part)
+    start = search.start if section.training.auto else Settings.of(section)
     return Study(
         path=path,
         name=f"seed {config.seed}",
@@ -184,12 +184,12 @@ def best_yaml(
     ]
     if config is not None:
         lines.append(f"Keys that are not searched come from {config}.")
-    own = (
+    file_keys = (
         {}
         if config is None
         else _typed(read_yaml(config), run.resolved.config.model_dump(mode="json"))
     )
-    return "".join(f"# {line}\n" for line in lines) + dump(merge(own, {part: document}))
+    return "".join(f"# {line}\n" for line in lines) + dump(merge(file_keys, {part: document}))
 
 
 def _typed(given: Any, resolved: Any) -> Any:
@@ -198,7 +198,7 @@ def _typed(given: Any, resolved: Any) -> Any:
     A key that the file does not name stays unnamed, in layers too: what is given is not searched.
     """
     if isinstance(given, Mapping) and isinstance(resolved, Mapping):
-        return {k: _typed(of, resolved[k]) for k, of in given.items() if k in resolved}
+        return {k: _typed(value, resolved[k]) for k, value in given.items() if k in resolved}
     if isinstance(given, list) and isinstance(resolved, list) and len(given) == len(resolved):
         return [_typed(*pair) for pair in zip(given, resolved, strict=True)]
     # Else `--set` gave another value, which it will give again.
@@ -216,14 +216,14 @@ def _scenario(run: Run, options: StudyOptions) -> str | None:
             f"The scenario '{options.scenario}' is unknown.{nearest(options.scenario, known)}",
             fix=f"use one of {', '.join(known)}",
         )
-    found = [options.scenario] if options.scenario is not None else downstream_scenarios(run)
-    if not found or not len(run.cache.rows_of("train", found[0])):
+    scenarios = [options.scenario] if options.scenario is not None else downstream_scenarios(run)
+    if not scenarios or not len(run.cache.rows_of("train", scenarios[0])):
         raise UserError(
             "No scenario has enough training rows for a downstream model.",
             received=f"downstream.min_rows: {run.config.downstream.min_rows}",
             fix="name one with --scenario",
         )
-    return found[0]
+    return scenarios[0]
 
 
 def _check(prepared: PreparedSearch) -> None:

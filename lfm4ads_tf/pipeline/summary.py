@@ -42,18 +42,18 @@ def summary(run: Run, results: Iterable[Mapping[str, Any]]) -> list[dict[str, An
         downstream = [
             e for e in entries if e["stage"] in ("upstream", "baseline") and e["scenario"] == ALL
         ]
-    found = []
+    table_rows = []
     for task in run.cache.layout.tasks:
-        own = [e for e in downstream if e["task"] == task]
-        names = list(dict.fromkeys(e["scenario"] for e in own if e["split"] == "test"))
-        shown = _shown(own, names)
-        test = [e for e in own if e["split"] == "test"]
+        of_task = [e for e in downstream if e["task"] == task]
+        names = list(dict.fromkeys(e["scenario"] for e in of_task if e["split"] == "test"))
+        shown = _shown(of_task, names)
+        test = [e for e in of_task if e["split"] == "test"]
         frozen = {m: _means(test, m, names, "frozen") for m in shown}
         differences = _differences(run, task, names, {m: list(frozen[m]) for m in shown})
         for method in shown:
             daily = _means(test, method, names, "daily")
             if frozen[method]:
-                found.append(
+                table_rows.append(
                     {
                         "task": task,
                         "method": method,
@@ -65,7 +65,7 @@ def summary(run: Run, results: Iterable[Mapping[str, Any]]) -> list[dict[str, An
                         "to_lightgbm": differences.get(method),
                     }
                 )
-    return found
+    return table_rows
 
 
 def _shown(entries: list[Mapping[str, Any]], names: list[str]) -> list[str]:
@@ -77,7 +77,9 @@ def _shown(entries: list[Mapping[str, Any]], names: list[str]) -> list[str]:
     elif transfers:
         valid = [e for e in entries if e["split"] == "valid"]
         means = {m: _means(valid, m, names, "frozen") for m in transfers}
-        best = {m: float(np.mean(list(of.values()))) for m, of in means.items() if of}
+        best = {
+            m: float(np.mean(list(by_seed.values()))) for m, by_seed in means.items() if by_seed
+        }
         transfers = [max(best, key=lambda m: best[m])] if best else []
     order = [_UPSTREAM, _NONE, *transfers, *BASELINES]
     return [m for m in order if m in present]
@@ -96,12 +98,12 @@ def _means(
     for e in entries:
         if e["method"] == method and e["refresh"] == refresh:
             seeds.setdefault(e["seed"], {})[e["scenario"]] = (e["rows"], e["metrics"]["auc"])
-    found = {}
-    for seed, of in seeds.items():
-        if all(name in of for name in names):
-            rows, values = zip(*(of[name] for name in names), strict=True)
-            found[seed] = float(np.average(values, weights=rows))
-    return found
+    means = {}
+    for seed, by_scenario in seeds.items():
+        if all(name in by_scenario for name in names):
+            rows, values = zip(*(by_scenario[name] for name in names), strict=True)
+            means[seed] = float(np.average(values, weights=rows))
+    return means
 
 
 def _differences(
@@ -110,7 +112,7 @@ def _differences(
     """Method -> difference to LightGBM and its interval, over the seeds that all have."""
     if not seeds.get(TREES):
         return {}
-    methods = [m for m, of in seeds.items() if of]
+    methods = [m for m, trained in seeds.items() if trained]
     shared = sorted(set.intersection(*(set(seeds[m]) for m in methods)))
     if not shared:
         return {}
@@ -120,9 +122,9 @@ def _differences(
         rows = run.cache.rows_of("test", None if name == ALL else name)
         scores: dict[str, np.ndarray] = {}
         for method in methods:
-            found = [_scores(_folder(run, name, method, s), rows, column) for s in shared]
-            whole = [of for of in found if of is not None]
-            if len(whole) == len(found):
+            by_seed = [_scores(_folder(run, name, method, s), rows, column) for s in shared]
+            whole = [known for known in by_seed if known is not None]
+            if len(whole) == len(by_seed):
                 scores[method] = np.stack(whole)
         parts.append(Scored(run.cache.labels[rows, column], run.cache.user[rows], scores))
     everywhere = [m for m in methods if all(m in part.scores for part in parts)]
@@ -130,8 +132,8 @@ def _differences(
         return {}
     parts = [Scored(p.labels, p.users, {m: p.scores[m] for m in everywhere}) for p in parts]
     return {
-        method: {"difference": of.value, "low": of.low, "high": of.high}
-        for method, of in paired_bootstrap(parts, TREES).items()
+        method: {"difference": interval.value, "low": interval.low, "high": interval.high}
+        for method, interval in paired_bootstrap(parts, TREES).items()
     }
 
 
@@ -154,5 +156,5 @@ def _scores(folder: Path, rows: np.ndarray, column: int) -> np.ndarray | None:
     if not len(held):
         return None
     place = np.minimum(np.searchsorted(held, rows), len(held) - 1)
-    found = scores[place]
-    return found if np.array_equal(held[place], rows) and np.isfinite(found).all() else None
+    taken = scores[place]
+    return taken if np.array_equal(held[place], rows) and np.isfinite(taken).all() else None

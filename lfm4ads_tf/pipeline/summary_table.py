@@ -53,9 +53,9 @@ def _title(entries: Sequence[Mapping[str, Any]]) -> str:
     return f"Summary: test AUC, {where}, {rows:,} rows{counted}"
 
 
-def _interval(found: Mapping[str, float] | None) -> str:
+def _interval(difference: Mapping[str, float] | None) -> str:
     """Difference and interval in AUC points (hundredths); empty for LightGBM itself."""
-    if found is None:
+    if difference is None:
         return ""
-    value, low, high = (100 * found[key] for key in ("difference", "low", "high"))
+    value, low, high = (100 * difference[key] for key in ("difference", "low", "high"))
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"

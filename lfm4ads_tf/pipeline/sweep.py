@@ -110,9 +110,9 @@ def _document(
     values: dict[tuple[str, str], _Table] = {}
     rows: dict[tuple[str, str], float] = {}
     for scenario in scenarios:
-        found = _validation(run, scenario, candidates)
+        by_task = _validation(run, scenario, candidates)
         for name in tasks:
-            values[scenario, name], rows[scenario, name] = found[name]
+            values[scenario, name], rows[scenario, name] = by_task[name]
         values[scenario, ALL] = mean_values([(1.0, values[scenario, t]) for t in tasks])
         rows[scenario, ALL] = sum(rows[scenario, t] for t in tasks) / len(tasks)
     # Segments hold rows of the scenarios, which would count twice.
@@ -159,7 +159,7 @@ def _validation(
     run: Run, scenario: str, candidates: Sequence[SweepCandidate]
 ) -> dict[str, tuple[_Table, float]]:
     """Task -> AUC by method and seed on all validation rows, frozen; and the labelled rows."""
-    found: dict[str, tuple[_Table, float]] = {t: ({}, 0.0) for t in run.spec.task_names}
+    by_task: dict[str, tuple[_Table, float]] = {t: ({}, 0.0) for t in run.spec.task_names}
     for candidate in candidates:
         name = candidate.method.name
         for seed in run.config.all_seeds:
@@ -167,10 +167,10 @@ def _validation(
             for entry in stored["entries"]:
                 kind = (entry["split"], entry["slice"], entry["refresh"])
                 if kind == ("valid", "all", "frozen"):
-                    table, _ = found[entry["task"]]
+                    table, _ = by_task[entry["task"]]
                     table.setdefault(name, {})[seed] = entry["metrics"]["auc"]
-                    found[entry["task"]] = table, float(entry["rows"])
-    return found
+                    by_task[entry["task"]] = table, float(entry["rows"])
+    return by_task
 
 
 def _entries(
@@ -203,8 +203,8 @@ def _chosen_yaml(document: Mapping[str, Any]) -> str:
         f"over scenarios, out of {document['configurations']} configurations.",
         "Alone in its scenario the best would be:",
         *(
-            f"  {scenario}: {found['method'] if found else 'undefined'}"
-            for scenario, found in chosen.items()
+            f"  {scenario}: {best['method'] if best else 'undefined'}"
+            for scenario, best in chosen.items()
             if scenario != ALL
         ),
     ]

@@ -60,27 +60,27 @@ def sweep_candidates(
     starts = _starts(run) if "module" in levels else {}
     known = [n for n in ("embeddings", *layers, "output") if n in stored or n in starts]
     wanted = options.chosen_layers(known)
-    found = [
+    candidates = [
         SweepCandidate(read_method(run, BASELINE), "none"),
         SweepCandidate(read_method(run, SUM), "feature", adapter="linear"),
     ]
     if "module" in levels and run.config.upstream.block is not None:
-        found.append(SweepCandidate(read_method(run, _ISOMORPHIC), "module"))
+        candidates.append(SweepCandidate(read_method(run, _ISOMORPHIC), "module"))
     for adapter in adapters:
         for side in sides:
             for layer in (n for n in known if n in stored and n in wanted):
                 both = ("user", "item") if side == "both" else (side,)
                 sources = "+".join(cross_name(s, layer) for s in both)
                 method = read_method(run, f"feature/{adapter}/{sources}")
-                found.append(SweepCandidate(method, "feature", adapter, side, layer))
+                candidates.append(SweepCandidate(method, "feature", adapter, side, layer))
     for layer in (n for n in known if n in starts and n in wanted):
         method = read_method(run, f"module/warm_start/{starts[layer]}")
-        found.append(SweepCandidate(method, "module", layer=layer))
-    names = {c.method.name for c in found}
+        candidates.append(SweepCandidate(method, "module", layer=layer))
+    names = {c.method.name for c in candidates}
     for name in dict.fromkeys(others):
         if name not in names and name != "upstream":  # which is no downstream model
-            found.append(_other(read_method(run, name)))
-    return found
+            candidates.append(_other(read_method(run, name)))
+    return candidates
 
 
 def _starts(run: Run) -> dict[str, str]:

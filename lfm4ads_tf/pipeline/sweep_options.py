@@ -63,17 +63,17 @@ def _known(option: str, noun: str, text: str, known: Iterable[str]) -> list[str]
         UserError: One is unknown, or there is none.
     """
     names = list(known)
-    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in found:
+    named = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for name in named:
         if name not in names:
             raise UserError(
                 f"{option} names the unknown {noun} '{name}'.{nearest(name, names)}",
                 received=text,
                 fix=f"use some of {', '.join(names)}",
             )
-    if not found:
+    if not named:
         raise UserError(
             f"{option} names no {noun}.", received=repr(text),
             fix=f"use some of {', '.join(names)}",
         )  # fmt: skip
-    return found
+    return named

@@ -25,14 +25,14 @@ def mean_values(parts: Sequence[tuple[float, Values]]) -> dict[str, dict[int, fl
     Args:
         parts: (weight, values); all have the same methods and seeds.
     """
-    found: dict[str, dict[int, float | None]] = {}
+    means: dict[str, dict[int, float | None]] = {}
     for method in parts[0][1] if parts else ():
-        found[method] = {}
+        means[method] = {}
         for seed in parts[0][1][method]:
             known = [(w, v) for w, p in parts if w > 0 and (v := p[method][seed]) is not None]
             total = sum(w for w, _ in known)
-            found[method][seed] = sum(w * v for w, v in known) / total if known else None
-    return found
+            means[method][seed] = sum(w * v for w, v in known) / total if known else None
+    return means
 
 
 def ranking(values: Values) -> dict[str, dict[str, Any]]:
@@ -42,13 +42,13 @@ def ranking(values: Values) -> dict[str, dict[str, Any]]:
         Method -> `seeds`, `mean`, `sd`, `diff`, `diff_sd`, `p`, `p_holm` (adjusted for all methods
         of this table), `rank` (from 1, by mean; None where undefined).
     """
-    found: dict[str, dict[str, Any]] = {}
+    statistics: dict[str, dict[str, Any]] = {}
     for method, by_seed in values.items():
         known = [v for v in by_seed.values() if v is not None]
         paired = None
         if method != BASELINE:
             paired = paired_comparison(by_seed, values[BASELINE])
-        found[method] = {
+        statistics[method] = {
             "seeds": len(known),
             "mean": float(np.mean(known)) if known else None,
             "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None,
@@ -56,13 +56,15 @@ def ranking(values: Values) -> dict[str, dict[str, Any]]:
             "diff_sd": paired.diff_sd if paired else None,
             "p": paired.p if paired else None,
         }
-    for entry, adjusted in zip(found.values(), holm([e["p"] for e in found.values()]), strict=True):
+    for entry, adjusted in zip(
+        statistics.values(), holm([e["p"] for e in statistics.values()]), strict=True
+    ):
         entry["p_holm"] = adjusted
-    means = {m: e["mean"] for m, e in found.items() if e["mean"] is not None}
+    means = {m: e["mean"] for m, e in statistics.items() if e["mean"] is not None}
     order = sorted(means, key=lambda m: -means[m])  # stable: the earlier of two equal ones first
-    for method, entry in found.items():
+    for method, entry in statistics.items():
         entry["rank"] = order.index(method) + 1 if method in means else None
-    return found
+    return statistics
 
 
 def choice(values: Values) -> dict[str, Any] | None:
@@ -90,11 +92,11 @@ def require_choice(values: Values) -> dict[str, Any]:
     Raises:
         UserError: No method has a value.
     """
-    found = choice(values)
-    if found is None:
+    chosen = choice(values)
+    if chosen is None:
         raise UserError(
             "No configuration has an AUC on the validation split.",
             received="one class, or no labelled row, in every scenario",
             fix="choose a later split.valid_until, or other --scenarios or --task",
         )
-    return found
+    return chosen

@@ -101,7 +101,7 @@ class DownstreamTraining(TrainingRun):
         return Trainer(
             model,
             model.all_embeddings,
-            Objective.of(model.losses, training.optimizer),
+            Objective.of(model.loss_terms, training.optimizer),
             cache,
             training,
             seed=seed,

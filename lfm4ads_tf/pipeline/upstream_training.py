@@ -49,7 +49,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         return Trainer(
             model,
             [embeddings],
-            Objective(model.losses, model.optimizers(training.optimizer)),
+            Objective(model.loss_terms, model.optimizers(training.optimizer)),
             cache,
             training,
             seed=self.seed,

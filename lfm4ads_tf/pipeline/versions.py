@@ -32,17 +32,17 @@ def listed_versions(run: Run) -> list[dict[str, Any]]:
         run: The run of the first version.
     """
     path = run.out / _FILE
-    found: list[dict[str, Any]] = []
+    versions: list[dict[str, Any]] = []
     if path.exists():
-        found = json.loads(path.read_text("utf-8"))["versions"]
-    known = {entry["version"] for entry in found}
+        versions = json.loads(path.read_text("utf-8"))["versions"]
+    known = {entry["version"] for entry in versions}
     if 1 not in known:
-        found.append(_entry(run.cache.manifest, 1))
+        versions.append(_entry(run.cache.manifest, 1))
     for manifest in (run.out / _FOLDER).glob("[0-9]*/data/manifest.json"):
         number = int(manifest.parent.parent.name)
         if number not in known:
-            found.append(_entry(json.loads(manifest.read_text("utf-8")), number))
-    here = [e for e in found if version_folder(run.out, e["version"]).exists()]
+            versions.append(_entry(json.loads(manifest.read_text("utf-8")), number))
+    here = [e for e in versions if version_folder(run.out, e["version"]).exists()]
     return sorted(here, key=lambda entry: entry["version"])
 
 

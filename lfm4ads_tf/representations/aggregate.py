@@ -83,14 +83,14 @@ class Aggregate:
 
     def merge(self, other: Aggregate) -> None:
         """Adds the events of another state over the same keys."""
-        own, theirs, mark = self.aggregation.join(self.mark, other.mark)
+        our_factor, their_factor, mark = self.aggregation.join(self.mark, other.mark)
         for layer, values in other.sums.items():
             mine = self.sums.setdefault(layer, np.zeros_like(values))
-            mine *= own[:, None].astype(np.float32)
-            mine += values * theirs[:, None].astype(np.float32)  # (K, d)
+            mine *= our_factor[:, None].astype(np.float32)
+            mine += values * their_factor[:, None].astype(np.float32)  # (K, d)
         for layer in self.sums.keys() - other.sums.keys():
-            self.sums[layer] *= own[:, None].astype(np.float32)
-        self.weight = self.weight * own + other.weight * theirs
+            self.sums[layer] *= our_factor[:, None].astype(np.float32)
+        self.weight = self.weight * our_factor + other.weight * their_factor
         self.mark = mark
 
     def read(self, layer: str, keys: np.ndarray, *, layer_norm: bool) -> np.ndarray:

@@ -21,9 +21,9 @@ _HOURS = {"h": 1.0, "d": 24.0}
 def _hours(value: Any) -> Any:
     """A number of hours, or a text such as `3d` or `72h`."""
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([hd]?)\s*", value)
+        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([hd]?)\s*", value)
         try:
-            return float(found[1]) * _HOURS[found[2] or "h"] if found else value
+            return float(match[1]) * _HOURS[match[2] or "h"] if match else value
         except ValueError:
             return value
     return value

@@ -134,7 +134,9 @@ def extend(
     Raises:
         UserError: The states of the earlier version do not fit the data or the configuration.
     """
-    settings, defaults = (of.model_dump(mode="json") for of in (config, RepresentationsConfig()))
+    settings, defaults = (
+        section.model_dump(mode="json") for section in (config, RepresentationsConfig())
+    )
     for key in _STATE_KEYS:
         # a key that is newer than the version had its default then
         ours, theirs = settings[key], earlier.manifest.get(key, defaults[key])

@@ -116,14 +116,14 @@ class Extraction:
         # vector would on how many keys there are: all batches are of one size.
         filled = np.resize(places, -(-len(places) // _TOWER_BATCH) * _TOWER_BATCH)
         data = batches(cache, filled, _TOWER_BATCH, ahead=True)
-        found = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
+        outputs = [(u.numpy(), i.numpy()) for u, i in apply(_towers, data, self._model)]
         where = self._where(period, state)
         active = cache.period[cache.ahead_row[places]] == period
         for k, (side, name) in enumerate((("user", "UR"), ("item", "IR"))):
             codes = (cache.user if side == "user" else cache.item)[cache.ahead_row[places]]
             keys, reverse = np.unique(codes[::-1], return_index=True)
             last = len(codes) - 1 - reverse  # places are in the rows' order
-            vectors = np.concatenate([pair[k] for pair in found])[last]  # last < len(places)
+            vectors = np.concatenate([pair[k] for pair in outputs])[last]  # last < len(places)
             of_period = active[last]
             for chosen, kind in ((of_period, state), (~of_period, "refresh")):
                 if chosen.any():
@@ -224,8 +224,8 @@ class Extraction:
         places: np.ndarray,
         values: Mapping[str, np.ndarray],
     ) -> None:
-        own = SideEvents(events.key[places], events.time[places], events.branch[places])
-        for name, vectors, known in states.scan(own, values):
+        chosen_events = SideEvents(events.key[places], events.time[places], events.branch[places])
+        for name, vectors, known in states.scan(chosen_events, values):
             self._writer.add_rows(name, rows[places], vectors, known, self.cache.rows)
 
     def _write(self, states: SideStates, events: SideEvents, where: Mapping[str, Any]) -> None:
@@ -256,9 +256,9 @@ def _of_layers(layers: tuple[str, ...]) -> Callable[[UpstreamModel, Any], dict[s
     """The function that gives some layers; one object per choice, so that it is traced once."""
 
     def represent(model: UpstreamModel, batch: Any) -> dict[str, tf.Tensor]:
-        found = model.represent(batch)
+        representations = model.represent(batch)
         # TensorFlow leaves out what these do not depend on.
-        return {name: found[name] for name in layers}
+        return {name: representations[name] for name in layers}
 
     return represent
 

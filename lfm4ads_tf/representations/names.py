@@ -36,8 +36,8 @@ def cross_name(side: str, layer: str) -> str:
 
 def layer_of(name: str) -> str | None:
     """The layer that a name's CR is taken from, None for UR and IR."""
-    _, found, rest = name.partition("@")
-    return rest.partition("~")[0] if found else None
+    _, separator, rest = name.partition("@")
+    return rest.partition("~")[0] if separator else None
 
 
 def is_item_side(name: str) -> bool:

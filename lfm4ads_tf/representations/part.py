@@ -33,5 +33,5 @@ class Part:
 
 def all_parts(entry: Mapping[str, Any]) -> list[Part]:
     """Parts of a representation in a manifest, by the period from which they are valid."""
-    found = [Part(**part) for part in (*entry["parts"], *entry.get("refreshed", []))]
-    return sorted(found, key=lambda part: part.valid_from)
+    parts = [Part(**part) for part in (*entry["parts"], *entry.get("refreshed", []))]
+    return sorted(parts, key=lambda part: part.valid_from)

@@ -94,18 +94,18 @@ class SideStates:
         self._entries: list[_Entry] = []
         variants = config.variants()
         for feed in (_ALL, *BRANCHES):
-            own = [n for n in layers if feed_of(n, config) == feed]
-            for kind in dict.fromkeys(kind for _, kind, _ in variants if own):
+            fed_layers = [n for n in layers if feed_of(n, config) == feed]
+            for kind in dict.fromkeys(kind for _, kind, _ in variants if fed_layers):
                 reads = [
                     (cross_name(side, layer) + ending, layer, norm)
-                    for layer in own
+                    for layer in fed_layers
                     for ending, other, norm in variants
                     if other == kind
                 ]
                 options = options_of(AGGREGATIONS, kind, config.aggregation_options, OPTIONS_KEY)
                 rule = AGGREGATIONS[kind].create(config, options, side)
                 aggregate = Aggregate(rule, len(keys))
-                self._entries.append(_Entry(f"{feed}-{kind}", aggregate, feed, own, reads))
+                self._entries.append(_Entry(f"{feed}-{kind}", aggregate, feed, fed_layers, reads))
         self._events: SideEvents | None = None
         self._feeds: dict[str, _Fed] = {}
         self._weights: list[np.ndarray] = []  # of the period's events, per aggregate
@@ -161,8 +161,8 @@ class SideStates:
                 known[seen] = True
                 if len(seen):
                     for name, layer, norm in entry.reads:
-                        found = aggregate.read(layer, events.key[seen], layer_norm=norm)
-                        before[name][seen] = found
+                        state = aggregate.read(layer, events.key[seen], layer_norm=norm)
+                        before[name][seen] = state
                 new = turn[fed[turn]]
                 taken = {layer: values[layer][new] for layer in entry.layers}
                 aggregate.update(events.key[new], taken, time[new])
@@ -184,12 +184,12 @@ class SideStates:
 
     def save(self, folder: Path) -> None:
         """Writes all states into `folder/<side>`."""
-        own = folder / self.side
-        own.mkdir(parents=True)
-        pq.write_table(pa.table({"key": self.keys}), own / "keys.parquet")
-        write_json(own / "layers.json", {e.name: list(e.layers) for e in self._entries})
+        side_folder = folder / self.side
+        side_folder.mkdir(parents=True)
+        pq.write_table(pa.table({"key": self.keys}), side_folder / "keys.parquet")
+        write_json(side_folder / "layers.json", {e.name: list(e.layers) for e in self._entries})
         for entry in self._entries:
-            place = own / entry.name
+            place = side_folder / entry.name
             place.mkdir()
             np.save(place / "weight.npy", entry.aggregate.weight)
             np.save(place / "mark.npy", entry.aggregate.mark)
@@ -202,8 +202,8 @@ class SideStates:
         Raises:
             UserError: An aggregate, a layer or a key of the states is not there.
         """
-        own = folder / self.side
-        stored = pq.read_table(own / "keys.parquet")["key"].combine_chunks()
+        side_folder = folder / self.side
+        stored = pq.read_table(side_folder / "keys.parquet")["key"].combine_chunks()
         place = pc.fill_null(pc.index_in(self.keys, value_set=stored), -1)
         place = place.to_numpy(zero_copy_only=False)
         known = place >= 0
@@ -213,15 +213,15 @@ class SideStates:
                 received=f"{len(stored)} stored keys, {int(known.sum())} of them in the data",
                 fix="continue with data whose keys include those of the earlier version",
             )
-        layers = json.loads((own / "layers.json").read_text("utf-8"))
+        layers = json.loads((side_folder / "layers.json").read_text("utf-8"))
         for entry in self._entries:
-            source, aggregate = own / entry.name, entry.aggregate
+            source, aggregate = side_folder / entry.name, entry.aggregate
             missing = set(entry.layers) - set(layers.get(entry.name, []))
             if missing:
                 raise UserError(
                     f"The earlier version holds no state '{entry.name}' of the layer "
                     f"'{min(missing)}'.",
-                    received=str(own),
+                    received=str(side_folder),
                     fix="keep the aggregations and layers of that version, or extract anew",
                 )
             aggregate.weight[known] = np.load(source / "weight.npy")[place[known]]

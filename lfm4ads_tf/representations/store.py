@@ -119,10 +119,10 @@ class RepresentationStore:
         trained = np.isin(cache.split, (TRAIN, AUXILIARY))
 
         def take(rows: np.ndarray) -> np.ndarray:
-            own = trained[rows]
+            in_training = trained[rows]
             out = np.empty((len(rows), stored.shape[1]), np.float32)
-            out[own] = stored[rows[own]]
-            out[~own] = table.take(rows[~own])
+            out[in_training] = stored[rows[in_training]]
+            out[~in_training] = table.take(rows[~in_training])
             return out
 
         return take
@@ -215,7 +215,7 @@ class _AsOf:
         safe = np.maximum(position, 0)
         out = np.zeros((len(rows), self._vectors.shape[1] + 1), np.float32)
         if len(self._keys):
-            found = (position >= 0) & (self._keys[safe] == code)
-            out[found, :-1] = self._vectors[safe[found]]
-            out[found, -1] = 1.0
+            present = (position >= 0) & (self._keys[safe] == code)
+            out[present, :-1] = self._vectors[safe[present]]
+            out[present, -1] = 1.0
         return out

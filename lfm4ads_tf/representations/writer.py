@@ -111,14 +111,14 @@ class RepresentationWriter:
         """Writes the manifest."""
         # Two threads may have written: the order is by side, then as each side was written.
         names = sorted(dict.fromkeys([*self._parts, *self._events]), key=is_item_side)
-        found: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         for name in names:
             made = self._parts.get(name, [])
             parts = [asdict(p) for p in made if p.state != "refresh"]
-            found[name] = {"dim": self._dims[name], "parts": parts}
+            entries[name] = {"dim": self._dims[name], "parts": parts}
             if len(parts) < len(made):
-                found[name]["refreshed"] = [asdict(p) for p in made if p.state == "refresh"]
+                entries[name]["refreshed"] = [asdict(p) for p in made if p.state == "refresh"]
             if name in self._events:
                 self._events[name].flush()  # type: ignore[attr-defined]
-                found[name]["events"] = f"{name}/events.npy"
-        write_json(self.folder / "manifest.json", {**manifest, "representations": found})
+                entries[name]["events"] = f"{name}/events.npy"
+        write_json(self.folder / "manifest.json", {**manifest, "representations": entries})

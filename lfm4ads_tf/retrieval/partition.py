@@ -100,7 +100,7 @@ class Partition:
         """
         lists = len(self.centroids)
         k = min(k, len(vectors))
-        found = np.zeros(lists, np.int64)  # how many of the best lie in the list of each rank
+        hits = np.zeros(lists, np.int64)  # how many of the best lie in the list of each rank
         sample = queries[:_TUNING]
         for start in range(0, len(sample), _BLOCK):
             block = sample[start : start + _BLOCK]
@@ -109,8 +109,8 @@ class Partition:
             rank = np.empty_like(order)
             np.put_along_axis(rank, order, np.arange(lists)[None, :], axis=1)
             ranks = np.take_along_axis(rank, list_of[best], axis=1)
-            found += np.bincount(ranks.ravel(), minlength=lists)
-        share = np.cumsum(found) / max(found.sum(), 1)
+            hits += np.bincount(ranks.ravel(), minlength=lists)
+        share = np.cumsum(hits) / max(hits.sum(), 1)
         return replace(self, probes=int(np.searchsorted(share, recall - 1e-12)) + 1)
 
     def save(self, path: Path) -> None:

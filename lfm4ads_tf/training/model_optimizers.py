@@ -121,8 +121,8 @@ class ModelOptimizers:
             ]
             gradients = tape.gradient(value, taken)
             pairs.append([(g, v) for g, v in zip(gradients, taken, strict=True) if g is not None])
-        for built, own in zip(self._parts, pairs, strict=True):
-            built.optimizer.apply_gradients(own)
+        for built, grads_and_vars in zip(self._parts, pairs, strict=True):
+            built.optimizer.apply_gradients(grads_and_vars)
 
     def _taker(self, path: str, objective: Objective, *, required: bool) -> _Built | None:
         """Who takes the variable or the tables of a path."""
@@ -224,5 +224,5 @@ def _made(part: OptimizerPart) -> HybridOptimizer:
 
 def _groups(embeddings: Sequence[ShardedEmbedding]) -> list[str]:
     """Learning-rate groups of tables, those of frozen ones too."""
-    found = (fused.group for layer in embeddings for fused in layer.layout.fused.values())
-    return list(dict.fromkeys(group for group in found if group))
+    groups = (fused.group for layer in embeddings for fused in layer.layout.fused.values())
+    return list(dict.fromkeys(group for group in groups if group))

@@ -34,13 +34,13 @@ class Objective:
     frozen: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
-        names = [part.name for part in self.optimizers]
+        names = [optimizer.name for optimizer in self.optimizers]
         if not names or len(set(names)) < len(names):
             raise UserError(
                 "An objective needs one optimizer or more, of different names.",
                 received=", ".join(names) or "none",
             )
-        rest = [part.name for part in self.optimizers if part.takes is None]
+        rest = [optimizer.name for optimizer in self.optimizers if optimizer.takes is None]
         if len(rest) > 1:
             raise UserError(
                 "Two optimizers take all variables that no other one does.",
@@ -69,12 +69,12 @@ class Objective:
         """
         minimised: set[str] = set()
         values = []
-        for part in self.optimizers:
-            names = list(terms) if part.losses is None else list(part.losses)
+        for optimizer in self.optimizers:
+            names = list(terms) if optimizer.losses is None else list(optimizer.losses)
             for name in names:
                 if name not in terms:
                     raise UserError(
-                        f"The optimizer '{part.name}' minimises the unknown loss '{name}'."
+                        f"The optimizer '{optimizer.name}' minimises the unknown loss '{name}'."
                         + nearest(name, terms),
                         fix=f"use some of {', '.join(terms)}",
                     )

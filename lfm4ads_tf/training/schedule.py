@@ -102,8 +102,8 @@ def walk(config: TrainingConfig, rows: np.ndarray, period: np.ndarray) -> list[P
     values = np.unique(period)
     phases: list[Phase] = []
     for k, value in enumerate(values):
-        own = rows[np.isin(period, values[max(0, k - config.replay) : k + 1])]
-        phases += _passes(f"period_{value}", own, config.passes)
+        window_rows = rows[np.isin(period, values[max(0, k - config.replay) : k + 1])]
+        phases += _passes(f"period_{value}", window_rows, config.passes)
     return phases
 
 
@@ -123,8 +123,10 @@ def continuation(config: TrainingConfig, cache: EncodedCache, first: int) -> lis
     phases: list[Phase] = []
     for k in np.flatnonzero(values >= first):
         window = values[max(0, k - config.replay) : k + 1]
-        own = rows[np.isin(period, window)]
-        phases += _passes(f"period_{values[k]}", own, config.passes, snapshot=int(values[k]) + 1)
+        window_rows = rows[np.isin(period, window)]
+        phases += _passes(
+            f"period_{values[k]}", window_rows, config.passes, snapshot=int(values[k]) + 1
+        )
     return phases
 
 

@@ -41,7 +41,7 @@ class TrainingResult:
         history: One entry per validated phase: `phase`, `value`, `step`, and `losses`: name -> mean
             of a loss over the phase's batches; without `losses` before the first step, and in a
             phase that began in a version that did not keep them.
-        curve: One entry per watched phase: `phase`, `value`, `step`, `rows`.
+        curve: One entry per watched phase: `phase`, `value`, `step`, `rows`, and `losses` as above.
         best: Name of the phase whose weights the model holds; None without validation.
         steps: Optimizer steps, those before a resume included.
         examples_per_s: Training examples a second of this process, None when it trained nothing.
@@ -220,7 +220,7 @@ class Trainer:
         if phase.validate:
             self._validate(phase.name, result, progress, self._steps(phase))
         if phase.watch is not None and len(phase.watch) and self.watch is not None:
-            self._watch(phase.name, phase.watch, result, progress)
+            self._watch(phase, phase.watch, result, progress)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
         if phase.validate or phase.snapshot is not None or phase.watch is not None:
             self.checkpoint.save(index + 1, 0, result.steps, result.history, result.curve)
@@ -233,24 +233,29 @@ class Trainer:
         if value is None:
             return
         entry: dict[str, Any] = {"phase": name, "value": value, "step": result.steps}
-        if batches_of_phase and self._sums_are_whole:
-            sums = self._sums.values()
-            entry["losses"] = {loss: total / batches_of_phase for loss, total in sums.items()}
-        result.history.append(entry)
+        result.history.append(entry | self._mean_losses(batches_of_phase))
+        entry = result.history[-1]
         tf.summary.scalar("valid/objective", value, step=result.steps)
         progress.note(f"valid {value:.4f}")
         # The first of equal values is the best one, here and in `fit`.
         if max(result.history, key=lambda h: h["value"]) is entry:
             self.checkpoint.save_best(name)
 
+    def _mean_losses(self, batches_of_phase: int) -> dict[str, dict[str, float]]:
+        """`losses`: the mean of each loss over a phase's batches, where all of them are known."""
+        if not batches_of_phase or not self._sums_are_whole:
+            return {}
+        sums = self._sums.values()
+        return {"losses": {name: total / batches_of_phase for name, total in sums.items()}}
+
     def _watch(
-        self, name: str, rows: np.ndarray, result: TrainingResult, progress: Progress
+        self, phase: Phase, rows: np.ndarray, result: TrainingResult, progress: Progress
     ) -> None:
         """Adds a point to the curve of rows that are not learnt yet."""
         value = None if self.watch is None else self.watch(rows)
         if value is not None:
-            entry = {"phase": name, "value": value, "step": result.steps, "rows": len(rows)}
-            result.curve.append(entry)
+            entry = {"phase": phase.name, "value": value, "step": result.steps, "rows": len(rows)}
+            result.curve.append(entry | self._mean_losses(self._steps(phase)))
             tf.summary.scalar("valid/unlearnt", value, step=result.steps)
             progress.note(f"next rows {value:.4f}")
 
@@ -309,10 +314,10 @@ def _checked(weights: np.ndarray, cache: EncodedCache) -> np.ndarray:
             "Row weights need one value per row of the cache, or one per row and task.",
             received=f"shape {weights.shape}, expected ({rows},) or ({rows}, {tasks})",
         )
-    found = weights.astype(np.float32)
-    if not (np.isfinite(found) & (found >= 0)).all():
+    converted = weights.astype(np.float32)
+    if not (np.isfinite(converted) & (converted >= 0)).all():
         raise UserError(
             "Row weights must be finite and not negative.",
-            received=f"from {found.min()} to {found.max()}",
+            received=f"from {converted.min()} to {converted.max()}",
         )
-    return found
+    return converted

@@ -124,15 +124,17 @@ class DownstreamModel(tf_keras.Model):
         field_gate: tf.Tensor | None = None
         for adapter in self.adapters:
             if adapter.of_fields:
-                own = adapter(stored, width=self.backbone.fields_width, training=training).gate
-                field_gate = own if field_gate is None else field_gate * own
+                adapter_gate = adapter(
+                    stored, width=self.backbone.fields_width, training=training
+                ).gate
+                field_gate = adapter_gate if field_gate is None else field_gate * adapter_gate
         if towers is None:
-            found = self.backbone.towers(batch, training=training, gate=field_gate)
+            outputs = self.backbone.towers(batch, training=training, gate=field_gate)
         else:
-            found = towers(field_gate)
-        rows = tf.shape(found.item)[0]
-        parts = [found.user, found.item]
-        width = sum(int(p.shape[-1]) for p in [*parts, found.context] if p is not None)
+            outputs = towers(field_gate)
+        rows = tf.shape(outputs.item)[0]
+        parts = [outputs.user, outputs.item]
+        width = sum(int(p.shape[-1]) for p in [*parts, outputs.context] if p is not None)
         extra: list[tf.Tensor] = []
         tokens: list[tf.Tensor] = []
         gate: tf.Tensor | None = None
@@ -140,20 +142,20 @@ class DownstreamModel(tf_keras.Model):
             if adapter.of_fields:
                 continue
             adapted = adapter(stored, width=width, training=training)
-            extra += [repeated(part, rows) for part in adapted.extra]
+            extra += [repeated(vector, rows) for vector in adapted.extra]
             tokens += [repeated(token, rows) for token in adapted.tokens]
             if adapted.gate is not None:
                 gate = adapted.gate if gate is None else gate * adapted.gate
         self.extra_width = sum(int(e.shape[-1]) for e in extra)
         return self.backbone.interact(
-            _with_tokens(found, tokens), extra=tuple(extra), gate=gate, training=training
+            _with_tokens(outputs, tokens), extra=tuple(extra), gate=gate, training=training
         )
 
     def _join(self, stream: tf.Tensor, joined: tf.Tensor) -> tf.Tensor:
         """Joins what the module gives (B, j) to the block's output (B, d), or to each mixture."""
         self.joined_width = int(joined.shape[-1])
         parts = tf.split(stream, self._mixtures, axis=-1)  # (B, d / T) each
-        return tf.concat([x for part in parts for x in (part, joined)], axis=-1)
+        return tf.concat([x for mixture in parts for x in (mixture, joined)], axis=-1)
 
     def joined_labels(self, labels: list[Label]) -> list[Label]:
         """Labels of what the heads read, from those of the block's output."""
@@ -166,7 +168,7 @@ class DownstreamModel(tf_keras.Model):
         """What is evaluated and served for logits (B, T): their sigmoid, (B, T)."""
         return tf.sigmoid(logits)
 
-    def losses(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
         """The terms that training minimises: `tasks`, and `adapter_l2` where it is asked for.
 
         Args:

@@ -72,7 +72,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
         name: str = "isomorphic",
     ) -> None:
         super().__init__(name=name)
-        own = derive(seed, name)
+        module_seed = derive(seed, name)
         context = [f.name for f in layout.fields if f.owner == "context"]
         numbers = [d.name for d in layout.dense if d.owner == "context"]
         self.context = layout.only([*context, *numbers])
@@ -81,7 +81,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
         self.embeddings: ShardedEmbedding | None = None
         if context:
             self.embeddings = build_embeddings(
-                self.context, embeddings, seed=own, name=f"{name}_embeddings"
+                self.context, embeddings, seed=module_seed, name=f"{name}_embeddings"
             )
         check_block(network.block)
         self._owned: OwnedFields | None = None
@@ -91,7 +91,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
             self._owned = OwnedFields(self.context, names, tables.sets)
         self.plan = _Plan(upstream, network, embeddings)
         self.block = InteractionBlock(
-            network.block, tasks=layout.tasks, seed=own, name=f"{name}_block"
+            network.block, tasks=layout.tasks, seed=module_seed, name=f"{name}_block"
         )
         self.projections = {}
         dim = field_dim(network.block)
@@ -100,16 +100,20 @@ class IsomorphicModule(tf_keras.layers.Layer):
                 side: tf_keras.layers.Dense(
                     dim,
                     use_bias=False,
-                    kernel_initializer=_scaled(own, f"{name}/{side}", 0.1 if copied else 1.0),
+                    kernel_initializer=_scaled(
+                        module_seed, f"{name}/{side}", 0.1 if copied else 1.0
+                    ),
                     name=f"{name}_project_{side}",
                 )
                 for side, groups in self.plan.groups.items()
                 if groups is None
             }
-        self.gate = _Gate(own, f"{name}_gate") if gate else None
+        self.gate = _Gate(module_seed, f"{name}_gate") if gate else None
         self.heads = None
         if head:
-            self.heads = build_heads(network, 0, len(layout.tasks), seed=own, name=f"{name}_heads")
+            self.heads = build_heads(
+                network, 0, len(layout.tasks), seed=module_seed, name=f"{name}_heads"
+            )
 
     def call(
         self, batch: EncodedBatch, training: bool = False

@@ -21,12 +21,12 @@ def seconds(text: str, what: str = "budget") -> float:
         UserError: It is none, or not above zero.
     """
     stripped = text.strip()
-    found = _FORM.fullmatch(stripped)
+    match = _FORM.fullmatch(stripped)
     if re.fullmatch(r"\d+(\.\d+)?", stripped):
         value = float(stripped)
-    elif stripped and found is not None:
-        parts = zip(found.groups(), ("h", "m", "s"), strict=True)
-        value = sum(float(part) * _UNITS[unit] for part, unit in parts if part is not None)
+    elif stripped and match is not None:
+        parts = zip(match.groups(), ("h", "m", "s"), strict=True)
+        value = sum(float(number) * _UNITS[unit] for number, unit in parts if number is not None)
     else:
         value = 0.0
     if value <= 0:

@@ -249,7 +249,7 @@ class Search:
             return move
 
         small = max(_SMALLEST_BATCH, self.log.rows / _STEPS_A_PASS)
-        found = {
+        moves_of = {
             "batch_size": [
                 scaled("batch_size", 0.5, small, _LARGEST_BATCH),
                 scaled("batch_size", 2, small, _LARGEST_BATCH),
@@ -266,7 +266,7 @@ class Search:
             "table_l2": [steps("table_l2", (1e-3, 1e-2))],
             "weight_decay": [steps("weight_decay", (0.1, 1.0))],
         }
-        return [moves for name, moves in found.items() if name not in self.fixed]
+        return [moves for name, moves in moves_of.items() if name not in self.fixed]
 
     def _schedule(self, settings: Settings) -> Settings:
         """Chooses the chain's replay and the passes over all periods after it."""
@@ -328,12 +328,12 @@ class Search:
         held-out rows are represented by, and not those that training rows are.
         """
         least = max(trial.value for trial in trials) - self.noise
-        found = [
+        candidates = [
             (next(k for k, value in enumerate(trial.values) if value >= least), index, trial)
             for index, trial in enumerate(trials)
             if trial.value >= least
         ]
-        passes, _, trial = min(found, key=lambda f: f[:2])
+        passes, _, trial = min(candidates, key=lambda c: c[:2])
         return trial, passes
 
     def _made(self, settings: Settings) -> Trial | None:

@@ -88,9 +88,9 @@ class Settings:
             keep: Settings that stay as the part has them.
         """
         document = part.model_dump(mode="json")
-        own = Settings.of(part)
+        current = Settings.of(part)
         for field in fields(self):
-            if field.name not in keep and getattr(self, field.name) != getattr(own, field.name):
+            if field.name not in keep and getattr(self, field.name) != getattr(current, field.name):
                 _assign(document, PATHS[field.name].split("."), getattr(self, field.name))
         return type(part).model_validate(document)
 

@@ -110,8 +110,8 @@ class Study:
     @property
     def trials(self) -> list[StudyTrial]:
         """Finished trials, best first; those that were pruned come last."""
-        found = [self._read(k, t) for k, t in enumerate(self._finished(), start=1)]
-        return sorted(found, key=lambda t: (t.pruned, -t.value, t.number))
+        trials = [self._read(k, t) for k, t in enumerate(self._finished(), start=1)]
+        return sorted(trials, key=lambda t: (t.pruned, -t.value, t.number))
 
     def run(self, trials: int, timeout: float | None = None) -> None:
         """Makes trials until the study holds so many, or the time is over.
@@ -201,8 +201,8 @@ class Study:
 
     def _ranges(self) -> dict[str, tuple[float, float]]:
         """Setting that may move -> lowest and highest value; of the batch size, the power of 2."""
-        found: dict[str, tuple[float, float]] = dict(_RANGES)
+        ranges: dict[str, tuple[float, float]] = dict(_RANGES)
         if self.chain:
-            found |= {"passes": (1, 4), "final_decay": (0.3, 1.0)}
-            found["replay"] = (0, max(0, len(self.log.periods) - 1))
-        return {name: span for name, span in found.items() if name not in self.fixed}
+            ranges |= {"passes": (1, 4), "final_decay": (0.3, 1.0)}
+            ranges["replay"] = (0, max(0, len(self.log.periods) - 1))
+        return {name: span for name, span in ranges.items() if name not in self.fixed}

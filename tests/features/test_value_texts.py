@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lfm4ads_tf.features.value_texts import inexact, plain_texts, value_text, value_texts
@@ -98,10 +98,15 @@ def test_an_integer_has_its_digits_in_every_storage(numbers: list[int]) -> None:
     assert [value_text(n) for n in numbers] == [value_text(float(n)) for n in numbers] == expected
 
 
-@given(st.data(), st.sampled_from([16, 32, 64]))
-def test_a_float_has_its_shortest_text(data: st.DataObject, bits: int) -> None:
-    width: Any = bits
-    values = data.draw(st.lists(st.floats(width=width), min_size=1, max_size=6))
+def floats_of(bits: Any) -> st.SearchStrategy[tuple[int, list[float]]]:
+    return st.tuples(st.just(bits), st.lists(st.floats(width=bits), min_size=1, max_size=6))
+
+
+@given(st.one_of(*map(floats_of, (16, 32, 64))))
+@example((32, [float(np.float32(1e-4))]))  # below 0.0001, and nearest to it
+@example((16, [float(np.float16(1e-4)), float(np.float16(1e-5))]))
+def test_a_float_has_its_shortest_text(drawn: tuple[int, list[float]]) -> None:
+    bits, values = drawn
     numbers = np.array(values, f"f{bits // 8}")
     texts = value_texts(pa.array(numbers)).to_pylist()
     for number, text in zip(numbers, texts, strict=True):
@@ -111,7 +116,7 @@ def test_a_float_has_its_shortest_text(data: st.DataObject, bits: int) -> None:
         assert text == value_text(number) == value_text(text)
         assert numbers.dtype.type(text) == number
         if np.isfinite(number) and number != int(number):
-            assert text == str(number)
+            assert text == repr(float(str(number)))  # the digits of its own width
 
 
 @given(st.decimals(-(10**9), 10**9, allow_nan=False, places=5))

@@ -112,7 +112,7 @@ def test_what_is_trained(frozen: str, ads: Any, stored: tuple[Path, Any]) -> Non
     model = build.downstream(run.cache.layout, run.config, method, {}, 0)
     scenario = ads.cache.layout.scenarios[0]
     training = initialise(run, model, method, scenario, 0)  # type: ignore[arg-type]
-    objective = Objective.of(model.losses, training.optimizer)
+    objective = Objective.of(model.loss_terms, training.optimizer)
     optimizers = ModelOptimizers(objective, model, model.all_embeddings)
     (optimizer,) = optimizers.optimizers.values()
     moments = list(optimizer.first_moments)

@@ -162,13 +162,13 @@ def test_a_group_of_another_method_moves_nothing_and_a_wrong_one_is_refused(
         model = build.downstream(cache.layout, config, read_method(run, name), {}, 0)
         of_model = of_the_model(run, training, model, 0)
         assert of_model.optimizer.group_rates == expected, name
-        objective = Objective.of(model.losses, of_model.optimizer)
+        objective = Objective.of(model.loss_terms, of_model.optimizer)
         ModelOptimizers(objective, model, model.all_embeddings)
         rates = {**training.optimizer.group_rates, "dn": 0.1}
         wrong = training.model_copy(
             update={"optimizer": training.optimizer.model_copy(update={"group_rates": rates})}
         )
         still = of_the_model(run, wrong, model, 0)
-        objective = Objective.of(model.losses, still.optimizer)
+        objective = Objective.of(model.loss_terms, still.optimizer)
         with pytest.raises(UserError, match="names 'dn', which is neither"):
             ModelOptimizers(objective, model, model.all_embeddings)

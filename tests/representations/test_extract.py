@@ -73,7 +73,7 @@ def train_and_extract(world: Any, folder: Path, **over: Any) -> Chain:
     trainer = Trainer(
         model,
         [model.backbone.embeddings],
-        Objective.of(model.losses, config.upstream.training.optimizer),
+        Objective.of(model.loss_terms, config.upstream.training.optimizer),
         world.cache,
         config.upstream.training,
         seed=3,

@@ -88,7 +88,7 @@ def test_both_losses_and_optimizers_are_there(run: Path) -> None:
     model = load_upstream(opened, 0)
     batch = example_batch(opened.cache.layout)
     batch["labels"] = tf.zeros([1, len(opened.cache.layout.tasks)])
-    terms = model.losses(batch, training=False)
+    terms = model.loss_terms(batch, training=False)
     assert list(terms) == ["tasks", "match"]
     prefix = tf.train.latest_checkpoint(str(run / "upstream" / "seed_0" / "checkpoint"))
     names = {name for name, _ in tf.train.list_variables(prefix)}

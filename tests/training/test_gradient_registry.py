@@ -38,7 +38,7 @@ def test_a_training_leaves_nothing_behind(make_ads: Any, ads_features: Any, tmp_
         Trainer(
             model,
             [model.backbone.embeddings],
-            Objective.of(model.losses, training.optimizer),
+            Objective.of(model.loss_terms, training.optimizer),
             cache,
             training,
             seed=0,

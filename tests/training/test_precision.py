@@ -94,7 +94,7 @@ def trainer_of(ads: Any, folder: Path, precision: Precision, **over: Any) -> Tra
     return Trainer(
         model,
         [model.backbone.embeddings],
-        Objective.of(model.losses, training.optimizer),
+        Objective.of(model.loss_terms, training.optimizer),
         ads.cache,
         training,
         seed=7,

@@ -75,7 +75,7 @@ def trainer_of(
 ) -> Trainer:
     model = model_of(ads, shards)
 
-    objective = Objective.of(model.losses, training.optimizer)
+    objective = Objective.of(model.loss_terms, training.optimizer)
     if losses is not None:
         objective = replace(objective, losses=lambda batch: losses(model, batch))
     return Trainer(
@@ -426,6 +426,7 @@ def test_the_curve_is_kept_and_drawn(ads: Any, with_final_passes: Any) -> None:
     phases = [p for p in chain(config(**FINAL), ads.cache) if p.watch is not None]
     assert [point["phase"] for point in result.curve] == [p.name for p in phases]
     assert [point["rows"] for point in result.curve] == [len(p.watch) for p in phases]
+    assert all(list(point["losses"]) == ["tasks"] for point in result.curve)
     drawn = {}
     for path in (folder / "tensorboard").iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(path)):

@@ -64,7 +64,7 @@ class World:
         own = settings.apply(config.upstream)
         whole = config.model_copy(update={"upstream": own})
         model = build.upstream(self.cache.layout, whole, 1)
-        objective = Objective.of(model.losses, own.training.optimizer)
+        objective = Objective.of(model.loss_terms, own.training.optimizer)
         return TrialModel(model, [model.backbone.embeddings], objective, own.training)
 
     def score(self, model: Any, rows: np.ndarray) -> float | None:

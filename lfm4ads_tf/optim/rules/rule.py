@@ -35,8 +35,8 @@ class RowRule(abc.ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """A rule of another formula than its parent's has no part in the parent's compiled twin."""
         super().__init_subclass__(**options)
-        own = vars(cls)
-        if own.keys() & {"update", "slots"} and "compiled_options" not in own:
+        members = vars(cls)
+        if members.keys() & {"update", "slots"} and "compiled_options" not in members:
             cls.compiled_options = RowRule.compiled_options  # type: ignore[method-assign]
 
     @property

@@ -39,6 +39,7 @@ _SELECTION = (
     ("config", "export"),
     ("config", "baseline"),
     ("config", "packed_cache"),
+    ("config", "plugins"),  # what they register is compared where it is named
     ("spec", "skew"),
 )
 
@@ -194,6 +195,8 @@ class Run:
         if not path.exists():
             return None
         written = read_yaml(path)
+        # Those of this command are imported; a file that the folder names may have moved.
+        written.get("config", {}).pop("plugins", None)
         theirs = plain(written)
         with suppress(ValidationError):
             # A key that is newer than the run has its default there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.pretrain import pretrain
-from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.run import Run, open_run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
 from lfm4ads_tf.strict import parse
@@ -115,6 +116,38 @@ def test_a_folder_from_before_there_were_losses_goes_on(trained: Run) -> None:
                 Run(trained.out, other, quiet=True)
     finally:
         path.write_text(before, "utf-8")
+
+
+def test_a_folder_goes_on_with_a_further_plug_in_and_with_a_moved_one(
+    ads_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Methods select a part of a run: so may the file that an adapter of theirs is in."""
+    run = ads_run(*OFF)
+    spec = run.out.parent / "spec.yaml"
+    first, moved = tmp_path / "own_first.py", tmp_path / "moved" / "own_first_moved.py"
+    moved.parent.mkdir()
+    first.touch()
+    Run(run.out, resolve(spec, [*OFF, f"plugins=[{first}]"]), quiet=True).begin()
+    assert open_run(run.out).config.plugins == [str(first)]
+    first.rename(moved)
+    Run(run.out, resolve(spec, [*OFF, f"plugins=[{moved}]"]), quiet=True).begin()
+    assert open_run(run.out).config.plugins == [str(moved)]
+    moved.unlink()
+    sys.modules.pop("lfm4ads_tf_plugin_own_first_moved")
+    with pytest.raises(UserError, match="The plug-in '.*own_first_moved.py' is not there"):
+        open_run(run.out)
+    Run(run.out, resolve(spec, OFF), quiet=True).begin()
+    moved.write_text(
+        "from lfm4ads_tf.losses.masked_bce import masked_bce\n"
+        "from lfm4ads_tf.losses.registry import LOSSES\n"
+        "LOSSES.register('own_bce')(masked_bce)\n"
+    )
+    given = [*OFF, f"plugins=[{moved}]", "upstream.training.loss=own_bce"]
+    try:
+        with pytest.raises(UserError, match="upstream.training.loss was 'bce', is now 'own_bce'"):
+            Run(run.out, resolve(spec, given), quiet=True)
+    finally:
+        del LOSSES._entries["own_bce"]
 
 
 def test_a_configured_loss_trains_the_upstream(ads_run: Callable[..., Run]) -> None:

@@ -52,6 +52,19 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
     heads: Any
     task_loss: TaskLoss
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuses probabilities that are told to be sigmoids and are not.
+
+        Raises:
+            UserError: `probabilities` is overridden where `sigmoid` is True.
+        """
+        super().__init_subclass__(**options)
+        if cls.sigmoid and cls.probabilities is not UpstreamModel.probabilities:
+            raise UserError(
+                f"{cls.__name__} has `probabilities` of its own and says that they are sigmoids.",
+                fix=f"set {cls.__name__}.sigmoid = False: an export's roundings go by it",
+            )
+
     @classmethod
     @abc.abstractmethod
     def from_config(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 import tensorflow as tf
+from pydantic import TypeAdapter, ValidationError
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.losses.loss import Loss
 from lfm4ads_tf.losses.registry import LOSSES
+from lfm4ads_tf.written import value_for
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class TaskLoss:
                 fix=f"use one of {', '.join(tasks)}",
             )
         loss = LOSSES[training.loss]
-        _check_options(training.loss, loss, training.loss_options)
+        options = _read_options(training.loss, loss, training.loss_options)
         weights = tf.constant([training.task_weights.get(t, 1.0) for t in tasks], tf.float32)
-        return cls(tuple(tasks), weights, loss, dict(training.loss_options))
+        return cls(tuple(tasks), weights, loss, options)
 
     def __call__(self, batch: EncodedBatch, logits: tf.Tensor) -> tf.Tensor:
         """Scalar loss of a batch.
@@ -85,8 +87,13 @@ class _Configured(Protocol):
     def task_weights(self) -> Mapping[str, float]: ...
 
 
-def _check_options(name: str, loss: Loss, options: Mapping[str, Any]) -> None:
-    """Refuses options that the loss does not take, and the lack of one that it needs."""
+def _read_options(name: str, loss: Loss, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the loss takes them, by the types that it declares.
+
+    Raises:
+        UserError: The loss does not take one, one that it needs is missing, or a value is of
+            another type.
+    """
     parameters = list(inspect.signature(loss).parameters.values())
     own = [p for p in parameters[4:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     known = [p.name for p in own]
@@ -105,3 +112,17 @@ def _check_options(name: str, loss: Loss, options: Mapping[str, Any]) -> None:
             received=f"loss_options: {dict(options)}",
             fix=f"set training.loss_options.{missing[0]}",
         )
+    types = get_type_hints(loss if inspect.isfunction(loss) else type(loss).__call__)
+    values: dict[str, Any] = {}
+    for option, given in options.items():
+        annotation = types.get(option, Any)
+        try:
+            read = TypeAdapter(annotation).validate_python(value_for(given, annotation))
+        except ValidationError as error:
+            raise UserError(
+                f"The option '{option}' of the loss '{name}' cannot be read.",
+                received=f"{option}: {given!r} ({error.errors()[0]['msg']})",
+                fix=f"give it a value of {annotation}",
+            ) from None
+        values[option] = read
+    return values

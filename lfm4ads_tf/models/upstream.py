@@ -134,7 +134,8 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
             raise UserError(
                 f"The upstream model '{config.model}' has no branches.",
                 received="upstream.branches: true",
-                fix="set upstream.branches=false, or upstream.model=foundation",
+                fix="set upstream.branches=false, or take an upstream that has them, such as "
+                "foundation",
             )
 
     @property

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import ConfigDict, model_validator
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
@@ -41,6 +42,13 @@ class UpstreamConfig(StrictModel):
     def known_keys(cls) -> list[str]:
         """The keys that it reads, those of the registered models among them."""
         model_names = [name for name in UPSTREAMS if UPSTREAMS[name].Config is not None]
+        for name in model_names:
+            if name in cls.model_fields:
+                raise UserError(
+                    f"An upstream model with options cannot be called '{name}'.",
+                    received=f"upstream.{name} is a key of every upstream",
+                    fix="register it under another name",
+                )
         return [*cls.model_fields, *model_names]
 
     @property

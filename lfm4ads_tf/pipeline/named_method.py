@@ -42,7 +42,8 @@ def _check_module(run: Run, name: str, levels: Sequence[str]) -> None:
         raise UserError(
             f"The upstream model '{run.config.upstream.model}' has no mix tower.",
             received=name,
-            fix="set upstream.model=foundation, or use module/warm_start/towers",
+            fix="use module/warm_start/towers, or an upstream with an interaction block, such as "
+            "foundation",
         )
     check_block(run.config.upstream.block)
     layer, known = run.config.downstream.isomorphic_layer, levels[1:]

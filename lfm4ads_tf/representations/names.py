@@ -34,12 +34,6 @@ def cross_name(side: str, layer: str) -> str:
     return f"CR_{side}@{layer}"
 
 
-def layer_of(name: str) -> str | None:
-    """The layer that a name's CR is taken from, None for UR and IR."""
-    _, separator, rest = name.partition("@")
-    return rest.partition("~")[0] if separator else None
-
-
 def is_item_side(name: str) -> bool:
     """Whether a representation is stored by item key."""
     return name == "IR" or name.startswith("CR_item@")

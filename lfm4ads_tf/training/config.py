@@ -11,6 +11,7 @@ from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.optim.rules.registry import RULES
 from lfm4ads_tf.registry_key import known_name
 from lfm4ads_tf.strict import StrictModel
+from lfm4ads_tf.written import UNREAD
 
 
 class OptimizerConfig(StrictModel):
@@ -84,7 +85,7 @@ class TrainingConfig(StrictModel):
     checkpoint_every: int = Field(default=500, ge=1)
     task_weights: dict[str, float] = {}
     loss: str = "bce"
-    loss_options: dict[str, Any] = {}
+    loss_options: dict[str, Annotated[Any, UNREAD]] = {}
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
 

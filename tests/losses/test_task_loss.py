@@ -14,6 +14,7 @@ from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import FittedTrainingConfig, TrainingConfig
+from lfm4ads_tf.written import load
 from tests.rounding import room
 
 LABELS = tf.constant([[1.0, np.nan], [0.0, 1.0], [1.0, 0.0]])
@@ -83,3 +84,24 @@ def test_options_of_a_loss_without_any_and_unknown_tasks_are_refused() -> None:
         TaskLoss.of(training(loss_options={"gamma": 2.0}), TASKS)
     with pytest.raises(UserError, match=r"(?s)unknown task 'like'.*click, buy"):
         TaskLoss.of(training(task_weights={"like": 2.0}), TASKS)
+
+
+def test_options_are_read_by_the_types_that_the_loss_declares() -> None:
+    seen: list[Any] = []
+
+    def told(
+        labels: Any, logits: Any, weights: Any, rows: Any = None, *, mode: str, gamma: float = 1.0
+    ) -> Any:
+        seen.append((mode, gamma))
+        return tf.reduce_sum(logits)
+
+    with LOSSES.added("told", told):
+        document = load("{loss: told, loss_options: {mode: no, gamma: 1e-3}}")
+        loss = TaskLoss.of(parse(TrainingConfig, document, source="training"), TASKS)
+        loss({"labels": LABELS}, LOGITS)
+        assert seen == [("no", 0.001)]
+        wrong = training(loss="told", loss_options={"mode": "a", "gamma": "abc"})
+        with pytest.raises(
+            UserError, match=r"(?s)'gamma' of the loss 'told'.*'abc'.*a valid number"
+        ):
+            TaskLoss.of(wrong, TASKS)

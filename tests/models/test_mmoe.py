@@ -20,6 +20,7 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
+from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
@@ -303,3 +304,12 @@ def test_a_task_that_cannot_be_part_of_a_layers_name_is_refused() -> None:
         with pytest.raises(UserError, match="rename the task"):
             UpstreamConfig(model="mmoe").layer_names(["click", task])
         assert UpstreamConfig().layer_names([task])
+
+
+def test_an_upstream_cannot_take_the_place_of_another_key() -> None:
+    class Other(MMoE):
+        pass
+
+    with UPSTREAMS.added("network", Other):
+        with pytest.raises(UserError, match="cannot be called 'network'"):
+            UpstreamConfig()

@@ -6,7 +6,7 @@ import pytest
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.representations.config import RepresentationsConfig
-from lfm4ads_tf.representations.names import is_item_side, layer_of, representation_names, side_of
+from lfm4ads_tf.representations.names import is_item_side, representation_names, side_of
 from lfm4ads_tf.strict import parse
 
 
@@ -18,8 +18,6 @@ def test_every_layer_side_and_aggregation_has_a_name() -> None:
     assert names[-1] == "CR_item@ad.cross_1~last-raw"
     assert [is_item_side(n) for n in names] == [False, True, *[False] * 6, *[True] * 6]
     assert [side_of(n) for n in ("UR", "CR_item@fm~mean")] == ["user", "item"]
-    found = [layer_of(n) for n in ("UR", "CR_user@fm", "CR_item@ad.cross_1~last-raw")]
-    assert found == [None, "fm", "ad.cross_1"]
     assert config.variants() == [
         ("", "time_decay", True),
         ("~mean", "mean", True),

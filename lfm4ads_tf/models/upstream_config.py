@@ -83,15 +83,22 @@ class UpstreamConfig(StrictModel):
 
     @model_validator(mode="after")
     def _with_options(self) -> Self:
-        """Options of the registered models, given or by default."""
+        """Options of the chosen model; those of others where they were given and are no defaults.
+
+        What a plug-in adds to the registry changes no configuration that does not name it.
+        """
         extra: dict[str, Any] = self.__pydantic_extra__  # type: ignore[assignment]
+        known = self.known_keys()
         for name in extra:
-            if name not in self.known_keys():
-                raise unknown_key(name, self.known_keys())
-        for name in self.known_keys()[len(type(self).model_fields) :]:
-            given = extra.get(name, {})
+            if name not in known:
+                raise unknown_key(name, known)
+        for name in known[len(type(self).model_fields) :]:
+            if name not in extra and name != self.model:
+                continue
+            given = extra.pop(name, {})
             config = UPSTREAMS[name].Config
             if not isinstance(given, config):
                 given = nested_options(config, given, name)
-            extra[name] = given
+            if name == self.model or given.model_dump(exclude_defaults=True):
+                extra[name] = given
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.models.mmoe import MMoEConfig
 from lfm4ads_tf.pipeline.run import Run, fingerprint
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.training.config import FittedTrainingConfig
@@ -47,6 +48,7 @@ def representations_version(run: Run, seed: int) -> str:
 def upstream_fingerprint(run: Run, seed: int) -> str:
     """Digest of what an upstream and its representations are made of."""
     upstream = run.config.upstream.model_dump(mode="json")
+    upstream.setdefault("mmoe", MMoEConfig().model_dump(mode="json"))  # as of the first runs
     representations = run.config.representations.model_dump(mode="json")
     training, default = upstream["training"], FittedTrainingConfig()
     del training["auto"]  # what it chose counts, not that it did

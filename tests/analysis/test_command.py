@@ -28,7 +28,11 @@ def _parsed(text: str) -> tuple[Path, list[str]]:
     [
         (),
         ("seeds=3", "downstream.methods=[none, 'feature/linear/UR']", "scenarios=['a b', \"c'd\"]"),
-        ("embeddings.shards=4", "upstream.training.task_weights={x: 2}", "thresholds.cold_item=9"),
+        (
+            "embeddings.shards=4",
+            "upstream.training.task_weights={click: 2}",
+            "thresholds.cold_item=9",
+        ),
         ("preset=public_experiment", "upstream.training.batch_size=77"),
         ("upstream.training.optimizer.weight_decay=0.0", "budget=1m"),  # given, though the default
         (

@@ -239,6 +239,7 @@ def test_auxiliary_labels_have_unknown_values_too(
     with pytest.raises(UserError, match="(?s)column 'watched' of task 'click'.*unknown: .-2"):
         load_raw(parse_spec({**ads_spec, "tasks": tasks}), folder)
     label["unknown"].append(-2)
+    caplog.set_level(logging.WARNING)
     caplog.clear()
     labels = load_raw(parse_spec({**ads_spec, "tasks": tasks}), folder).labels[:40, 0]
     assert not caplog.messages  # each of them is in some label of the task

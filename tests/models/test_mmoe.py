@@ -24,6 +24,7 @@ from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.strict import StrictModel
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor
@@ -313,3 +314,23 @@ def test_an_upstream_cannot_take_the_place_of_another_key() -> None:
     with UPSTREAMS.added("network", Other):
         with pytest.raises(UserError, match="cannot be called 'network'"):
             UpstreamConfig()
+
+
+class _OwnOptions(StrictModel):
+    size: int = 3
+
+
+def test_a_plug_in_changes_no_configuration_that_does_not_name_it(spec_path: Path) -> None:
+    class Own(MMoE):
+        Config = _OwnOptions
+
+    before = [resolve(spec_path, given).config.upstream for given in ([], ["upstream.model=mmoe"])]
+    with UPSTREAMS.added("own", Own):
+        after = [
+            resolve(spec_path, given).config.upstream for given in ([], ["upstream.model=mmoe"])
+        ]
+        assert after == before
+        assert [u.model_dump() for u in after] == [u.model_dump() for u in before]
+        named = resolve(spec_path, ["upstream.model=own", "upstream.own.size=4"]).config.upstream
+        assert named.options == _OwnOptions(size=4)
+        assert UpstreamConfig(model="own").options == _OwnOptions()

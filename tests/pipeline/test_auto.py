@@ -198,6 +198,8 @@ def test_representations_of_an_earlier_version_are_known_again(ads_run: Callable
     upstream = run.config.upstream.model_dump(mode="json")
     for key in ("auto", "final_passes", "final_decay", "loss", "loss_options"):
         del upstream["training"][key]
+    # its document held the options of both models
+    upstream["mmoe"] = {"experts": 4, "expert_units": [256, 128], "task_units": [64]}
     others = run.config.representations.model_dump(mode="json", exclude={"aggregation_options"})
     earlier = fingerprint([run.cache.manifest["fingerprint"], 0, upstream, others])
     assert upstream_fingerprint(run, 0) == earlier

@@ -94,7 +94,7 @@ class SideProduct(InteractionLayer):
         self.scales: dict[str, tf.Variable] = {}
 
     @classmethod
-    def from_config(cls, config: SideProductConfig, *, seed: int, name: str) -> Self:
+    def create(cls, config: SideProductConfig, *, seed: int, name: str) -> Self:
         """See `InteractionLayer`."""
         return cls(name)
 
@@ -177,7 +177,7 @@ class Matcher(UpstreamModel):
         )
 
     @classmethod
-    def from_config(
+    def create(
         cls,
         layout: FeatureLayout,
         config: UpstreamConfig,

@@ -64,7 +64,7 @@ class InteractionBlock(tf_keras.layers.Layer):
             keys = [layer.key for layer in config.layers]
             self.gates = TaskGates(keys, len(tasks), config.mix_dim, seed=seed)
         self._stack: list[InteractionLayer] = [
-            INTERACTIONS[layer.type].from_config(layer, seed=seed, name=layer.key)
+            INTERACTIONS[layer.type].create(layer, seed=seed, name=layer.key)
             for layer in config.layers
         ]
 

@@ -61,7 +61,7 @@ class CrossNetwork(InteractionLayer):
             setattr(self, str(k), Cross(rank, seed=seed, name=layer_name))
 
     @classmethod
-    def from_config(cls, config: CrossConfig, *, seed: int, name: str) -> Self:
+    def create(cls, config: CrossConfig, *, seed: int, name: str) -> Self:
         """See `InteractionLayer`."""
         return cls(config.depth, config.rank, seed=seed, name=name)
 

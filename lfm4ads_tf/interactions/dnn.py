@@ -74,7 +74,7 @@ class DNN(InteractionLayer):
         ]
 
     @classmethod
-    def from_config(cls, config: DnnConfig, *, seed: int, name: str) -> Self:
+    def create(cls, config: DnnConfig, *, seed: int, name: str) -> Self:
         """See `InteractionLayer`."""
         return cls(
             config.units,

@@ -51,7 +51,7 @@ class FM(InteractionLayer):
         self.seed = seed
 
     @classmethod
-    def from_config(cls, config: FmConfig, *, seed: int, name: str) -> Self:
+    def create(cls, config: FmConfig, *, seed: int, name: str) -> Self:
         """See `InteractionLayer`."""
         return cls(config.dim, seed=seed, name=name)
 

@@ -45,7 +45,7 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
 
     @classmethod
     @abc.abstractmethod
-    def from_config(cls, config: Any, *, seed: int, name: str) -> Self:
+    def create(cls, config: Any, *, seed: int, name: str) -> Self:
         """The layer of a configuration.
 
         Args:

@@ -84,7 +84,7 @@ class FoundationModel(UpstreamModel):
             )
 
     @classmethod
-    def from_config(
+    def create(
         cls,
         layout: FeatureLayout,
         config: UpstreamConfig,

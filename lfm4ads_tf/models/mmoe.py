@@ -87,7 +87,7 @@ class MMoE(UpstreamModel):
         )
 
     @classmethod
-    def from_config(
+    def create(
         cls,
         layout: FeatureLayout,
         config: UpstreamConfig,

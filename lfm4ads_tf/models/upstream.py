@@ -67,7 +67,7 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
 
     @classmethod
     @abc.abstractmethod
-    def from_config(
+    def create(
         cls,
         layout: FeatureLayout,
         config: UpstreamConfig,

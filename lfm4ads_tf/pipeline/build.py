@@ -45,9 +45,7 @@ def upstream(
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
     model_seed = derive(seed, "upstream")
-    model: UpstreamModel = section.model_class.from_config(
-        layout, section, embeddings, seed=model_seed
-    )
+    model: UpstreamModel = section.model_class.create(layout, section, embeddings, seed=model_seed)
     model.task_loss = TaskLoss.of(section.training, layout.tasks)
     model(example_batch(layout))
     return model

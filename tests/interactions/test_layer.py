@@ -42,7 +42,7 @@ class Reader(InteractionLayer):
     Config = ReaderConfig
 
     @classmethod
-    def from_config(cls, config: ReaderConfig, *, seed: int, name: str) -> Self:
+    def create(cls, config: ReaderConfig, *, seed: int, name: str) -> Self:
         layer = cls(name=name)
         layer.feature = config.feature
         return layer

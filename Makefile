@@ -5,6 +5,11 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
+# Processes that share the tests: TensorFlow's tracing uses one core each, and some 2.5 GB.
+CORES := $(shell nproc 2>/dev/null || echo 1)
+WORKERS ?= $(shell test $(CORES) -gt 2 && echo 2 || echo $(CORES))
+PYTEST := $(BIN)/python -m pytest
+SHARED := $(PYTEST) -n $(WORKERS) --dist loadfile
 
 # How other processors compute, one setting for each pass of `make test-processors`; docs/testing.md
 # says what each one does. TensorFlow reads them when it is imported: a process for each.
@@ -22,17 +27,17 @@ demo: $(VENV)/.installed
 
 # Creates the environment, installs exact tested versions, runs the tests but the slow ones.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(SHARED) -m "not slow"
 
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # The tests of what processors compute differently, once under each of the settings above.
 test-processors: $(PROCESSORS:%=test-%)
 
 $(PROCESSORS:%=test-%): test-%: $(VENV)/.installed
 	@echo "Tests of what processors compute differently, $*: $($*)"
-	env $($*) $(BIN)/python -m pytest -m "processor and not slow"
+	env $($*) $(SHARED) -m "processor and not slow"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -14,7 +14,8 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
-from lfm4ads_tf.interactions.block import check_names
+from lfm4ads_tf.features.tables import is_bag
+from lfm4ads_tf.interactions.block import check_names, sequence_lengths
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
@@ -222,6 +223,7 @@ def resolve(
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
     given = {path for layer in layers for path in _paths(layer)}
+    _check_sequences(config, spec)
     _check_auto(config, given)
     for part in (config.upstream, config.downstream):
         TaskLoss.of(part.training, spec.task_names)  # refuses what it cannot be made of
@@ -312,6 +314,21 @@ def _read_by(model: str) -> list[str]:
     """Keys below `upstream` that one model reads and another may not."""
     own = UPSTREAMS[model]
     return [*own.reads, *([model] if own.Config is not None else [])]
+
+
+def _check_sequences(config: RunConfig, spec: FeatureSpec) -> None:
+    """Refuses interaction layers that read the values of what is no multi-valued feature."""
+    bags = [name for name, feature in spec.features.items() if is_bag(feature)]
+    blocks = {"upstream": config.upstream.block, "downstream": config.downstream.network.block}
+    for section, block in blocks.items():
+        for name in sequence_lengths(block) if block is not None else ():
+            if name not in bags:
+                raise UserError(
+                    f"An interaction layer of the {section} reads the values of '{name}', which is "
+                    f"no multi-valued feature.{nearest(name, bags)}",
+                    received=f"multi-valued: {', '.join(bags) or 'none'}",
+                    fix="name one of them, or declare it in the feature spec",
+                )
 
 
 def _with_embeddings(layer: Mapping[str, Any]) -> dict[str, Any]:

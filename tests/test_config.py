@@ -8,7 +8,9 @@ import yaml
 
 from lfm4ads_tf.config import Resolved, RunConfig, resolve
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.strict import parse
+from tests.interactions.test_layer import Reader
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -144,3 +146,19 @@ def test_a_loss_that_cannot_be_made_is_refused_when_it_is_read(
 ) -> None:
     with pytest.raises(UserError, match=message):
         resolve(spec_path, [f"{part}.training.{assignment}"])
+
+
+@pytest.mark.parametrize("part", ["upstream", "downstream"])
+def test_a_layer_that_reads_no_sequence_is_refused_when_it_is_read(
+    tmp_path: Path, part: str
+) -> None:
+    words = {"owner": "item", "kind": "multi", "buckets": 10}
+    spec = write(tmp_path, {**SPEC, "features": {**SPEC["features"], "words": words}})
+    with INTERACTIONS.added("reader", Reader):
+        for feature, told in (("words", None), ("word", "'word', which is no .*'words'")):
+            layers = f"{part}.network.block.layers=[{{type: reader, feature: {feature}}}]"
+            if told is None:
+                resolve(spec, [layers])
+                continue
+            with pytest.raises(UserError, match=f"of the {part} reads the values of {told}"):
+                resolve(spec, [layers])

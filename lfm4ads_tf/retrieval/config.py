@@ -68,8 +68,9 @@ class RetrievalConfig(StrictModel):
     def _without_task_loss(cls, value: TrainingConfig) -> TrainingConfig:
         """The loss of a retrieval model is `retrieval.loss`."""
         default = TrainingConfig()
-        if (value.loss, value.loss_options) != (default.loss, default.loss_options):
-            raise ValueError("reads neither loss nor loss_options; set retrieval.loss instead")
+        for key in ("loss", "loss_options", "task_weights"):
+            if getattr(value, key) != getattr(default, key):
+                raise ValueError(f"does not read {key}; set retrieval.loss and retrieval.task")
         return value
 
     @field_validator("exclude_seen", mode="before")

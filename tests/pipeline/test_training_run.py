@@ -175,8 +175,10 @@ def test_a_configured_loss_trains_the_upstream(ads_run: Callable[..., Run]) -> N
 def test_a_retrieval_model_refuses_a_loss_over_tasks() -> None:
     with LOSSES.added("other", masked_bce):
         for part in ("training", "projection"):
-            with pytest.raises(UserError, match=f"retrieval.{part}: .*set retrieval.loss instead"):
-                parse(RunConfig, {"retrieval": {part: {"loss": "other"}}}, source="run")
+            for key, value in {"loss": "other", "task_weights": {"click": 2}}.items():
+                told = f"retrieval.{part}: does not read {key}; set retrieval.loss"
+                with pytest.raises(UserError, match=told):
+                    parse(RunConfig, {"retrieval": {part: {key: value}}}, source="run")
 
 
 def test_a_group_of_another_method_moves_nothing_and_a_wrong_one_is_refused(

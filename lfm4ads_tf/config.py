@@ -15,7 +15,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
 from lfm4ads_tf.features.tables import is_bag
-from lfm4ads_tf.interactions.block import check_names, sequence_lengths
+from lfm4ads_tf.interactions.block import check_names, check_sequences, sequence_lengths
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
@@ -321,14 +321,8 @@ def _check_sequences(config: RunConfig, spec: FeatureSpec) -> None:
     bags = [name for name, feature in spec.features.items() if is_bag(feature)]
     blocks = {"upstream": config.upstream.block, "downstream": config.downstream.network.block}
     for section, block in blocks.items():
-        for name in sequence_lengths(block) if block is not None else ():
-            if name not in bags:
-                raise UserError(
-                    f"An interaction layer of the {section} reads the values of '{name}', which is "
-                    f"no multi-valued feature.{nearest(name, bags)}",
-                    received=f"multi-valued: {', '.join(bags) or 'none'}",
-                    fix="name one of them, or declare it in the feature spec",
-                )
+        if block is not None:
+            check_sequences(sequence_lengths(block), bags, f"the {section}")
 
 
 def _with_embeddings(layer: Mapping[str, Any]) -> dict[str, Any]:

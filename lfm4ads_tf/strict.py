@@ -55,7 +55,8 @@ def parse(model: type[Model], raw: Mapping[str, Any], *, source: str) -> Model:
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError("\n".join([f"{source} is not valid:", *_problems(model, error)])) from None
+        lines = _lines(model, error.errors(include_url=False), ())
+        raise UserError("\n".join([f"{source} is not valid:", *lines])) from None
 
 
 def member_of(registry: Registry[Any], tag: str, value: Any) -> Any:
@@ -112,14 +113,8 @@ def _nested(model: type[BaseModel], errors: list[Any], key: str | None = None) -
     return PydanticCustomError("nested", "is not valid", context)
 
 
-def _problems(
-    model: type[BaseModel], error: ValidationError, at: tuple[str, ...] = ()
-) -> list[str]:
-    """One line per problem; those that a validator found in a model of its own, one by one."""
-    return _lines(model, error.errors(include_url=False), at)
-
-
 def _lines(model: type[BaseModel], errors: list[Any], at: tuple[str, ...]) -> list[str]:
+    """One line per problem; those that a validator found in a model of its own, one by one."""
     lines: list[str] = []
     for each in errors:
         if each["type"] == "nested":

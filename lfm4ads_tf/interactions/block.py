@@ -9,7 +9,7 @@ from typing import TypeVar
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.interactions.columns import Carried, Columns, joined_columns
 from lfm4ads_tf.interactions.config import BlockConfig, LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -140,7 +140,7 @@ class InteractionBlock(tf_keras.layers.Layer):
             wanted = [n for n in _activations(self.config.layers[place]) if n in names]
             return layer.carry(target._stack[place], columns, wanted, carried)
 
-        outputs, stream = self._walk(origin, step, lambda x, y: joined_columns(x, y))
+        outputs, stream = self._walk(origin, step, joined_columns)
         if self.gates is not None:
             mixtures = mixture_names(self.tasks)
             if target.gates is not None and mixtures[-1] in names:
@@ -205,6 +205,27 @@ def sequence_lengths(config: BlockConfig) -> dict[str, int]:
         for feature, length in wanted.items():
             lengths[feature] = max(length, lengths.get(feature, 0))
     return lengths
+
+
+def check_sequences(lengths: Mapping[str, int], bags: Collection[str], whose: str) -> None:
+    """Refuses to read the values of what is no multi-valued feature.
+
+    Args:
+        lengths: What `sequence_lengths` gave.
+        bags: The multi-valued features.
+        whose: Whose layers they are, in the message.
+
+    Raises:
+        UserError: A layer reads another feature.
+    """
+    for name in lengths:
+        if name not in bags:
+            raise UserError(
+                f"An interaction layer of {whose} reads the values of '{name}', which is no "
+                f"multi-valued feature.{nearest(name, bags)}",
+                received=f"multi-valued: {', '.join(bags) or 'none'}",
+                fix="name one of them, or declare it in the feature spec",
+            )
 
 
 def field_dim(config: BlockConfig) -> int | None:

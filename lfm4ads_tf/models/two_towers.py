@@ -14,6 +14,7 @@ from lfm4ads_tf.embeddings.hashing import Hashing
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.layout import OWNERS, FeatureLayout, TableField
+from lfm4ads_tf.interactions.block import check_sequences
 from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.owned_fields import OwnedFields
@@ -139,14 +140,7 @@ class TwoTowers(tf_keras.layers.Layer):
             UserError: The model reads no such multi-valued feature.
         """
         bags = {f.name: f.owner for f in self.layout.bags}
-        for name in self.sequence_lengths:
-            if name not in bags:
-                raise UserError(
-                    f"An interaction layer reads the values of '{name}', which is no multi-valued "
-                    f"feature of the model.{nearest(name, bags)}",
-                    received=f"multi-valued: {', '.join(bags) or 'none'}",
-                    fix="name one of them, or declare it in the feature spec",
-                )
+        check_sequences(self.sequence_lengths, bags, "the model")
         return {
             name: self.embeddings.sequence(name, batch["bags"][name][0], length)
             for name, length in self.sequence_lengths.items()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -20,9 +21,10 @@ from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.embeddings.table_config import TableConfig
 from lfm4ads_tf.errors import UserError
 
-__all__ = ["EmbeddedFeature", "ShardedEmbedding", "TableConfig"]
+__all__ = ["EmbeddedFeature", "ShardedEmbedding", "TableConfig", "layer_of"]
 
 SLICE_ROWS = 1 << 16  # rows copied at once by reads and writes
+_LAYER = "_sharded_embedding"  # attribute of a shard: a reference to its layer
 _TABLE_KEYS = ("name", "rows", "dim", "init_scale", "storage", "trainable", "group", "hashing")
 
 
@@ -90,6 +92,8 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         self.layout = EmbeddingLayout(tables, features, tables_per_width)
         for fused in self.layout.fused.values():
             setattr(self, f"table_{fused.name}", self._new_table(fused))
+        for part in self.all_parts():
+            vars(part)[_LAYER] = weakref.ref(self)
         for config in self.layout.tables.values():
             rows, width, scale = config.stored_rows, sets * config.dim, config.init_scale
             for start, block in initial_blocks(config.name, rows, width, init, scale, seed):
@@ -150,6 +154,24 @@ class ShardedEmbedding(tf_keras.layers.Layer):
     def all_parts(self) -> list[tf.Variable]:
         """The shards of all physical tables."""
         return [part for name in self.physical for part in self.parts(name)]
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Puts every logical table into a `.keras` file, (stored_rows + 1, K, dim) float32."""
+        for name in self.layout.tables:
+            store[name] = self.read_table(name)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Takes the tables of a `.keras` file, however they are cut now.
+
+        Raises:
+            ValueError: A table is not there or has other rows, sets or width.
+        """
+        for name, config in self.layout.tables.items():
+            shape = config.stored_rows + 1, self.sets, config.dim
+            stored = tuple(store[name].shape) if name in store else None
+            if stored != shape:
+                raise ValueError(f"Table '{name}' has shape {shape}; the file holds {stored}.")
+            self.write_table(name, np.asarray(store[name]))
 
     # -- lookup ---------------------------------------------------------------------------------
 
@@ -434,3 +456,10 @@ def _in_order(
         for i, piece in enumerate(pieces)
     ]
     return tf.concat([next(cut[i]) for i, _ in runs], axis=1)
+
+
+def layer_of(variable: tf.Variable) -> ShardedEmbedding | None:
+    """The layer that a variable is a table's shard of, None where it is no table's."""
+    reference = vars(variable).get(_LAYER)
+    layer: ShardedEmbedding | None = None if reference is None else reference()
+    return layer

@@ -21,7 +21,7 @@ from lfm4ads_tf.pipeline.retrieval_model import (
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.stored_results import RESULTS, stored_results
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod

@@ -30,7 +30,7 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import transfer
 from lfm4ads_tf.progress import Activity
-from lfm4ads_tf.training.model_optimizers import table_rule
+from lfm4ads_tf.optim.model_optimizers import table_rule
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
 _LOG = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from lfm4ads_tf.pipeline.initial_weights import initialise, scenario_shares
 from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import write_weights
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
 

@@ -24,8 +24,8 @@ from lfm4ads_tf.pipeline.run import Run, open_run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
 from lfm4ads_tf.strict import parse
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 
 OFF = ("upstream.training.auto=false", "downstream.training.auto=false")
 

@@ -26,7 +26,7 @@ from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.training.schedule import chain
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close

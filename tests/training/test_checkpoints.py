@@ -25,8 +25,8 @@ from lfm4ads_tf.training.checkpoints import (
     write_weights,
 )
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 
 

@@ -23,10 +23,10 @@ from lfm4ads_tf.optim.variable_paths import within
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import OptimizerConfig, TrainingConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.training.schedule import Phase
-from lfm4ads_tf.training.step import training_step
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.training.trainer import Trainer
 
 NETWORK = {

@@ -28,7 +28,7 @@ from lfm4ads_tf.precision import (
 )
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close, room

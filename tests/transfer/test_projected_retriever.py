@@ -10,9 +10,9 @@ import tensorflow as tf
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.training.config import OptimizerConfig, TrainingConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
-from lfm4ads_tf.training.step import training_step
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 from tests.rounding import assert_close

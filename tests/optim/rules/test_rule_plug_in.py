@@ -20,7 +20,7 @@ from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.rules.slot import Slot
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.model_optimizers import table_rule
+from lfm4ads_tf.optim.model_optimizers import table_rule
 
 
 @dataclass(frozen=True)

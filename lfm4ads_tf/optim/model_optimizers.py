@@ -17,7 +17,7 @@ from lfm4ads_tf.optim.rules.row_rule import row_rule, rule_variant
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.variable_paths import path_of, segments, unmatched
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.objective import Objective
+from lfm4ads_tf.optim.objective import Objective
 
 
 class ModelOptimizers:

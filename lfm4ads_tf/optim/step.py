@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from lfm4ads_tf.precision import Precision, training_precision
-from lfm4ads_tf.training.loss_sums import LossSums
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective, total_of
+from lfm4ads_tf.optim.loss_sums import LossSums
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective, total_of
 
 
 class StepLosses(NamedTuple):

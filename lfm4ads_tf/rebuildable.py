@@ -66,12 +66,15 @@ class Rebuildable:
         Raises:
             TypeError: An argument is unknown or missing.
         """
-        annotations = _annotations(cls)
+        annotations = _annotations(cls)  # type: ignore[arg-type]
         values = dict(config)
         policy = None if _POLICY in annotations else values.pop(_POLICY, None)
         with tf_keras.saving.custom_object_scope(dict(custom_objects or {})), _policy(policy):
             return cls(
-                **{name: _value(value, annotations.get(name, Any)) for name, value in values.items()}
+                **{
+                    name: _value(value, annotations.get(name, Any))
+                    for name, value in values.items()
+                }
             )
 
     def get_build_config(self) -> dict[str, Any] | None:
@@ -82,7 +85,7 @@ class Rebuildable:
 @cache
 def _annotations(cls: type) -> dict[str, Any]:
     """Types of the constructor's parameters."""
-    return typing.get_type_hints(cls.__init__)
+    return typing.get_type_hints(cls.__init__)  # type: ignore[misc]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import FAILURES, read
 from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh
 from lfm4ads_tf.errors import UserError
 
@@ -117,24 +118,9 @@ def batches(
 
     dataset = tf.data.Dataset.range(start, count)
     dataset = dataset.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
-    vars(dataset)["failures"] = failures
+    vars(dataset)[FAILURES] = failures
     vars(dataset)["source"] = source
     return dataset
-
-
-def read(data: tf.data.Dataset) -> Iterator[Any]:
-    """The batches of a dataset that `batches` made.
-
-    Raises:
-        UserError: A file cannot be read; tf.data alone would turn it into an error of its own.
-    """
-    failures: list[UserError] = vars(data).get("failures", [])
-    try:
-        yield from data
-    except tf.errors.OpError as error:
-        if failures:
-            raise failures[0] from error
-        raise
 
 
 def apply(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -20,15 +19,17 @@ from lfm4ads_tf.embeddings.lookup import Bags
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.embeddings.table_config import TableConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.rebuildable import Rebuildable
 
 __all__ = ["EmbeddedFeature", "ShardedEmbedding", "TableConfig", "layer_of"]
 
 SLICE_ROWS = 1 << 16  # rows copied at once by reads and writes
 _LAYER = "_sharded_embedding"  # attribute of a shard: a reference to its layer
+_LAYER_KEYS = ("name", "shards", "sets", "seed", "init", "tables_per_width")
 _TABLE_KEYS = ("name", "rows", "dim", "init_scale", "storage", "trainable", "group", "hashing")
 
 
-class ShardedEmbedding(tf_keras.layers.Layer):
+class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
     """Looks up all features of a model in tables that are fused by width and cut into shards.
 
     Tables of one width D, storage, optimizer group and trainability share one physical table of
@@ -376,10 +377,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
             `name`, `shards`, `sets`, `seed`, `init`, `tables_per_width`, and what
             `EmbeddingLayout.manifest` returns: `tables`, `features`, `spread`.
         """
-        config = self.get_config()
-        return {k: v for k, v in config.items() if k not in ("tables", "features")} | (
-            self.layout.manifest()
-        )
+        return {key: getattr(self, key) for key in _LAYER_KEYS} | self.layout.manifest()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], **changes: Any) -> ShardedEmbedding:
@@ -392,7 +390,6 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         Raises:
             UserError: The spread of the rows has changed since the manifest was written.
         """
-        kept = ("name", "shards", "sets", "seed", "init", "tables_per_width")
         layer = cls(
             [
                 TableConfig.from_json({key: table[key] for key in _TABLE_KEYS})
@@ -402,7 +399,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
                 EmbeddedFeature(name, feature["table"], feature["combiner"])
                 for name, feature in manifest["features"].items()
             ],
-            **({key: manifest[key] for key in kept} | changes),
+            **({key: manifest[key] for key in _LAYER_KEYS} | changes),
         )
         if layer.manifest()["spread"] != manifest["spread"]:
             raise UserError(
@@ -411,26 +408,6 @@ class ShardedEmbedding(tf_keras.layers.Layer):
                 fix="Read the checkpoint with the version of the library that wrote it.",
             )
         return layer
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments as plain values."""
-        return {
-            "name": self.name,
-            "tables": [asdict(table) for table in self.layout.tables.values()],
-            "features": [asdict(feature) for feature in self.layout.features],
-            "shards": self.shards,
-            "sets": self.sets,
-            "seed": self.seed,
-            "init": self.init,
-            "tables_per_width": self.tables_per_width,
-        }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ShardedEmbedding:
-        """Builds the layer from `get_config()`."""
-        rest = {k: v for k, v in config.items() if k not in ("tables", "features")}
-        tables = [TableConfig.from_json(table) for table in config["tables"]]
-        return cls(tables, [EmbeddedFeature(**f) for f in config["features"]], **rest)
 
 
 def _in_order(

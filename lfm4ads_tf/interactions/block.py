@@ -16,13 +16,14 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.interactions.task_gates import TaskGates
+from lfm4ads_tf.rebuildable import Rebuildable
 
 Stream = TypeVar("Stream")
 _TAKEN = ("embeddings", "output", "tables", "block", "gates", "heads")
 """Levels of a warm start, and parts of `warm_start_rates`, that are no activations."""
 
 
-class InteractionBlock(tf_keras.layers.Layer):
+class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
     """A configured stack of interaction layers; every activation is named and returned.
 
         x_0 = [UR; IR; context] (* gate) (; extra)          `towers`

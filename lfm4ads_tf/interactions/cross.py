@@ -7,10 +7,11 @@ import tf_keras
 
 from lfm4ads_tf.kernels.cross import fused_cross
 from lfm4ads_tf.precision import dense, product
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
 
 
-class Cross(tf_keras.layers.Layer):
+class Cross(Rebuildable, tf_keras.layers.Layer):
     """x_{l+1} = x_0 * (W x_l + b) + x_l, with W full or W = U V of rank r.
 
     Args:

@@ -14,9 +14,10 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.rebuildable import Rebuildable
 
 
-class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
+class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     """One layer of an interaction block; the block asks the class for all that it must know.
 
     A class is registered under the `type` that configurations name, with

@@ -19,6 +19,7 @@ from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.owned_fields import OwnedFields
 from lfm4ads_tf.models.tower import Tower
+from lfm4ads_tf.rebuildable import Rebuildable
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TowerOutputs:
     sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
 
 
-class TwoTowers(tf_keras.layers.Layer):
+class TwoTowers(Rebuildable, tf_keras.layers.Layer):
     """ShardedEmbedding -> user tower and item tower, each seeing its own side only.
 
     Args:

@@ -131,15 +131,16 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
 
     def build(
         self,
-        embeddings: Sequence[ShardedEmbedding],
-        dense_variables: Sequence[tf.Variable] | Mapping[str, tf.Variable],
+        embeddings: Sequence[ShardedEmbedding] | Sequence[tf.Variable],
+        dense_variables: Sequence[tf.Variable] | Mapping[str, tf.Variable] | None = None,
     ) -> None:
         """Creates the slots; call it before the first step and before a checkpoint is restored.
 
         A further call adds slots for what is new and keeps the others. Frozen tables get none.
 
         Args:
-            embeddings: The layers whose tables are trained; their names must differ.
+            embeddings: The layers whose tables are trained; their names must differ. Alone, as
+                Keras calls it, all variables of a model: tables are found by their layers.
             dense_variables: All other variables, keyed by their `name`, or by the given path.
                 Name the layers: a generated name such as `dense_3` counts the layers that the
                 process made before, and its slots would not be found again.
@@ -147,6 +148,11 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         Raises:
             UserError: Two different variables have one path, or a table is kept as int8.
         """
+        if dense_variables is None:
+            owners = [layer_of(variable) for variable in embeddings]
+            pairs = list(zip(embeddings, owners, strict=True))
+            dense_variables = [variable for variable, owner in pairs if owner is None]
+            embeddings = [*{id(o): o for o in owners if o is not None}.values()]
         for layer in embeddings:
             for fused in layer.layout.fused.values():
                 if fused.storage == "int8":
@@ -187,9 +193,8 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         """
         new = [v for v in var_list if not self._known.has(v)]
         if new:
-            layers = {id(layer): layer for layer in map(layer_of, new) if layer is not None}
             with tf.init_scope():  # variables of the process, not of the graph that is traced
-                self.build([*layers.values()], [v for v in new if layer_of(v) is None])
+                self.build(new)
         super().minimize(loss, var_list, tape=tape)
 
     def get_config(self) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from lfm4ads_tf.models.two_towers import (
     embedding_width,
     own_columns,
 )
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive, glorot
 
 OUTPUT = "output"
 
 
-class IsomorphicModule(tf_keras.layers.Layer):
+class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
     """CR' = Block([UR; IR; context]) with stored UR, IR and the upstream's block structure.
 
         joined = [CR' (* sigmoid(W [CR'; p_u; p_i] + b)); p_u; p_i]       p: presence of UR, IR
@@ -235,7 +236,7 @@ class _Plan:
         }
 
 
-class _Gate(tf_keras.layers.Layer):
+class _Gate(Rebuildable, tf_keras.layers.Layer):
     """x * sigmoid(W [x; p] + b)."""
 
     def __init__(self, seed: int, name: str) -> None:

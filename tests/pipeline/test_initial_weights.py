@@ -12,14 +12,14 @@ import pytest
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.optim.variable_paths import holds
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.initial_weights import initialise, scenario_shares
 from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import write_weights
-from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
-from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
 

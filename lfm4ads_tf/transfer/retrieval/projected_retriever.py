@@ -49,6 +49,11 @@ class ProjectedRetriever(TwoVectorModel):
         )
         self._loss = RetrievalLoss(loss, item_counts, task)
 
+    @property
+    def representation_dims(self) -> dict[str, int]:
+        """See `TrainableModel`; as wide as the projection's input, once there is one."""
+        return {self.source: int(self.projection.kernel.shape[0]), ITEM: self.dim}
+
     def call(self, batch: EncodedBatch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """User and item vectors, (B, dim) each; a user without the representation gets b."""
         return self.users(batch), self.items(batch)
@@ -61,7 +66,7 @@ class ProjectedRetriever(TwoVectorModel):
         """See `TwoVectorModel`."""
         return batch["representations"][ITEM][:, :-1]
 
-    def loss(self, batch: EncodedBatch) -> tf.Tensor:
-        """Mean loss of a batch, see `RetrievalLoss`."""
-        user, item = self(batch, training=True)
-        return self._loss(user, item, batch)
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+        """See `TwoVectorModel`."""
+        user, item = self(batch, training=training)
+        return {"retrieval": self._loss(user, item, batch)}

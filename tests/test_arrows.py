@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[set[str], ...] = (
     {"train"},
+    {"front"},
     {"export", "experiments"},
     {"pipeline"},
     {"analysis"},

@@ -95,9 +95,7 @@ def _refuse_tables(tables: Mapping[str, Any] | None, log: Any) -> None:
         )
 
 
-def _written(
-    spec: FeatureSpec, folder: Path, log: Any, tables: Mapping[str, Any]
-) -> FeatureSpec:
+def _written(spec: FeatureSpec, folder: Path, log: Any, tables: Mapping[str, Any]) -> FeatureSpec:
     """Writes tables as files, and says in the spec where they are."""
     wanted = [*spec.tables, *([_AUXILIARY] if spec.auxiliary is not None else [])]
     optional = {_AUXILIARY} if spec.auxiliary is not None and spec.auxiliary.optional else set()

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.data.input import RepresentationJoin, batches, passes
+from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
@@ -163,6 +165,19 @@ class EncodedLog:
                     fix=f"use one of {', '.join(names)}",
                 )
         return self.cache.rows_of(split, scenario)
+
+    def samples(self, count: int, scenario: str | None = None) -> pa.Table:
+        """Raw test rows with every column that a request holds, for a try.
+
+        Args:
+            count: How many, at most as many as were kept (256 of each scenario).
+            scenario: A scenario or a segment; the rows of all when absent.
+        """
+        kept = read_samples(self.folder)
+        if scenario is not None:
+            mine = np.isin(cache_rows(kept), self.rows("test", scenario))
+            kept = kept.filter(pa.array(mine))
+        return kept.slice(0, count).drop_columns([kept.column_names[0]])
 
     @property
     def fingerprint(self) -> str:

@@ -26,6 +26,7 @@ PUBLIC: dict[str, str] = {
     # data
     "load_spec": "lfm4ads_tf.features.spec_file:load_spec",
     "FeatureSpec": "lfm4ads_tf.features.spec:FeatureSpec",
+    "fetch": "lfm4ads_tf.front.fetch:fetch",
     "encode": "lfm4ads_tf.front.encode:encode",
     "EncodedLog": "lfm4ads_tf.front.encoded_log:EncodedLog",
     "PeriodChain": "lfm4ads_tf.front.period_chain:PeriodChain",

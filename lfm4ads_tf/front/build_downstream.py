@@ -22,7 +22,7 @@ def build_downstream(
     scenario: str,
     *,
     representations: RepresentationStore | None = None,
-    config: DownstreamConfig = DownstreamConfig(),  # noqa: B008 - frozen
+    config: DownstreamConfig | None = None,
     seed: int = 0,
 ) -> DownstreamModel:
     """A downstream model with a transfer from an upstream, at the weights it starts from.
@@ -35,7 +35,8 @@ def build_downstream(
         log: The encoded log.
         scenario: The scenario or segment that it is for: a warm start copies its heads.
         representations: What `extract` stored; needed where the method reads some.
-        config: Sizes, adapters' options, features that are not read.
+        config: Sizes, adapters' options, features that are not read; the upstream's towers, block
+            and tables when absent.
         seed: Seed of the weights that are not copied.
 
     Returns:
@@ -67,9 +68,12 @@ def build_downstream(
         fields = RepresentationsConfig.model_fields
         settings = {k: v for k, v in representations.manifest.items() if k in fields}
         stored = RepresentationsConfig.model_validate(settings)
+    theirs = upstream.configuration()
+    if config is None:
+        config = DownstreamConfig(network=theirs.network, embeddings=theirs.embeddings)
     run = RunConfig().model_copy(
         update={
-            "upstream": upstream.configuration(),
+            "upstream": theirs,
             "downstream": config,
             "representations": stored,
         }

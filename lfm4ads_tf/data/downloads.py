@@ -26,7 +26,7 @@ from lfm4ads_tf.progress import Activity
 _BLOCK_BYTES = 1 << 20
 _OFFLINE = (
     "without a network, give a folder that holds the files with `--data-dir DIR`, or run on "
-    "generated data with `--spec feature_specs/synthetic.yaml`."
+    "generated data with `--spec synthetic`."
 )
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lfm4ads_tf.compiled_files import compiled_file
 from lfm4ads_tf.errors import UserError
 
 _HERE = Path(__file__).parent
@@ -34,11 +35,7 @@ def library_path() -> Path:
     for name in _SOURCES:
         digest.update((_HERE / name).read_bytes())
     digest.update(f"{tf.version.VERSION} {_processor()}".encode())
-    name = f"kernels-{digest.hexdigest()}.so"
-    beside = _HERE / "_build"
-    if (beside / name).exists() or os.access(beside if beside.exists() else _HERE, os.W_OK):
-        return beside / name
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lfm4ads_tf" / name
+    return compiled_file(_HERE, f"kernels-{digest.hexdigest()}.so")
 
 
 def build() -> Path:
@@ -78,8 +75,8 @@ def build() -> Path:
         raise UserError(
             "The training kernels cannot be written.",
             received=error,
-            fix="make the package's folder writable, or set XDG_CACHE_HOME to a folder that is, "
-            "for the training too; or train without kernels: results are the same",
+            fix="set XDG_CACHE_HOME to a folder that can be written, for the training too; or "
+            "train without kernels: results are the same",
         ) from error
     return target
 

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lfm4ads_tf.analysis.markup import breakable, details, escape, plural, spread
+from markupsafe import Markup, escape
+
+from lfm4ads_tf.analysis.markup import PARTS, breakable, plural, spread
 from lfm4ads_tf.analysis.result_tables import TITLES, difference
 from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
 from lfm4ads_tf.analysis.verdict import LEVEL, verdict
@@ -20,7 +22,7 @@ _WORDS = {
 _SHOWN = 6
 
 
-def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
+def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> Markup:
     """Sentences on the upstream, on each scenario's best transfer and on retrieval.
 
     The best transfer is the one with the best validation AUC; what is said about it are its test
@@ -32,7 +34,7 @@ def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, b
         point_in_time: Scenario -> whether its results are.
     """
     parts = [_upstream(results), _transfer(results, seeds, point_in_time), _retrieval(results)]
-    return "".join(parts) or "<p>This run holds no test results yet.</p>"
+    return Markup("".join(parts) or "<p>This run holds no test results yet.</p>")
 
 
 def _upstream(results: Results) -> str:
@@ -65,16 +67,14 @@ def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -
         if scores.get(BASELINE, 0.0) >= scores[method]:
             ahead = f"<code>{BASELINE}</code> is ahead on validation; of the transfers "
         items.append(
-            f"<li><strong>{breakable(scenario)}</strong>: {ahead}validation picks "
-            f"<code>{breakable(method)}</code>. {'; '.join(clauses)}.</li>"
+            f"<strong>{breakable(scenario)}</strong>: {ahead}validation picks "
+            f"<code>{breakable(method)}</code>. {'; '.join(clauses)}."
         )
     if not items:
         return ""
-    shown = f"<ul>{''.join(items[:_SHOWN])}</ul>"
-    if items[_SHOWN:]:
-        more = f"<ul>{''.join(items[_SHOWN:])}</ul>"
-        shown += details(plural(len(items) - _SHOWN, "more scenario"), more)
-    return _headline(verdicts, seeds) + shown + _multiplicity(results)
+    more = plural(len(items) - _SHOWN, "more scenario")
+    shown = PARTS.listing([Markup(item) for item in items], _SHOWN, more)
+    return f"{_headline(verdicts, seeds)}{shown}{_multiplicity(results)}"
 
 
 def _headline(verdicts: Counter[str], seeds: int) -> str:

@@ -13,7 +13,17 @@ from lfm4ads_tf._version import __version__
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.quiet import hide_banner_of
 
-__all__ = ["__version__", "require_keras_2"]
+_PUBLIC: dict[str, str] = {
+    "FoundationModel": "lfm4ads_tf.models.foundation:FoundationModel",
+    "MMoE": "lfm4ads_tf.models.mmoe:MMoE",
+    "DownstreamModel": "lfm4ads_tf.transfer.downstream:DownstreamModel",
+    "InteractionBlock": "lfm4ads_tf.interactions.block:InteractionBlock",
+    "ShardedEmbedding": "lfm4ads_tf.embeddings.table:ShardedEmbedding",
+    "HybridOptimizer": "lfm4ads_tf.optim.hybrid_optimizer:HybridOptimizer",
+    "FeatureSpec": "lfm4ads_tf.features.spec:FeatureSpec",
+    "RunConfig": "lfm4ads_tf.config:RunConfig",
+}
+__all__ = [*_PUBLIC, "__version__", "require_keras_2"]
 
 # Set before TensorFlow starts: its C++ start-up banner drowns the messages meant for the user. What
 # is said before its log knows the variable is kept back, unless the variable asks for more.

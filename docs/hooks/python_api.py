@@ -1,0 +1,84 @@
+"""MkDocs hook: a page per public name of the package, made from its docstring.
+
+The names are those of `lfm4ads_tf.__all__`. A page is called `api/<name>.md`; the navigation lists
+it under its group, and `reference.md` gets a table of all at its mark.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import lfm4ads_tf
+
+MARK = "<!-- PYTHON API -->"
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = {
+    "Data": ("batch", "data", "features"),
+    "Models": ("embeddings", "interactions", "models"),
+    "Training": ("config", "losses", "metrics", "optim", "training"),
+    "Transfer": ("representations", "retrieval", "transfer"),
+}
+"""Group of the navigation -> rooms of the package; what lies in another room is under "More"."""
+
+
+def public_names() -> dict[str, str]:
+    """Public name -> the dotted path of what it stands for, in the order of `__all__`."""
+    places = getattr(lfm4ads_tf, "_PUBLIC", {})
+    names = [name for name in lfm4ads_tf.__all__ if not name.startswith("__")]
+    return {name: places.get(name, f"lfm4ads_tf:{name}").replace(":", ".") for name in names}
+
+
+def group_of(path: str) -> str:
+    """The group of the navigation that a dotted path belongs to."""
+    room = path.split(".")[1]
+    return next((group for group, rooms in GROUPS.items() if room in rooms), "More")
+
+
+def grouped() -> dict[str, dict[str, str]]:
+    """Group -> its public names, each with its dotted path; groups without one are left out."""
+    groups: dict[str, dict[str, str]] = {group: {} for group in (*GROUPS, "More")}
+    for name, path in public_names().items():
+        groups[group_of(path)][name] = path
+    return {group: names for group, names in groups.items() if names}
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Lists the pages in the navigation, as the last entry of "Reference"."""
+    entries: list[Any] = [
+        {group: [{name: f"api/{name}.md"} for name in names]} for group, names in grouped().items()
+    ]
+    reference = next(entry for entry in config.nav or [] if "Reference" in entry)
+    reference["Reference"].append({"Python API": entries})
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+    for name, path in public_names().items():
+        text = f"# {name}\n\n```python\nfrom lfm4ads_tf import {name}\n```\n\n::: {path}\n"
+        files.append(File.generated(config, f"api/{name}.md", content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts the table of all public names at its mark."""
+    return markdown.replace(MARK, _tables()) if MARK in markdown else markdown
+
+
+def _tables() -> str:
+    """A table per group: the name and the first line of its docstring."""
+    package = griffe.load("lfm4ads_tf", search_paths=[ROOT])
+    lines = []
+    for group, names in grouped().items():
+        lines += [f"### {group}", "", "| name | what it is |", "|---|---|"]
+        for name, path in names.items():
+            docstring = package[path.removeprefix("lfm4ads_tf.")].docstring
+            first = docstring.value.splitlines()[0] if docstring else ""
+            lines.append(f"| [`{name}`](api/{name}.md) | {first} |")
+        lines.append("")
+    return "\n".join(lines)

@@ -6,6 +6,7 @@ TensorFlow is imported; a process that already bound Keras 3 is stopped with a c
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -53,6 +54,14 @@ def require_keras_2() -> None:
             fix="unset it or set TF_USE_LEGACY_KERAS=1",
         )
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when they are asked for."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _bound_keras_version() -> str | None:

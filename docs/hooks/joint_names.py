@@ -21,10 +21,15 @@ class JointNames(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrites the sections of an object's docstring."""
         if obj.docstring is not None:
-            obj.docstring.value = SECTION.sub(_split, obj.docstring.value)
+            obj.docstring.value = separated(obj.docstring.value)
 
 
-def _split(section: re.Match[str]) -> str:
+def separated(docstring: str) -> str:
+    """A docstring with an entry for each name."""
+    return SECTION.sub(_entries, docstring)
+
+
+def _entries(section: re.Match[str]) -> str:
     """The section with an entry for each name."""
     return ENTRY.sub(
         lambda e: "\n".join(f"    {name}{e['text']}" for name in e["names"].split(", ")), section[0]

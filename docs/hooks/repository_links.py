@@ -1,9 +1,11 @@
-"""MkDocs hook: links from pages to files of the repository that lie outside of docs/.
+"""MkDocs hook: what is written for the repository's view becomes what the site needs.
 
-In the repository such a link works as it is written. On the site a page of the top folder that
-`PAGES` names is a page of its own, README.md is the start page, and any other file that is linked
-to is shown under `source/`. So the site needs no address of a repository, and shows the files as
-they were when it was built.
+Links to files outside of docs/ work in the repository as they are written. On the site a page of
+the top folder that `PAGES` names is a page of its own, README.md is the start page, and any other
+file that is linked to is shown under `source/`. So the site needs no address of a repository, and
+shows the files as they were when it was built.
+
+A `|` inside of code in a table is escaped for the repository's view, and must not be for the site.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\|.*$", re.MULTILINE)
+CODE = re.compile(r"`[^`]+`")
 LINK = re.compile(r"(?<=\]\()(?P<path>[^()\s#:]+)(?P<anchor>#[^()\s]*)?(?=\))")
 
 
@@ -42,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Points links out of the page's own folder of the repository at the pages of the site."""
+    """Points links to files outside of docs/ at the pages of the site; unescapes code in tables."""
     uri = page.file.src_uri
     if uri.startswith("source/"):
         return markdown
@@ -56,7 +60,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     parts, end = [], 0
     for fence in [*FENCE.finditer(markdown), None]:
-        parts.append(LINK.sub(on_site, markdown[end : fence.start() if fence else None]))
+        text = markdown[end : fence.start() if fence else None]
+        parts.append(LINK.sub(on_site, ROW.sub(_unescaped, text)))
         if fence:
             parts.append(fence[0])
             end = fence.end()
@@ -67,6 +72,11 @@ def links(markdown: str) -> list[tuple[str, str]]:
     """(path, anchor with its #, or "") of the relative links of a page, those in code left out."""
     text = FENCE.sub("", markdown)
     return [(link["path"], link["anchor"] or "") for link in LINK.finditer(text)]
+
+
+def _unescaped(row: re.Match[str]) -> str:
+    """A row of a table without the backslashes before the `|` of its code."""
+    return CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0])
 
 
 def _folder(uri: str) -> str:

@@ -6,11 +6,14 @@ what they mean from its docstring. The tables stand at the mark of `configuratio
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import griffe
+from joint_names import separated
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
@@ -20,6 +23,7 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.models.registry import UPSTREAMS
 
+PAGE = re.compile(r"\bdocs/([\w/]+\.md)")
 MARK = "<!-- KEYS OF THE RUN CONFIGURATION -->"
 TYPES = {
     "boolean": "true, false",
@@ -68,11 +72,10 @@ def _collect(model: type[BaseModel], title: str, sections: dict[type[BaseModel],
 
 def _section(model: type[BaseModel], sections: Mapping[type[BaseModel], str]) -> list[str]:
     """What a class says of itself, and the table of its keys."""
-    about = (model.__doc__ or "").strip().split("\n\nAttributes:")[0]
     schema = model.model_json_schema()
     meanings = _meanings(model)
     lines = [
-        " ".join(about.split()),
+        " ".join(_about(model).split()),
         "",
         "| key | default | values | meaning |",
         "|---|---|---|---|",
@@ -82,12 +85,21 @@ def _section(model: type[BaseModel], sections: Mapping[type[BaseModel], str]) ->
         meaning = meanings.get(key, "")
         if isinstance(default, BaseModel):
             title = sections[type(default)]
-            lines.append(f"| `{key}` | {_unlike(default)} | [{title}](#{_slug(title)}) | {meaning} |")
+            meaning = meaning or _about(type(default)).splitlines()[0]
+            lines.append(
+                f"| `{key}` | {_unlike(default)} | [{title}](#{_slug(title)}) | {meaning} |"
+            )
             continue
         values = _values(schema["properties"][key], schema.get("$defs", {}))
         given = "required" if field.is_required() else _default(default)
         lines.append(f"| `{key}` | {given} | {values} | {meaning} |")
     return lines
+
+
+def _about(model: type[BaseModel]) -> str:
+    """What a class says of itself before it lists its keys."""
+    text = inspect.cleandoc(model.__doc__ or "").split("\n\nAttributes:")[0]
+    return PAGE.sub(r"[\1](\1)", text)
 
 
 def _slug(title: str) -> str:
@@ -153,9 +165,11 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
     for owner in reversed(model.__mro__):
         if not issubclass(owner, BaseModel) or not owner.__doc__:
             continue
-        for section in griffe.Docstring(owner.__doc__).parse("google", warnings=False):
+        docstring = griffe.Docstring(separated(inspect.cleandoc(owner.__doc__)))
+        for section in docstring.parse("google", warnings=False):
             if section.kind is griffe.DocstringSectionKind.attributes:
                 for attribute in section.value:
-                    text = " ".join(attribute.description.split()).replace("|", "\\|")
-                    found |= {name.strip(): text for name in attribute.name.split(",")}
+                    text = " ".join(attribute.description.split())
+                    text = PAGE.sub(r"[\1](\1)", text)
+                    found[attribute.name] = text
     return found

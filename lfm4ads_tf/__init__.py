@@ -21,6 +21,7 @@ _PUBLIC: dict[str, str] = {
     "InteractionBlock": "lfm4ads_tf.interactions.block:InteractionBlock",
     "ShardedEmbedding": "lfm4ads_tf.embeddings.table:ShardedEmbedding",
     "HybridOptimizer": "lfm4ads_tf.optim.hybrid_optimizer:HybridOptimizer",
+    "EncodedBatch": "lfm4ads_tf.batch:EncodedBatch",
     "FeatureSpec": "lfm4ads_tf.features.spec:FeatureSpec",
     "RunConfig": "lfm4ads_tf.config:RunConfig",
 }

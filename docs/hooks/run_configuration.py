@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import griffe
-from joint_names import separated
+from docstrings import rewritten
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
@@ -165,7 +165,7 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
     for owner in reversed(model.__mro__):
         if not issubclass(owner, BaseModel) or not owner.__doc__:
             continue
-        docstring = griffe.Docstring(separated(inspect.cleandoc(owner.__doc__)))
+        docstring = griffe.Docstring(rewritten(inspect.cleandoc(owner.__doc__)))
         for section in docstring.parse("google", warnings=False):
             if section.kind is griffe.DocstringSectionKind.attributes:
                 for attribute in section.value:

@@ -53,7 +53,7 @@ def test_names_that_share_a_text_get_entries_of_their_own(hook: Hook) -> None:
         "One line of two words.\n\nArgs:\n    a, b: Both,\n        of (B, D).\n    c: Alone.\n"
         "\nReturns:\n    x, y: as they are."
     )
-    separated = hook("joint_names").separated(docstring)
+    separated = hook("docstrings").rewritten(docstring)
     args, returns = griffe.Docstring(separated).parse("google", warnings=False)[1:]
     both = "Both,\nof (B, D)."
     assert [(a.name, a.description) for a in args.value] == [
@@ -63,6 +63,17 @@ def test_names_that_share_a_text_get_entries_of_their_own(hook: Hook) -> None:
     ]
     assert docstring.split("Returns:")[1] in separated
     assert returns.kind is griffe.DocstringSectionKind.returns
+
+
+def test_keys_are_a_list_and_formulas_are_code(hook: Hook) -> None:
+    rewritten = hook("docstrings").rewritten(
+        "A batch.\n\nKeys:\n    ids: (B, F),\n        int64.\n    b_c: Text: more.\n\n"
+        "At step t:\n    m <- b m\n    w <- w - m\n\nArgs:\n    x: Is = 1 here.\n"
+    )
+    assert rewritten == (
+        "A batch.\n\nKeys:\n\n- `ids`: (B, F),\n        int64.\n- `b_c`: Text: more.\n\n"
+        "At step t:\n\n    m <- b m\n    w <- w - m\n\nArgs:\n    x: Is = 1 here.\n"
+    )
 
 
 def test_every_key_of_the_run_configuration_has_a_meaning(hook: Hook) -> None:

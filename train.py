@@ -281,7 +281,7 @@ def check_skew(
 ) -> None:
     """Replay logged rows through the served model; compare features, scores, distributions."""
     with native_stderr_hidden():
-        from export.skew.check import check_skew as check
+        from lfm4ads_tf.export.skew.check import check_skew as check
         from lfm4ads_tf.files import write_json
 
     with Activity("check-skew", quiet=quiet):
@@ -338,14 +338,14 @@ def _console() -> Console:
 
 def _export(run: Run) -> None:
     """The export stage; `export` imports the package, never the reverse."""
-    from export.stage import export_run
+    from lfm4ads_tf.export.stage import export_run
 
     export_run(run)
 
 
 def _export_index(run: Run) -> None:
     """The retrieval index of a refreshed version."""
-    from export.stage import export_index
+    from lfm4ads_tf.export.stage import export_index
 
     export_index(run)
 
@@ -353,8 +353,7 @@ def _export_index(run: Run) -> None:
 def main() -> None:
     """Runs the command line; see the exit codes in docs/cli.md."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    for name in ("lfm4ads_tf", "export"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("lfm4ads_tf").setLevel(logging.INFO)
     errors = Console(stderr=True, soft_wrap=True)
     try:
         # typer turns an interrupt into the exit code 130 and returns it, as it does with `Exit`.

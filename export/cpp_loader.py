@@ -1,7 +1,7 @@
 """Runs exports in C++, through `tensorflow::LoadSavedModel` of the installed TensorFlow.
 
 It is the loader of TensorFlow Serving: what it loads and answers needs no Python.
-`python -m export.cpp_loader` compiles it.
+`python -m lfm4ads_tf.export.cpp_loader` compiles it.
 """
 
 from __future__ import annotations

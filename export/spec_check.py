@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.kinds.kind import ExportKind, kind_of
-from export.request_schema import RequestSchema
 from lfm4ads_tf.data.vectors import settled_by
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.kinds.kind import ExportKind, kind_of
+from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import parse_spec, read_yaml

@@ -15,21 +15,21 @@ import numpy as np
 import pyarrow as pa
 import tf_keras
 
-from export.exporter import WrittenExport, write_export
-from export.kinds.kind import kind_of
-from export.kinds.registry import KINDS
-from export.proofs import Proofs
-from export.publishing import ROLLED_BACK, newest_version, versions
-from export.representation_lookup import RepresentationLookup
-from export.request import ExportRequest
-from export.retrieval_stage import RetrievalExports, retrieval_names
-from export.samples import ExportSamples
-from export.subject import ExportSubject
-from export.verify_child import SCHEMA
 from lfm4ads_tf.data.input import RepresentationJoin
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.exporter import WrittenExport, write_export
+from lfm4ads_tf.export.kinds.kind import kind_of
+from lfm4ads_tf.export.kinds.registry import KINDS
+from lfm4ads_tf.export.proofs import Proofs
+from lfm4ads_tf.export.publishing import ROLLED_BACK, newest_version, versions
+from lfm4ads_tf.export.representation_lookup import RepresentationLookup
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.retrieval_stage import RetrievalExports, retrieval_names
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
+from lfm4ads_tf.export.verify_child import SCHEMA
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
@@ -214,7 +214,7 @@ class _Exports:
         if made_from == source and newest.name.startswith(ROLLED_BACK):
             _LOG.warning(
                 "%s is not exported again: this model was rolled back (%s); put it back with "
-                "python -m export.rollback --restore",
+                "python -m lfm4ads_tf.export.rollback --restore",
                 name,
                 newest.name,
             )

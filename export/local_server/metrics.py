@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from types import TracebackType
 
-from export.local_server.status_error import StatusError
+from lfm4ads_tf.export.local_server.status_error import StatusError
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 """Where the real server shows its metrics by default."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from export.blessing import read_blessing
-from export.publishing import versions
-from export.serving import model_config
-from export.serving.model_config import CANARY, STABLE, ServedModel
-from export.wire.model_target import ModelTarget
-from export.wire.retry_policy import Deadline
-from export.wire.serving_error import ServingError
-from export.wire.transport import open_transport
 from lfm4ads_tf.errors import ExportRefused, UserError, nearest
+from lfm4ads_tf.export.blessing import read_blessing
+from lfm4ads_tf.export.publishing import versions
+from lfm4ads_tf.export.serving import model_config
+from lfm4ads_tf.export.serving.model_config import CANARY, STABLE, ServedModel
+from lfm4ads_tf.export.wire.model_target import ModelTarget
+from lfm4ads_tf.export.wire.retry_policy import Deadline
+from lfm4ads_tf.export.wire.serving_error import ServingError
+from lfm4ads_tf.export.wire.transport import open_transport
 from lfm4ads_tf.files import write_text
 
 _LOG = logging.getLogger(__name__)
@@ -135,8 +135,8 @@ def blessed_versions(exports: Path) -> dict[str, list[int]]:
     if not blessed:
         raise UserError(
             f"No blessed version lies in '{exports}'.",
-            fix="export with `train.py export`, or find out why with `python -m export.verify "
-            f"{exports}`",
+            fix="export with `train.py export`, or find out why with "
+            f"`python -m lfm4ads_tf.export.verify {exports}`",
         )
     return blessed
 

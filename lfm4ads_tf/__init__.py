@@ -14,7 +14,7 @@ from lfm4ads_tf._version import __version__
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.quiet import hide_banner_of
 
-_PUBLIC: dict[str, str] = {
+PUBLIC: dict[str, str] = {
     "FoundationModel": "lfm4ads_tf.models.foundation:FoundationModel",
     "MMoE": "lfm4ads_tf.models.mmoe:MMoE",
     "DownstreamModel": "lfm4ads_tf.transfer.downstream:DownstreamModel",
@@ -25,7 +25,7 @@ _PUBLIC: dict[str, str] = {
     "FeatureSpec": "lfm4ads_tf.features.spec:FeatureSpec",
     "RunConfig": "lfm4ads_tf.config:RunConfig",
 }
-__all__ = [*_PUBLIC, "__version__", "require_keras_2"]
+__all__ = [*PUBLIC, "__version__", "require_keras_2"]
 
 # Set before TensorFlow starts: its C++ start-up banner drowns the messages meant for the user. What
 # is said before its log knows the variable is kept back, unless the variable asks for more.
@@ -59,9 +59,9 @@ def require_keras_2() -> None:
 
 def __getattr__(name: str) -> object:
     """The public names, imported when they are asked for."""
-    if name not in _PUBLIC:
+    if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
+    module, _, attribute = PUBLIC[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

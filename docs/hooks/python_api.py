@@ -19,25 +19,33 @@ import lfm4ads_tf
 MARK = "<!-- PYTHON API -->"
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = {
-    "Data": ("batch", "data", "features"),
+    "Data": (
+        "batch",
+        "data",
+        "features",
+        "front.encode",
+        "front.encoded_log",
+        "front.period_chain",
+    ),
     "Models": ("embeddings", "interactions", "models"),
     "Training": ("config", "losses", "metrics", "optim", "training"),
-    "Transfer": ("representations", "retrieval", "transfer"),
+    "Transfer and export": ("export", "front", "representations", "retrieval", "transfer"),
 }
-"""Group of the navigation -> rooms of the package; what lies in another room is under "More"."""
+"""Group of the navigation -> where its names lie in the package; the first that fits is taken."""
 
 
 def public_names() -> dict[str, str]:
     """Public name -> the dotted path of what it stands for, in the order of `__all__`."""
-    places = getattr(lfm4ads_tf, "_PUBLIC", {})
+    places = lfm4ads_tf.PUBLIC
     names = [name for name in lfm4ads_tf.__all__ if not name.startswith("__")]
     return {name: places.get(name, f"lfm4ads_tf:{name}").replace(":", ".") for name in names}
 
 
 def group_of(path: str) -> str:
-    """The group of the navigation that a dotted path belongs to."""
-    room = path.split(".")[1]
-    return next((group for group, rooms in GROUPS.items() if room in rooms), "More")
+    """The group of the navigation that a dotted path belongs to; "More" without any."""
+    place = path.removeprefix("lfm4ads_tf.")
+    fitting = (g for g, places in GROUPS.items() for p in places if place.startswith(f"{p}."))
+    return next(fitting, "More")
 
 
 def grouped() -> dict[str, dict[str, str]]:

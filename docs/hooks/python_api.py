@@ -68,8 +68,7 @@ def on_config(config: MkDocsConfig) -> None:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
     for name, path in public_names().items():
-        text = f"# {name}\n\n```python\nfrom lfm4ads_tf import {name}\n```\n\n::: {path}\n"
-        files.append(File.generated(config, f"api/{name}.md", content=text))
+        files.append(File.generated(config, f"api/{name}.md", content=f"::: {path}\n"))
     return files
 
 

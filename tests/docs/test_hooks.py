@@ -68,11 +68,13 @@ def test_names_that_share_a_text_get_entries_of_their_own(hook: Hook) -> None:
 def test_keys_are_a_list_and_formulas_are_code(hook: Hook) -> None:
     rewritten = hook("docstrings").rewritten(
         "A batch.\n\nKeys:\n    ids: (B, F),\n        int64.\n    b_c: Text: more.\n\n"
-        "At step t:\n    m <- b m\n    w <- w - m\n\nArgs:\n    x: Is = 1 here.\n"
+        "At step t:\n    m <- b m\n    w <- w - m\n\n"
+        "Example:\n    >>> a = 1\n\nArgs:\n    x: Is = 1 here.\n"
     )
     assert rewritten == (
         "A batch.\n\nKeys:\n\n- `ids`: (B, F),\n        int64.\n- `b_c`: Text: more.\n\n"
-        "At step t:\n\n    m <- b m\n    w <- w - m\n\nArgs:\n    x: Is = 1 here.\n"
+        "At step t:\n\n    m <- b m\n    w <- w - m\n\n"
+        "Examples:\n    >>> a = 1\n\nArgs:\n    x: Is = 1 here.\n"
     )
 
 

@@ -6,6 +6,7 @@ TensorFlow is imported; a process that already bound Keras 3 is stopped with a c
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -13,7 +14,18 @@ from lfm4ads_tf._version import __version__
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.quiet import hide_banner_of
 
-__all__ = ["__version__", "require_keras_2"]
+PUBLIC: dict[str, str] = {
+    "FoundationModel": "lfm4ads_tf.models.foundation:FoundationModel",
+    "MMoE": "lfm4ads_tf.models.mmoe:MMoE",
+    "DownstreamModel": "lfm4ads_tf.transfer.downstream:DownstreamModel",
+    "InteractionBlock": "lfm4ads_tf.interactions.block:InteractionBlock",
+    "ShardedEmbedding": "lfm4ads_tf.embeddings.table:ShardedEmbedding",
+    "HybridOptimizer": "lfm4ads_tf.optim.hybrid_optimizer:HybridOptimizer",
+    "EncodedBatch": "lfm4ads_tf.batch:EncodedBatch",
+    "FeatureSpec": "lfm4ads_tf.features.spec:FeatureSpec",
+    "RunConfig": "lfm4ads_tf.config:RunConfig",
+}
+__all__ = [*PUBLIC, "__version__", "require_keras_2"]
 
 # Set before TensorFlow starts: its C++ start-up banner drowns the messages meant for the user. What
 # is said before its log knows the variable is kept back, unless the variable asks for more.
@@ -43,6 +55,14 @@ def require_keras_2() -> None:
             fix="unset it or set TF_USE_LEGACY_KERAS=1",
         )
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+
+def __getattr__(name: str) -> object:
+    """The public names, imported when they are asked for."""
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _bound_keras_version() -> str | None:

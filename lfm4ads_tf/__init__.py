@@ -106,6 +106,9 @@ def require_keras_2() -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 
+
+
+
 def _bound_keras_version() -> str | None:
     """Version of the Keras that `tf.keras` already resolved to, None if it did not yet."""
     tensorflow = sys.modules.get("tensorflow")
@@ -120,4 +123,12 @@ def _bound_keras_version() -> str | None:
     return str(vars(keras).get("__version__", "2"))
 
 
-require_keras_2()
+try:
+    require_keras_2()
+except UserError as error:
+    # A command of ours (`lfm4ads-...`, `python -m lfm4ads_tf...`) has run no line of its own yet.
+    started = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+    if started != "-m" and not started.startswith("lfm4ads-"):
+        raise
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)

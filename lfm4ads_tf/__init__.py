@@ -106,9 +106,6 @@ def require_keras_2() -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 
-
-
-
 def _bound_keras_version() -> str | None:
     """Version of the Keras that `tf.keras` already resolved to, None if it did not yet."""
     tensorflow = sys.modules.get("tensorflow")

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, Self
@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 
 _ARGUMENTS = "_constructor_arguments"
 _POLICY = "dtype"
+_TRAINED = "trainable"
 
 
 class Rebuildable:
@@ -25,8 +26,9 @@ class Rebuildable:
     The arguments are kept as they were given and written as plain values by the types that the
     constructor declares: sections of the configuration and dataclasses as mappings, Keras objects
     as Keras writes them, other objects by their own `get_config`. A default that changes later
-    changes no saved model: defaults are written too. The dtype policy is kept where it is not the
-    usual one.
+    changes no saved model: defaults are written too, and so are the dtype policy and whether the
+    layer is trained. Sublayers that are made after the constructor, when the input's width is
+    known, are given the layer's policy (`dtype=self.dtype_policy`, or `made_like`).
 
     A class that derives from it and from a Keras class, in this order, has nothing to add, as long
     as its constructor is annotated and what it is made of is settled by its arguments.
@@ -45,11 +47,10 @@ class Rebuildable:
     def get_config(self) -> dict[str, Any]:
         """Plain values of the constructor's arguments, read back by `from_config`."""
         config = {name: _plain(value) for name, value in self.arguments.items()}
-        if "name" in config:
+        if config.get("name", "") is None:  # Keras gave it one
             config["name"] = self.name  # type: ignore[attr-defined]
-        policy = self.dtype_policy  # type: ignore[attr-defined]
-        if _POLICY not in config and policy.name != "float32":
-            config[_POLICY] = policy.name
+        config.setdefault(_POLICY, self.dtype_policy.name)  # type: ignore[attr-defined]
+        config.setdefault(_TRAINED, self.trainable)  # type: ignore[attr-defined]
         return config
 
     @classmethod
@@ -68,13 +69,17 @@ class Rebuildable:
         annotations = _annotations(cls)  # type: ignore[arg-type]
         values = dict(config)
         policy = None if _POLICY in annotations else values.pop(_POLICY, None)
+        trained = True if _TRAINED in annotations else values.pop(_TRAINED, True)
         with tf_keras.saving.custom_object_scope(dict(custom_objects or {})), _policy(policy):
-            return cls(
+            instance = cls(
                 **{
                     name: _value(value, annotations.get(name, Any))
                     for name, value in values.items()
                 }
             )
+        if not trained:
+            instance.trainable = False  # type: ignore[attr-defined]
+        return instance
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -103,6 +108,11 @@ class Rebuildable:
         return None
 
 
+def made_like(layer: tf_keras.layers.Layer) -> AbstractContextManager[None]:
+    """Layers that are made inside have the dtype policy of a layer, whatever the global one is."""
+    return _policy(layer.dtype_policy)
+
+
 @cache
 def _annotations(cls: type) -> dict[str, Any]:
     """Types of the constructor's parameters."""
@@ -110,11 +120,11 @@ def _annotations(cls: type) -> dict[str, Any]:
 
 
 @contextmanager
-def _policy(name: str | None) -> typing.Iterator[None]:
-    """Makes layers under another dtype policy."""
+def _policy(policy: Any) -> typing.Iterator[None]:
+    """Makes layers under another dtype policy, None for the global one."""
     before = tf_keras.mixed_precision.global_policy()
-    if name is not None:
-        tf_keras.mixed_precision.set_global_policy(name)
+    if policy is not None:
+        tf_keras.mixed_precision.set_global_policy(policy)
     try:
         yield
     finally:

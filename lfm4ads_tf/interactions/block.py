@@ -88,6 +88,7 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             Every activation by name, each (B, d_layer), and the block's output (B, d) for the
             heads (activated when the last layer is a DNN); with gates the mixtures, (B, T h).
         """
+        inputs = inputs.of_dtype(self.compute_dtype)
         origin = inputs.origin()  # (B, d)
         activations = {"towers": origin}
         whole: BlockInputs | None = None

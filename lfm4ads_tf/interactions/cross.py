@@ -35,9 +35,13 @@ class Cross(Rebuildable, tf_keras.layers.Layer):
                 use_bias=False,
                 kernel_initializer=glorot(self.seed, f"{self.name}/down"),
                 name="down",
+                dtype=self.dtype_policy,
             )
         self.dense = tf_keras.layers.Dense(
-            width, kernel_initializer=glorot(self.seed, f"{self.name}/kernel"), name="kernel"
+            width,
+            kernel_initializer=glorot(self.seed, f"{self.name}/kernel"),
+            name="kernel",
+            dtype=self.dtype_policy,
         )
         super().build(input_shape)
 

@@ -88,6 +88,17 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
             Every activation by name (B, d_k), and the output (B, d').
         """
 
+    def call(self, *args: Any, **options: Any) -> Any:
+        """Called by itself a layer gives what its class says; here nothing is said.
+
+        Raises:
+            UserError: The class has no `call`: Keras' own would hand its inputs on unchanged.
+        """
+        raise UserError(
+            f"The interaction layer {type(self).__name__} is run by a block.",
+            fix="use lfm4ads_tf.InteractionBlock, or call `interact(stream, inputs)`",
+        )
+
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried
     ) -> Columns:

@@ -14,7 +14,7 @@ from lfm4ads_tf.batch import EncodedBatch, read
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.metrics import auc, calibration, logloss
-from lfm4ads_tf.models.trainable_model import TrainableModel
+from lfm4ads_tf.models.trainable_model import TrainableModel, batch_in
 
 _TASK_LOSS = "task_loss"
 
@@ -139,7 +139,7 @@ class TaskModel(TrainableModel):
     @tf.autograph.experimental.do_not_convert
     def predict_step(self, data: EncodedBatch) -> tf.Tensor:
         """Probabilities (B, T), which `predict` joins."""
-        return self.probabilities(self(data))
+        return self.probabilities(self(batch_in(data)))
 
     def get_config(self) -> dict[str, Any]:
         """See `Rebuildable`; with the task loss, which may be set later."""

@@ -37,11 +37,29 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
     architecture, weights, tables and the optimizer's slots, and is loaded by
     `tf_keras.models.load_model`.
 
+    Args:
+        name: Name of the model.
+
     Attributes:
         layout: Columns of the encoded batch.
+
+    Raises:
+        UserError: The Keras dtype policy is another one than float32.
     """
 
     layout: FeatureLayout
+
+    def __init__(self, *, name: str) -> None:
+        super().__init__(name=name)
+        policy = self.dtype_policy.name
+        if policy != "float32":
+            raise UserError(
+                f"A {type(self).__name__} computes in float32: losses, evaluation and exports of "
+                "another type would differ from those of `train.py`.",
+                received=f"the Keras dtype policy '{policy}'",
+                fix="set the policy to float32; compile(precision='mixed_bfloat16') trains with "
+                "products of bfloat16",
+            )
 
     @property
     @abc.abstractmethod
@@ -161,11 +179,17 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
             return super().fit(x, *args, **options)
 
     def train_on_batch(self, x: EncodedBatch, *args: Any, **options: Any) -> Any:
-        """One step on one batch, as `tf_keras.Model.train_on_batch` does."""
+        """One step on one batch, as `tf_keras.Model.train_on_batch` does.
+
+        Raises:
+            UserError: The model is not compiled.
+        """
+        self._require_compiled()
         if not self.built:
             self(x)
         self._make_step()
-        return super().train_on_batch(x, *args, **options)
+        with released_gradients():
+            return super().train_on_batch(x, *args, **options)
 
     def scale_rates(self, factor: float) -> None:
         """Sets all learning rates to a factor of those that it was compiled with."""
@@ -175,13 +199,13 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
         """One step, as Keras traces it; the mean losses so far."""
-        losses = self.__dict__["_step"](data)
+        losses = self.__dict__["_step"](batch_in(data))
         return self._means({"loss": losses.total, **losses.terms})
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
         """The losses of a batch, as Keras traces them; the means so far."""
-        terms = dict(self.loss_terms(data, training=False))
+        terms = dict(self.loss_terms(batch_in(data), training=False))
         return self._means({"loss": tf.add_n([*terms.values()]), **terms})
 
     @property
@@ -212,14 +236,17 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
                 received=f"a {type(data).__name__}",
                 fix="encode your rows: lfm4ads_tf.encode(spec, table).dataset('train')",
             )
+        self._require_compiled()
+        if not self.built:
+            self(example_of(data.element_spec))
+        self._make_step()
+
+    def _require_compiled(self) -> None:
         if "_objective" not in self.__dict__:
             raise UserError(
                 f"This {type(self).__name__} is not compiled.",
                 fix="call compile(lfm4ads_tf.HybridOptimizer()) first",
             )
-        if not self.built:
-            self(example_of(data.element_spec))
-        self._make_step()
 
     def _make_step(self) -> None:
         """Builds the optimizers for the model's variables, once for each `compile`."""
@@ -264,3 +291,8 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         else:
             options["optimizer"] = HybridOptimizer.from_config(options["optimizer"])
         self.compile(**options)
+
+
+def batch_in(data: Any) -> EncodedBatch:
+    """The batch in what Keras gives a step: a data set's element, or `(x,)` of one batch."""
+    return data[0] if isinstance(data, tuple) else data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -117,6 +118,10 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             sequences=self.sequences(batch),
         )
 
+    def call(self, batch: EncodedBatch, training: bool = False) -> Any:
+        """See `towers`."""
+        return self.towers(batch, training=training)
+
     def set_views(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
         """What each set of the embeddings gives the towers to read, set by set.
 
@@ -157,7 +162,8 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         return self.owned.groups(embedded, gates=gates)
 
     def _numbers(self, batch: EncodedBatch) -> tf.Tensor:
-        return own_columns(batch["dense"], self.layout.number_columns)  # (B, N)
+        numbers = own_columns(batch["dense"], self.layout.number_columns)
+        return tf.cast(numbers, self.compute_dtype)  # (B, N)
 
     def input_labels(self, owner: str) -> list[Label]:
         """What each column of an owner's input is: a feature and a position in it."""

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.transfer.retrieval.retrieval_loss import RetrievalLoss, RetrievalLossName
 from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
@@ -43,6 +44,7 @@ class ProjectedRetriever(TwoVectorModel):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, name="projected_retriever")
+        self.layout = FeatureLayout((), (), (), (), ())  # it reads no feature
         self.source = source
         self.projection = tf_keras.layers.Dense(
             dim, kernel_initializer=glorot(seed, "projection"), name="projection"

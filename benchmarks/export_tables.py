@@ -36,18 +36,18 @@ from rich.table import Table
 from tensorflow.core.protobuf import saved_model_pb2
 
 from benchmarks.measure import Worker, interleave, summary
-from export.exporter import export_model
-from export.merging import Rebuild
-from export.request import ExportRequest
-from export.request_schema import RequestSchema
-from export.samples import ExportSamples
-from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.requests import complete
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.exporter import export_model
+from lfm4ads_tf.export.merging import Rebuild
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.metrics import auc
 from lfm4ads_tf.pipeline import build
@@ -332,7 +332,7 @@ def _raw_rows(
     run: Run, encoder: Encoder, rows: np.ndarray, data_dir: Path | None
 ) -> dict[str, Any]:
     """Raw columns of rows of the cache, moving features as at the end of training."""
-    raw = load_raw(run.spec, source_folder(run, data_dir))
+    raw = load_raw(run.spec, source_folder(run.spec, data_dir, quiet=run.quiet))
     at = pa.array(rows)
     columns = {name: column.take(at) for name, column in raw.columns.items()}
     for key in (run.spec.keys.user, run.spec.keys.item):

@@ -33,12 +33,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import interleave, summary
-from export.cpp_loader import run_cpp
-from export.golden_rows import GoldenRows
-from export.prediction_serving import PredictionServing
-from export.signature import Signature
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.samples import cache_rows, read_samples
+from lfm4ads_tf.export.cpp_loader import run_cpp
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.prediction_serving import PredictionServing
+from lfm4ads_tf.export.signature import Signature
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.pipeline import build

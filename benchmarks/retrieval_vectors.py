@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from export.golden_rows import encoded_batch
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.synthetic import SyntheticAdsLog
+from lfm4ads_tf.export.golden_rows import encoded_batch
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.predict import load_encoder

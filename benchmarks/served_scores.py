@@ -6,7 +6,7 @@ Seven tenths of the rows are test rows as they were evaluated, with the scores t
 stored. Of the others, equal parts get keys that training never saw, lose half of their values, and
 lose all values of their lists; they are held against the Keras model, fed by the encoder of
 training. The export with tables of each type is asked through a reloaded SavedModel, through
-TensorFlow's C++ loader, and over gRPC and REST through `export.local_server`.
+TensorFlow's C++ loader, and over gRPC and REST through `lfm4ads_tf.export.local_server`.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.export_tables import STORAGES, Subject, trained_subject
-from export.client import ServingClient
-from export.contract import CONTRACT_FILE
-from export.cpp_loader import run_cpp
-from export.exporter import export_model
-from export.golden_rows import encoded_batch
-from export.local_server.server import LocalServer
-from export.representation_lookup import RepresentationLookup
-from export.request import ExportRequest
-from export.request_schema import RequestSchema
-from export.rounding import score_limit
-from export.samples import ExportSamples
-from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.client import ServingClient
+from lfm4ads_tf.export.contract import CONTRACT_FILE
+from lfm4ads_tf.export.cpp_loader import run_cpp
+from lfm4ads_tf.export.exporter import export_model
+from lfm4ads_tf.export.golden_rows import encoded_batch
+from lfm4ads_tf.export.local_server.server import LocalServer
+from lfm4ads_tf.export.representation_lookup import RepresentationLookup
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.rounding import score_limit
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.metrics import auc

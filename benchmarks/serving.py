@@ -5,11 +5,11 @@
     python -m benchmarks.serving --out runs/kuairand --server grpc://127.0.0.1:8500 \\
         --rest http://127.0.0.1:8501 --served-from /models --json serving.json
 
-Without `--server`, `python -m export.local_server` is started in a process of its own, and ended.
-Requests are serialized before, from the samples of the run: building them, and reading the answers,
-is no part of any time. Client threads send them from this process, each over a connection of its
-own, in closed loops. All kinds of requests take turns in rounds, so that what slows the machine for
-a while slows all alike. Every loop is bounded in requests and in seconds.
+Without `--server`, `python -m lfm4ads_tf.export.local_server` is started in a process of its own,
+and ended. Requests are serialized before, from the samples of the run: building them, and reading
+the answers, is no part of any time. Client threads send them from this process, each over a
+connection of its own, in closed loops. All kinds of requests take turns in rounds, so that what
+slows the machine for a while slows all alike. Every loop is bounded in requests and in seconds.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from benchmarks.serving_load import GrpcSender, Load, RestSender, Sender, closed
 from benchmarks.serving_requests import ServingRequests
 from benchmarks.serving_server import ROOT, ServerProcess, loopback
 from benchmarks.serving_swap import measure_swap
-from export.publishing import versions
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.publishing import versions
 from lfm4ads_tf.progress import Progress
 
 CANDIDATES = 500
@@ -366,7 +366,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         served_from = options.served_from
         with _served(options, out, scratch) as servers:
             result: dict[str, Any] = {
-                "server": "given" if options.server else "export.local_server"
+                "server": "given" if options.server else "lfm4ads_tf.export.local_server"
             }
             result |= measure(out, servers, plan, model=model, quiet=False)
             if options.server and served_from is not None:

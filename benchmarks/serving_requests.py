@@ -17,10 +17,10 @@ import pyarrow as pa
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
-from export.publishing import versions
-from export.request_schema import RequestSchema
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.publishing import versions
+from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.features.raw_types import RawType, raw_types
 from lfm4ads_tf.features.spec_file import parse_spec, read_yaml
 from lfm4ads_tf.pipeline.run import open_run

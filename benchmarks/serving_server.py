@@ -20,7 +20,7 @@ _READY = re.compile(r"Serving gRPC at (\S+) and REST at http://(\S+)")
 
 
 class ServerProcess:
-    """`python -m export.local_server`, ready for requests; use it in a `with` block.
+    """`python -m lfm4ads_tf.export.local_server`, ready for requests; use it in a `with` block.
 
     `grpc_address` and `rest_address` are `127.0.0.1:<port>`.
 
@@ -34,8 +34,8 @@ class ServerProcess:
     """
 
     def __init__(self, exports: Path, log: Path, *, poll_seconds: float = 1.0) -> None:
-        command = [sys.executable, "-m", "export.local_server", "--exports", str(exports.resolve())]
-        command += ["--port", "0", "--rest_api_port", "0"]
+        command = [sys.executable, "-m", "lfm4ads_tf.export.local_server"]
+        command += ["--exports", str(exports.resolve()), "--port", "0", "--rest_api_port", "0"]
         command += ["--file_system_poll_wait_seconds", str(poll_seconds)]
         with log.open("w") as errors:
             self._process = subprocess.Popen(

@@ -19,8 +19,8 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.serving_load import Answer, ConstantLoad, GrpcSender, closed_loop, open_channel
-from export.publishing import new_staging, publish, versions
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.publishing import new_staging, publish, versions
 
 SHARE = 0.5  # of the throughput of the same threads in a closed loop
 _MOST_SECONDS = 60.0  # that a server may take to swap

@@ -12,7 +12,7 @@ from tensorflow.python.ops import lookup_ops
 from tensorflow.python.saved_model import fingerprinting_utils
 from tensorflow.python.trackable.resource import RestoredResource
 
-from export.signature import Signature
+from lfm4ads_tf.export.signature import Signature
 
 _GRAPH = "saved_model.pb"
 

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from export.verify_child import SERVE
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export.verify_child import SERVE
 
 
 class CleanProcess:

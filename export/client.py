@@ -1,4 +1,4 @@
-"""Scores of raw rows from a model server: `python -m export.client --server ADDRESS ...`."""
+"""Scores of raw rows from a model server: `lfm4ads-client --server ADDRESS ...`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lfm4ads_tf.quiet import native_stderr_hidden
 with native_stderr_hidden():  # TensorFlow's start-up banner
     import tensorflow  # noqa: F401
 
-from export.spec_check import read_spec
-from export.wire.model_target import ModelTarget
-from export.wire.raw_rows import Rows, with_excluded
-from export.wire.request_builder import RequestBuilder
-from export.wire.retry_policy import Deadline, RetryPolicy
-from export.wire.scored_rows import read_rows, write_scores
-from export.wire.serving_error import ServingError
-from export.wire.transport import open_transport
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.export.spec_check import read_spec
+from lfm4ads_tf.export.wire.model_target import ModelTarget
+from lfm4ads_tf.export.wire.raw_rows import Rows, with_excluded
+from lfm4ads_tf.export.wire.request_builder import RequestBuilder
+from lfm4ads_tf.export.wire.retry_policy import Deadline, RetryPolicy
+from lfm4ads_tf.export.wire.scored_rows import read_rows, write_scores
+from lfm4ads_tf.export.wire.serving_error import ServingError
+from lfm4ads_tf.export.wire.transport import open_transport
 from lfm4ads_tf.features.spec import FeatureSpec
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _SIGNATURES = {"examples": "serving_default", "tensors": "predict"}
 
 
 class ServingClient:
-    """One model of a TensorFlow Serving (or `export.local_server`), asked with raw rows.
+    """One model of a TensorFlow Serving (or `lfm4ads_tf.export.local_server`), asked with raw rows.
 
     What the model reads is asked from the server with the first request, and again when another
     version answers. Threads may share a client. Use it as a context manager, or call `close`.
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success; 2 for what the user can mend, with the reason on stderr.
     """
-    parser = argparse.ArgumentParser(prog="python -m export.client", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-client", description=__doc__)
     parser.add_argument("--server", required=True, help="grpc://host:port or http://host:port")
     parser.add_argument("--model", required=True, help="name of the model")
     parser.add_argument("--spec", required=True, type=Path, help="feature spec, or a config.yaml")

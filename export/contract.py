@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.archive import described_signatures
-from export.merging import TOLERANCES
-from export.rounding import Rounding
-from export.serving_model import ServingModel
-from export.verify_child import SCHEMA, variables_digest, vocabulary_sha256
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.archive import described_signatures
+from lfm4ads_tf.export.merging import TOLERANCES
+from lfm4ads_tf.export.rounding import Rounding
+from lfm4ads_tf.export.serving_model import ServingModel
+from lfm4ads_tf.export.verify_child import SCHEMA, variables_digest, vocabulary_sha256
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.files import write_json
 

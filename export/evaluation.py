@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.merging import TOLERANCES
-from export.rounding import Rounding
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export.merging import TOLERANCES
+from lfm4ads_tf.export.rounding import Rounding
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from export.blessing import bless
-from export.clean_process import CleanProcess
-from export.contract import write_contract
-from export.evaluation import Evaluation
-from export.golden import write_golden
-from export.golden_rows import GoldenRows
-from export.publishing import new_staging, publish
-from export.request import ExportRequest
-from export.verify import verify_export
-from export.warmup import write_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.blessing import bless
+from lfm4ads_tf.export.clean_process import CleanProcess
+from lfm4ads_tf.export.contract import write_contract
+from lfm4ads_tf.export.evaluation import Evaluation
+from lfm4ads_tf.export.golden import write_golden
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.publishing import new_staging, publish
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.verify import verify_export
+from lfm4ads_tf.export.warmup import write_warmup
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.files import unwritable
 

@@ -9,18 +9,24 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.golden import GoldenRequest
-from export.golden_rows import GoldenRows
-from export.merging import Rebuild, merged_model
-from export.ranking import Ranking
-from export.representation_lookup import RepresentationLookup
-from export.request_schema import RequestSchema
-from export.rounding import Change, Rounding, changed_batch, encoded_rounding, rounding_bound
-from export.serving_model import ServingModel, with_presence
-from export.signature import Signature
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.golden import GoldenRequest
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.merging import Rebuild, merged_model
+from lfm4ads_tf.export.ranking import Ranking
+from lfm4ads_tf.export.representation_lookup import RepresentationLookup
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.rounding import (
+    Change,
+    Rounding,
+    changed_batch,
+    encoded_rounding,
+    rounding_bound,
+)
+from lfm4ads_tf.export.serving_model import ServingModel, with_presence
+from lfm4ads_tf.export.signature import Signature
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.features.request_name import request_name

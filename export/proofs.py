@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from export.clean_process import CleanProcess
-from export.exporter import WrittenExport
-from export.verify import is_small, verifying_process
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export.clean_process import CleanProcess
+from lfm4ads_tf.export.exporter import WrittenExport
+from lfm4ads_tf.export.verify import is_small, verifying_process
 
 _LOG = logging.getLogger(__name__)
 

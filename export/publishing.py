@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from export.blessing import read_blessing
-from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.blessing import read_blessing
+from lfm4ads_tf.export.version_folders import version_folders
 from lfm4ads_tf.files import is_running
 
 _LOG = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.golden_rows import GoldenRows
-from export.request_schema import RequestSchema
-from export.serving_model import with_equal_rows
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.serving_model import with_equal_rows
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.candidate_towers import CandidateTowers

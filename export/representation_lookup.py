@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from export.verify_child import EPS, ROUNDINGS
 from lfm4ads_tf.embeddings import table_shards
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.verify_child import EPS, ROUNDINGS
 from lfm4ads_tf.features.fingerprints import text_fingerprints
 
 

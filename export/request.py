@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.kinds.kind import ExportKind, kind_of
-from export.samples import ExportSamples
-from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.kinds.kind import ExportKind, kind_of
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features.encoder import Encoder
 
 

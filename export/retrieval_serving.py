@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from export.golden_rows import GoldenRows
-from export.request_schema import RequestSchema
-from export.rounding import Change, Rounding, changed_batch, rounding_bound
-from export.serving_model import ServingModel
-from export.tower_model import TowerModel
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.rounding import Change, Rounding, changed_batch, rounding_bound
+from lfm4ads_tf.export.serving_model import ServingModel
+from lfm4ads_tf.export.tower_model import TowerModel
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE

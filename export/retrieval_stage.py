@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.exporter import WrittenExport, write_export
-from export.request import ExportRequest
-from export.samples import ExportSamples
-from export.subject import ExportSubject
-from export.verify_child import SCHEMA
 from lfm4ads_tf.data.samples import cache_rows
+from lfm4ads_tf.export.exporter import WrittenExport, write_export
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
+from lfm4ads_tf.export.verify_child import SCHEMA
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.pipeline.retrieval_choice import chosen_retrieval
 from lfm4ads_tf.pipeline.retrieval_data import ALL

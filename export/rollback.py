@@ -1,4 +1,4 @@
-"""Goes back to an earlier version: `python -m export.rollback MODEL_DIR [--to VERSION]`."""
+"""Goes back to an earlier version: `lfm4ads-rollback MODEL_DIR [--to VERSION]`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.publishing import restore, roll_back, versions
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.publishing import restore, roll_back, versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 3 when refused, the reason on the last line, 2 for unusable arguments.
     """
-    parser = argparse.ArgumentParser(prog="python -m export.rollback", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-rollback", description=__doc__)
     parser.add_argument("model_dir", type=Path, help="a model's folder with its versions")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

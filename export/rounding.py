@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from export.verify_child import EPS, ROUNDINGS, allowed_difference
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.export.verify_child import EPS, ROUNDINGS, allowed_difference
 
 _DRAWS = 4
 _STEP = 2.0**-12  # far above float32's rounding, far below what bends a model

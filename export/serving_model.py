@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.archive import write_archive
-from export.golden import GoldenRequest
-from export.golden_rows import GoldenRows
-from export.request_schema import RequestSchema
-from export.rounding import Rounding
-from export.signature import Signature
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.export.archive import write_archive
+from lfm4ads_tf.export.golden import GoldenRequest
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.rounding import Rounding
+from lfm4ads_tf.export.signature import Signature
 from lfm4ads_tf.features import raw_types
 from lfm4ads_tf.features.dense_encoder import finite_vectors
 from lfm4ads_tf.features.encoder import Encoder

@@ -15,21 +15,21 @@ import numpy as np
 import pyarrow as pa
 import tf_keras
 
-from export.exporter import WrittenExport, write_export
-from export.kinds.kind import kind_of
-from export.kinds.registry import KINDS
-from export.proofs import Proofs
-from export.publishing import ROLLED_BACK, newest_version, versions
-from export.representation_lookup import RepresentationLookup
-from export.request import ExportRequest
-from export.retrieval_stage import RetrievalExports, retrieval_names
-from export.samples import ExportSamples
-from export.subject import ExportSubject
-from export.verify_child import SCHEMA
 from lfm4ads_tf.data.input import RepresentationJoin
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.exporter import WrittenExport, write_export
+from lfm4ads_tf.export.kinds.kind import kind_of
+from lfm4ads_tf.export.kinds.registry import KINDS
+from lfm4ads_tf.export.proofs import Proofs
+from lfm4ads_tf.export.publishing import ROLLED_BACK, newest_version, versions
+from lfm4ads_tf.export.representation_lookup import RepresentationLookup
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.retrieval_stage import RetrievalExports, retrieval_names
+from lfm4ads_tf.export.samples import ExportSamples, spread
+from lfm4ads_tf.export.subject import ExportSubject
+from lfm4ads_tf.export.verify_child import SCHEMA
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
@@ -41,7 +41,6 @@ from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 from lfm4ads_tf.representations.store import RepresentationStore
 
 _LOG = logging.getLogger(__name__)
-_GOLDEN_ROWS = 512  # of a model of all scenarios; each signature is asked for them
 
 
 def export_run(run: Run) -> None:
@@ -85,7 +84,7 @@ class _Exports:
         self.out = run.exports
         self.encoder = load_encoder(run)
         self.every_sample = read_samples(run.out / "data")
-        self.samples = _spread(self.every_sample)
+        self.samples = spread(self.every_sample)
         self.outcomes: list[ExportOutcome] = []
         self._proofs = Proofs()
         self._attempts: list[tuple[str, Future[Any]]] = []  # of each export, in order
@@ -214,7 +213,7 @@ class _Exports:
         if made_from == source and newest.name.startswith(ROLLED_BACK):
             _LOG.warning(
                 "%s is not exported again: this model was rolled back (%s); put it back with "
-                "python -m export.rollback --restore",
+                "python -m lfm4ads_tf.export.rollback --restore",
                 name,
                 newest.name,
             )
@@ -315,7 +314,7 @@ class _Exports:
         """The samples of a scenario or segment, all of them where it has none."""
         rows = self.run.cache.rows_of("test", scenario)
         mine = np.isin(cache_rows(self.every_sample), rows)
-        return _spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
+        return spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
 
 
 def _made_from(version: Path) -> Any:
@@ -324,12 +323,6 @@ def _made_from(version: Path) -> Any:
         return json.loads((version / "blessing.json").read_text("utf-8"))["source"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _spread(samples: pa.Table) -> pa.Table:
-    """At most `_GOLDEN_ROWS` of the samples, of all scenarios alike."""
-    count = min(len(samples), _GOLDEN_ROWS)
-    return samples.take(pa.array(np.linspace(0, len(samples) - 1, count).astype(np.int64)))
 
 
 def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[str, np.ndarray]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import tf_keras
 
-from export.merging import Rebuild
-from export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.export.merging import Rebuild
+from lfm4ads_tf.export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.retrieval.index import Index
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 import tensorflow as tf
 
-from export.merging import copy_tables
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding
+from lfm4ads_tf.export.merging import copy_tables
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.owned_fields import OwnedFields
 from lfm4ads_tf.models.two_towers import TwoTowers, own_columns

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from export.golden_rows import GoldenRows
-from export.request_schema import RequestSchema
-from export.rounding import Rounding, changed_batch, rounding_bound
-from export.serving_model import ServingModel
-from export.tower_model import TowerModel
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.rounding import Rounding, changed_batch, rounding_bound
+from lfm4ads_tf.export.serving_model import ServingModel
+from lfm4ads_tf.export.tower_model import TowerModel
 from lfm4ads_tf.models.upstream import UpstreamModel
 
 

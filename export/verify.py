@@ -1,4 +1,4 @@
-"""Proves exported SavedModels: `python -m export.verify MODEL_DIR`."""
+"""Proves exported SavedModels: `lfm4ads-verify MODEL_DIR`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from export import verify_child
-from export.blessing import BLESSING_FILE, bless, file_digests, read_blessing
-from export.clean_process import CleanProcess
-from export.cpp_loader import ANSWER_S, build_loader, run_cpp
-from export.spec_check import check_against_spec, read_spec
-from export.version_folders import version_folders
-from export.warmup import read_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export import verify_child
+from lfm4ads_tf.export.blessing import BLESSING_FILE, bless, file_digests, read_blessing
+from lfm4ads_tf.export.clean_process import CleanProcess
+from lfm4ads_tf.export.cpp_loader import ANSWER_S, build_loader, run_cpp
+from lfm4ads_tf.export.spec_check import check_against_spec, read_spec
+from lfm4ads_tf.export.version_folders import version_folders
+from lfm4ads_tf.export.warmup import read_warmup
 from lfm4ads_tf.features.spec import FeatureSpec
 
 _CHILD = Path(verify_child.__file__)
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when all are blessed, 3 when one is refused, 2 when there is nothing to verify, or files
         cannot be read or written.
     """
-    parser = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-verify", description=__doc__)
     parser.add_argument(
         "model_dir", type=Path, help="a version, a model with its versions, or a folder of models"
     )

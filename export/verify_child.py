@@ -1,4 +1,4 @@
-"""Loads one SavedModel with TensorFlow and NumPy alone, and proves it. Run by `export.verify`.
+"""Loads one SavedModel with TensorFlow and NumPy alone, and proves it. Run by `export/verify.py`.
 
 This file is started by its path in a process of its own and imports nothing of this project: what
 it can load and run, a server without our code can load and run.
@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     # Importing one of these fails from here on: what is loaded below needs none of them.
     # (TensorFlow imports Keras only to offer it as `tf.keras`, and does without.)
-    for package in ("lfm4ads_tf", "export", "tf_keras", "keras", "tensorflow_serving"):
+    for package in ("lfm4ads_tf", "tf_keras", "keras", "tensorflow_serving"):
         sys.modules[package] = None  # type: ignore[assignment]
 
 import numpy as np  # noqa: E402

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from export.golden import GoldenRequest
+from lfm4ads_tf.export.golden import GoldenRequest
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
 """Where TensorFlow Serving looks, inside a version folder."""

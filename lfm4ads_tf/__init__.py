@@ -26,6 +26,7 @@ PUBLIC: dict[str, str] = {
     # data
     "load_spec": "lfm4ads_tf.features.spec_file:load_spec",
     "FeatureSpec": "lfm4ads_tf.features.spec:FeatureSpec",
+    "fetch": "lfm4ads_tf.front.fetch:fetch",
     "encode": "lfm4ads_tf.front.encode:encode",
     "EncodedLog": "lfm4ads_tf.front.encoded_log:EncodedLog",
     "PeriodChain": "lfm4ads_tf.front.period_chain:PeriodChain",
@@ -119,4 +120,12 @@ def _bound_keras_version() -> str | None:
     return str(vars(keras).get("__version__", "2"))
 
 
-require_keras_2()
+try:
+    require_keras_2()
+except UserError as error:
+    # A command of ours (`lfm4ads-...`, `python -m lfm4ads_tf...`) has run no line of its own yet.
+    started = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+    if started != "-m" and not started.startswith("lfm4ads-"):
+        raise
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from lfm4ads_tf.baselines.config import BaselineConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.shipped_specs import spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
 from lfm4ads_tf.features.tables import is_bag
@@ -77,7 +78,8 @@ class RunConfig(StrictModel):
     """One run, fully resolved.
 
     Attributes:
-        seed: First seed; `seeds` of them are run, each for upstream and downstream.
+        seed: First seed.
+        seeds: Number of seeds, from `seed` on; each is run for upstream and downstream.
         scenarios: Scenarios with a downstream model; all with enough rows when absent.
         preset: Name of a set of overrides applied before the spec's and the user's own.
         packed_cache: Folder or address that `python -m lfm4ads_tf.data.pack` wrote this run's
@@ -86,6 +88,8 @@ class RunConfig(StrictModel):
             fixed table. Most of it goes to the upstream, the rest to the downstream models.
         plugins: Python files or modules that register models, layers, losses or adapters of the
             user's own; files are relative to the working directory.
+        embeddings: Short for the same keys of the upstream's, the downstream's and the retriever's
+            tables; a part's own key goes before it.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -180,7 +184,7 @@ def resolve(
     retriever's tables.
 
     Args:
-        spec_path: The feature spec.
+        spec_path: The feature spec, or the name of one that comes with the package.
         assignments: `key.path=value` strings; the value is read as YAML. The first step of the
             path decides whether it belongs to the spec or to the run configuration.
         options: Top-level run configuration keys given as command-line options.
@@ -190,6 +194,7 @@ def resolve(
         UserError: An assignment or the file cannot be read, a key is unknown, or the chosen
             upstream does not read it.
     """
+    spec_path = spec_file(spec_path)
     raw_spec = read_yaml(spec_path)
     over_spec: dict[str, Any] = {}
     over_run: dict[str, Any] = {}

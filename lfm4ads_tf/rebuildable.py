@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import is_dataclass
 from functools import cache
@@ -53,8 +53,7 @@ class Rebuildable:
 
     def get_config(self) -> dict[str, Any]:
         """Plain values of the constructor's arguments, read back by `from_config`."""
-        given = vars(self)[_ARGUMENTS].given
-        config = {name: _plain(value) for name, value in given.items()}
+        config = {name: _plain(value) for name, value in self.arguments.items()}
         if config.get("name", "") is None:  # Keras gave it one
             config["name"] = self.name  # type: ignore[attr-defined]
         config.setdefault(_POLICY, self.dtype_policy.name)  # type: ignore[attr-defined]
@@ -88,6 +87,28 @@ class Rebuildable:
         if not trained:
             instance.trainable = False  # type: ignore[attr-defined]
         return instance
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, as they were given."""
+        return dict(self.__dict__[_ARGUMENTS].given)
+
+    def rebuilt(self, change: Callable[[Any], Any]) -> Self:
+        """A new object of the same arguments, some of them changed; its weights are initial ones.
+
+        Args:
+            change: An argument -> the one in its place; also called with those of the layers and
+                models among the arguments, which are rebuilt too.
+        """
+
+        def made(value: Any) -> Any:
+            if isinstance(value, Rebuildable):
+                return value.rebuilt(change)
+            if isinstance(value, (list, tuple)):
+                return [made(member) for member in value]
+            return change(value)
+
+        return type(self)(**{name: made(value) for name, value in self.arguments.items()})
 
     def get_build_config(self) -> dict[str, Any] | None:
         """None: weights are made by the first call, which whoever holds the object makes."""

@@ -2,7 +2,7 @@
 
 The proof that users get starts a Python process, which imports TensorFlow, and a C++ loader, and
 times many calls: some four seconds of a processor for each export. Here the same checks
-(`export.verify_child.verify`) run in the tests' process, and C++ is skipped. Tests of the proof
+(`export/verify_child.py`) run in the tests' process, and C++ is skipped. Tests of the proof
 itself, one export of each session fixture, and the slow runs keep the real one. The real proofs
 of fixtures share one verifying process, which forks for each export: TensorFlow is imported once.
 """
@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from export import verify, verify_child
-from export.clean_process import CleanProcess
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export import verify, verify_child
+from lfm4ads_tf.export.clean_process import CleanProcess
 
 
 @cache

@@ -6,6 +6,7 @@ Every import counts, those inside functions and under TYPE_CHECKING too.
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[set[str], ...] = (
-    {"train"},
+    {"train"},  # the file in a checkout
+    {"command_line"},
+    {"front"},
     {"export", "experiments"},
     {"pipeline"},
     {"analysis"},
@@ -32,11 +35,16 @@ LAYERS: tuple[set[str], ...] = (
 """From top to bottom; a room imports from itself and from lower layers alone."""
 TABLES = {"config": "section", "registry": "names"}
 """Files of a folder that lie below all rooms."""
+OUTSIDE = r"^\s*(?:from|import) (?:export|feature_specs)\b.*"
+"""An import of a linked folder by its name outside of `lfm4ads_tf`."""
 Import = tuple[str, str]
 
 
 def imports_of(root: Path, *packages: str) -> set[Import]:
-    """(importing module, imported module) of the files of some packages below a folder."""
+    """(importing module, imported module) of the files of some packages below a folder.
+
+    A package that lies in another one as a link is read where it is named itself.
+    """
     paths = [p for package in packages for p in (root / package).rglob("*.py")]
     paths += [p for p in (root / f"{package}.py" for package in packages) if p.is_file()]
     names = (".".join(path.relative_to(root).with_suffix("").parts) for path in paths)
@@ -63,9 +71,11 @@ def place(module: str) -> tuple[str, ...]:
     if parts[0] != "lfm4ads_tf":
         return parts
     parts = parts[1:]
+    if parts and parts[0] == "export":  # its tables are of what only exports know
+        return parts
     if len(parts) > 1 or parts and (ROOT / "lfm4ads_tf" / parts[0]).is_dir():
         return (TABLES[parts[-1]], *parts) if parts[-1] in TABLES else parts
-    return parts if parts in (("config",), ("batch",)) else ("ground", *parts)
+    return parts if parts in (("command_line",), ("config",), ("batch",)) else ("ground", *parts)
 
 
 def upward(pairs: set[Import]) -> list[Import]:
@@ -91,13 +101,14 @@ def circle(pairs: set[Import]) -> list[tuple[str, ...]]:
 
 
 def package_imports() -> set[Import]:
-    """Imports of the package, of `export` and of the command line."""
-    return imports_of(ROOT, "lfm4ads_tf", "export", "train")
+    """Imports of the package, of the linked `export` in it, and of the command line."""
+    return imports_of(ROOT, "lfm4ads_tf", "lfm4ads_tf/export", "train")
 
 
 def test_imports_point_down_and_in_no_circle() -> None:
     pairs = package_imports()
     assert len(pairs) > 1000  # they are read at all
+    assert ("lfm4ads_tf.export.stage", "lfm4ads_tf.export.exporter") in pairs
     assert not upward(pairs)
     assert not circle(pairs)
 
@@ -109,7 +120,7 @@ def test_imports_point_down_and_in_no_circle() -> None:
         ("lfm4ads_tf.embeddings.table", "lfm4ads_tf.models.tower"),
         ("lfm4ads_tf.interactions.config", "lfm4ads_tf.interactions.block"),
         ("lfm4ads_tf.files", "lfm4ads_tf.features.spec"),
-        ("lfm4ads_tf.pipeline.report", "export.stage"),
+        ("lfm4ads_tf.pipeline.report", "lfm4ads_tf.export.stage"),
         ("lfm4ads_tf.models.heads", "lfm4ads_tf.data.cache"),
     ],
 )
@@ -124,13 +135,24 @@ def test_an_upward_import_is_found(importer: str, imported: str) -> None:
         ("lfm4ads_tf.features.spec", "lfm4ads_tf.features.spec_checks"),
         ("lfm4ads_tf.data.sources.places", "lfm4ads_tf.data.clock"),  # a folder and a file
         ("lfm4ads_tf.errors", "lfm4ads_tf.files"),
-        ("export.wire.transport", "export.client"),
+        ("lfm4ads_tf.export.wire.transport", "lfm4ads_tf.export.client"),
     ],
 )
 def test_a_circle_is_found(importer: str, imported: str) -> None:
     pairs = package_imports() | {(importer, imported)}
     assert not upward(pairs)
     assert circle(pairs)
+
+
+@pytest.mark.parametrize(
+    "folder", ["lfm4ads_tf", "export", "tests", "benchmarks", "examples", "docs"]
+)
+def test_linked_folders_have_one_name(folder: str) -> None:
+    """A file that is imported under two names would be run twice, with classes of its own."""
+    files = [p for p in (ROOT / folder).rglob("*.*") if p.suffix in (".py", ".md")]
+    assert files
+    named = {str(p): re.findall(OUTSIDE, p.read_text("utf-8"), re.MULTILINE) for p in files}
+    assert not {path: found for path, found in named.items() if found}
 
 
 def test_hidden_imports_count(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_the_banner_of_a_module_is_hidden_once(
 
 COMMAND = """
 import runpy, sys
-sys.argv = ["export.verify", sys.argv[1]]
+sys.argv = ["lfm4ads_tf.export.verify", sys.argv[1]]
 try:
-    runpy.run_module("export.verify", run_name="__main__", alter_sys=True)
+    runpy.run_module("lfm4ads_tf.export.verify", run_name="__main__", alter_sys=True)
 except SystemExit as ended:
     assert ended.code == 2
 import lfm4ads_tf.pipeline.stages
@@ -82,7 +82,8 @@ def test_a_command_prints_its_own_lines_and_stages_import_what_they_need(tmp_pat
 @pytest.mark.slow  # a process for each, which imports TensorFlow
 @pytest.mark.parametrize(
     "command",
-    ["export.verify", "export.rollback", "export.serving", "export.local_server"]
+    ["lfm4ads_tf.export.verify", "lfm4ads_tf.export.rollback"]
+    + ["lfm4ads_tf.export.serving", "lfm4ads_tf.export.local_server"]
     + ["lfm4ads_tf.data.pack", "lfm4ads_tf.experiments.kuairand"]
     + ["benchmarks.encoding", "benchmarks.export_time", "benchmarks.ranking"],
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from export.golden_rows import GoldenRows
-from export.kinds.of_upstream import OfUpstream
-from export.prediction_serving import PredictionServing
-from export.subject import ExportSubject
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.kinds.of_upstream import OfUpstream
+from lfm4ads_tf.export.prediction_serving import PredictionServing
+from lfm4ads_tf.export.subject import ExportSubject
 
 
 class Foundation(OfUpstream):

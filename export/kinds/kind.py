@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from export.golden_rows import GoldenRows
-from export.kinds.registry import KINDS
-from export.serving_model import ServingModel
-from export.subject import ExportSubject
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.kinds.registry import KINDS
+from lfm4ads_tf.export.serving_model import ServingModel
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features.raw_types import RawType
 
 

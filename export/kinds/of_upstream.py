@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from export.kinds.kind import ExportKind
+from lfm4ads_tf.export.kinds.kind import ExportKind
 from lfm4ads_tf.models.upstream import UpstreamModel
 
 

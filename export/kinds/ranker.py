@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from export.golden_rows import GoldenRows
-from export.kinds.kind import ExportKind
-from export.prediction_serving import PredictionServing, representation_sources
-from export.subject import ExportSubject
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.kinds.kind import ExportKind
+from lfm4ads_tf.export.prediction_serving import PredictionServing, representation_sources
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lfm4ads_tf.pipeline.served_names import FOUNDATION, RANKER
 from lfm4ads_tf.registry import Registry
 
-_HERE = "export.kinds"
+_HERE = "lfm4ads_tf.export.kinds"
 
 KINDS: Registry[Any] = Registry(
     "kind of export",

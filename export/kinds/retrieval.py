@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from export.golden_rows import GoldenRows
-from export.kinds.kind import ExportKind
-from export.retrieval_serving import RetrievalServing
-from export.subject import ExportSubject
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.kinds.kind import ExportKind
+from lfm4ads_tf.export.retrieval_serving import RetrievalServing
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from export.golden_rows import GoldenRows
-from export.kinds.of_upstream import OfUpstream
-from export.subject import ExportSubject
-from export.tower_serving import TowerServing
 from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.kinds.of_upstream import OfUpstream
+from lfm4ads_tf.export.subject import ExportSubject
+from lfm4ads_tf.export.tower_serving import TowerServing
 
 
 class UserTower(OfUpstream):

@@ -1,4 +1,4 @@
-"""`python -m export.local_server`: a server for development and tests, not for production."""
+"""`lfm4ads-local-server`: a server for development and tests, not for production."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with native_stderr_hidden():  # takes seconds: only once the flags are right
         import tensorflow as tf
 
-        from export.local_server.server import LocalServer
+        from lfm4ads_tf.export.local_server.server import LocalServer
 
     tf.get_logger().setLevel("ERROR")  # the session loader is deprecated, and what the server uses
     try:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export.local_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-local-server", description=__doc__)
     parser.add_argument("--exports", type=Path, help="folder of models with version folders")
     parser.add_argument("--model_config_file", type=Path, help="ModelServerConfig, text proto")
     parser.add_argument("--model_name", help="name of a single model")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from export.local_server.status_error import StatusError
+from lfm4ads_tf.export.local_server.status_error import StatusError
 
 _MAX_DETAILS = 1024
 _Message = TypeVar("_Message")

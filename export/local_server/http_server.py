@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from export.local_server.rest_handler import RestHandler
+from lfm4ads_tf.export.local_server.rest_handler import RestHandler
 
 _MAX_LINE = 1024
 

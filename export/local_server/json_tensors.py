@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
-from export.local_server.messages import as_text
-from export.local_server.servable import Classified
-from export.local_server.status_error import StatusError, invalid
+from lfm4ads_tf.export.local_server.messages import as_text
+from lfm4ads_tf.export.local_server.servable import Classified
+from lfm4ads_tf.export.local_server.status_error import StatusError, invalid
 
 _MAX_SHOWN = 200
 _INTEGERS = {  # data type -> least and greatest value

@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow_serving.apis import classification_pb2
 
-from export.local_server.tensor_codec import varint
+from lfm4ads_tf.export.local_server.tensor_codec import varint
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "lfm4ads.local_server"

@@ -10,9 +10,9 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.status_error import invalid
-from export.version_folders import version_folders
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.local_server.status_error import invalid
+from lfm4ads_tf.export.version_folders import version_folders
 
 
 def single_model_config(name: str, base_path: Path) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
-from export.local_server.grpc_handlers import generic_handler, parse_message
-from export.local_server.model_store import ModelStore
-from export.local_server.status_error import invalid
+from lfm4ads_tf.export.local_server.grpc_handlers import generic_handler, parse_message
+from lfm4ads_tf.export.local_server.model_store import ModelStore
+from lfm4ads_tf.export.local_server.status_error import invalid
 
 
 class ModelService:

@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.model_configs import check_config, wanted_versions
-from export.local_server.model_version import ModelVersion, VersionState
-from export.local_server.servable import Servable
-from export.local_server.status_error import StatusError, invalid
-from export.version_folders import version_folders
+from lfm4ads_tf.export.local_server.model_configs import check_config, wanted_versions
+from lfm4ads_tf.export.local_server.model_version import ModelVersion, VersionState
+from lfm4ads_tf.export.local_server.servable import Servable
+from lfm4ads_tf.export.local_server.status_error import StatusError, invalid
+from lfm4ads_tf.export.version_folders import version_folders
 
 
 class ModelStore:

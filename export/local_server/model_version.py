@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tensorflow_serving.apis import get_model_status_pb2
 
-from export.local_server.servable import Servable
-from export.local_server.status_error import StatusError
+from lfm4ads_tf.export.local_server.servable import Servable
+from lfm4ads_tf.export.local_server.status_error import StatusError
 
 VersionState = get_model_status_pb2.ModelVersionStatus
 

@@ -14,19 +14,19 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from export.local_server.grpc_handlers import generic_handler, parse_message
-from export.local_server.messages import (
+from lfm4ads_tf.export.local_server.grpc_handlers import generic_handler, parse_message
+from lfm4ads_tf.export.local_server.messages import (
     SerializedRequest,
     classification_result,
     delimited,
     example_bytes,
     regression_result,
 )
-from export.local_server.metrics import Metrics
-from export.local_server.model_store import ModelStore
-from export.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, Classified
-from export.local_server.status_error import invalid
-from export.local_server.tensor_codec import encode_tensor
+from lfm4ads_tf.export.local_server.metrics import Metrics
+from lfm4ads_tf.export.local_server.model_store import ModelStore
+from lfm4ads_tf.export.local_server.servable import CLASSIFY, DEFAULT_SIGNATURE, Classified
+from lfm4ads_tf.export.local_server.status_error import invalid
+from lfm4ads_tf.export.local_server.tensor_codec import encode_tensor
 
 _SIGNATURE_DEF = "signature_def"
 

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
-from export.local_server.json_tensors import (
+from lfm4ads_tf.export.local_server.json_tensors import (
     classification_response,
     examples,
     parse_json_object,
@@ -22,12 +22,12 @@ from export.local_server.json_tensors import (
     regression_response,
     signature_name,
 )
-from export.local_server.metrics import Metrics
-from export.local_server.model_service import model_status
-from export.local_server.model_store import ModelStore
-from export.local_server.prediction_service import model_metadata
-from export.local_server.servable import DEFAULT_SIGNATURE
-from export.local_server.status_error import StatusError, invalid
+from lfm4ads_tf.export.local_server.metrics import Metrics
+from lfm4ads_tf.export.local_server.model_service import model_status
+from lfm4ads_tf.export.local_server.model_store import ModelStore
+from lfm4ads_tf.export.local_server.prediction_service import model_metadata
+from lfm4ads_tf.export.local_server.servable import DEFAULT_SIGNATURE
+from lfm4ads_tf.export.local_server.status_error import StatusError, invalid
 
 _VERSION = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII

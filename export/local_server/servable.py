@@ -16,10 +16,10 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from export.local_server.messages import SerializedInput, example_bytes
-from export.local_server.status_error import StatusError, invalid
-from export.local_server.tensor_codec import decode_tensor
-from export.warmup import MAX_RECORDS, WARMUP_FILE
+from lfm4ads_tf.export.local_server.messages import SerializedInput, example_bytes
+from lfm4ads_tf.export.local_server.status_error import StatusError, invalid
+from lfm4ads_tf.export.local_server.tensor_codec import decode_tensor
+from lfm4ads_tf.export.warmup import MAX_RECORDS, WARMUP_FILE
 
 DEFAULT_SIGNATURE = "serving_default"
 """The signature of a request that names none."""

@@ -14,20 +14,20 @@ from typing import Any
 import grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.http_server import HttpServer
-from export.local_server.messages import MonitoringConfig
-from export.local_server.metrics import METRICS_PATH, Metrics
-from export.local_server.model_configs import (
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.local_server.http_server import HttpServer
+from lfm4ads_tf.export.local_server.messages import MonitoringConfig
+from lfm4ads_tf.export.local_server.metrics import METRICS_PATH, Metrics
+from lfm4ads_tf.export.local_server.model_configs import (
     folder_config,
     read_text_proto,
     single_model_config,
 )
-from export.local_server.model_service import ModelService
-from export.local_server.model_store import ModelStore
-from export.local_server.prediction_service import PredictionService
-from export.local_server.rest_handler import RestHandler
-from export.local_server.status_error import StatusError
-from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.local_server.model_service import ModelService
+from lfm4ads_tf.export.local_server.model_store import ModelStore
+from lfm4ads_tf.export.local_server.prediction_service import PredictionService
+from lfm4ads_tf.export.local_server.rest_handler import RestHandler
+from lfm4ads_tf.export.local_server.status_error import StatusError
 
 _HOST = "127.0.0.1"
 _GRACE_S = 5.0

@@ -1,4 +1,4 @@
-"""Writes the kit that serves exports: `python -m export.serving EXPORTS_DIR --to DIR`."""
+"""Writes the kit that serves exports: `lfm4ads-serving-kit EXPORTS_DIR --to DIR`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success; 2 for what the user can mend, with the reason on stderr.
     """
-    parser = argparse.ArgumentParser(prog="python -m export.serving", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-serving-kit", description=__doc__)
     parser.add_argument("exports", type=Path, help="folder of models, such as OUT/exports")
     parser.add_argument("--to", required=True, type=Path, help="folder of the kit")
     parser.add_argument("--base-path", default="/models", help="exports inside the container")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     with native_stderr_hidden():  # TensorFlow's start-up banner
-        from export.serving.kit import KitOptions, write_kit
+        from lfm4ads_tf.export.serving.kit import KitOptions, write_kit
     try:
         options = KitOptions(
             base_path=given.base_path,

@@ -134,8 +134,8 @@ def render(models: Mapping[str, ServedModel], base_path: str, latest: int | None
         for label, version in model.labels.items():
             one.version_labels[label] = version
     head = (
-        "# Made by `python -m export.serving`. The server reads this file every 30 s, so a change\n"
-        "# needs no restart.\n"
+        "# Made by `python -m lfm4ads_tf.export.serving`. The server reads this file every\n"
+        "# 30 s, so a change needs no restart.\n"
     )
     if latest is None:
         for name, model in models.items():

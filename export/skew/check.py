@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.rounding import score_limit
-from export.skew.in_process_model import InProcessModel
-from export.skew.logged_rows import LoggedRows, read_logged_rows
-from export.skew.offline_rows import OfflineRows
-from export.skew.remote_model import RemoteModel
-from export.skew.replay import SkewReplay
-from export.skew.replay_target import ReplayTarget
-from export.skew.report import SkewReport
-from export.version_folders import version_folders
 from lfm4ads_tf.analysis.feature_drift import FeatureDrift, feature_drift
 from lfm4ads_tf.analysis.value_names import ValueNames
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.encoded_rows import encoded_rows
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.rounding import score_limit
+from lfm4ads_tf.export.skew.in_process_model import InProcessModel
+from lfm4ads_tf.export.skew.logged_rows import LoggedRows, read_logged_rows
+from lfm4ads_tf.export.skew.offline_rows import OfflineRows
+from lfm4ads_tf.export.skew.remote_model import RemoteModel
+from lfm4ads_tf.export.skew.replay import SkewReplay
+from lfm4ads_tf.export.skew.replay_target import ReplayTarget
+from lfm4ads_tf.export.skew.report import SkewReport
+from lfm4ads_tf.export.version_folders import version_folders
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.offline import encode_columns

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from export.skew.replay_target import Outputs
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.skew.replay_target import Outputs
 
 
 class InProcessModel:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from export.client import ServingClient
-from export.skew.replay_target import Outputs
+from lfm4ads_tf.export.client import ServingClient
+from lfm4ads_tf.export.skew.replay_target import Outputs
 from lfm4ads_tf.features.spec import FeatureSpec
 
 _DEADLINE = 60.0

@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from export.representation_lookup import storage_rounding
-from export.request_schema import RequestSchema
-from export.rounding import Rounding, encoded_rounding, score_limit
-from export.skew.comparison import (
+from lfm4ads_tf.analysis.value_names import ValueNames
+from lfm4ads_tf.data.statistics import LARGEST_LOG_ODDS
+from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.representation_lookup import storage_rounding
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.rounding import Rounding, encoded_rounding, score_limit
+from lfm4ads_tf.export.skew.comparison import (
     SkewComparison,
     ids_differ,
     numbers_apart,
     padded,
     same_width,
 )
-from export.skew.logged_rows import LoggedRows
-from export.skew.offline_rows import OfflineRows
-from export.skew.replay_target import Outputs, ReplayTarget
-from lfm4ads_tf.analysis.value_names import ValueNames
-from lfm4ads_tf.data.statistics import LARGEST_LOG_ODDS
-from lfm4ads_tf.embeddings.config import ServedStorage
-from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.skew.logged_rows import LoggedRows
+from lfm4ads_tf.export.skew.offline_rows import OfflineRows
+from lfm4ads_tf.export.skew.replay_target import Outputs, ReplayTarget
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import request_name

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.skew.comparison import SkewComparison
 from lfm4ads_tf.analysis.anomaly import Anomaly
 from lfm4ads_tf.analysis.drift import Measure
 from lfm4ads_tf.analysis.feature_drift import FeatureDrift
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.skew.comparison import SkewComparison
 
 
 @dataclass(frozen=True)

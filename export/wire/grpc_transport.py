@@ -20,9 +20,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from export.wire.model_target import HIDDEN, ModelTarget
-from export.wire.retry_policy import Deadline
-from export.wire.serving_error import refused
+from lfm4ads_tf.export.wire.model_target import HIDDEN, ModelTarget
+from lfm4ads_tf.export.wire.retry_policy import Deadline
+from lfm4ads_tf.export.wire.serving_error import refused
 
 _CHANNEL = (
     # A request of some 1,000 candidates is larger than the 4 MB that gRPC allows by default.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from export.wire.raw_rows import RawRows
+from lfm4ads_tf.export.wire.raw_rows import RawRows
 from lfm4ads_tf.features.joined_keys import joined_texts
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.spec import FeatureSpec

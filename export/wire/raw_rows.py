@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.export.wire.serving_error import ServingError
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.features.request_name import EXCLUDE

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from export.request_schema import RequestSchema
-from export.wire.made_columns import make_columns
-from export.wire.raw_rows import RawRows, Rows, check_weights
-from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import nearest
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.wire.made_columns import make_columns
+from lfm4ads_tf.export.wire.raw_rows import RawRows, Rows, check_weights
+from lfm4ads_tf.export.wire.serving_error import ServingError
 from lfm4ads_tf.features.kinds import MultiFeature
 from lfm4ads_tf.features.missing_values import MissingValues
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
-from export.wire.model_target import HIDDEN, ModelTarget
-from export.wire.retry_policy import Deadline
-from export.wire.serving_error import ServingError, refused
+from lfm4ads_tf.export.wire.model_target import HIDDEN, ModelTarget
+from lfm4ads_tf.export.wire.retry_policy import Deadline
+from lfm4ads_tf.export.wire.serving_error import ServingError, refused
 
 _CODES = {
     400: "INVALID_ARGUMENT",

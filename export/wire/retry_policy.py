@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from export.wire.serving_error import ServingError
+from lfm4ads_tf.export.wire.serving_error import ServingError
 
 T = TypeVar("T")
 

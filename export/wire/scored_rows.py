@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from export.request_schema import RequestSchema
 from lfm4ads_tf.data.raw import COLUMN_TYPES
 from lfm4ads_tf.data.row_files import RowFiles
 from lfm4ads_tf.data.sources.convert import ColumnType
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.request_name import EXCLUDE
 from lfm4ads_tf.features.spec import FeatureSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from export.wire.grpc_transport import GrpcTransport
-from export.wire.rest_transport import RestTransport
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.wire.grpc_transport import GrpcTransport
+from lfm4ads_tf.export.wire.rest_transport import RestTransport
 
 
 def open_transport(

@@ -36,6 +36,8 @@ class ModelParts:
         seen = {id(model)}
         while waiting:  # breadth first, so that a variable gets the shortest of its paths
             path, node = waiting.popleft()
+            if isinstance(node, tf_keras.optimizers.Optimizer):
+                continue  # a compiled model holds it; its slots are no part of the model
             if path and isinstance(node, tf_keras.layers.Layer):
                 self.layers["/".join(path)] = node
             if isinstance(node, ShardedEmbedding):

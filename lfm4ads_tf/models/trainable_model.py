@@ -205,6 +205,11 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         with released_gradients():
             return super().train_on_batch(x, *args, **options)
 
+    def scale_rates(self, factor: float) -> None:
+        """Sets all learning rates to a factor of those that it was compiled with."""
+        for optimizer in tf.nest.flatten(self.optimizer):
+            optimizer.scale_rates(factor)
+
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
         """One step, as Keras traces it; the mean losses so far."""

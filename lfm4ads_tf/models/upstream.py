@@ -15,6 +15,8 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.task_model import TaskModel
 from lfm4ads_tf.models.two_towers import TwoTowers
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -61,6 +63,28 @@ class UpstreamModel(TaskModel):
             embeddings: The tables, those of the configuration or the same for inference.
             seed: Seed of all initial weights.
         """
+
+    def configuration(self) -> UpstreamConfig:
+        """The configuration that `create` makes this model of, training apart.
+
+        Here towers, block, tables, branches and options are read from the constructor's arguments
+        by their types; a class whose constructor takes others overrides it.
+
+        Raises:
+            UserError: The class is not registered in `UPSTREAMS`.
+        """
+        name, given = UPSTREAMS.name_of(type(self)), self.arguments
+        sections: dict[str, Any] = {"model": name}
+        for value in given.values():
+            if isinstance(value, NetworkConfig):
+                sections["network"] = value
+            elif isinstance(value, EmbeddingsConfig):
+                sections["embeddings"] = value
+            elif self.Config is not None and isinstance(value, self.Config):
+                sections[name] = value
+        if "branches" in given:
+            sections["branches"] = given["branches"]
+        return UpstreamConfig(**sections)
 
     @classmethod
     @abc.abstractmethod

@@ -37,6 +37,8 @@ class DownstreamModel(TaskModel):
     Attributes:
         extra_width: Columns that adapters join to the stream, once the model was called.
         joined_width: Columns that the module joins to each input of the heads.
+        group_rates: Factors of the learning rates of copied weights, for the `group_rates` of its
+            optimizer; empty where all learn alike.
 
     Args:
         layout: Columns of the encoded batch; its tasks size the heads.
@@ -50,6 +52,8 @@ class DownstreamModel(TaskModel):
 
     Source: LFM4Ads (arXiv 2508.14948), downstream.
     """
+
+    group_rates: dict[str, float]
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class DownstreamModel(TaskModel):
         self._mixtures = len(layout.tasks) if network.block.structure == "gated" else 1
         self.extra_width = 0
         self.joined_width = 0
+        self.__dict__["group_rates"] = {}  # beside Keras' attribute tracking: plain numbers
 
     @property
     def sources(self) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.export_tables import STORAGES, measure, table, trained_subject, untrained_subject
-from export.merging import TOLERANCES
+from lfm4ads_tf.export.merging import TOLERANCES
 from tests.quick_proof import quick_proof
 
 

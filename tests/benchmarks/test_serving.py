@@ -28,10 +28,10 @@ from benchmarks.serving_load import (
 from benchmarks.serving_requests import ServingRequests
 from benchmarks.serving_server import loopback
 from benchmarks.serving_swap import measure_swap
-from export.archive import described_signatures
-from export.blessing import bless, file_digests
-from export.local_server.server import LocalServer
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.archive import described_signatures
+from lfm4ads_tf.export.blessing import bless, file_digests
+from lfm4ads_tf.export.local_server.server import LocalServer
 
 USERS, ITEMS = ["a", "bb", None, "dddd"], ["x", "yy", "zzz", "x"]
 SPEC = {

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 import tf_keras
 
-from export import exporter
-from export.blessing import file_digests
-from export.exporter import export_model
-from export.golden_rows import encoded_batch
-from export.local_server.server import LocalServer
-from export.request import ExportRequest
-from export.samples import ExportSamples
-from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
+from lfm4ads_tf.export import exporter
+from lfm4ads_tf.export.blessing import file_digests
+from lfm4ads_tf.export.exporter import export_model
+from lfm4ads_tf.export.golden_rows import encoded_batch
+from lfm4ads_tf.export.local_server.server import LocalServer
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec_file import parse_spec

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.exporter import export_model
-from export.golden_rows import encoded_batch, with_missing_row
-from export.request import ExportRequest
-from export.request_schema import RequestSchema
-from export.samples import ExportSamples
-from export.subject import ExportSubject
+from lfm4ads_tf.export.exporter import export_model
+from lfm4ads_tf.export.golden_rows import encoded_batch, with_missing_row
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.row_sets import RowSet

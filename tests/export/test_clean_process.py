@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from export import verify_child
-from export.clean_process import CleanProcess
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export import verify_child
+from lfm4ads_tf.export.clean_process import CleanProcess
 
 CHILD = """
 import importlib.util, os, sys, threading, time

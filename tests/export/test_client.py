@@ -27,11 +27,11 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export.client import ServingClient, main
-from export.request_schema import RequestSchema
-from export.wire.raw_rows import RawRows, with_excluded
-from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.client import ServingClient, main
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.wire.raw_rows import RawRows, with_excluded
+from lfm4ads_tf.export.wire.serving_error import ServingError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides
 from lfm4ads_tf.features.spec_file import parse_spec
 from tests.rounding import assert_close

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import cpp_loader
-from export.cpp_loader import build_loader, run_cpp
-from export.verify_child import read_golden
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export import cpp_loader
+from lfm4ads_tf.export.cpp_loader import build_loader, run_cpp
+from lfm4ads_tf.export.verify_child import read_golden
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor

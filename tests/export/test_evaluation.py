@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.evaluation import Evaluation
-from export.rounding import Rounding
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export.evaluation import Evaluation
+from lfm4ads_tf.export.rounding import Rounding
 
 TRAINED = {"click": np.array([0.5, 0.25, 0.001, 0.9], np.float32)}
 ROUNDINGS = {"click": Rounding("logit", 2e-6)}

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from export import exporter
-from export.blessing import file_digests
-from export.golden_rows import encoded_batch, with_missing_row
-from export.request_schema import RequestSchema
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export import exporter
+from lfm4ads_tf.export.blessing import file_digests
+from lfm4ads_tf.export.golden_rows import encoded_batch, with_missing_row
+from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from tests.rounding import assert_close

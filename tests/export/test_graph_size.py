@@ -11,9 +11,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export import verify_child
-from export.prediction_serving import PredictionServing
-from export.serving_model import _row_counts
+from lfm4ads_tf.export import verify_child
+from lfm4ads_tf.export.prediction_serving import PredictionServing
+from lfm4ads_tf.export.serving_model import _row_counts
 from lfm4ads_tf.graph_checks import graph_assert
 
 

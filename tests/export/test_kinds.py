@@ -14,21 +14,21 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from export.contract import CONTRACT_FILE
-from export.exporter import export_model
-from export.golden_rows import GoldenRows, encoded_batch, with_missing_row
-from export.kinds.kind import kind_of
-from export.kinds.registry import KINDS
-from export.kinds.towers import UserTower
-from export.prediction_serving import PredictionServing
-from export.request import ExportRequest
-from export.request_schema import RequestSchema
-from export.retrieval_stage import retrieval_names
-from export.samples import ExportSamples
-from export.spec_check import check_against_spec
-from export.subject import ExportSubject
 from lfm4ads_tf.config import DownstreamConfig, ExportConfig
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.contract import CONTRACT_FILE
+from lfm4ads_tf.export.exporter import export_model
+from lfm4ads_tf.export.golden_rows import GoldenRows, encoded_batch, with_missing_row
+from lfm4ads_tf.export.kinds.kind import kind_of
+from lfm4ads_tf.export.kinds.registry import KINDS
+from lfm4ads_tf.export.kinds.towers import UserTower
+from lfm4ads_tf.export.prediction_serving import PredictionServing
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.retrieval_stage import retrieval_names
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.spec_check import check_against_spec
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.retrieval.config import IndexConfig
 from lfm4ads_tf.retrieval.exact import ExactIndex

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.merging import TOLERANCES, merged_model
-from export.tower_model import TowerModel
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export.merging import TOLERANCES, merged_model
+from lfm4ads_tf.export.tower_model import TowerModel
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from export import exporter, proofs
-from export.blessing import file_digests
-from export.clean_process import CleanProcess
-from export.exporter import WrittenExport
-from export.proofs import Proofs
-from export.publishing import new_staging
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export import exporter, proofs
+from lfm4ads_tf.export.blessing import file_digests
+from lfm4ads_tf.export.clean_process import CleanProcess
+from lfm4ads_tf.export.exporter import WrittenExport
+from lfm4ads_tf.export.proofs import Proofs
+from lfm4ads_tf.export.publishing import new_staging
 
 SECONDS = 30  # far more than anything here takes
 
@@ -69,7 +69,7 @@ def test_on_one_processor_they_take_turns(tmp_path: Path, world: Any, asked: lis
 def test_a_refused_one_costs_itself_alone(
     tmp_path: Path, world: Any, asked: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "export.proofs")
+    caplog.set_level("INFO", "lfm4ads_tf.export.proofs")
     with Proofs(processors=2) as held:
         futures: dict[str, Future[Path]] = {
             name: held.submit(written(tmp_path, name, world)) for name in ("a", "bad", "b")

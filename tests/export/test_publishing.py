@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from export import publishing
-from export.blessing import BLESSING_FILE, bless, file_digests, read_blessing
-from export.publishing import (
+from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export import publishing
+from lfm4ads_tf.export.blessing import BLESSING_FILE, bless, file_digests, read_blessing
+from lfm4ads_tf.export.publishing import (
     clear_leftovers,
     new_staging,
     next_version,
@@ -27,8 +28,7 @@ from export.publishing import (
     rolled_back_versions,
     versions,
 )
-from export.version_folders import version_folders
-from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.version_folders import version_folders
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +192,7 @@ def test_publishing_at_once_gives_each_a_number_of_its_own(tmp_path: Path) -> No
 _WRITER = """
 import sys
 from pathlib import Path
-from export.publishing import new_staging
+from lfm4ads_tf.export.publishing import new_staging
 staging = new_staging(Path(sys.argv[1]))
 with (staging / "saved_model.pb").open("wb") as file:
     while True:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from export import verify
-from export.verify import verify_export
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export import verify
+from lfm4ads_tf.export.verify import verify_export
 from tests.quick_proof import quick_proof
 
 

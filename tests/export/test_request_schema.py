@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from export.request_schema import RequestSchema
+from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.features.raw_types import RawType
 
 SCHEMA = RequestSchema(

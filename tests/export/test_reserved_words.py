@@ -12,15 +12,15 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.archive import described_signatures
-from export.client import ServingClient
-from export.golden import GoldenRequest
-from export.golden_rows import GoldenRows
-from export.local_server.server import LocalServer
-from export.prediction_serving import PredictionServing
-from export.serving.model_config import ServedModel, render
-from export.wire.model_target import ModelTarget
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.export.archive import described_signatures
+from lfm4ads_tf.export.client import ServingClient
+from lfm4ads_tf.export.golden import GoldenRequest
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.local_server.server import LocalServer
+from lfm4ads_tf.export.prediction_serving import PredictionServing
+from lfm4ads_tf.export.serving.model_config import ServedModel, render
+from lfm4ads_tf.export.wire.model_target import ModelTarget
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec import FeatureSpec

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import verify_child
-from export.exporter import export_model
-from export.golden_rows import GoldenRows, encoded_batch
-from export.request import ExportRequest
-from export.retrieval_serving import EXCLUDE, RetrievalServing
-from export.samples import ExportSamples
-from export.subject import ExportSubject
 from lfm4ads_tf.config import ExportConfig
+from lfm4ads_tf.export import verify_child
+from lfm4ads_tf.export.exporter import export_model
+from lfm4ads_tf.export.golden_rows import GoldenRows, encoded_batch
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.retrieval_serving import EXCLUDE, RetrievalServing
+from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.retrieval.exact import ExactIndex
 from lfm4ads_tf.retrieval.index import Index
 from lfm4ads_tf.retrieval.inverted_index import InvertedIndex

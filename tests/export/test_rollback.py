@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from export.blessing import BLESSING_FILE, bless, file_digests
-from export.publishing import new_staging, publish, versions
-from export.rollback import main
+from lfm4ads_tf.export.blessing import BLESSING_FILE, bless, file_digests
+from lfm4ads_tf.export.publishing import new_staging, publish, versions
+from lfm4ads_tf.export.rollback import main
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.rounding import Change, Rounding, rounding_bound, score_limit
+from lfm4ads_tf.export.rounding import Change, Rounding, rounding_bound, score_limit
 
 pytestmark = pytest.mark.processor
 

@@ -14,14 +14,14 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from benchmarks.ranking import SessionRunner
-from export import verify_child
-from export.archive import described_signatures
-from export.golden import GoldenRequest
-from export.golden_rows import GoldenRows
-from export.prediction_serving import PredictionServing
-from export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export import verify_child
+from lfm4ads_tf.export.archive import described_signatures
+from lfm4ads_tf.export.golden import GoldenRequest
+from lfm4ads_tf.export.golden_rows import GoldenRows
+from lfm4ads_tf.export.prediction_serving import PredictionServing
+from lfm4ads_tf.export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec_file import parse_spec
@@ -344,7 +344,7 @@ def test_a_lookup_without_any_key_is_cold(storage: Any) -> None:
 
 
 def test_two_keys_of_one_fingerprint_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from export import representation_lookup
+    from lfm4ads_tf.export import representation_lookup
 
     monkeypatch.setattr(
         representation_lookup, "_fingerprints", lambda keys: tf.zeros_like(keys, tf.int64)

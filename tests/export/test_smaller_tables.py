@@ -12,10 +12,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from export.merging import TOLERANCES
-from export.verify_child import array_of
 from lfm4ads_tf.config import ExportConfig
 from lfm4ads_tf.errors import ExportRefused
+from lfm4ads_tf.export.merging import TOLERANCES
+from lfm4ads_tf.export.verify_child import array_of
 from tests.quick_proof import quick_proof
 
 

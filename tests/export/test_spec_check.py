@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from export.spec_check import check_against_spec, read_spec
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export.spec_check import check_against_spec, read_spec
 from lfm4ads_tf.features.spec_file import parse_spec
 
 

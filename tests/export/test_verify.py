@@ -18,12 +18,12 @@ import tensorflow as tf
 import yaml
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from export import verify, verify_child
-from export.blessing import BLESSING_FILE, file_digests, read_blessing
-from export.cpp_loader import build_loader
-from export.verify import find_exports, main, verify_export
-from export.warmup import read_warmup
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export import verify, verify_child
+from lfm4ads_tf.export.blessing import BLESSING_FILE, file_digests, read_blessing
+from lfm4ads_tf.export.cpp_loader import build_loader
+from lfm4ads_tf.export.verify import find_exports, main, verify_export
+from lfm4ads_tf.export.warmup import read_warmup
 from lfm4ads_tf.features.spec import FeatureSpec
 
 pytestmark = pytest.mark.processor
@@ -74,7 +74,8 @@ def passing(tower: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Featu
 def test_command_line_blesses_an_export(ranker: Path, spec_file: Path) -> None:
     (ranker / BLESSING_FILE).unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "export.verify", str(ranker.parent), "--spec", str(spec_file)],
+        [sys.executable, "-m", "lfm4ads_tf.export.verify"]
+        + [str(ranker.parent), "--spec", str(spec_file)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -11,11 +11,11 @@ import tensorflow as tf
 import tf_keras
 import yaml
 
-from export.merging import merged_model
-from export.tower_model import TowerModel
 from lfm4ads_tf.config import RunConfig, resolve
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.merging import merged_model
+from lfm4ads_tf.export.tower_model import TowerModel
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel

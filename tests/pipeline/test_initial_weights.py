@@ -137,5 +137,5 @@ def test_shares_of_scenarios_and_segments() -> None:
     rows = np.array([0, 2, 3, 6])
     cache = SimpleNamespace(layout=layout, scenario=scenario, rows_of=lambda split, name: rows)
     run: Any = SimpleNamespace(cache=cache)
-    assert scenario_shares(run, "b") == {1: 1.0}
-    assert scenario_shares(run, "segment") == {0: 0.25, 1: 0.25, 2: 0.25}
+    assert scenario_shares(run.cache, "b") == {1: 1.0}
+    assert scenario_shares(run.cache, "segment") == {0: 0.25, 1: 0.25, 2: 0.25}

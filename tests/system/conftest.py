@@ -67,9 +67,8 @@ def _run_cli(*arguments: object) -> Outcome:
     before = sys.argv
     sys.argv = ["train.py", *map(str, arguments)]
     out, err, lines = io.StringIO(), io.StringIO(), _Lines()
-    loggers = [logging.getLogger(name) for name in ("lfm4ads_tf", "export")]
-    for logger in loggers:
-        logger.addHandler(lines)
+    logger = logging.getLogger("lfm4ads_tf")
+    logger.addHandler(lines)
     code = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -78,8 +77,7 @@ def _run_cli(*arguments: object) -> Outcome:
         code = int(stop.code or 0)
     finally:
         sys.argv = before
-        for logger in loggers:
-            logger.removeHandler(lines)
+        logger.removeHandler(lines)
     return Outcome(code, out.getvalue(), err.getvalue(), "\n".join(lines.lines))
 
 

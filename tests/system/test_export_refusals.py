@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from export import stage
-from export.exporter import WrittenExport
-from export.request import ExportRequest
-from export.version_folders import version_folders
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.export import stage
+from lfm4ads_tf.export.exporter import WrittenExport
+from lfm4ads_tf.export.request import ExportRequest
+from lfm4ads_tf.export.version_folders import version_folders
 from tests.quick_proof import quick_proof
 
 LOST = {

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from export.spec_check import read_spec
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.spec_check import read_spec
 from lfm4ads_tf.pipeline.run import open_run
 
 SURFACES = ("home", "search", "mail")

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from export import exporter, stage
-from export.blessing import file_digests
-from export.clean_process import CleanProcess
+from lfm4ads_tf.export import exporter, stage
+from lfm4ads_tf.export.blessing import file_digests
+from lfm4ads_tf.export.clean_process import CleanProcess
 from lfm4ads_tf.file_names import file_name
 
 SCENARIOS = ("home/feed", "home_feed", "..")
@@ -122,7 +122,7 @@ def test_every_ranker_is_exported_and_predicts_under_its_own_name(
 def test_a_server_answers_for_that_scenario_under_the_escaped_name(
     cli: Callable[..., Any], named_run: Path, tmp_path: Path
 ) -> None:
-    from export.local_server.server import LocalServer
+    from lfm4ads_tf.export.local_server.server import LocalServer
 
     name = "ranker_home~2Ffeed"
     with LocalServer(model_name=name, model_base_path=named_run / "exports" / name) as server:

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from export.local_server.server import LocalServer
+from lfm4ads_tf.export.local_server.server import LocalServer
 from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.scoring import mean_auc

@@ -241,7 +241,7 @@ def test_an_exported_index_gets_a_new_version(
 ) -> None:
     import tensorflow as tf
 
-    from export import stage
+    from lfm4ads_tf.export import stage
 
     due = stage._Exports.is_due
 

@@ -43,7 +43,7 @@ def test_a_downstream_of_another_version_is_refused(
     elif command == "export":
         # The foundation model is not the matter here.
         arguments = [*refreshed.options, *method]
-        from export import stage
+        from lfm4ads_tf.export import stage
 
         with quick_proof(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(stage._Exports, "is_due", lambda self, name, source: "ranker" in name)

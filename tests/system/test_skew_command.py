@@ -29,7 +29,7 @@ def log(shop: Any) -> pa.Table:
 @pytest.fixture(scope="module")
 def served_log(shop_run: Any, log: pa.Table) -> pa.Table:
     """The same with the moving columns and the representations that were sent."""
-    from export.skew.logged_rows import read_logged_rows
+    from lfm4ads_tf.export.skew.logged_rows import read_logged_rows
     from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
     from lfm4ads_tf.pipeline.run import open_run
     from lfm4ads_tf.pipeline.stored_representations import open_store
@@ -103,7 +103,7 @@ def test_the_foundation_scores_are_the_evaluations(
     check: Callable[..., Any], shop_run: Any, log: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The offline side is no second copy of the served graph: it gives the run's predictions."""
-    import export.skew.check as skew
+    import lfm4ads_tf.export.skew.check as skew
 
     kept: list[np.ndarray] = []
     score = skew.score_encoded
@@ -310,7 +310,7 @@ def test_what_is_refused(
 def test_a_running_server_is_asked_over_both_apis(
     check: Callable[..., Any], shop_run: Any, served_log: pa.Table
 ) -> None:
-    from export.local_server.server import LocalServer
+    from lfm4ads_tf.export.local_server.server import LocalServer
 
     rows = served_log.slice(0, 60)
     broken = _with(rows, "user_click.rate", _at(7, lambda v: v + 1.0))
@@ -325,8 +325,8 @@ def test_a_running_server_is_asked_over_both_apis(
         gone = f"grpc://{server.grpc_address}"
     log_path = shop_run[0].parent / "gone.parquet"
     pq.write_table(rows, log_path)
-    from export.skew.check import check_skew
     from lfm4ads_tf.errors import UserError
+    from lfm4ads_tf.export.skew.check import check_skew
 
     with pytest.raises(UserError, match="UNAVAILABLE"):
         check_skew(shop_run[0], "foundation", log_path, server=gone, quiet=True)

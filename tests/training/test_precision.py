@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from export.merging import merged_model
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.input import batches
+from lfm4ads_tf.export.merging import merged_model
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.optim.objective import Objective

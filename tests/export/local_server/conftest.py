@@ -28,8 +28,8 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.server import LocalServer
-from export.warmup import WARMUP_FILE
+from lfm4ads_tf.export.local_server.server import LocalServer
+from lfm4ads_tf.export.warmup import WARMUP_FILE
 
 MakeVersion = Callable[..., Path]
 

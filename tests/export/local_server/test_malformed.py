@@ -26,8 +26,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from export.local_server.messages import SerializedRequest
-from export.local_server.server import LocalServer
+from lfm4ads_tf.export.local_server.messages import SerializedRequest
+from lfm4ads_tf.export.local_server.server import LocalServer
 
 Code = grpc.StatusCode
 RANKER, FOUNDATION = "ranker_tab 1", "foundation"

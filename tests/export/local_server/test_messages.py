@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.apis import classification_pb2, regression_pb2
 
-from export.local_server.messages import classification_result, regression_result
+from lfm4ads_tf.export.local_server.messages import classification_result, regression_result
 
 FLOATS = st.floats(width=32, allow_nan=False)
 

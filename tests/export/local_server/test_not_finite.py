@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from export.local_server.server import LocalServer
-from export.verify_child import read_golden
+from lfm4ads_tf.export.local_server.server import LocalServer
+from lfm4ads_tf.export.verify_child import read_golden
 
 pytestmark = pytest.mark.processor
 

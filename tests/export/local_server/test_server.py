@@ -28,9 +28,9 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.local_server.__main__ import main
-from export.local_server.server import LocalServer
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.local_server.__main__ import main
+from lfm4ads_tf.export.local_server.server import LocalServer
 
 State = get_model_status_pb2.ModelVersionStatus
 ROOT = Path(__file__).parents[3]
@@ -314,7 +314,7 @@ def test_command_serves_until_it_is_told_to_end(
 ) -> None:
     (tmp_path / "toy").mkdir()
     make_version(tmp_path / "toy", 1)
-    command = [sys.executable, "-m", "export.local_server", "--exports", str(tmp_path)]
+    command = [sys.executable, "-m", "lfm4ads_tf.export.local_server", "--exports", str(tmp_path)]
     process = subprocess.Popen(
         [*command, "--port=0", "--rest_api_port=0"], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-from export.local_server.tensor_codec import decode_tensor, encode_tensor
+from lfm4ads_tf.export.local_server.tensor_codec import decode_tensor, encode_tensor
 
 DTYPES = [
     np.float32, np.float64, np.float16, np.int8, np.int16, np.int32, np.int64,

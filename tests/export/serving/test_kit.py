@@ -18,13 +18,13 @@ from google.protobuf import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.blessing import bless, file_digests
-from export.publishing import roll_back
-from export.serving.__main__ import main
-from export.serving.kit import KitOptions, write_kit
-from export.wire.model_target import ModelTarget
-from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.blessing import bless, file_digests
+from lfm4ads_tf.export.publishing import roll_back
+from lfm4ads_tf.export.serving.__main__ import main
+from lfm4ads_tf.export.serving.kit import KitOptions, write_kit
+from lfm4ads_tf.export.wire.model_target import ModelTarget
+from lfm4ads_tf.export.wire.serving_error import ServingError
 
 
 def add_version(exports: Path, model: str, version: int, size: int = 10) -> Path:
@@ -166,7 +166,7 @@ def test_labels_move_when_the_server_says_that_it_has_loaded(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("export.serving.kit.open_transport", lambda address: Asked())
+    monkeypatch.setattr("lfm4ads_tf.export.serving.kit.open_transport", lambda address: Asked())
     kit, asking = tmp_path / "kit", KitOptions(server="grpc://somewhere:1")
     write_kit(exports, kit, asking)
     add_version(exports, "foundation", 2)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.config import model_server_config_pb2
 
-from export.serving.model_config import ServedModel, plan, read_model_config, render
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.serving.model_config import ServedModel, plan, read_model_config, render
 
 
 class Server:
@@ -44,7 +44,7 @@ STEPS = st.lists(
 
 
 class Disk:
-    """The version folders of a model, changed as `export.publishing` does."""
+    """The version folders of a model, changed as `lfm4ads_tf.export.publishing` does."""
 
     def __init__(self) -> None:
         self.served, self.rolled_back, self.next = {1}, set[int](), 2

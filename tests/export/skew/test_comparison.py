@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 
-from export.skew.comparison import (
+from lfm4ads_tf.export.skew.comparison import (
     SkewComparison,
     ids_differ,
     numbers_apart,
     padded,
     same_width,
 )
-from export.skew.report import SkewReport
+from lfm4ads_tf.export.skew.report import SkewReport
 
 
 def test_ids_differ_row_by_row() -> None:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from export.skew.logged_rows import read_logged_rows
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.skew.logged_rows import read_logged_rows
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 

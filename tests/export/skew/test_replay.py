@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from export.skew.comparison import SkewComparison
-from export.skew.logged_rows import LoggedRows, read_logged_rows
-from export.skew.offline_rows import OfflineRows
-from export.skew.replay import SkewReplay
-from export.skew.replay_target import Outputs
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.skew.comparison import SkewComparison
+from lfm4ads_tf.export.skew.logged_rows import LoggedRows, read_logged_rows
+from lfm4ads_tf.export.skew.offline_rows import OfflineRows
+from lfm4ads_tf.export.skew.replay import SkewReplay
+from lfm4ads_tf.export.skew.replay_target import Outputs
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.offline import encode_columns

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from export.request_schema import RequestSchema
-from export.wire.request_builder import RequestBuilder
-from export.wire.scored_rows import read_rows
-from export.wire.serving_error import ServingError
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.wire.request_builder import RequestBuilder
+from lfm4ads_tf.export.wire.scored_rows import read_rows
+from lfm4ads_tf.export.wire.serving_error import ServingError
 from lfm4ads_tf.features.raw_types import raw_types
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import parse_spec

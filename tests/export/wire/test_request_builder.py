@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from export.request_schema import RequestSchema
-from export.wire.raw_rows import RawRows
-from export.wire.request_builder import RequestBuilder
-from export.wire.scored_rows import read_rows
-from export.wire.serving_error import ServingError
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.wire.raw_rows import RawRows
+from lfm4ads_tf.export.wire.request_builder import RequestBuilder
+from lfm4ads_tf.export.wire.scored_rows import read_rows
+from lfm4ads_tf.export.wire.serving_error import ServingError
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.request_name import request_name
 from lfm4ads_tf.features.spec_file import parse_spec

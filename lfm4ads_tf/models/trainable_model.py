@@ -212,13 +212,13 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
-        """One step, as Keras traces it; the mean losses so far."""
+        """One step, as Keras traces it; the mean losses so far by name, each ()."""
         losses = self.__dict__["_step"](batch_in(data))
         return self._means({"loss": losses.total, **losses.terms})
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
-        """The losses of a batch, as Keras traces them; the means so far."""
+        """The losses of a batch, as Keras traces them; the means so far by name, each ()."""
         terms = dict(self.loss_terms(batch_in(data), training=False))
         return self._means({"loss": tf.add_n([*terms.values()]), **terms})
 

@@ -74,6 +74,23 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
 
     Raises:
         UserError: `epsilon` is not positive, or a factor is negative.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> tables = lfm.ShardedEmbedding(
+        ...     [lfm.TableConfig("item", rows=9, dim=2)], [lfm.EmbeddedFeature("item", "item")]
+        ... )
+        >>> optimizer = lfm.HybridOptimizer(table_learning_rate=0.1)
+        >>> optimizer.build(tables.trainable_variables)
+        >>> before = tables.read_table("item")
+        >>> with tf.GradientTape() as tape:
+        ...     loss = tf.reduce_sum(tables(tf.constant([[4], [7]]))[2])
+        >>> gradients = tape.gradient(loss, tables.trainable_variables)
+        >>> optimizer.apply_gradients(zip(gradients, tables.trainable_variables))
+        >>> moved = (tables.read_table("item") != before).any(axis=(1, 2))
+        >>> moved.nonzero()[0].tolist()  # the rows of the batch, no others
+        [4, 7]
     """
 
     def __init__(

@@ -116,7 +116,8 @@ class PeriodChain(tf_keras.callbacks.Callback):
         """The batches of all phases; one iteration is the whole chain.
 
         Returns:
-            A `tf.data.Dataset` of `EncodedBatch` dictionaries, see `EncodedLog.dataset`.
+            A `tf.data.Dataset` of `EncodedBatch` dictionaries, `labels` (B, T) among them, see
+            `EncodedLog.dataset`.
         """
         counts, phases, seed = self._counts, self.phases, self.seed
 

@@ -58,7 +58,9 @@ def test_it_says_what_it_raises(name: str) -> None:
     if name in RAISES_NOTHING:
         assert not section(doc, "Raises"), f"{name} raises something: take it off the list"
     else:
-        assert re.match(r"[\w.]+: \S", section(doc, "Raises")), f"{name} does not say what it raises"
+        assert re.match(r"[\w.]+: \S", section(doc, "Raises")), (
+            f"{name} does not say what it raises"
+        )
 
 
 @pytest.mark.parametrize("name", lfm4ads_tf.PUBLIC)

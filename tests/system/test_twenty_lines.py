@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "twenty_lines.py"
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
-FENCE = re.compile(r"<!-- TWENTY LINES -->\n```python\n(.*?)```\n<!-- END OF TWENTY LINES -->", re.S)
+FENCE = re.compile(
+    r"<!-- TWENTY LINES -->\n```python\n(.*?)```\n<!-- END OF TWENTY LINES -->", re.S
+)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])

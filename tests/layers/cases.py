@@ -36,7 +36,10 @@ from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.optim.optimizer_part import OptimizerPart
+from lfm4ads_tf.optim.variable_paths import within
 from lfm4ads_tf.strict import parse
+from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
@@ -251,6 +254,15 @@ def _foundation_of_own_loss() -> FoundationModel:
     return model
 
 
+class TwoOptimizers(MMoE):
+    """A model whose heads are moved by an optimizer of their own."""
+
+    def optimizers(self, config: OptimizerConfig) -> list[OptimizerPart]:
+        """Heads at a tenth of the rates, all else as configured."""
+        slow = config.model_copy(update={"dense_learning_rate": config.dense_learning_rate / 10})
+        return [OptimizerPart(config), OptimizerPart(slow, "heads", takes=within("task_towers"))]
+
+
 def _module(**options: Any) -> IsomorphicModule:
     network = options.pop("network", NETWORK)
     return IsomorphicModule(LAYOUT, LAYOUT, network, EMBEDDINGS, seed=2, **options)
@@ -375,6 +387,7 @@ MODELS = [
         ),
         _batch,
     ),
+    Case("MMoE of two optimizers", lambda: TwoOptimizers(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case("DownstreamModel", lambda: DownstreamModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case(
         "DownstreamModel with transfer",

@@ -77,7 +77,6 @@ def test_every_class_has_a_case() -> None:
             f"{where} has no case in tests/layers/cases.py: add one to LAYERS or MODELS there (its "
             "constructor's arguments, and the inputs that it is called with)."
         )
-    assert {each.__name__ for each in covered} == {each.__name__ for each in classes().values()}
 
 
 @by_name
@@ -193,9 +192,11 @@ def test_a_trained_model_goes_on_where_it_was_saved(case: Case, tmp_path: Path) 
         assert np.array_equal(one.numpy(), other.numpy()), one.name
         changed = changed or not np.array_equal(one.numpy(), start.numpy())
     assert changed
-    made = [each.optimizer for each in (model, loaded)]
-    for one, other in zip(made[0].variables, made[1].variables, strict=True):
-        assert np.array_equal(one.numpy(), other.numpy()), one.name
+    made = [tf.nest.flatten(each.optimizer) for each in (model, loaded)]
+    for optimizer, again in zip(*made, strict=True):
+        assert optimizer.get_config() == again.get_config()
+        for one, other in zip(optimizer.variables, again.variables, strict=True):
+            assert np.array_equal(one.numpy(), other.numpy()), one.name
 
 
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "float64"])

@@ -226,3 +226,20 @@ def test_callbacks_of_one_rate_say_that_they_miss_it(rows: Any) -> None:
     plateau = tf_keras.callbacks.ReduceLROnPlateau(monitor="loss")
     with pytest.raises(AttributeError, match="table_learning_rate"):
         fitted(model, rows, callbacks=[plateau])
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "float16", "int8"])
+def test_tables_of_every_storage_are_saved_and_loaded(storage: Any, tmp_path: Path) -> None:
+    tables = ShardedEmbedding(
+        [TableConfig("user", 30, 8, storage=storage)], [EmbeddedFeature("user", "user")], sets=2
+    )
+    values = np.random.default_rng(0).normal(size=(31, 2, 8)).astype(np.float32)
+    tables.write_table("user", values)
+    ids = tf_keras.Input((1,), dtype=tf.int64)
+    model = tf_keras.Model(ids, tf_keras.layers.Flatten()(tables(ids)[8]))
+    model.save(tmp_path / "model.keras")
+    loaded = tf_keras.models.load_model(tmp_path / "model.keras")
+    every = np.arange(-1, 30)[:, None]
+    assert np.array_equal(loaded(every).numpy(), model(every).numpy())
+    assert np.unique(model(every).numpy()).size > 200
+    assert [v.dtype for v in loaded.variables] == [v.dtype for v in model.variables]

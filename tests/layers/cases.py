@@ -83,6 +83,11 @@ class Case:
     tables: bool = False
     unread: tuple[str, ...] = ()
 
+    @property
+    def functional(self) -> bool:
+        """Whether it reads plain tensors as its one argument, so that Keras' functional API can."""
+        return self.run is None and not self.tables
+
     def __call__(self, layer: Any, inputs: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """The tensors that the layer gives, by their place."""
         if self.run is not None:

@@ -236,6 +236,7 @@ def test_models_are_of_float32(case: Case, name: str) -> None:
     assert name in str(refused.value)
 
 
+@pytest.mark.processor
 @by_name
 def test_one_trace_serves_every_batch_size(case: Case) -> None:
     layer = case.make()
@@ -270,6 +271,7 @@ def test_one_trace_serves_every_batch_size(case: Case) -> None:
     assert traced.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.processor
 @of_layers
 def test_gradients_are_those_of_finite_differences(case: Case) -> None:
     """<gradient, d> = D(h) + O(h^2) with D(h) = (f(x + h d) - f(x - h d)) / 2h, d random.
@@ -343,3 +345,15 @@ def test_every_variable_of_a_model_gets_a_gradient(case: Case) -> None:
     assert gradients
     for gradient, variable in zip(gradients, model.trainable_variables, strict=True):
         assert gradient is not None, variable.name
+
+
+@pytest.mark.parametrize("case", [c for c in LAYERS if c.functional], ids=lambda case: case.name)
+def test_a_functional_model_of_a_layer_is_saved_and_loaded(case: Case, tmp_path: Path) -> None:
+    example = case.inputs(5)
+    read = tf.nest.map_structure(lambda x: tf_keras.Input(x.shape[1:], dtype=x.dtype), example)
+    model = tf_keras.Model(read, tf.nest.flatten(case.make()(read)))
+    change(model)
+    model.save(tmp_path / "model.keras")
+    loaded = tf_keras.models.load_model(tmp_path / "model.keras")
+    pairs = zip(tf.nest.flatten(loaded(example)), tf.nest.flatten(model(example)), strict=True)
+    assert all(np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)

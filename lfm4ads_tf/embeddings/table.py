@@ -49,7 +49,8 @@ class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
 
     Tables are of their `storage` and read in float32 under every dtype policy of Keras; what is
     looked up has the policy's compute dtype. A functional model that holds the layer is loaded by a
-    process that has named the class, as `lfm4ads_tf.ShardedEmbedding`.
+    process that has named the class, as `lfm4ads_tf.ShardedEmbedding`. Save models that hold it to
+    `.keras` files: Keras' older formats take no output whose keys are widths.
 
     Args:
         tables: The logical tables.

@@ -19,7 +19,7 @@ avx2 := ONEDNN_MAX_CPU_ISA=AVX2
 without-kernels := LFM4ADS_KERNELS=0
 one-thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
-.PHONY: demo test test-slow test-processors $(PROCESSORS:%=test-%) lint clean
+.PHONY: demo test test-slow test-processors $(PROCESSORS:%=test-%) lint docs clean
 
 # Creates the environment, installs exact tested versions, runs the whole pipeline on MovieLens.
 demo: $(VENV)/.installed
@@ -44,13 +44,18 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation as pages in site/: `python -m http.server --directory site` shows them. NO_MKDOCS_2
+# is the theme's own switch for a notice about a version that the constraints do not install.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(VENV)/.installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "CPython 3.11, 3.12 or 3.13 is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[test,bench,tune]"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable ".[test,bench,tune,docs]"
 	$(BIN)/python -m lfm4ads_tf.kernels.build || echo "Training goes on with TensorFlow's own ops."
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -78,7 +78,8 @@ class RunConfig(StrictModel):
     """One run, fully resolved.
 
     Attributes:
-        seed: First seed; `seeds` of them are run, each for upstream and downstream.
+        seed: First seed.
+        seeds: Number of seeds, from `seed` on; each is run for upstream and downstream.
         scenarios: Scenarios with a downstream model; all with enough rows when absent.
         preset: Name of a set of overrides applied before the spec's and the user's own.
         packed_cache: Folder or address that `python -m lfm4ads_tf.data.pack` wrote this run's
@@ -87,6 +88,8 @@ class RunConfig(StrictModel):
             fixed table. Most of it goes to the upstream, the rest to the downstream models.
         plugins: Python files or modules that register models, layers, losses or adapters of the
             user's own; files are relative to the working directory.
+        embeddings: Short for the same keys of the upstream's, the downstream's and the retriever's
+            tables; a part's own key goes before it.
     """
 
     seed: int = Field(default=0, ge=0)

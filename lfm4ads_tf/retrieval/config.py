@@ -30,6 +30,7 @@ class RetrievalConfig(StrictModel):
     """Retrieval models: own towers, or a projection of a stored representation.
 
     Attributes:
+        enabled: Whether `run` trains and exports them.
         methods: `model/own`, `model/IR*UR`, `model/IR*CR_user@<layer>`; without `@<layer>`, the
             last layer that is stored.
         scenarios: Whose positives a model is trained on: scenarios by name, `all` for one model

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lfm4ads_tf import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
@@ -117,3 +119,9 @@ def test_the_numbers_of_the_readmes_result_are_those_of_the_results() -> None:
         of_name = [line for line in results if line.strip("| *").startswith(name)]
         assert of_name, name
         assert all(number in of_name[0] for number in numbers), row
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == __version__
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2508.14948"

@@ -1,4 +1,4 @@
-"""Scores of raw rows from a model server: `python -m lfm4ads_tf.export.client --server ...`."""
+"""Scores of raw rows from a model server: `lfm4ads-client --server ADDRESS ...`."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success; 2 for what the user can mend, with the reason on stderr.
     """
-    parser = argparse.ArgumentParser(prog="python -m lfm4ads_tf.export.client", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-client", description=__doc__)
     parser.add_argument("--server", required=True, help="grpc://host:port or http://host:port")
     parser.add_argument("--model", required=True, help="name of the model")
     parser.add_argument("--spec", required=True, type=Path, help="feature spec, or a config.yaml")

@@ -26,6 +26,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import named_tensor_pb2
 
+from lfm4ads_tf.compiled_files import compiled_file
 from lfm4ads_tf.errors import ExportRefused, UserError
 
 _LOG = logging.getLogger(__name__)
@@ -55,11 +56,7 @@ def loader_path() -> Path:
     """Where the program of this source and TensorFlow installation lies, built or not."""
     digest = hashlib.blake2b(_SOURCE.read_bytes(), digest_size=8)
     digest.update(f"{tf.version.VERSION} {tf.sysconfig.get_lib()}".encode())
-    name = f"loader-{digest.hexdigest()}"
-    beside = _SOURCE.parent / "_build"
-    if (beside / name).exists() or os.access(beside if beside.exists() else beside.parent, os.W_OK):
-        return beside / name
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lfm4ads_tf" / name
+    return compiled_file(_SOURCE.parent, f"loader-{digest.hexdigest()}")
 
 
 def build_loader() -> Path:

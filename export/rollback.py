@@ -1,4 +1,4 @@
-"""Goes back to an earlier version: `python -m lfm4ads_tf.export.rollback MODEL_DIR [--to N]`."""
+"""Goes back to an earlier version: `lfm4ads-rollback MODEL_DIR [--to VERSION]`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when done, 3 when refused, the reason on the last line, 2 for unusable arguments.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m lfm4ads_tf.export.rollback", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="lfm4ads-rollback", description=__doc__)
     parser.add_argument("model_dir", type=Path, help="a model's folder with its versions")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(

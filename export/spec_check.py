@@ -11,6 +11,7 @@ from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.export.kinds.kind import ExportKind, kind_of
 from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
+from lfm4ads_tf.features.shipped_specs import spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import parse_spec, read_yaml
 from lfm4ads_tf.features.vector_columns import is_settled
@@ -21,9 +22,13 @@ _SCORED = ("serving_default", "predict", "rank")  # signatures with one output p
 def read_spec(path: Path) -> FeatureSpec:
     """A feature spec, or the one inside the `config.yaml` of a run.
 
+    Args:
+        path: The YAML file, or the name of a spec that comes with the package.
+
     Raises:
         UserError: It cannot be read, is not valid, or leaves the size of a vector to the data.
     """
+    path = spec_file(path)
     raw = read_yaml(path)
     if "features" not in raw and isinstance(raw.get("spec"), dict):
         spec = parse_spec(raw["spec"], source=str(path))

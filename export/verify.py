@@ -1,4 +1,4 @@
-"""Proves exported SavedModels: `python -m lfm4ads_tf.export.verify MODEL_DIR`."""
+"""Proves exported SavedModels: `lfm4ads-verify MODEL_DIR`."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when all are blessed, 3 when one is refused, 2 when there is nothing to verify, or files
         cannot be read or written.
     """
-    parser = argparse.ArgumentParser(prog="python -m lfm4ads_tf.export.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-verify", description=__doc__)
     parser.add_argument(
         "model_dir", type=Path, help="a version, a model with its versions, or a folder of models"
     )

@@ -79,4 +79,12 @@ def _bound_keras_version() -> str | None:
     return str(vars(keras).get("__version__", "2"))
 
 
-require_keras_2()
+try:
+    require_keras_2()
+except UserError as error:
+    # A command of ours (`lfm4ads-...`, `python -m lfm4ads_tf...`) has run no line of its own yet.
+    started = os.path.basename((getattr(sys, "argv", None) or [""])[0])
+    if started != "-m" and not started.startswith("lfm4ads-"):
+        raise
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from lfm4ads_tf.baselines.config import BaselineConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.shipped_specs import spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
 from lfm4ads_tf.features.tables import is_bag
@@ -183,7 +184,7 @@ def resolve(
     retriever's tables.
 
     Args:
-        spec_path: The feature spec.
+        spec_path: The feature spec, or the name of one that comes with the package.
         assignments: `key.path=value` strings; the value is read as YAML. The first step of the
             path decides whether it belongs to the spec or to the run configuration.
         options: Top-level run configuration keys given as command-line options.
@@ -193,6 +194,7 @@ def resolve(
         UserError: An assignment or the file cannot be read, a key is unknown, or the chosen
             upstream does not read it.
     """
+    spec_path = spec_file(spec_path)
     raw_spec = read_yaml(spec_path)
     over_spec: dict[str, Any] = {}
     over_run: dict[str, Any] = {}

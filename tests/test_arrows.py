@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[set[str], ...] = (
-    {"train"},
+    {"train"},  # the file in a checkout
+    {"command_line"},
     {"export", "experiments"},
     {"pipeline"},
     {"analysis"},
@@ -73,7 +74,7 @@ def place(module: str) -> tuple[str, ...]:
         return parts
     if len(parts) > 1 or parts and (ROOT / "lfm4ads_tf" / parts[0]).is_dir():
         return (TABLES[parts[-1]], *parts) if parts[-1] in TABLES else parts
-    return parts if parts in (("config",), ("batch",)) else ("ground", *parts)
+    return parts if parts in (("command_line",), ("config",), ("batch",)) else ("ground", *parts)
 
 
 def upward(pairs: set[Import]) -> list[Import]:

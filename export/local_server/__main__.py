@@ -1,4 +1,4 @@
-"""`python -m lfm4ads_tf.export.local_server`: for development and tests, not for production."""
+"""`lfm4ads-local-server`: a server for development and tests, not for production."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lfm4ads_tf.export.local_server", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="lfm4ads-local-server", description=__doc__)
     parser.add_argument("--exports", type=Path, help="folder of models with version folders")
     parser.add_argument("--model_config_file", type=Path, help="ModelServerConfig, text proto")
     parser.add_argument("--model_name", help="name of a single model")

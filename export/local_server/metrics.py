@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from bisect import bisect_left
 from types import TracebackType
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from lfm4ads_tf.export.local_server.status_error import StatusError
 
@@ -26,12 +26,19 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: dict[tuple[str, str], int] = {}
-        self._times: dict[str, dict[tuple[tuple[str, str], ...], _Histogram]] = {
-            _REQUEST: {},
-            _RUNTIME: {},
-        }
+        self._registry = CollectorRegistry()
+        self._counts = Counter(_COUNT, "", ["model_name", "status"], registry=self._registry)
+        labels = ["model_name", "API"]
+        self._requests = Histogram(
+            _REQUEST,
+            "",
+            [*labels, "entrypoint", "status"],
+            registry=self._registry,
+            buckets=_LIMITS,
+        )
+        self._runtimes = Histogram(
+            _RUNTIME, "", [*labels, "runtime"], registry=self._registry, buckets=_LIMITS
+        )
 
     def request(self, api: str, entrypoint: str) -> RequestTimer:
         """Measures one request from here to the end of the `with` block.
@@ -44,32 +51,27 @@ class Metrics:
 
     def record(self, timer: RequestTimer, status: str, seconds: float) -> None:
         """Adds one finished request."""
-        model, api = ("model_name", timer.model), ("API", timer.api)
-        request = (model, api, ("entrypoint", timer.entrypoint), ("status", status))
-        with self._lock:
-            key = (timer.model, status)
-            self._counts[key] = self._counts.get(key, 0) + 1
-            self._add(_REQUEST, request, seconds)
-            if timer.runtime_s > 0:
-                self._add(_RUNTIME, (model, api, ("runtime", "TF1")), timer.runtime_s)
-
-    def _add(self, name: str, labels: tuple[tuple[str, str], ...], seconds: float) -> None:
-        histogram = self._times[name].get(labels)
-        if histogram is None:
-            histogram = self._times[name][labels] = _Histogram()
-        histogram.add(seconds * 1e6)
+        self._counts.labels(timer.model, status).inc()
+        request = (timer.model, timer.api, timer.entrypoint, status)
+        self._requests.labels(*request).observe(seconds * 1e6)
+        if timer.runtime_s > 0:
+            runtimes = self._runtimes.labels(timer.model, timer.api, "TF1")
+            runtimes.observe(timer.runtime_s * 1e6)
 
     def page(self) -> str:
         """The metrics in Prometheus' text format."""
-        lines = [f"# TYPE {_COUNT} counter"]
-        with self._lock:
-            for (model, status), count in sorted(self._counts.items()):
-                labels = _labels((("model_name", model), ("status", status)))
-                lines.append(f"{_COUNT}{{{labels}}} {count}")
-            for name, histograms in self._times.items():
-                lines.append(f"# TYPE {name} histogram")
-                for key, histogram in sorted(histograms.items()):
-                    lines.extend(histogram.lines(name, _labels(key)))
+        # prometheus_client's own page names the counter `_total`, adds `_created` series, sorts
+        # labels and writes counts as floats: not what TensorFlow Serving shows.
+        lines = []
+        for family in self._registry.collect():
+            lines.append(f"# TYPE {family.name} {family.type}")
+            for sample in family.samples:
+                if sample.name.endswith("_created"):
+                    continue
+                labels = ",".join(f'{k}="{_text(k, v)}"' for k, v in sample.labels.items())
+                name = sample.name.removesuffix("_total")
+                digits = ".3f" if name.endswith("_sum") else ".0f"
+                lines.append(f"{name}{{{labels}}} {sample.value:{digits}}")
         return "\n".join(lines) + "\n"
 
 
@@ -105,27 +107,8 @@ class RequestTimer:
         self._metrics.record(self, status, time.perf_counter() - self._start)
 
 
-class _Histogram:
-    def __init__(self) -> None:
-        self._buckets = [0] * (len(_LIMITS) + 1)
-        self._sum = 0.0
-
-    def add(self, value: float) -> None:
-        self._buckets[bisect_left(_LIMITS, value)] += 1
-        self._sum += value
-
-    def lines(self, name: str, labels: str) -> list[str]:
-        lines, cumulative = [], 0
-        for limit, count in zip([*map("{:g}".format, _LIMITS), "+Inf"], self._buckets, strict=True):
-            cumulative += count
-            lines.append(f'{name}_bucket{{{labels},le="{limit}"}} {cumulative}')
-        lines.append(f"{name}_sum{{{labels}}} {self._sum:.3f}")
-        lines.append(f"{name}_count{{{labels}}} {cumulative}")
-        return lines
-
-
-def _labels(pairs: tuple[tuple[str, str], ...]) -> str:
-    def quoted(value: str) -> str:
-        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-    return ",".join(f'{name}="{quoted(value)}"' for name, value in pairs)
+def _text(label: str, value: str) -> str:
+    """A label's value; limits as C++ writes them, without a point where they are whole."""
+    if label == "le" and value != "+Inf":
+        return f"{float(value):g}"
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

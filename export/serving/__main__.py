@@ -1,4 +1,4 @@
-"""Writes the kit that serves exports: `python -m lfm4ads_tf.export.serving EXPORTS --to DIR`."""
+"""Writes the kit that serves exports: `lfm4ads-serving-kit EXPORTS_DIR --to DIR`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 on success; 2 for what the user can mend, with the reason on stderr.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m lfm4ads_tf.export.serving", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="lfm4ads-serving-kit", description=__doc__)
     parser.add_argument("exports", type=Path, help="folder of models, such as OUT/exports")
     parser.add_argument("--to", required=True, type=Path, help="folder of the kit")
     parser.add_argument("--base-path", default="/models", help="exports inside the container")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from lfm4ads_tf.errors import ExportRefused, UserError, nearest
 from lfm4ads_tf.export.blessing import read_blessing
 from lfm4ads_tf.export.publishing import versions
@@ -229,36 +231,13 @@ def _memory(exports: Path, models: Mapping[str, ServedModel]) -> int:
 
 
 def _kubernetes(config: str, base_path: str, status_path: str, memory: int) -> str:
-    deployment = (_HERE / "deployment.yaml").read_text("utf-8").rstrip("\n")
-    common = {"status_path": status_path, "memory": f"{memory}Mi", "base_path": base_path}
-    serving = {
-        "name": "lfm4ads-serving",
-        "replicas": "2",
-        "flags": "            - --tensorflow_intra_op_parallelism=4",
-    }
-    batching = {
-        "name": "lfm4ads-batching",
-        "replicas": "0",
-        "flags": "            # The batches run side by side already.\n"
-        "            - --tensorflow_intra_op_parallelism=1\n"
-        "            - --enable_batching=true\n"
-        "            - --batching_parameters_file=/config/batching.config",
-    }
-    tokens = {
-        "models.config": _indented(config),
-        "batching.config": _indented((_HERE / "batching.config").read_text("utf-8")),
-        "monitoring.config": _indented((_HERE / "monitoring.config").read_text("utf-8")),
-        "serving": _filled(deployment, {**common, **serving}),
-        "batching": _filled(deployment, {**common, **batching}),
-    }
-    return _filled((_HERE / "kubernetes.yaml").read_text("utf-8"), tokens)
-
-
-def _filled(text: str, tokens: Mapping[str, str]) -> str:
-    for token, value in tokens.items():
-        text = text.replace(f"@{token}@", value)
-    return text
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" if line else "" for line in text.rstrip("\n").split("\n"))
+    templates = Environment(
+        loader=FileSystemLoader(_HERE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("kubernetes.yaml").render(
+        config=config, base_path=base_path, status_path=status_path, memory=f"{memory}Mi"
+    )

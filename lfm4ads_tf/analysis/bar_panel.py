@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from lfm4ads_tf.analysis.markup import breakable, escape
+from markupsafe import Markup
+
+from lfm4ads_tf.analysis.markup import macros
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def bar_panel(
     start: float,
     limits: tuple[float, float],
     digits: int,
-) -> str:
+) -> Markup:
     """A panel of bars that all start at one value.
 
     Args:
@@ -49,57 +52,15 @@ def bar_panel(
     Returns:
         A `figure` element.
     """
-    body = []
-    for head, bars in groups:
-        if head:
-            body.append(f"<h4>{escape(head)}</h4>")
-        body += [_bar(bar, start, limits) for bar in bars]
-    return (
-        f'<figure class="bars"><figcaption>{breakable(title)}</figcaption>{"".join(body)}'
-        f"{_axis(start, limits, digits)}</figure>"
-    )
-
-
-def _bar(bar: Bar, start: float, limits: tuple[float, float]) -> str:
-    zero = _percent(start, limits)
-    shapes = f'<line x1="{zero}%" x2="{zero}%" y1="-2" y2="16" stroke="var(--soft)"/>'
-    if bar.value is not None:
-        end = _percent(bar.value, limits)
-        opacity = ' fill-opacity="0.5"' if bar.pale else ""
-        shapes += (
-            f'<rect x="{min(zero, end)}%" y="2" width="{round(abs(end - zero), 2)}%" height="10" '
-            f'style="fill:{bar.colour}"{opacity}/>'
-        )
-    if bar.value is not None and bar.deviation:
-        low = _percent(bar.value - bar.deviation, limits)
-        high = _percent(bar.value + bar.deviation, limits)
-        shapes += (
-            f'<line x1="{low}%" x2="{high}%" y1="7" y2="7" stroke="var(--text)" '
-            f'stroke-width="1.5"/>'
-        )
-        for end in (low, high):
-            shapes += (
-                f'<line x1="{end}%" x2="{end}%" y1="3" y2="11" stroke="var(--text)" '
-                f'stroke-width="1.5"/>'
-            )
-    return (
-        f'<div class="bar"><div class="head"><span>{breakable(bar.label)}</span>'
-        f'<span>{escape(bar.text)}</span></div><svg aria-hidden="true">{shapes}</svg></div>'
-    )
-
-
-def _axis(start: float, limits: tuple[float, float], digits: int) -> str:
-    """Labels at the ends and at the start of the bars, unless they would overlap."""
-    signed = "+" if start == 0 else ""
     labels = [(limits[0], "first"), (limits[1], "last")]
-    if 20 < _percent(start, limits) < 80:
+    if 20 < _percent(start, limits) < 80:  # else they would overlap
         labels.insert(1, (start, ""))
-    spans = "".join(
-        f'<span class="{name}" style="left:{_percent(value, limits)}%">'
-        f"{format(value, f'{signed if value else str()}.{digits}f')}</span>"
+    signed = "+" if start == 0 else ""
+    axis = [
+        (name, _percent(value, limits), format(value, f"{signed if value else ''}.{digits}f"))
         for value, name in labels
-    )
-    return f'<div class="axis">{spans}</div>'
+    ]
+    return macros("bars.html").panel(title, groups, start, axis, partial(_percent, limits=limits))
 
 
 def _percent(value: float, limits: tuple[float, float]) -> float:

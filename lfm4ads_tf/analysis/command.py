@@ -13,10 +13,9 @@ from typing import Any
 
 from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.shipped_specs import shipped_specs
 from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.written import dump
-
-_SPECS = Path(__file__).resolve().parents[2] / "feature_specs"
 
 
 def command(resolved: Resolved) -> str:
@@ -38,7 +37,8 @@ def command(resolved: Resolved) -> str:
     tail = [f"--out runs/{shlex.quote(name)}_again"]
     if resolved.spec.dataset is None:
         tail.insert(0, "--data-dir DIR")
-    assignments = _assignments(_SPECS / f"{name}.yaml", resolved)
+    shipped = shipped_specs().get(name)
+    assignments = None if shipped is None else _assignments(shipped, resolved)
     if assignments is not None:
         return _joined([*head, f"--spec feature_specs/{name}.yaml", *_options(assignments), *tail])
     with TemporaryDirectory() as folder:
@@ -98,8 +98,6 @@ def _joined(parts: list[str]) -> str:
 
 def _assignments(path: Path, resolved: Resolved) -> list[str] | None:
     """What turns a spec file into the resolved one; None when assignments cannot."""
-    if not path.exists():
-        return None
     wanted = _document(resolved)
     preset, given = resolved.config.preset, resolved.given or []
     first = [] if preset is None else [f"preset={json.dumps(preset)}"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from markupsafe import Markup
+
 from lfm4ads_tf.analysis.calibration_line import CalibrationLine
-from lfm4ads_tf.analysis.legend import legend
 from lfm4ads_tf.analysis.line_figure import Line, line_figure
-from lfm4ads_tf.analysis.markup import breakable, details, grid, plural
+from lfm4ads_tf.analysis.markup import PARTS, breakable, plural
 from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.training_curve import Point, TrainingCurve
 
@@ -19,7 +20,7 @@ def training_panels(
     scenarios: Sequence[str],
     palette: Palette,
     retrieval_metric: str,
-) -> str:
+) -> Markup:
     """Loss and validation curves of every model; empty without any point.
 
     Args:
@@ -28,7 +29,7 @@ def training_panels(
         palette: Colours of the methods.
         retrieval_metric: Name of the retriever's validation metric.
     """
-    first: list[str] = []
+    first: list[Markup] = []
     for stage, title, metric in (
         ("upstream", "Upstream", "AUC on rows not learnt yet"),
         ("retrieval", "Retriever", f"validation {retrieval_metric}"),
@@ -41,22 +42,23 @@ def training_panels(
         panels = _pair(mine, scenario, "validation AUC", palette, f"curve-{k}")
         if panels:
             methods = list(dict.fromkeys(c.method for c in mine))
-            blocks.append(f"<h4>{breakable(scenario)}</h4>{legend(methods, palette)}{grid(panels)}")
+            drawn = PARTS.legend(methods, palette) + PARTS.grid(panels)
+            blocks.append(Markup("<h4>{}</h4>{}").format(breakable(scenario), drawn))
     retrievers = list(dict.fromkeys(c.method for c in curves if c.stage == "retrieval"))
-    named = legend(retrievers, palette) if len(retrievers) > 1 else ""
-    parts = [f"<h3>Upstream and retriever</h3>{named}{grid(first)}"] if first else []
+    parts = []
+    if first:
+        named = PARTS.legend(retrievers, palette) if len(retrievers) > 1 else ""
+        parts += [Markup("<h3>Upstream and retriever</h3>"), named, PARTS.grid(first)]
     if blocks:
-        parts.append(f"<h3>Downstream models</h3>{''.join(blocks[:_SHOWN])}")
-    if blocks[_SHOWN:]:
-        parts.append(
-            details(plural(len(blocks) - _SHOWN, "more scenario"), "".join(blocks[_SHOWN:]))
-        )
-    return "".join(parts)
+        parts += [Markup("<h3>Downstream models</h3>"), *blocks[:_SHOWN]]
+    if more := blocks[_SHOWN:]:
+        parts.append(PARTS.details(plural(len(more), "more scenario"), Markup().join(more)))
+    return Markup().join(parts)
 
 
 def calibration_panels(
     lines: Sequence[CalibrationLine], scenarios: Sequence[str], tasks: Sequence[str]
-) -> str:
+) -> Markup:
     """Calibration curves: one panel per scenario and method, a line per task; may be empty."""
     palette = Palette(tasks)
     panels = []
@@ -84,13 +86,13 @@ def calibration_panels(
             name=f"calibration-{k}",
             diagonal=True,
         )
-        panels.append(_figure(head, figure))
-    return legend(tasks, palette) + grid(panels) if panels else ""
+        panels.append(PARTS.figure(head, figure))
+    return PARTS.legend(tasks, palette) + PARTS.grid(panels) if panels else Markup()
 
 
 def _pair(
     curves: Sequence[TrainingCurve], title: str, metric: str, palette: Palette, name: str
-) -> list[str]:
+) -> list[Markup]:
     """The loss panel and the validation panel of some models, those that have points."""
     panels = []
     kinds: tuple[tuple[str, str, Callable[[TrainingCurve], Sequence[Point]]], ...] = (
@@ -114,9 +116,5 @@ def _pair(
         if lines and (kind == "valid" or max(len(line.x) for line in lines) > 2):
             head = f"{title}: {label}"
             figure = line_figure(lines, title=head, x_label="optimizer step", name=f"{name}-{kind}")
-            panels.append(_figure(head, figure))
+            panels.append(PARTS.figure(head, figure))
     return panels
-
-
-def _figure(title: str, svg: str) -> str:
-    return f"<figure><figcaption>{breakable(title)}</figcaption>{svg}</figure>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lfm4ads_tf.analysis.markup import escape
+from markupsafe import Markup, escape
 
 STRONGEST = 0.45
 """Opacity of the strongest cell; text on it keeps a contrast of 4.5:1 in both themes."""
@@ -37,7 +37,7 @@ def heat_map(
     cells: Mapping[tuple[str, tuple[str, str]], HeatCell],
     *,
     title: str,
-) -> str:
+) -> Markup:
     """Draws cells in the colours of gain and loss, each with its value as text.
 
     The opacity of a colour is |value| over the largest |value| of the map, times `STRONGEST`.
@@ -53,7 +53,7 @@ def heat_map(
     """
     values = [abs(c.value) for c in cells.values() if c.value is not None]
     if not values:
-        return ""
+        return Markup()
     reach = max(values)
     left = round(max(len(r) for r in rows) * _LETTER) + 12
     width, height = left + len(columns) * _WIDTH, _HEAD + len(rows) * _HEIGHT
@@ -69,7 +69,7 @@ def heat_map(
             cell = cells.get((name, column))
             if cell is not None:
                 parts.append(_cell(cell, left + c * _WIDTH, top, reach))
-    return (
+    return Markup(
         f'<svg role="img" aria-label="{escape(title)}" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-size="12.5">{"".join(parts)}</svg>'
     )

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-from lfm4ads_tf.analysis.markup import escape
 
 # Stand-ins that Matplotlib can draw with, replaced by the theme's colours afterwards.
 _TEXT, _RULE, _SOFT = "#010101", "#020202", "#030300"
@@ -47,7 +46,7 @@ def line_figure(
     y_label: str = "",
     name: str,
     diagonal: bool = False,
-) -> str:
+) -> Markup:
     """Draws lines.
 
     Args:
@@ -92,7 +91,7 @@ def line_figure(
     svg = _inline(target.getvalue(), name)
     for colour, stand_in in [*stand_ins.items(), *_THEME.items()]:
         svg = svg.replace(stand_in, colour)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))
 
 
 def _decorate(axes: matplotlib.axes.Axes, x_label: str, y_label: str) -> None:

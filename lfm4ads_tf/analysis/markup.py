@@ -1,24 +1,41 @@
-"""Small builders of escaped HTML, shared by the sections of the report."""
+"""The templates of the reports, and how values are written in them."""
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 DASH = "–"
 
 
-def escape(value: object) -> str:
-    """Text as HTML, quotes included."""
-    return html.escape(str(value), quote=True)
+def macros(template: str) -> Any:
+    """The macros of a file in `templates`; each returns HTML with its arguments escaped."""
+    return _ENVIRONMENT.get_template(template).module
 
 
-def breakable(name: object) -> str:
+def page(template: str, **values: object) -> str:
+    """A whole file of `templates`, filled with escaped values."""
+    return _ENVIRONMENT.get_template(template).render(values)
+
+
+def breakable(name: object) -> Markup:
     """A name as HTML that may break after `/`, `+`, `_` and `@`."""
-    return "<wbr>".join(escape(part) for part in re.split(r"(?<=[/+_@])", str(name)) if part)
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[/+_@])", str(name)) if part)
+
+
+def titled(scenario: str) -> Markup:
+    """A scenario's name as HTML, `all` in words."""
+    return Markup("all scenarios") if scenario == "all" else breakable(scenario)
+
+
+def coded(message: str) -> Markup:
+    """A message as HTML; what stands in backticks is code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(message))))
 
 
 def spread(values: Iterable[float | None], digits: int = 4) -> str:
@@ -66,42 +83,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def table(heads: Sequence[str], rows: Iterable[str], *, text_columns: int = 1) -> str:
-    """A table that scrolls sideways on a narrow screen.
-
-    Args:
-        heads: Column heads, plain text.
-        rows: Whole rows as HTML, see `row`.
-        text_columns: Leading columns that are aligned to the left.
-    """
-    cells = "".join(
-        f'<th scope="col"{_text_class(k < text_columns)}>{escape(h)}</th>'
-        for k, h in enumerate(heads)
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def row(cells: Sequence[str], *, text_columns: int = 1) -> str:
-    """A table row of HTML cells; the first is the row's head."""
-    body = "".join(
-        f"<td{_text_class(k < text_columns)}>{c}</td>" for k, c in enumerate(cells[1:], start=1)
-    )
-    return f'<tr><th scope="row" class="text">{cells[0]}</th>{body}</tr>'
-
-
-def details(summary: str, body: str, *, opened: bool = False) -> str:
-    """A block that opens on a click; `summary` is plain text."""
-    state = " open" if opened else ""
-    return f"<details{state}><summary>{escape(summary)}</summary>{body}</details>"
-
-
-def grid(panels: Iterable[str]) -> str:
-    """Panels side by side where they fit."""
-    return f'<div class="grid">{"".join(panels)}</div>'
-
-
-def _text_class(text: bool) -> str:
-    return ' class="text"' if text else ""
+_ENVIRONMENT = Environment(
+    loader=PackageLoader(__package__),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters |= {
+    f.__name__: f for f in (breakable, coded, spread, number, count, plural, size)
+}
+PARTS = macros("parts.html")
+"""Tables, figures and the like, see `templates/parts.html`."""

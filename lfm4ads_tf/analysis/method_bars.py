@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from markupsafe import Markup
 
 from lfm4ads_tf.analysis.bar_panel import Bar, bar_panel
-from lfm4ads_tf.analysis.markup import (
-    breakable,
-    count,
-    details,
-    escape,
-    grid,
-    number,
-    row,
-    spread,
-    table,
-)
+from lfm4ads_tf.analysis.markup import PARTS, count, number, spread, titled
 from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.result_tables import difference
 from lfm4ads_tf.analysis.results import BASELINE, MIN_LABELS, MIN_ROWS, Results
@@ -38,7 +29,7 @@ class MethodBars:
         self._results = results
         self._palette = palette
 
-    def differences(self) -> str:
+    def differences(self) -> Markup:
         """AUC difference to `none`: one panel per scenario, a block per task; may be empty."""
         blocks = []
         for task in self._results.names("task", stage="downstream", split="test"):
@@ -47,10 +38,12 @@ class MethodBars:
                 for scenario in self._results.names("scenario", stage="downstream", task=task)
             ]
             if any(panels):
-                blocks.append((task, grid(panels) + self._listed(task, stages=("downstream",))))
+                blocks.append(
+                    (task, PARTS.grid(panels) + self._listed(task, stages=("downstream",)))
+                )
         return _blocks(blocks)
 
-    def slices(self) -> str:
+    def slices(self) -> Markup:
         """AUC on every slice: one panel per scenario, a block per task; may be empty."""
         blocks = []
         for task in self._results.names("task", stage="upstream", split="test"):
@@ -61,7 +54,7 @@ class MethodBars:
             ]
             listed = self._listed(task, sliced=True)
             if any(panels) or listed:
-                blocks.append((task, grid(panels) + listed))
+                blocks.append((task, PARTS.grid(panels) + listed))
         return _blocks(blocks)
 
     def _listed(
@@ -70,7 +63,7 @@ class MethodBars:
         *,
         stages: tuple[str, ...] = ("upstream", "downstream"),
         sliced: bool = False,
-    ) -> str:
+    ) -> Markup:
         """A small table of what rests on too few rows to be drawn; empty where nothing does."""
         rows = []
         for stage in stages:
@@ -85,19 +78,15 @@ class MethodBars:
                     scored = self._results.rows(*identity, slice_name=name)
                     if scored and self._results.is_small(*identity, slice_name=name):
                         positives = number(self._results.positives(*identity, slice_name=name))
-                        cells = [_titled(scenario), escape(name), count(scored), positives]
-                        rows.append(row(cells, text_columns=2))
-        if not rows:
-            return ""
+                        rows.append((titled(scenario), name, count(scored), positives))
         heads = ["scenario", "slice", "rows", "positives"]
-        said = f"<p class='note'>{_SMALL}</p>"
-        return said + table(heads, list(dict.fromkeys(rows)), text_columns=2)
+        return PARTS.noted(_SMALL, PARTS.table(heads, list(dict.fromkeys(rows)), 2))
 
-    def _difference_panel(self, scenario: str, task: str) -> str:
+    def _difference_panel(self, scenario: str, task: str) -> Markup:
         """Differences in AUC points, on an axis of the panel's own, symmetric around zero."""
         bars, reach = [], 0.0
         if self._is_small("downstream", scenario, task, "all"):
-            return ""
+            return Markup()
         methods = self._results.names("method", stage="downstream", scenario=scenario, task=task)
         for method in methods:
             if method == BASELINE or method in BASELINES:
@@ -111,12 +100,12 @@ class MethodBars:
             colour = self._palette.variable(method)
             bars.append(Bar(method, difference(comparison), value, deviation, colour, pale))
         if not any(bar.value is not None for bar in bars):
-            return ""
+            return Markup()
         reach = _nice(reach)
         digits = max(0, -int(np.floor(np.log10(reach) + 1e-9))) + (reach < 10)
         return bar_panel(scenario, [("", bars)], start=0.0, limits=(-reach, reach), digits=digits)
 
-    def _slice_panel(self, stage: str, scenario: str, task: str) -> str:
+    def _slice_panel(self, stage: str, scenario: str, task: str) -> Markup:
         """AUC by slice, from chance (0.5), on one axis for all panels of the task."""
         groups = []
         for name in self._results.names("slice", stage=stage, scenario=scenario, task=task):
@@ -134,7 +123,7 @@ class MethodBars:
             positives = number(self._results.positives(*identity, slice_name=name))
             groups.append((f"{name}: {count(rows)} rows, {positives} positives", bars))
         if not groups:
-            return ""
+            return Markup()
         limits = self._auc_limits(task)
         title = "all scenarios" if scenario == "all" else scenario
         return bar_panel(title, groups, start=_CHANCE, limits=limits, digits=2)
@@ -162,10 +151,6 @@ class MethodBars:
         return float(np.floor(min(values) * 20) / 20), float(np.ceil(max(values) * 20) / 20)
 
 
-def _titled(scenario: str) -> str:
-    return "all scenarios" if scenario == "all" else breakable(scenario)
-
-
 def _nice(reach: float) -> float:
     """The next 1, 2 or 5 times a power of ten."""
     if reach <= 0:
@@ -174,8 +159,8 @@ def _nice(reach: float) -> float:
     return float(next(step * power for step in (1, 2, 5, 10) if reach <= step * power * 1.0001))
 
 
-def _blocks(blocks: list[tuple[str, str]]) -> str:
+def _blocks(blocks: list[tuple[str, Markup]]) -> Markup:
     """One block per task; those after the first open on a click."""
-    return "".join(
-        details(f"Task {task}", body, opened=k == 0) for k, (task, body) in enumerate(blocks)
+    return Markup().join(
+        PARTS.details(f"Task {task}", body, opened=k == 0) for k, (task, body) in enumerate(blocks)
     )

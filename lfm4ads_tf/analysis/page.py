@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from lfm4ads_tf.analysis.calibration_table import calibration_table
 from lfm4ads_tf.analysis.curve_panels import calibration_panels, training_panels
-from lfm4ads_tf.analysis.markup import breakable, details, escape
+from lfm4ads_tf.analysis.markup import PARTS, breakable, page
 from lfm4ads_tf.analysis.method_bars import MethodBars
 from lfm4ads_tf.analysis.overview import Overview
 from lfm4ads_tf.analysis.palette import Palette
@@ -60,54 +62,40 @@ def report_page(data: ReportData) -> str:
     """
     results = Results(data.document, [s["name"] for s in data.scenarios], data.methods)
     overview = Overview(data, results)
-    sections = [
-        (anchor, title, body) for anchor, title, body in _sections(data, results, overview) if body
-    ]
-    links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in sections)
-    body = "".join(
-        f'<section id="{anchor}"><h2>{escape(title)}</h2>{content}</section>'
-        for anchor, title, content in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(data.document['spec'])}: report</title>"
-        f"<style>{stylesheet()}</style></head>\n"
-        f"<body><header>{overview.header()}<nav>{links}</nav>{overview.warnings()}</header>\n"
-        f"<main>{body}</main>\n<footer>Made from metrics.json and the logs of this run.</footer>"
-        "</body></html>\n"
-    )
+    sections = [section for section in _sections(data, results, overview) if section[-1]]
+    return page("report.html", overview=overview, sections=sections, style=stylesheet())
 
 
-def _sections(data: ReportData, results: Results, overview: Overview) -> list[tuple[str, str, str]]:
+def _sections(
+    data: ReportData, results: Results, overview: Overview
+) -> list[tuple[str, str, Markup]]:
     """(anchor, title, content) in order; empty content leaves the section out."""
     point_in_time = data.document["point_in_time"]
     scenarios = [s["name"] for s in data.scenarios]
     palette = Palette(results.names("method"))
     bars = MethodBars(results, palette)
-    tables = f'<p class="note">{escape(_TABLE_NOTE)}</p>'
+    tables = PARTS.note(_TABLE_NOTE)
     if "full" in data.document:
-        tables += f"<p class='note'><code>full</code>: {breakable(data.document['full'])}</p>"
+        tables += PARTS.note(Markup("<code>full</code>: ") + breakable(data.document["full"]))
     tables += result_tables(results, "test", point_in_time)
     valid = result_tables(results, "valid", point_in_time)
-    tables += details("The same on the validation split", valid)
+    tables += PARTS.details("The same on the validation split", valid)
     curve_note = _CURVE_NOTE + (_AUXILIARY_NOTE if data.document["auxiliary_rows"] else "")
     recalls = results.metrics("retrieval")
     curves = training_panels(data.curves, scenarios, palette, recalls[0] if recalls else "recall")
     tasks = list(dict.fromkeys(line.task for line in data.calibrations))
     calibrations = calibration_panels(data.calibrations, scenarios, tasks)
-    calibrated = _noted(_CALIBRATION_TABLE_NOTE, calibration_table(results))
+    calibrated = PARTS.noted(_CALIBRATION_TABLE_NOTE, calibration_table(results))
+    calibrated = PARTS.noted(_CALIBRATION_NOTE, calibrations) + calibrated
+    slice_note = _SLICE_NOTE + _thresholds(data)
     return [
         ("result", "Key result", result_sentences(results, len(data.seeds), point_in_time)),
-        ("differences", "Transfer against none", _noted(_DIFFERENCE_NOTE, bars.differences())),
+        ("differences", "Transfer against none", PARTS.noted(_DIFFERENCE_NOTE, bars.differences())),
         ("tables", "Results on the test split", tables),
-        ("slices", "By slice", _noted(_SLICE_NOTE + _thresholds(data), bars.slices())),
-        ("curves", "Training curves", _noted(curve_note, curves)),
-        ("calibration", "Calibration", _noted(_CALIBRATION_NOTE, calibrations) + calibrated),
-        ("data", "Data", overview.data_section()),
-        ("model", "Embedding tables", overview.model_section()),
-        ("exports", "Exports", overview.exports_section()),
-        ("files", "Files", overview.files_section()),
+        ("slices", "By slice", PARTS.noted(slice_note, bars.slices())),
+        ("curves", "Training curves", PARTS.noted(curve_note, curves)),
+        ("calibration", "Calibration", calibrated),
+        *overview.sections(),
     ]
 
 
@@ -117,8 +105,3 @@ def _thresholds(data: ReportData) -> str:
         f"{name}: at most {most} training rows of the {name.rpartition('_')[2]}"
         for name, most in data.thresholds.items()
     )
-
-
-def _noted(note: str, content: str) -> str:
-    """Content under a note, nothing without content."""
-    return f'<p class="note">{escape(note)}</p>{content}' if content else ""

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lfm4ads_tf.analysis.markup import breakable, details, escape, plural, spread
+from markupsafe import Markup
+
+from lfm4ads_tf.analysis.markup import PARTS, breakable, plural, spread
 from lfm4ads_tf.analysis.result_tables import TITLES, difference
 from lfm4ads_tf.analysis.results import BASELINE, UPSTREAM, Results
 from lfm4ads_tf.analysis.verdict import LEVEL, verdict
@@ -20,7 +22,7 @@ _WORDS = {
 _SHOWN = 6
 
 
-def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
+def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> Markup:
     """Sentences on the upstream, on each scenario's best transfer and on retrieval.
 
     The best transfer is the one with the best validation AUC; what is said about it are its test
@@ -32,21 +34,22 @@ def result_sentences(results: Results, seeds: int, point_in_time: Mapping[str, b
         point_in_time: Scenario -> whether its results are.
     """
     parts = [_upstream(results), _transfer(results, seeds, point_in_time), _retrieval(results)]
-    return "".join(parts) or "<p>This run holds no test results yet.</p>"
+    return Markup().join(parts) or Markup("<p>This run holds no test results yet.</p>")
 
 
-def _upstream(results: Results) -> str:
+def _upstream(results: Results) -> Markup:
     tasks = []
     for task in results.names("task", stage="upstream", scenario="all", split="test"):
         values = results.values("auc", "upstream", "all", task, UPSTREAM)
         if values:
-            tasks.append(f"<strong>{spread(values)}</strong> for {escape(task)}")
+            tasks.append(Markup("<strong>{}</strong> for {}").format(spread(values), task))
     if not tasks:
-        return ""
-    return f"<p>The upstream foundation model reaches a test AUC of {_listed(tasks)}.</p>"
+        return Markup()
+    sentence = Markup("<p>The upstream foundation model reaches a test AUC of {}.</p>")
+    return sentence.format(_listed(tasks))
 
 
-def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> str:
+def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -> Markup:
     items, verdicts = [], Counter[str]()
     for scenario in results.names("scenario", stage="downstream", split="test"):
         method = results.chosen_method(scenario)
@@ -59,68 +62,66 @@ def _transfer(results: Results, seeds: int, point_in_time: Mapping[str, bool]) -
                 verdicts[verdict(comparison)] += 1
             clauses.append(_clause(task, comparison) + _baseline(results, scenario, task))
         if not point_in_time.get(scenario, True):
-            clauses.append("not point in time, see the warning")
+            clauses.append(Markup("not point in time, see the warning"))
         scores = results.validation(scenario)
-        ahead = ""
+        ahead = Markup()
         if scores.get(BASELINE, 0.0) >= scores[method]:
-            ahead = f"<code>{BASELINE}</code> is ahead on validation; of the transfers "
-        items.append(
-            f"<li><strong>{breakable(scenario)}</strong>: {ahead}validation picks "
-            f"<code>{breakable(method)}</code>. {'; '.join(clauses)}.</li>"
-        )
+            ahead = Markup(f"<code>{BASELINE}</code> is ahead on validation; of the transfers ")
+        item = Markup("<strong>{}</strong>: {}validation picks <code>{}</code>. {}.")
+        said = Markup("; ").join(clauses)
+        items.append(item.format(breakable(scenario), ahead, breakable(method), said))
     if not items:
-        return ""
-    shown = f"<ul>{''.join(items[:_SHOWN])}</ul>"
-    if items[_SHOWN:]:
-        more = f"<ul>{''.join(items[_SHOWN:])}</ul>"
-        shown += details(plural(len(items) - _SHOWN, "more scenario"), more)
+        return Markup()
+    more = plural(len(items) - _SHOWN, "more scenario")
+    shown = PARTS.listing(items, _SHOWN, more)
     return _headline(verdicts, seeds) + shown + _multiplicity(results)
 
 
-def _headline(verdicts: Counter[str], seeds: int) -> str:
+def _headline(verdicts: Counter[str], seeds: int) -> Markup:
     total = sum(verdicts.values())
     if not total:
-        return (
+        return Markup(
             f"<p>No transfer can be compared with <code>{BASELINE}</code>: the baseline is missing "
             "or its AUC is undefined.</p>"
         )
     if verdicts["unknown"] == total:
-        return (
+        return Markup(
             f"<p><strong>{'One seed was' if seeds == 1 else 'Single seeds were'} run, so no "
             "difference between transfer and no transfer below can be told from noise.</strong> "
             "Run with <code>--seeds 3</code> or more for a paired test.</p>"
         )
     counted = [
-        f"gains in {verdicts['gain']}",
-        f"loses in {verdicts['loss']}",
-        f"is inside the noise in {verdicts['noise'] + verdicts['unknown']}",
+        Markup(f"gains in {verdicts['gain']}"),
+        Markup(f"loses in {verdicts['loss']}"),
+        Markup(f"is inside the noise in {verdicts['noise'] + verdicts['unknown']}"),
     ]
-    return (
+    return Markup(
         f"<p>Against no transfer (<code>{BASELINE}</code>), the transfer that validation picks "
         f"<strong>{_listed(counted)}</strong> of {plural(total, 'scenario-task pair')} on the test "
         f"rows (paired t-test over seeds, p &lt; {LEVEL}).</p>"
     )
 
 
-def _clause(task: str, comparison: Mapping[str, Any] | None) -> str:
+def _clause(task: str, comparison: Mapping[str, Any] | None) -> Markup:
     if comparison is None:
-        return f"{escape(task)}: no comparison, an AUC is undefined or was not computed"
+        said = Markup("{}: no comparison, an AUC is undefined or was not computed")
+        return said.format(task)
     judged = verdict(comparison)
-    return (
-        f"{escape(task)}: {escape(difference(comparison))} AUC points, "
-        f'<span class="{judged}">{_WORDS[judged]}</span>'
-    )
+    said = Markup("{}: {} AUC points, {}")
+    return said.format(task, difference(comparison), PARTS.judged(_WORDS[judged], judged))
 
 
-def _baseline(results: Results, scenario: str, task: str) -> str:
+def _baseline(results: Results, scenario: str, task: str) -> Markup:
     """A remark where the baseline is worse than chance: a difference to it says little."""
     values = results.values("auc", "downstream", scenario, task, BASELINE)
     if not values or sum(values) / len(values) >= 0.5:
-        return ""
-    return f" (<code>{BASELINE}</code> itself ranks worse than chance: AUC {spread(values)})"
+        return Markup()
+    return Markup(
+        f" (<code>{BASELINE}</code> itself ranks worse than chance: AUC {spread(values)})"
+    )
 
 
-def _multiplicity(results: Results) -> str:
+def _multiplicity(results: Results) -> Markup:
     """How many of the tests of the tables would pass by chance."""
     tested = 0
     for scenario in results.names("scenario", stage="downstream", split="test"):
@@ -129,14 +130,14 @@ def _multiplicity(results: Results) -> str:
                 found = results.comparison(scenario, task, method)
                 tested += found is not None and found["p"] is not None
     if tested < 2:
-        return ""
-    return (
+        return Markup()
+    return Markup(
         f'<p class="note">The tables test {tested} differences; where no method had any effect, '
         f"about {LEVEL * tested:.1f} of them would still show p &lt; {LEVEL}.</p>"
     )
 
 
-def _retrieval(results: Results) -> str:
+def _retrieval(results: Results) -> Markup:
     sentences = []
     for task in results.names("task", stage="retrieval", scenario="all", split="test"):
         for method in results.names("method", stage="retrieval", scenario="all", task=task):
@@ -145,16 +146,14 @@ def _retrieval(results: Results) -> str:
                 values = results.values(metric, "retrieval", "all", task, method)
                 if values:
                     name = TITLES.get(metric, metric)
-                    clauses.append(f"{escape(name)} of <strong>{spread(values)}</strong>")
+                    clauses.append(Markup("{} of <strong>{}</strong>").format(name, spread(values)))
             if clauses:
-                sentences.append(
-                    f"The retriever <code>{breakable(method)}</code> reaches a test "
-                    f"{_listed(clauses)} for {escape(task)}."
-                )
-    return f"<p>{' '.join(sentences)}</p>" if sentences else ""
+                said = Markup("The retriever <code>{}</code> reaches a test {} for {}.")
+                sentences.append(said.format(breakable(method), _listed(clauses), task))
+    return Markup("<p>{}</p>").format(Markup(" ").join(sentences)) if sentences else Markup()
 
 
-def _listed(parts: list[str]) -> str:
+def _listed(parts: list[Markup]) -> Markup:
     if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+        return Markup().join(parts)
+    return Markup(", ").join(parts[:-1]) + Markup(" and ") + parts[-1]

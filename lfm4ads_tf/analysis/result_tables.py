@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from lfm4ads_tf.analysis.baseline_table import baseline_table
 from lfm4ads_tf.analysis.calibration_table import OWN_TABLE
 from lfm4ads_tf.analysis.markup import (
     DASH,
+    PARTS,
     breakable,
     count,
-    details,
-    escape,
     interval,
     number,
     plural,
-    row,
     spread,
-    table,
+    titled,
 )
 from lfm4ads_tf.analysis.results import BASELINE, MIN_LABELS, MIN_ROWS, Results
 from lfm4ads_tf.analysis.verdict import verdict
@@ -32,7 +31,7 @@ _INTERVAL = "95 % interval"
 TITLES = {"auc": "AUC", "gauc": "GAUC", _BEST: "best possible AUC"}
 
 
-def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool]) -> Markup:
     """Upstream, downstream and retrieval tables of one split; stages without results are left out.
 
     Args:
@@ -46,7 +45,8 @@ def result_tables(results: Results, split: str, point_in_time: Mapping[str, bool
         _downstream(results, split, point_in_time),
         _retrieval(results, split, point_in_time),
     ]
-    return "".join(parts) or f"<p>There are no results on the {escape(split)} split.</p>"
+    missing = Markup("<p>There are no results on the {} split.</p>").format(split)
+    return Markup().join(parts) or missing
 
 
 def difference(comparison: Mapping[str, Any] | None) -> str:
@@ -62,40 +62,40 @@ def difference(comparison: Mapping[str, Any] | None) -> str:
     return f"{text} ± {100 * comparison['diff_sd']:.2f} ({p})"
 
 
-def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+def _upstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> Markup:
     metrics = _metrics(results, "upstream")
-    rows: list[str] = []
-    small: list[str] = []  # on few rows: folded
+    rows: list[list[str]] = []
+    small: list[list[str]] = []  # on few rows: folded
     for scenario in results.names("scenario", stage="upstream", split=split):
         for task in results.names("task", stage="upstream", scenario=scenario):
             identity = ("upstream", scenario, task, "upstream")
-            cells = [_scenario(scenario, point_in_time), escape(task)]
+            cells = [_scenario(scenario, point_in_time), task]
             cells.append(count(results.rows(*identity, split=split) or 0))
             cells.append(number(results.positives(*identity, split=split)))
             values = [spread(results.values(m, *identity, split=split)) for m in metrics]
             cells += [values[0], _interval(results, *identity, split=split), *values[1:]]
             cells.append(spread(results.values("auc", *identity, split=split, refresh="daily")))
             listed = small if results.is_small(*identity, split=split) else rows
-            listed.append(row(cells, text_columns=2))
+            listed.append(cells)
     if not rows and not small:
-        return ""
+        return Markup()
     titles = [TITLES.get(m, m) for m in metrics]
     heads = ["scenario", "task", "rows", "positives", titles[0], _INTERVAL, *titles[1:]]
     heads.append("AUC daily")
-    shown = table(heads, rows, text_columns=2) if rows else ""
+    shown = Markup("<h3>Upstream</h3>") + PARTS.table(heads, rows, 2)
     if small:
         few = f"{plural(len(small), 'result')} on fewer than {MIN_ROWS} rows, or {MIN_LABELS} "
         few += "positives or negatives"
-        shown += details(few, table(heads, small, text_columns=2), opened=not rows)
-    return f"<h3>Upstream</h3>{shown}"
+        shown += PARTS.details(few, PARTS.table(heads, small, 2), opened=not rows)
+    return shown
 
 
-def _downstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+def _downstream(results: Results, split: str, point_in_time: Mapping[str, bool]) -> Markup:
     metrics = _metrics(results, "downstream")
     heads = ["method", "AUC", _INTERVAL, "to none, AUC points"]
     heads += [TITLES.get(m, m) for m in metrics[1:]]
     heads.append("AUC daily")
-    rows = []
+    rows: list[str | list[str]] = []
     for scenario in results.names("scenario", stage="downstream", split=split):
         for task in results.names("task", stage="downstream", scenario=scenario):
             methods = results.names("method", stage="downstream", scenario=scenario, task=task)
@@ -103,14 +103,11 @@ def _downstream(results: Results, split: str, point_in_time: Mapping[str, bool])
             scored = results.rows(*identity, split=split)
             positives = number(results.positives(*identity, split=split))
             rows.append(
-                f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}">'
-                f"<span>{_scenario(scenario, point_in_time)} · {escape(task)} · "
-                f"{count(scored or 0)} rows, {positives} positives</span></th></tr>"
+                _scenario(scenario, point_in_time)
+                + f" · {task} · {count(scored or 0)} rows, {positives} positives"
             )
             rows += _group(results, scenario, task, methods, metrics, split)
-    if not rows:
-        return ""
-    return f"<h3>Downstream</h3>{table(heads, rows)}"
+    return PARTS.table(heads, rows, title="Downstream")
 
 
 def _group(
@@ -120,7 +117,7 @@ def _group(
     methods: list[str],
     metrics: list[str],
     split: str,
-) -> list[str]:
+) -> list[list[str]]:
     """One row per method; the best mean of each column is marked."""
     columns: list[list[list[float]]] = []
     for metric, refresh in [*((m, "frozen") for m in metrics), ("auc", "daily")]:
@@ -138,32 +135,29 @@ def _group(
     ]
     rows = []
     for k, method in enumerate(methods):
-        cells = [_marked(spread(column[k]), best[c] == k) for c, column in enumerate(columns)]
+        cells = [PARTS.marked(spread(column[k]), best[c] == k) for c, column in enumerate(columns)]
         comparison = results.comparison(scenario, task, method, split=split)
-        judged = "" if comparison is None else f' class="{verdict(comparison)}"'
+        judged = None if comparison is None else verdict(comparison)
         delta = "baseline" if method == BASELINE else difference(comparison)
         known = _interval(results, "downstream", scenario, task, method, split=split)
-        to_none = f"<span{judged}>{escape(delta)}</span>"
-        rows.append(row([breakable(method), cells[0], known, to_none, *cells[1:]]))
+        rows.append([breakable(method), cells[0], known, PARTS.judged(delta, judged), *cells[1:]])
     return rows
 
 
-def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) -> str:
+def _retrieval(results: Results, split: str, point_in_time: Mapping[str, bool]) -> Markup:
     rows, metrics = [], results.metrics("retrieval")
     for scenario in results.names("scenario", stage="retrieval", split=split):
         for task in results.names("task", stage="retrieval", scenario=scenario):
             for method in results.names("method", stage="retrieval", scenario=scenario, task=task):
                 identity = ("retrieval", scenario, task, method)
-                cells = [_scenario(scenario, point_in_time), escape(task), breakable(method)]
+                cells = [_scenario(scenario, point_in_time), task, breakable(method)]
                 cells.append(count(results.rows(*identity, split=split) or 0))
                 cells.append(number(results.positives(*identity, split=split)))
                 cells += [spread(results.values(m, *identity, split=split)) for m in metrics]
-                rows.append(row(cells, text_columns=3))
-    if not rows:
-        return ""
+                rows.append(cells)
     heads = ["scenario", "task", "method", "users", "positives"]
     heads += [TITLES.get(m, m) for m in metrics]
-    return f"<h3>Retrieval</h3>{table(heads, rows, text_columns=3)}"
+    return PARTS.table(heads, rows, 3, "Retrieval")
 
 
 def _metrics(results: Results, stage: str) -> list[str]:
@@ -196,14 +190,11 @@ def _cost(metric: str, mean: float) -> float:
     return mean if metric == "logloss" else -mean
 
 
-def _marked(text: str, best: bool) -> str:
-    return f'<strong class="best">{escape(text)}</strong>' if best else escape(text)
-
-
-def _scenario(scenario: str, point_in_time: Mapping[str, bool]) -> str:
+def _scenario(scenario: str, point_in_time: Mapping[str, bool]) -> Markup:
     """A scenario's name, flagged when it is not point in time."""
-    name = "all scenarios" if scenario == "all" else breakable(scenario)
     # Rows of all scenarios are point in time where those of every one are.
     if point_in_time.get(scenario, all(point_in_time.values())):
-        return name
-    return f'{name}<abbr title="not point in time, see the warning">&nbsp;*</abbr>'
+        return titled(scenario)
+    return titled(scenario) + Markup(
+        '<abbr title="not point in time, see the warning">&nbsp;*</abbr>'
+    )

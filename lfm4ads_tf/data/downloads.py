@@ -26,7 +26,7 @@ from lfm4ads_tf.progress import Activity
 _BLOCK_BYTES = 1 << 20
 _OFFLINE = (
     "without a network, give a folder that holds the files with `--data-dir DIR`, or run on "
-    "generated data with `--spec feature_specs/synthetic.yaml`."
+    "generated data with `--spec synthetic`."
 )
 
 
@@ -38,11 +38,9 @@ def file_digest(path: Path, algorithm: str) -> str:
         algorithm: "md5" or "sha256".
     """
     # Published md5 sums guard against damage here, not against an adversary.
-    digest = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
+    empty = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, empty.copy).hexdigest()
 
 
 def check_digest(path: Path, algorithm: str, expected: str, *, fix: str) -> None:

@@ -135,7 +135,7 @@ def _write_file(path: str, data: bytes) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module's text."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="lfm4ads-pack", description=__doc__)
     parser.add_argument("cache", type=Path, help="the `data` folder of a run")
     parser.add_argument("out", help="folder or address of the packed form")
     parser.add_argument("--block-rows", type=int, default=1024, help="rows of a record")

@@ -1,6 +1,6 @@
 """The LFM4Ads public experiment on KuaiRand: 29 methods per scenario, curves over the layers.
 
-python -m lfm4ads_tf.experiments.kuairand --data-dir DIR
+lfm4ads-kuairand --data-dir DIR
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.experiments.experiment_settings import ExperimentSettings
 from lfm4ads_tf.experiments.public_method import select_methods
+from lfm4ads_tf.features.shipped_specs import shipped_specs
 from lfm4ads_tf.quiet import native_stderr_hidden
 
-SPEC = Path(__file__).resolve().parents[2] / "feature_specs" / "kuairand_public.yaml"
+SPEC = shipped_specs()["kuairand_public"]
 TABS = "1,0,4,6,2"
 # Chosen on validation; the same for all methods.
 CONFIGURATION = (
@@ -58,9 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m lfm4ads_tf.experiments.kuairand", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="lfm4ads-kuairand", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--data-dir", type=Path, help="folder of the official files; fetched when left out"
     )

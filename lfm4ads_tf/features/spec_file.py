@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.shipped_specs import shipped_specs, spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_checks import check_spec
 from lfm4ads_tf.features.yaml_keys import refuse_repeated_keys
@@ -20,13 +21,14 @@ def load_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Feature
     """Reads and checks a feature spec.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a spec that comes with the package.
         overrides: Nested mapping merged over the file before it is checked.
 
     Raises:
         UserError: The file is missing or not YAML, a key is unknown (the nearest known one is
             named), a value has the wrong type, or a feature reads a side it does not own.
     """
+    path = spec_file(path)
     raw = read_yaml(path)
     return parse_spec(merge(raw, overrides or {}), source=str(path))
 
@@ -52,7 +54,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(
             f"The file {path} cannot be read.",
             received=error.strerror,
-            fix="give --spec the path of a YAML feature spec, such as feature_specs/movielens.yaml",
+            fix="give --spec the path of a YAML feature spec, or the name of one that comes with "
+            f"the package: {', '.join(shipped_specs())}",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML.", received=error) from error

@@ -1,4 +1,4 @@
-"""Compiles the training kernels: `python -m lfm4ads_tf.kernels.build`."""
+"""Compiles the training kernels: `lfm4ads-kernels`, or `python -m lfm4ads_tf.kernels.build`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lfm4ads_tf.compiled_files import compiled_file
 from lfm4ads_tf.errors import UserError
 
 _HERE = Path(__file__).parent
@@ -34,11 +35,7 @@ def library_path() -> Path:
     for name in _SOURCES:
         digest.update((_HERE / name).read_bytes())
     digest.update(f"{tf.version.VERSION} {_processor()}".encode())
-    name = f"kernels-{digest.hexdigest()}.so"
-    beside = _HERE / "_build"
-    if (beside / name).exists() or os.access(beside if beside.exists() else _HERE, os.W_OK):
-        return beside / name
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lfm4ads_tf" / name
+    return compiled_file(_HERE, f"kernels-{digest.hexdigest()}.so")
 
 
 def build() -> Path:
@@ -48,7 +45,7 @@ def build() -> Path:
         The path of the shared library.
 
     Raises:
-        UserError: There is no C++ compiler, or it fails.
+        UserError: There is no C++ compiler, it fails, or no folder can be written.
     """
     import tensorflow as tf
 
@@ -62,17 +59,25 @@ def build() -> Path:
             received=f"platform {sys.platform}, compiler {compiler}",
             fix="install g++ or clang++ on Linux, or train without kernels: results are the same",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     common = [compiler, "-c", "-O3", "-fPIC", "-fvisibility=hidden"]
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        staging = Path(folder)
-        _run([*common, "-std=c++17", *_ARITHMETIC, _HERE / "rows.cc", "-o", staging / "rows.o"])
-        flags = tf.sysconfig.get_compile_flags()
-        _run([*common, "-w", *flags, _HERE / "ops.cc", "-o", staging / "ops.o"])
-        objects = [staging / "rows.o", staging / "ops.o"]
-        linked = staging / "kernels.so"
-        _run([compiler, "-shared", *objects, "-o", linked, *tf.sysconfig.get_link_flags()])
-        os.replace(linked, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            staging = Path(folder)
+            _run([*common, "-std=c++17", *_ARITHMETIC, _HERE / "rows.cc", "-o", staging / "rows.o"])
+            flags = tf.sysconfig.get_compile_flags()
+            _run([*common, "-w", *flags, _HERE / "ops.cc", "-o", staging / "ops.o"])
+            objects = [staging / "rows.o", staging / "ops.o"]
+            linked = staging / "kernels.so"
+            _run([compiler, "-shared", *objects, "-o", linked, *tf.sysconfig.get_link_flags()])
+            os.replace(linked, target)
+    except OSError as error:
+        raise UserError(
+            "The training kernels cannot be written.",
+            received=error,
+            fix="set XDG_CACHE_HOME to a folder that can be written, for the training too; or "
+            "train without kernels: results are the same",
+        ) from error
     return target
 
 
@@ -95,9 +100,15 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Compiles them and says where they are; returns 2 where they cannot be."""
     try:
         print(f"Training kernels: {build()}")
     except UserError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -352,5 +352,8 @@ def test_warnings_are_listed_by_kind_and_escaped(document_of: Build, data_of: Bu
         assert f"<tab {k}>, click: {k} & more" in page.text
     assert "told" not in page.text  # the page tells these from `unlearnt`
     assert text.index("Calibration off") < text.index('id="result"')
+    document["warnings"][0]["message"] = "raise `min_count` & `<run>` it"
+    text = report_page(data_of(document, kinds={"calibration": "Calibration off"}))
+    assert "raise <code>min_count</code> &amp; <code>&lt;run&gt;</code> it" in text
     del document["warnings"]  # an earlier version wrote none
     assert "Calibration off" not in report_page(data_of(document))

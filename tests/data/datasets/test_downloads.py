@@ -54,7 +54,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def check_fix(error: pytest.ExceptionInfo[UserError], folder: Path) -> None:
     text = str(error.value)
-    assert "--data-dir" in text and "--spec feature_specs/synthetic.yaml" in text
+    assert "--data-dir" in text and "--spec synthetic" in text
     assert not list(folder.iterdir()), "nothing may be left behind"
 
 

@@ -332,7 +332,7 @@ def _raw_rows(
     run: Run, encoder: Encoder, rows: np.ndarray, data_dir: Path | None
 ) -> dict[str, Any]:
     """Raw columns of rows of the cache, moving features as at the end of training."""
-    raw = load_raw(run.spec, source_folder(run, data_dir))
+    raw = load_raw(run.spec, source_folder(run.spec, data_dir, quiet=run.quiet))
     at = pa.array(rows)
     columns = {name: column.take(at) for name, column in raw.columns.items()}
     for key in (run.spec.keys.user, run.spec.keys.item):

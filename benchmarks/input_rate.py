@@ -22,8 +22,9 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
+from lfm4ads_tf.batch import read
 from lfm4ads_tf.data.cache import Bag, CacheContent, EncodedCache, write_cache
-from lfm4ads_tf.data.input import batches, read
+from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.data.pack import pack
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.features.layout import DenseField, FeatureLayout, IdField, TableField

@@ -42,12 +42,12 @@ from lfm4ads_tf.embeddings.storage import read_tables, write_tables
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers, table_rule
+from lfm4ads_tf.optim.objective import Objective
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers, table_rule
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase
-from lfm4ads_tf.training.step import training_step
 
 Ids = Literal["zipf", "uniform"]
 _KINDS: tuple[Ids, ...] = ("zipf", "uniform")

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+GOLDEN_ROWS = 512
+"""Of a model of all scenarios; each signature is asked for them."""
+
 
 @dataclass(frozen=True)
 class ExportSamples:
@@ -45,3 +48,9 @@ class ExportSamples:
                     f"The model reads {name!r}: its values for {count} rows are needed."
                 )
         return {name: np.asarray(self.representations[name], np.float32) for name in names}
+
+
+def spread(samples: pa.Table) -> pa.Table:
+    """At most `GOLDEN_ROWS` of the samples, of all scenarios alike."""
+    count = min(len(samples), GOLDEN_ROWS)
+    return samples.take(pa.array(np.linspace(0, len(samples) - 1, count).astype(np.int64)))

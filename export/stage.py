@@ -27,7 +27,7 @@ from lfm4ads_tf.export.publishing import ROLLED_BACK, newest_version, versions
 from lfm4ads_tf.export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.export.request import ExportRequest
 from lfm4ads_tf.export.retrieval_stage import RetrievalExports, retrieval_names
-from lfm4ads_tf.export.samples import ExportSamples
+from lfm4ads_tf.export.samples import ExportSamples, spread
 from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.export.verify_child import SCHEMA
 from lfm4ads_tf.pipeline import build
@@ -41,7 +41,6 @@ from lfm4ads_tf.pipeline.trained_models import load_downstream, load_upstream
 from lfm4ads_tf.representations.store import RepresentationStore
 
 _LOG = logging.getLogger(__name__)
-_GOLDEN_ROWS = 512  # of a model of all scenarios; each signature is asked for them
 
 
 def export_run(run: Run) -> None:
@@ -85,7 +84,7 @@ class _Exports:
         self.out = run.exports
         self.encoder = load_encoder(run)
         self.every_sample = read_samples(run.out / "data")
-        self.samples = _spread(self.every_sample)
+        self.samples = spread(self.every_sample)
         self.outcomes: list[ExportOutcome] = []
         self._proofs = Proofs()
         self._attempts: list[tuple[str, Future[Any]]] = []  # of each export, in order
@@ -315,7 +314,7 @@ class _Exports:
         """The samples of a scenario or segment, all of them where it has none."""
         rows = self.run.cache.rows_of("test", scenario)
         mine = np.isin(cache_rows(self.every_sample), rows)
-        return _spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
+        return spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
 
 
 def _made_from(version: Path) -> Any:
@@ -324,12 +323,6 @@ def _made_from(version: Path) -> Any:
         return json.loads((version / "blessing.json").read_text("utf-8"))["source"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _spread(samples: pa.Table) -> pa.Table:
-    """At most `_GOLDEN_ROWS` of the samples, of all scenarios alike."""
-    count = min(len(samples), _GOLDEN_ROWS)
-    return samples.take(pa.array(np.linspace(0, len(samples) - 1, count).astype(np.int64)))
 
 
 def _evaluated(training: Path, samples: pa.Table, tasks: Sequence[str]) -> dict[str, np.ndarray]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import numpy as np
 import tensorflow as tf
 
+from lfm4ads_tf.errors import UserError
+
+FAILURES = "failures"
+"""Attribute of a data set: the `UserError`s of what its batches were read from."""
 BRANCHES = ("content", "ad")
 """Names of the branches; a row's `branch` is the position of its own."""
 
@@ -67,3 +72,25 @@ def batch_of(
             name: tf.constant(values[rows], tf.float32) for name, values in representations.items()
         },
     }
+
+
+def read(data: tf.data.Dataset) -> Iterator[Any]:
+    """The batches of a data set.
+
+    Raises:
+        UserError: A file cannot be read; tf.data alone would turn it into an error of its own.
+    """
+    with first_failure(data):
+        yield from data
+
+
+@contextmanager
+def first_failure(data: tf.data.Dataset) -> Iterator[None]:
+    """Raises what kept a data set from being read, instead of what tf.data makes of it."""
+    failures: list[UserError] = vars(data).get(FAILURES, [])
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if failures:
+            raise failures[0] from error
+        raise

@@ -58,6 +58,20 @@ class Registry(Mapping[str, Entry]):
             self._entries[name] = entry
         return entry
 
+    def name_of(self, entry: Any) -> str:
+        """The name of an entry.
+
+        Raises:
+            UserError: It is not registered.
+        """
+        for name, known in self._entries.items():
+            if _place(known) == _place(entry):
+                return name
+        raise UserError(
+            f"The {self.what} {_place(entry)} has no name, by which it could be saved.",
+            fix="register it: @<registry>.register('<name>')",
+        )
+
     def register(self, name: str) -> Callable[[Member], Member]:
         """A decorator that adds a class or function under a name.
 

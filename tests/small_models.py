@@ -38,6 +38,48 @@ LAYOUT = FeatureLayout(
 )
 
 
+EMBEDDINGS = EmbeddingsConfig(dim=4, init_scale=0.5)
+NETWORK = parse(
+    NetworkConfig,
+    {
+        "user_tower": [6, 4],
+        "item_tower": [3],
+        "block": {
+            "layers": [
+                {"type": "fm", "dim": 4},
+                {"type": "cross", "depth": 1},
+                {"type": "dnn", "units": [5]},
+            ]
+        },
+    },
+    source="network",
+)
+
+
+def random_batch(rows: int = 12, seed: int = 0) -> dict[str, Any]:
+    """A random batch of `LAYOUT`."""
+    rng = np.random.default_rng(seed)
+    sizes = {t.name: t.rows for t in LAYOUT.tables}
+
+    def bag(name: str) -> tf.RaggedTensor:
+        lengths = rng.integers(0, 4, rows)
+        values = rng.integers(0, sizes[name], lengths.sum())
+        return tf.RaggedTensor.from_row_lengths(values, lengths)
+
+    tags = bag("tags")
+    weights = tags.with_values(tf.constant(rng.random(tags.values.shape[0]), tf.float32))
+    singles = [rng.integers(-1, sizes[f.table], rows) for f in LAYOUT.single]
+    return {
+        "ids": tf.constant(np.stack(singles, axis=1), tf.int64),
+        "bags": {"history": (bag("item"), None), "tags": (tags, weights)},
+        "dense": tf.constant(rng.normal(size=(rows, LAYOUT.dense_width)), tf.float32),
+        "scenario": tf.constant(rng.integers(-1, 3, rows), tf.int64),
+        "item": tf.constant(rng.integers(0, 6, rows), tf.int64),
+        "labels": tf.constant(rng.integers(0, 2, (rows, 2)), tf.float32),
+        "representations": {},
+    }
+
+
 @pytest.fixture
 def layout() -> FeatureLayout:
     """User, item and context fields of widths 4 (the default), 3 and 2."""
@@ -47,48 +89,19 @@ def layout() -> FeatureLayout:
 @pytest.fixture
 def embeddings() -> EmbeddingsConfig:
     """Width 4, initial values large enough to matter."""
-    return EmbeddingsConfig(dim=4, init_scale=0.5)
+    return EMBEDDINGS
 
 
 @pytest.fixture
 def network() -> NetworkConfig:
     """Small towers and one layer of each type."""
-    layers = [
-        {"type": "fm", "dim": 4},
-        {"type": "cross", "depth": 1},
-        {"type": "dnn", "units": [5]},
-    ]
-    raw = {"user_tower": [6, 4], "item_tower": [3], "block": {"layers": layers}}
-    return parse(NetworkConfig, raw, source="network")
+    return NETWORK
 
 
 @pytest.fixture
 def make_batch() -> Callable[..., dict[str, Any]]:
     """`make_batch(rows, seed)`: a random batch of the layout."""
-
-    def make(rows: int = 12, seed: int = 0) -> dict[str, Any]:
-        rng = np.random.default_rng(seed)
-        sizes = {t.name: t.rows for t in LAYOUT.tables}
-
-        def bag(name: str) -> tf.RaggedTensor:
-            lengths = rng.integers(0, 4, rows)
-            values = rng.integers(0, sizes[name], lengths.sum())
-            return tf.RaggedTensor.from_row_lengths(values, lengths)
-
-        tags = bag("tags")
-        weights = tags.with_values(tf.constant(rng.random(tags.values.shape[0]), tf.float32))
-        singles = [rng.integers(-1, sizes[f.table], rows) for f in LAYOUT.single]
-        return {
-            "ids": tf.constant(np.stack(singles, axis=1), tf.int64),
-            "bags": {"history": (bag("item"), None), "tags": (tags, weights)},
-            "dense": tf.constant(rng.normal(size=(rows, LAYOUT.dense_width)), tf.float32),
-            "scenario": tf.constant(rng.integers(-1, 3, rows), tf.int64),
-            "item": tf.constant(rng.integers(0, 6, rows), tf.int64),
-            "labels": tf.constant(rng.integers(0, 2, (rows, 2)), tf.float32),
-            "representations": {},
-        }
-
-    return make
+    return random_batch
 
 
 @pytest.fixture

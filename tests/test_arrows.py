@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[set[str], ...] = (
     {"train"},  # the file in a checkout
     {"command_line"},
+    {"front"},
     {"export", "experiments"},
     {"pipeline"},
     {"analysis"},

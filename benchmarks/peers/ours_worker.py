@@ -16,11 +16,11 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import UpstreamModel
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.precision import Precision
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
-from lfm4ads_tf.training.step import training_step
 
 
 def layout_of(network: Network) -> FeatureLayout:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import FAILURES, read
 from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh
 from lfm4ads_tf.errors import UserError
 
@@ -21,10 +22,14 @@ RepresentationJoin = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 @dataclass
 class _Source:
-    """What batches are read from."""
+    """What batches are read from.
+
+    Attributes:
+        order: Number of a pass -> its rows in the order in which they are read, (M,).
+    """
 
     cache: EncodedCache
-    order: np.ndarray
+    order: Callable[[int], np.ndarray]
     representations: RepresentationJoin | None
     weights: np.ndarray | None
 
@@ -73,68 +78,107 @@ def batches(
     Returns:
         A dataset of `EncodedBatch` dictionaries.
     """
-    count = -(-len(order) // batch_size)
+    places = tf.data.Dataset.range(start, -(-len(order) // batch_size))
+    places = places.map(lambda index: (tf.constant(0, tf.int64), index))
+    source = _Source(cache, lambda _: order, representations, weights)
+    announce = None if window is None else _Announcer(batch_size, start, window)
+    return _batches(source, places, batch_size, refresh, ahead, announce)
+
+
+def passes(
+    cache: EncodedCache,
+    plan: Callable[[], Iterator[tuple[int, int]]],
+    order: Callable[[int], np.ndarray],
+    batch_size: int,
+    *,
+    count: int,
+    refresh: Refresh = "frozen",
+    representations: RepresentationJoin | None = None,
+    weights: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Batches of several passes over rows, each in an order of its own.
+
+    Args:
+        cache: The encoded cache.
+        plan: Called once for each iteration over the data set -> the number of a pass and of a
+            batch in it, batch by batch. It is kept for the life of the process.
+        order: Number of a pass -> its rows in the order in which they are read, (M,).
+        batch_size: Rows a batch; the last one of a pass may be smaller.
+        count: Batches of an iteration.
+        refresh, representations, weights: See `batches`.
+
+    Returns:
+        A dataset of `EncodedBatch` dictionaries.
+    """
+    number = tf.TensorSpec([], tf.int64)
+    places = tf.data.Dataset.from_generator(plan, output_signature=(number, number))
+    places = places.apply(tf.data.experimental.assert_cardinality(count))
+    source = _Source(cache, lru_cache(maxsize=1)(order), representations, weights)
+    return _batches(source, places, batch_size, refresh, False, None)
+
+
+class _Announcer:
+    """Asks for the rows of windows before they are read.
+
+    Args:
+        batch_size, start, window: See `batches`.
+    """
+
+    def __init__(self, batch_size: int, start: int, window: int) -> None:
+        self._batch_size, self._start, self._window = batch_size, start, window
+        self._announced = 0  # windows that were asked for
+
+    def __call__(self, source: _Source, index: int) -> None:
+        """Asks for the windows that a batch reads and for the one behind them."""
+        order = source.order(0)
+        if index == self._start:
+            self._announced = self._start * self._batch_size // self._window
+        last = (index + 1) * self._batch_size // self._window + 1
+        for k in range(self._announced, min(last + 1, -(-len(order) // self._window))):
+            rows = order[k * self._window : (k + 1) * self._window]
+            source.cache.read_ahead(slice(int(rows.min()), int(rows.max()) + 1))
+            self._announced = k + 1
+
+
+def _batches(
+    source: _Source,
+    places: tf.data.Dataset,
+    batch_size: int,
+    refresh: Refresh,
+    ahead: bool,
+    announce: _Announcer | None,
+) -> tf.data.Dataset:
+    """Batches at (pass, batch) places."""
     # TensorFlow keeps every function given to numpy_function for the life of the process, so ours
     # must not hold the data: the data set does.
-    source = _Source(cache, order, representations, weights)
     held = weakref.ref(source)
-    example = _flatten(_load(source, order[:1], refresh, ahead))
+    example = _flatten(_load(source, source.order(0)[:1], refresh, ahead))
     signature = [tf.as_dtype(value.dtype) for value in example.values()]
     names = list(example)
-
     failures: list[UserError] = []
-    announced = 0  # windows that were asked for
 
-    def announce(index: int, own: _Source) -> None:
-        """Asks for the windows that this batch reads and for the one behind them."""
-        nonlocal announced
-        if window is None:
-            return
-        if index == start:
-            announced = start * batch_size // window
-        last = (index + 1) * batch_size // window + 1
-        for k in range(announced, min(last + 1, -(-len(own.order) // window))):
-            rows = own.order[k * window : (k + 1) * window]
-            own.cache.read_ahead(slice(int(rows.min()), int(rows.max()) + 1))
-            announced = k + 1
-
-    def load(index: np.ndarray) -> list[np.ndarray]:
+    def load(number: np.ndarray, index: np.ndarray) -> list[np.ndarray]:
         own = _alive(held)
-        rows = own.order[int(index) * batch_size : (int(index) + 1) * batch_size]
+        rows = own.order(int(number))[int(index) * batch_size : (int(index) + 1) * batch_size]
         try:
-            announce(int(index), own)
+            if announce is not None:
+                announce(own, int(index))
             batch = _load(own, rows, refresh, ahead)
             return list(_flatten(batch).values())
         except UserError as error:
             failures.append(error)
             raise
 
-    def parse(index: tf.Tensor) -> dict[str, Any]:
-        values = tf.numpy_function(load, [index], signature, stateful=False)
+    def parse(number: tf.Tensor, index: tf.Tensor) -> dict[str, Any]:
+        values = tf.numpy_function(load, [number, index], signature, stateful=False)
         for value, name in zip(values, names, strict=True):
             value.set_shape([None, *example[name].shape[1:]])
         return _unflatten(dict(zip(names, values, strict=True)))
 
-    dataset = tf.data.Dataset.range(start, count)
-    dataset = dataset.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
-    vars(dataset)["failures"] = failures
+    dataset = places.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
+    vars(dataset)[FAILURES] = failures
     vars(dataset)["source"] = source
     return dataset
-
-
-def read(data: tf.data.Dataset) -> Iterator[Any]:
-    """The batches of a dataset that `batches` made.
-
-    Raises:
-        UserError: A file cannot be read; tf.data alone would turn it into an error of its own.
-    """
-    failures: list[UserError] = vars(data).get("failures", [])
-    try:
-        yield from data
-    except tf.errors.OpError as error:
-        if failures:
-            raise failures[0] from error
-        raise
 
 
 def apply(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import weakref
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +19,17 @@ from lfm4ads_tf.embeddings.lookup import Bags
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.embeddings.table_config import TableConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.rebuildable import Rebuildable
 
-__all__ = ["EmbeddedFeature", "ShardedEmbedding", "TableConfig"]
+__all__ = ["EmbeddedFeature", "ShardedEmbedding", "TableConfig", "layer_of"]
 
 SLICE_ROWS = 1 << 16  # rows copied at once by reads and writes
+_LAYER = "_sharded_embedding"  # attribute of a shard: a reference to its layer
+_LAYER_KEYS = ("name", "shards", "sets", "seed", "init", "tables_per_width")
 _TABLE_KEYS = ("name", "rows", "dim", "init_scale", "storage", "trainable", "group", "hashing")
 
 
-class ShardedEmbedding(tf_keras.layers.Layer):
+class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
     """Looks up all features of a model in tables that are fused by width and cut into shards.
 
     Tables of one width D, storage, optimizer group and trainability share one physical table of
@@ -90,6 +93,8 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         self.layout = EmbeddingLayout(tables, features, tables_per_width)
         for fused in self.layout.fused.values():
             setattr(self, f"table_{fused.name}", self._new_table(fused))
+        for part in self.all_parts():
+            vars(part)[_LAYER] = weakref.ref(self)
         for config in self.layout.tables.values():
             rows, width, scale = config.stored_rows, sets * config.dim, config.init_scale
             for start, block in initial_blocks(config.name, rows, width, init, scale, seed):
@@ -150,6 +155,24 @@ class ShardedEmbedding(tf_keras.layers.Layer):
     def all_parts(self) -> list[tf.Variable]:
         """The shards of all physical tables."""
         return [part for name in self.physical for part in self.parts(name)]
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Puts every logical table into a `.keras` file, (stored_rows + 1, K, dim) float32."""
+        for name in self.layout.tables:
+            store[name] = self.read_table(name)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Takes the tables of a `.keras` file, however they are cut now.
+
+        Raises:
+            ValueError: A table is not there or has other rows, sets or width.
+        """
+        for name, config in self.layout.tables.items():
+            shape = config.stored_rows + 1, self.sets, config.dim
+            stored = tuple(store[name].shape) if name in store else None
+            if stored != shape:
+                raise ValueError(f"Table '{name}' has shape {shape}; the file holds {stored}.")
+            self.write_table(name, np.asarray(store[name]))
 
     # -- lookup ---------------------------------------------------------------------------------
 
@@ -354,10 +377,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
             `name`, `shards`, `sets`, `seed`, `init`, `tables_per_width`, and what
             `EmbeddingLayout.manifest` returns: `tables`, `features`, `spread`.
         """
-        config = self.get_config()
-        return {k: v for k, v in config.items() if k not in ("tables", "features")} | (
-            self.layout.manifest()
-        )
+        return {key: getattr(self, key) for key in _LAYER_KEYS} | self.layout.manifest()
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], **changes: Any) -> ShardedEmbedding:
@@ -370,7 +390,6 @@ class ShardedEmbedding(tf_keras.layers.Layer):
         Raises:
             UserError: The spread of the rows has changed since the manifest was written.
         """
-        kept = ("name", "shards", "sets", "seed", "init", "tables_per_width")
         layer = cls(
             [
                 TableConfig.from_json({key: table[key] for key in _TABLE_KEYS})
@@ -380,7 +399,7 @@ class ShardedEmbedding(tf_keras.layers.Layer):
                 EmbeddedFeature(name, feature["table"], feature["combiner"])
                 for name, feature in manifest["features"].items()
             ],
-            **({key: manifest[key] for key in kept} | changes),
+            **({key: manifest[key] for key in _LAYER_KEYS} | changes),
         )
         if layer.manifest()["spread"] != manifest["spread"]:
             raise UserError(
@@ -389,26 +408,6 @@ class ShardedEmbedding(tf_keras.layers.Layer):
                 fix="Read the checkpoint with the version of the library that wrote it.",
             )
         return layer
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments as plain values."""
-        return {
-            "name": self.name,
-            "tables": [asdict(table) for table in self.layout.tables.values()],
-            "features": [asdict(feature) for feature in self.layout.features],
-            "shards": self.shards,
-            "sets": self.sets,
-            "seed": self.seed,
-            "init": self.init,
-            "tables_per_width": self.tables_per_width,
-        }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ShardedEmbedding:
-        """Builds the layer from `get_config()`."""
-        rest = {k: v for k, v in config.items() if k not in ("tables", "features")}
-        tables = [TableConfig.from_json(table) for table in config["tables"]]
-        return cls(tables, [EmbeddedFeature(**f) for f in config["features"]], **rest)
 
 
 def _in_order(
@@ -434,3 +433,10 @@ def _in_order(
         for i, piece in enumerate(pieces)
     ]
     return tf.concat([next(cut[i]) for i, _ in runs], axis=1)
+
+
+def layer_of(variable: tf.Variable) -> ShardedEmbedding | None:
+    """The layer that a variable is a table's shard of, None where it is no table's."""
+    reference = vars(variable).get(_LAYER)
+    layer: ShardedEmbedding | None = None if reference is None else reference()
+    return layer

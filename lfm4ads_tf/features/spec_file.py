@@ -17,7 +17,7 @@ from lfm4ads_tf.strict import parse
 from lfm4ads_tf.written import load
 
 
-def load_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> FeatureSpec:
+def load_spec(path: Path | str, overrides: Mapping[str, Any] | None = None) -> FeatureSpec:
     """Reads and checks a feature spec.
 
     Args:
@@ -28,9 +28,9 @@ def load_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Feature
         UserError: The file is missing or not YAML, a key is unknown (the nearest known one is
             named), a value has the wrong type, or a feature reads a side it does not own.
     """
-    path = spec_file(path)
-    raw = read_yaml(path)
-    return parse_spec(merge(raw, overrides or {}), source=str(path))
+    file = spec_file(Path(path))
+    raw = read_yaml(file)
+    return parse_spec(merge(raw, overrides or {}), source=str(file))
 
 
 def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> FeatureSpec:

@@ -16,13 +16,14 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.interactions.task_gates import TaskGates
+from lfm4ads_tf.rebuildable import Rebuildable
 
 Stream = TypeVar("Stream")
 _TAKEN = ("embeddings", "output", "tables", "block", "gates", "heads")
 """Levels of a warm start, and parts of `warm_start_rates`, that are no activations."""
 
 
-class InteractionBlock(tf_keras.layers.Layer):
+class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
     """A configured stack of interaction layers; every activation is named and returned.
 
         x_0 = [UR; IR; context] (* gate) (; extra)          `towers`
@@ -87,6 +88,7 @@ class InteractionBlock(tf_keras.layers.Layer):
             Every activation by name, each (B, d_layer), and the block's output (B, d) for the
             heads (activated when the last layer is a DNN); with gates the mixtures, (B, T h).
         """
+        inputs = inputs.of_dtype(self.compute_dtype)
         origin = inputs.origin()  # (B, d)
         activations = {"towers": origin}
         whole: BlockInputs | None = None

@@ -7,10 +7,11 @@ import tf_keras
 
 from lfm4ads_tf.kernels.cross import fused_cross
 from lfm4ads_tf.precision import dense, product
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
 
 
-class Cross(tf_keras.layers.Layer):
+class Cross(Rebuildable, tf_keras.layers.Layer):
     """x_{l+1} = x_0 * (W x_l + b) + x_l, with W full or W = U V of rank r.
 
     Args:
@@ -34,9 +35,13 @@ class Cross(tf_keras.layers.Layer):
                 use_bias=False,
                 kernel_initializer=glorot(self.seed, f"{self.name}/down"),
                 name="down",
+                dtype=self.dtype_policy,
             )
         self.dense = tf_keras.layers.Dense(
-            width, kernel_initializer=glorot(self.seed, f"{self.name}/kernel"), name="kernel"
+            width,
+            kernel_initializer=glorot(self.seed, f"{self.name}/kernel"),
+            name="kernel",
+            dtype=self.dtype_policy,
         )
         super().build(input_shape)
 

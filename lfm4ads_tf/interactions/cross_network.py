@@ -79,12 +79,24 @@ class CrossNetwork(InteractionLayer):
         self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Crosses the stream (B, d) with itself; fields are not read."""
-        activations: dict[str, tf.Tensor] = {}
-        crossed = stream
+        crossed, output = self.call(stream, training=training)
+        named = zip(self.layers, crossed, strict=True)
+        return {layer.name: activation for layer, activation in named}, output
+
+    def call(self, stream: tf.Tensor, training: bool = False) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Runs the layers.
+
+        Args:
+            stream: x_0', (B, d).
+            training: Whether compiled kernels may be used; an exported graph holds none.
+
+        Returns:
+            x_2 ... x_{depth + 1}, each (B, d), and the last of them for what follows.
+        """
+        crossed = [stream]
         for layer in self.layers:
-            crossed = layer((stream, crossed), training=training)  # (B, d)
-            activations[layer.name] = crossed
-        return activations, crossed
+            crossed.append(layer((stream, crossed[-1]), training=training))  # (B, d)
+        return crossed[1:], crossed[-1]
 
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried

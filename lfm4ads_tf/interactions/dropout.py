@@ -5,10 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive
 
 
-class Dropout(tf_keras.layers.Layer):
+class Dropout(Rebuildable, tf_keras.layers.Layer):
     """y = x * m / (1 - rate), with m ~ Bernoulli(1 - rate), in training only.
 
     The mask is a function of (seed, name, step), and the step is a variable that checkpoints

@@ -10,10 +10,11 @@ import tf_keras
 
 from lfm4ads_tf.kernels.bias import add_bias
 from lfm4ads_tf.precision import product
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
 
 
-class ExpertMixture(tf_keras.layers.Layer):
+class ExpertMixture(Rebuildable, tf_keras.layers.Layer):
     """m_t = sum_e g_{t,e} f_e(x) with g_t = softmax(W_t x), for E experts and T tasks.
 
         f_e(x) = relu(W_{e,n} ... relu(W_{e,1} x + b_{e,1}) ... + b_{e,n})

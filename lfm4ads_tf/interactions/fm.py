@@ -80,6 +80,7 @@ class FM(InteractionLayer):
                 use_bias=False,
                 kernel_initializer=glorot(self.seed, f"{self.name}/{shape[-1]}"),
                 name=f"project_{shape[-1]}",
+                dtype=self.dtype_policy,
             )
             for shape in input_shape
             if shape[-1] != self.dim

@@ -50,6 +50,24 @@ class BlockInputs:
             stream = tf.concat([stream, *self.extra], axis=-1)  # (B, d)
         return stream
 
+    def of_dtype(self, dtype: str) -> BlockInputs:
+        """The same with numbers of a dtype: Keras casts tensors that it sees, not these."""
+
+        def cast(value: tf.Tensor | None) -> tf.Tensor | None:
+            return None if value is None else tf.cast(value, dtype)
+
+        return replace(
+            self,
+            user=cast(self.user),
+            item=cast(self.item),
+            context=cast(self.context),
+            fields=[replace(group, values=cast(group.values)) for group in self.fields],
+            extra=[cast(part) for part in self.extra],
+            gate=cast(self.gate),
+            stream=cast(self.stream),
+            sequences={name: (cast(v), mask) for name, (v, mask) in self.sequences.items()},
+        )
+
     def whole(self, rows: tf.Tensor) -> BlockInputs:
         """The same as every caller's: one group of each width, all of `rows` rows.
 

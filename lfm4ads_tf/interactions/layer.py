@@ -14,9 +14,10 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.rebuildable import Rebuildable
 
 
-class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
+class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     """One layer of an interaction block; the block asks the class for all that it must know.
 
     A class is registered under the `type` that configurations name, with
@@ -86,6 +87,17 @@ class InteractionLayer(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         Returns:
             Every activation by name (B, d_k), and the output (B, d').
         """
+
+    def call(self, *args: Any, **options: Any) -> Any:
+        """Called by itself a layer gives what its class says; here nothing is said.
+
+        Raises:
+            UserError: The class has no `call`: Keras' own would hand its inputs on unchanged.
+        """
+        raise UserError(
+            f"The interaction layer {type(self).__name__} is run by a block.",
+            fix="use lfm4ads_tf.InteractionBlock, or call `interact(stream, inputs)`",
+        )
 
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried

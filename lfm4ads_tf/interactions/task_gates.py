@@ -16,10 +16,11 @@ from lfm4ads_tf.interactions.columns import (
 )
 from lfm4ads_tf.interactions.experts import constant
 from lfm4ads_tf.precision import dense, product
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
 
 
-class TaskGates(tf_keras.layers.Layer):
+class TaskGates(Rebuildable, tf_keras.layers.Layer):
     """m_t = sum_e g_{t,e} relu(P_e o_e + c_e) with g_t = softmax(W_t x_0).
 
     The experts' outputs o_e differ in width, so each has a projection P_e to the width h. The W_t

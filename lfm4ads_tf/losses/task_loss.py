@@ -58,6 +58,27 @@ class TaskLoss:
         weights = tf.constant([training.task_weights.get(t, 1.0) for t in tasks], tf.float32)
         return cls(tuple(tasks), weights, loss, options)
 
+    def get_config(self) -> dict[str, Any]:
+        """Plain values, read back by `from_config`; the loss by its name.
+
+        Raises:
+            UserError: The loss is not registered.
+        """
+        return {
+            "tasks": list(self.tasks),
+            "weights": [float(weight) for weight in self.weights.numpy()],
+            "loss": LOSSES.name_of(self.loss),
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TaskLoss:
+        """The loss of `get_config`'s values."""
+        loss = LOSSES[config["loss"]]
+        options = _read_options(config["loss"], loss, config["options"])
+        weights = tf.constant(config["weights"], tf.float32, [len(config["tasks"])])
+        return cls(tuple(config["tasks"]), weights, loss, options)
+
     def __call__(self, batch: EncodedBatch, logits: tf.Tensor) -> tf.Tensor:
         """Scalar loss of a batch.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock
@@ -45,6 +46,20 @@ class Backbone(TwoTowers):
     def sequence_lengths(self) -> Mapping[str, int]:
         """Those that the block's layers read."""
         return self.block.sequence_lengths
+
+    def call(
+        self, batch: EncodedBatch, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Runs towers and block.
+
+        Args:
+            batch: The batch.
+            training: Whether dropout and compiled kernels apply.
+
+        Returns:
+            Every activation by name, each (B, d_layer), and the block's output (B, d).
+        """
+        return self.interact(self.towers(batch, training=training), training=training)
 
     def interact(
         self,

@@ -61,8 +61,8 @@ class FoundationModel(UpstreamModel):
     def __init__(
         self,
         layout: FeatureLayout,
-        network: NetworkConfig,
-        embeddings: EmbeddingsConfig,
+        network: NetworkConfig = NetworkConfig(),  # noqa: B008 - frozen
+        embeddings: EmbeddingsConfig = EmbeddingsConfig(),  # noqa: B008 - frozen
         *,
         branches: bool = False,
         seed: int = 0,

@@ -12,10 +12,11 @@ import tf_keras
 from lfm4ads_tf.interactions.columns import Carried, Columns, carry_kernel, same_columns
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
 
 
-class ScenarioTaskHeads(tf_keras.layers.Layer):
+class ScenarioTaskHeads(Rebuildable, tf_keras.layers.Layer):
     """logit_{s,t} = w_{s,t} x + b_{s,t} (+ w_t x + b_t with a shared head).
 
     With a shared head the scenarios' own weights start at zero: they are corrections of it, and a

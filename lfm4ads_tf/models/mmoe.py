@@ -61,9 +61,9 @@ class MMoE(UpstreamModel):
     def __init__(
         self,
         layout: FeatureLayout,
-        network: NetworkConfig,
-        embeddings: EmbeddingsConfig,
-        mixture: MMoEConfig,
+        network: NetworkConfig = NetworkConfig(),  # noqa: B008 - frozen
+        embeddings: EmbeddingsConfig = EmbeddingsConfig(),  # noqa: B008 - frozen
+        mixture: MMoEConfig = MMoEConfig(),  # noqa: B008 - frozen
         *,
         seed: int = 0,
     ) -> None:

@@ -1,4 +1,4 @@
-"""What a model is made of: its embedding layers, and its variables outside of them."""
+"""What a model is made of: its layers, its embedding layers, and its variables outside of them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class ModelParts:
     Attributes:
         dense: Path -> variable, those of the embedding layers apart.
         embeddings: Path -> embedding layer.
+        layers: Path -> layer, embedding layers among them.
 
     Args:
         model: The model, already called once, so that it has its variables.
@@ -29,11 +30,16 @@ class ModelParts:
     def __init__(self, model: tf_keras.Model) -> None:
         self.dense: dict[str, Any] = {}
         self.embeddings: dict[str, ShardedEmbedding] = {}
+        self.layers: dict[str, tf_keras.layers.Layer] = {}
         sharded = tf.__internal__.distribute.ShardedVariable
         waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), model)])
         seen = {id(model)}
         while waiting:  # breadth first, so that a variable gets the shortest of its paths
             path, node = waiting.popleft()
+            if isinstance(node, tf_keras.optimizers.Optimizer):
+                continue  # a compiled model holds it; its slots are no part of the model
+            if path and isinstance(node, tf_keras.layers.Layer):
+                self.layers["/".join(path)] = node
             if isinstance(node, ShardedEmbedding):
                 self.embeddings["/".join(path)] = node
             elif isinstance(node, (tf.Variable, sharded)):

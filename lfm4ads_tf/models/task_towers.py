@@ -11,9 +11,10 @@ import tf_keras
 from lfm4ads_tf.interactions.columns import Carried, Columns, shared_columns
 from lfm4ads_tf.interactions.experts import constant, stacked_glorot
 from lfm4ads_tf.precision import product
+from lfm4ads_tf.rebuildable import Rebuildable
 
 
-class TaskTowers(tf_keras.layers.Layer):
+class TaskTowers(Rebuildable, tf_keras.layers.Layer):
     """A tower per task and its logits, each layer of all tasks being one batched product.
 
     Args:

@@ -9,10 +9,11 @@ import tf_keras
 
 from lfm4ads_tf.interactions.columns import Carried, Columns, carry_dense, same_columns
 from lfm4ads_tf.precision import dense
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
 
 
-class Tower(tf_keras.layers.Layer):
+class Tower(Rebuildable, tf_keras.layers.Layer):
     """r = W_n relu(... relu(W_1 x + b_1) ...) + b_n; without units, r = x.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -19,6 +20,7 @@ from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.owned_fields import OwnedFields
 from lfm4ads_tf.models.tower import Tower
+from lfm4ads_tf.rebuildable import Rebuildable
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class TowerOutputs:
     sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
 
 
-class TwoTowers(tf_keras.layers.Layer):
+class TwoTowers(Rebuildable, tf_keras.layers.Layer):
     """ShardedEmbedding -> user tower and item tower, each seeing its own side only.
 
     Args:
@@ -116,6 +118,10 @@ class TwoTowers(tf_keras.layers.Layer):
             sequences=self.sequences(batch),
         )
 
+    def call(self, batch: EncodedBatch, training: bool = False) -> Any:
+        """See `towers`."""
+        return self.towers(batch, training=training)
+
     def set_views(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
         """What each set of the embeddings gives the towers to read, set by set.
 
@@ -156,7 +162,8 @@ class TwoTowers(tf_keras.layers.Layer):
         return self.owned.groups(embedded, gates=gates)
 
     def _numbers(self, batch: EncodedBatch) -> tf.Tensor:
-        return own_columns(batch["dense"], self.layout.number_columns)  # (B, N)
+        numbers = own_columns(batch["dense"], self.layout.number_columns)
+        return tf.cast(numbers, self.compute_dtype)  # (B, N)
 
     def input_labels(self, owner: str) -> list[Label]:
         """What each column of an owner's input is: a feature and a position in it."""

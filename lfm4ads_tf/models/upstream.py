@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Self
 
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
-from lfm4ads_tf.losses.task_loss import TaskLoss
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.registry import UPSTREAMS
+from lfm4ads_tf.models.task_model import TaskModel
 from lfm4ads_tf.models.two_towers import TwoTowers
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
-from lfm4ads_tf.optim.optimizer_part import OptimizerPart
 from lfm4ads_tf.strict import StrictModel
-from lfm4ads_tf.training.config import OptimizerConfig
 
 
-class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
+class UpstreamModel(TaskModel):
     """A model trained on the logs of all scenarios and tasks, whose representations are handed on.
 
     The rest of the system asks the class for all that it must know. A class is registered under
@@ -34,36 +34,16 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
         Config: Its options; without any, it has no section of its own.
         reads: Keys below `upstream`, such as `network.block`, that it reads beside its options,
             the towers, the tables and the training. A key that only others read is refused.
-        sigmoid: Whether `probabilities` is the sigmoid, each of its own logit: what an export may
-            differ by is then told in logits.
-        layout: Columns of the encoded batch.
         backbone: Tables and towers; a warm start may copy them.
         heads: What gives the logits; copied by a warm start up to the output, where there is a
             block.
-        task_loss: The loss of its logits.
     """
 
     Config: ClassVar[type[StrictModel] | None] = None
     reads: ClassVar[tuple[str, ...]] = ()
-    sigmoid: ClassVar[bool] = True
 
-    layout: FeatureLayout
     backbone: TwoTowers
     heads: Any
-    task_loss: TaskLoss
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Refuses probabilities that are told to be sigmoids and are not.
-
-        Raises:
-            UserError: `probabilities` is overridden where `sigmoid` is True.
-        """
-        super().__init_subclass__(**options)
-        if cls.sigmoid and cls.probabilities is not UpstreamModel.probabilities:
-            raise UserError(
-                f"{cls.__name__} has `probabilities` of its own and says that they are sigmoids.",
-                fix=f"set {cls.__name__}.sigmoid = False: an export's roundings go by it",
-            )
 
     @classmethod
     @abc.abstractmethod
@@ -83,6 +63,28 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
             embeddings: The tables, those of the configuration or the same for inference.
             seed: Seed of all initial weights.
         """
+
+    def configuration(self) -> UpstreamConfig:
+        """The configuration that `create` makes this model of, training apart.
+
+        Here towers, block, tables, branches and options are read from the constructor's arguments
+        by their types; a class whose constructor takes others overrides it.
+
+        Raises:
+            UserError: The class is not registered in `UPSTREAMS`.
+        """
+        name, given = UPSTREAMS.name_of(type(self)), self.arguments
+        sections: dict[str, Any] = {"model": name}
+        for value in given.values():
+            if isinstance(value, NetworkConfig):
+                sections["network"] = value
+            elif isinstance(value, EmbeddingsConfig):
+                sections["embeddings"] = value
+            elif self.Config is not None and isinstance(value, self.Config):
+                sections[name] = value
+        if "branches" in given:
+            sections["branches"] = given["branches"]
+        return UpstreamConfig(**sections)
 
     @classmethod
     @abc.abstractmethod
@@ -139,6 +141,11 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
             )
 
     @property
+    def all_embeddings(self) -> list[ShardedEmbedding]:
+        """All layers that hold tables."""
+        return [self.backbone.embeddings]
+
+    @property
     def block(self) -> InteractionBlock | None:
         """The interaction block that a warm start copies, None where there is none."""
         return None
@@ -149,10 +156,6 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
         """Names of the activations, in order; each can be a CR's layer."""
 
     @abc.abstractmethod
-    def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
-        """Logits (B, T) of each row's scenario."""
-
-    @abc.abstractmethod
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """All representations of a batch.
 
@@ -160,30 +163,3 @@ class UpstreamModel(tf_keras.Model, metaclass=abc.ABCMeta):
             `UR` (B, d_u), a function of user features alone; `IR` (B, d_i), of item features
             alone; and the sample-level CR (B, d) of every layer by the layer's name.
         """
-
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """What is evaluated and served for logits (B, T): here their sigmoid, (B, T).
-
-        A model that overrides it, such as for a product of two tasks' probabilities, sets
-        `sigmoid` to False.
-        """
-        return tf.sigmoid(logits)
-
-    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
-        """The terms that training minimises, by name, each a scalar.
-
-        Args:
-            batch: The batch with its labels (B, T), and row weights where there are some.
-            training: Whether dropout and compiled kernels apply.
-        """
-        return {"tasks": self.task_loss(batch, self(batch, training=training))}
-
-    def optimizers(self, config: OptimizerConfig) -> Sequence[OptimizerPart]:
-        """Which variables are moved by which of the losses, and how.
-
-        Here one optimizer moves all variables by all losses.
-
-        Args:
-            config: The configured rates, rule and bounds.
-        """
-        return (OptimizerPart(config),)

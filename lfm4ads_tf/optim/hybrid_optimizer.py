@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from lfm4ads_tf.embeddings.fused_table import FusedTable
-from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.embeddings.table import ShardedEmbedding, layer_of
 from lfm4ads_tf.embeddings.table_shards import parts_of
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.adam_step import adam_step
 from lfm4ads_tf.optim.row_update import sum_duplicates, update_rows
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
+from lfm4ads_tf.optim.rules.row_rule import options_of_rule, row_rule
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.variable_paths import holds, is_kind, path_of
 
 
-class HybridOptimizer(tf.Module):
+class HybridOptimizer(tf_keras.optimizers.Optimizer):
     """A row-sparse rule for `ShardedEmbedding` tables, Adam or AdamW for everything else.
+
+    A Keras optimizer: `compile` takes it, for the models of this package and for others that hold
+    `ShardedEmbedding` layers, and `.keras` files keep its slots.
 
     Of a table only the rows that the batch touched are read or written, so a step costs the batch,
     never the table. The gradients of a row's occurrences are summed first; a set whose summed
@@ -35,7 +41,8 @@ class HybridOptimizer(tf.Module):
 
     Slots are tracked by the path of their variable, not by position: a variable that is added
     later leaves the slots of the others where they are in a checkpoint. The learning rates are
-    variables, may be assigned between steps and are part of a checkpoint.
+    variables, may be assigned between steps and are part of a checkpoint; Keras' callbacks that set
+    one `learning_rate` do not know which of the two they would move and are refused.
 
     Sources: Kingma and Ba, ICLR 2015, section 2 with epsilon outside the bias correction (Adam);
     Loshchilov and Hutter, ICLR 2019, algorithm 2 (AdamW).
@@ -66,8 +73,8 @@ class HybridOptimizer(tf.Module):
 
     def __init__(
         self,
-        table_learning_rate: float,
-        dense_learning_rate: float,
+        table_learning_rate: float = 0.05,
+        dense_learning_rate: float = 1e-3,
         *,
         rule: RowRule | None = None,
         group_rates: Mapping[str, float] | None = None,
@@ -91,7 +98,6 @@ class HybridOptimizer(tf.Module):
         self._rates = (table_learning_rate, dense_learning_rate)
         self.table_learning_rate = _scalar(table_learning_rate, "table_learning_rate")
         self.dense_learning_rate = _scalar(dense_learning_rate, "dense_learning_rate")
-        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
         self.rule = rule if rule is not None else Adagrad()
         self.weight_decay = weight_decay
         self.no_decay = tuple(no_decay)
@@ -103,19 +109,38 @@ class HybridOptimizer(tf.Module):
         self.table_slots: dict[str, Any] = {}
         self.first_moments: dict[str, tf.Variable] = {}
         self.second_moments: dict[str, tf.Variable] = {}
-        self._known = _Known()
+        self._known = self._no_dependency(_Known())
+
+    @property
+    def learning_rate(self) -> float:
+        """Not there: it has two, `table_learning_rate` and `dense_learning_rate`.
+
+        Raises:
+            AttributeError: Always, so that Keras' callbacks for one rate say that they miss it.
+        """
+        raise AttributeError("A HybridOptimizer has a table_learning_rate and a dense one.")
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Counter, rates and slots."""
+        slots = [part for slot in self.table_slots.values() for part in parts_of(slot)]
+        moments = [*self.first_moments.values(), *self.second_moments.values()]
+        return [
+            self.iterations, self.table_learning_rate, self.dense_learning_rate, *slots, *moments
+        ]  # fmt: skip
 
     def build(
         self,
-        embeddings: Sequence[ShardedEmbedding],
-        dense_variables: Sequence[tf.Variable] | Mapping[str, tf.Variable],
+        embeddings: Sequence[ShardedEmbedding] | Sequence[tf.Variable],
+        dense_variables: Sequence[tf.Variable] | Mapping[str, tf.Variable] | None = None,
     ) -> None:
         """Creates the slots; call it before the first step and before a checkpoint is restored.
 
         A further call adds slots for what is new and keeps the others. Frozen tables get none.
 
         Args:
-            embeddings: The layers whose tables are trained; their names must differ.
+            embeddings: The layers whose tables are trained; their names must differ. Alone, as
+                Keras calls it, all variables of a model: tables are found by their layers.
             dense_variables: All other variables, keyed by their `name`, or by the given path.
                 Name the layers: a generated name such as `dense_3` counts the layers that the
                 process made before, and its slots would not be found again.
@@ -123,6 +148,11 @@ class HybridOptimizer(tf.Module):
         Raises:
             UserError: Two different variables have one path, or a table is kept as int8.
         """
+        if dense_variables is None:
+            owners = [layer_of(variable) for variable in embeddings]
+            pairs = list(zip(embeddings, owners, strict=True))
+            dense_variables = [variable for variable, owner in pairs if owner is None]
+            embeddings = [*{id(o): o for o in owners if o is not None}.values()]
         for layer in embeddings:
             for fused in layer.layout.fused.values():
                 if fused.storage == "int8":
@@ -148,8 +178,88 @@ class HybridOptimizer(tf.Module):
                         name=f"{self.name}/{path}/{moment}",
                     )
 
+    def minimize(
+        self, loss: Any, var_list: Sequence[tf.Variable], tape: tf.GradientTape | None = None
+    ) -> None:
+        """One step on a loss, as Keras' own `train_step` asks for it.
+
+        Variables that `build` was not given get their slots first: the tables are found through
+        the layers that hold them.
+
+        Args:
+            loss: Scalar, or a function that computes it where there is no tape.
+            var_list: The variables.
+            tape: The tape that watched the loss.
+        """
+        new = [v for v in var_list if not self._known.has(v)]
+        if new:
+            with tf.init_scope():  # variables of the process, not of the graph that is traced
+                self.build(new)
+        super().minimize(loss, var_list, tape=tape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain values of the arguments, read back by `from_config`; the rule by its name."""
+        name, options = options_of_rule(self.rule)
+        return {
+            "table_learning_rate": float(self._rates[0]),
+            "dense_learning_rate": float(self._rates[1]),
+            "rule": {"name": name, "options": options},
+            "group_rates": dict(self.group_rates),
+            "weight_decay": self.weight_decay,
+            "no_decay": list(self.no_decay),
+            "epsilon": self.epsilon,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "clip_norm": self.clip_norm,
+            "table_l2": self.table_l2,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Self:
+        """The optimizer of `get_config`'s values."""
+        rule = config["rule"]
+        return cls(**{**config, "rule": row_rule(rule["name"], **rule["options"])})
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Puts counter, rates and slots into a `.keras` file, by name and logical table."""
+        for name, variable in self._dense_state().items():
+            store[name] = variable.numpy()
+        for key, layer, table, slot in self._known.slots_of_tables(self.table_slots):
+            rows = layer.layout.table(table).stored_rows + 1
+            store[key] = layer.read_rows(table, 0, rows, slot)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Takes what `save_own_variables` put, however the tables are cut now.
+
+        Raises:
+            ValueError: A slot is not there: the optimizer was saved for another model.
+        """
+        dense = self._dense_state()
+        tables = list(self._known.slots_of_tables(self.table_slots))
+        lacking = [name for name in (*dense, *(key for key, *_ in tables)) if name not in store]
+        if lacking:
+            raise ValueError(f"The file holds no state of {lacking[0]} for the optimizer.")
+        for name, variable in dense.items():
+            variable.assign(np.asarray(store[name]))
+        for key, layer, table, slot in tables:
+            layer.write_rows(table, 0, np.asarray(store[key]), slot)
+
+    def _dense_state(self) -> dict[str, tf.Variable]:
+        """Counter, rates and the moments of the dense variables by name."""
+        return {
+            "iterations": self.iterations,
+            "table_learning_rate": self.table_learning_rate,
+            "dense_learning_rate": self.dense_learning_rate,
+            **{f"m/{path}": moment for path, moment in self.first_moments.items()},
+            **{f"v/{path}": moment for path, moment in self.second_moments.items()},
+        }
+
     def _build_table(self, layer: ShardedEmbedding, fused: FusedTable) -> None:
         path = _table_path(layer, fused.name)
+        self._known.layers[path] = layer, fused
         by_part: list[list[tf.Variable]] = [[] for _ in layer.parts(fused.name)]
         for slot in self.rule.slots:
             key = f"{path}/{slot.name}"
@@ -283,7 +393,23 @@ class _Known:
     def __init__(self) -> None:
         self.tables: dict[Any, _Table] = {}  # shard -> what a step needs
         self.dense: dict[Any, str] = {}  # variable -> path
+        self.layers: dict[str, tuple[ShardedEmbedding, FusedTable]] = {}  # path -> physical table
         self._owners: dict[str, Any] = {}  # path -> variable
+
+    def has(self, variable: tf.Variable) -> bool:
+        """Whether a variable was given to `build`."""
+        return variable.ref() in self.tables or variable.ref() in self.dense
+
+    def slots_of_tables(
+        self, slots: Mapping[str, Any]
+    ) -> Iterator[tuple[str, ShardedEmbedding, str, Any]]:
+        """Name, layer, logical table and variable of every slot, table by table."""
+        for path, (layer, fused) in self.layers.items():
+            for table in fused.tables:
+                for key, slot in slots.items():
+                    if key.startswith(f"{path}/"):
+                        name = key.removeprefix(f"{path}/")
+                        yield f"slots/{layer.name}/{table}/{name}", layer, table, slot
 
     def add(self, path: str, variable: tf.Variable) -> None:
         """Remembers the owner of a path and refuses a second one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.training.config import OptimizerConfig
 
 
@@ -19,9 +20,12 @@ class OptimizerPart:
             `optim.variable_paths.within("heads")`. The path of tables is their layer's name. None
             takes all that no other one does.
         losses: Names of the losses whose sum it minimises; None is all.
+        optimizer: The optimizer itself, whose own numbers then hold; made from `config` when
+            absent.
     """
 
-    config: OptimizerConfig
+    config: OptimizerConfig = OptimizerConfig()
     name: str = "hybrid_optimizer"
     takes: Callable[[str], bool] | None = None
     losses: tuple[str, ...] | None = None
+    optimizer: HybridOptimizer | None = None

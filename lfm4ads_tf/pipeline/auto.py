@@ -16,13 +16,13 @@ import tf_keras
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.cost import Cost
 from lfm4ads_tf.tuning.held_out import can_be_scored, hold_last, noise_of

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage, TableOptions
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.transfer.downstream import DownstreamModel
@@ -176,19 +175,3 @@ def retriever(
     )
     model(example_batch(layout, {name: dims[name] for name in method.sources}))
     return model
-
-
-def example_batch(layout: FeatureLayout, dims: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """One row of missing values: enough to make a model's variables."""
-    empty = tf.RaggedTensor.from_row_splits(
-        tf.zeros([0], tf.int64), tf.zeros([2], tf.int64), validate=False
-    )
-    return {
-        "ids": tf.fill([1, len(layout.single)], tf.constant(-1, tf.int64)),
-        "bags": {field.name: (empty, None) for field in layout.bags},
-        "dense": tf.zeros([1, layout.dense_width]),
-        "scenario": tf.zeros([1], tf.int64),
-        "branch": tf.zeros([1], tf.int64),
-        "item": tf.zeros([1], tf.int64),
-        "representations": {n: tf.zeros([1, d + 1]) for n, d in (dims or {}).items()},
-    }

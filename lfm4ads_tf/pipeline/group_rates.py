@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from lfm4ads_tf.optim.model_optimizers import unmatched_rates
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.downstream_plan import run_methods
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.stored_representations import open_store
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.model_optimizers import unmatched_rates
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 

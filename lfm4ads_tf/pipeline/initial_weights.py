@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.interactions.columns import Carried
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline.build import COPIED_TABLES
 from lfm4ads_tf.pipeline.run import Run
@@ -17,7 +17,7 @@ from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.methods import Method
-from lfm4ads_tf.transfer.warm_start import start_module, warm_start
+from lfm4ads_tf.transfer.warm_start import start
 
 _loaded: dict[tuple[Path, float], UpstreamModel] = {}
 
@@ -44,26 +44,9 @@ def initialise(
     training = config.training
     if not method.copies:
         return training
-    upstream = snapshot(run, seed)
-    shares = scenario_shares(run, scenario)
+    upstream, shares = snapshot(run, seed), scenario_shares(run.cache, scenario)
     rates: dict[str, float] = dict(training.optimizer.group_rates)
-    carried: list[tuple[Carried, bool]] = []
-    if method.warm_start is not None:
-        level = method.warm_start.level
-        copied = warm_start(upstream, model, level, shares)
-        carried.append((copied, method.warm_start.frozen))
-    if model.module is not None and model.module.copied:
-        copied = start_module(upstream, model.module, shares)
-        carried.append((copied, bool(method.isomorphic and method.isomorphic.frozen)))
-        if model.module.heads is not None:
-            whole = method.warm_start is not None and method.warm_start.level == "output"
-            # one of the two logits is the upstream's, the other one starts as its correction
-            for variable in (model.module.heads if whole else model.heads).trainable_variables:
-                variable.assign(np.zeros(variable.shape))
-    for copied, frozen in carried:
-        if frozen:
-            copied.freeze()
-        rates |= copied.rates(config.warm_start_rates)
+    rates |= start(upstream, model, method, shares, config.warm_start_rates)
     if "tables" in config.warm_start_rates:
         rates[COPIED_TABLES] = config.warm_start_rates["tables"]
     optimizer = training.optimizer.model_copy(update={"group_rates": rates})
@@ -105,9 +88,8 @@ def snapshot(run: Run, seed: int) -> UpstreamModel:
     return _loaded[key]
 
 
-def scenario_shares(run: Run, name: str) -> Mapping[int, float]:
+def scenario_shares(cache: EncodedCache, name: str) -> Mapping[int, float]:
     """Scenario index -> share of a scenario's or segment's training rows."""
-    cache = run.cache
     if name in cache.layout.scenarios:
         return {cache.layout.scenarios.index(name): 1.0}
     scenarios = np.asarray(cache.scenario[cache.rows_of("train", name)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
@@ -13,40 +14,50 @@ from lfm4ads_tf.transfer.methods import Method, parse_method
 
 
 def read_method(run: Run, name: str) -> Method:
-    """A method of a run by its name.
+    """A method of a run by its name, see `configured_method`."""
+    return configured_method(run.config, run.spec.task_names, name)
+
+
+def configured_method(config: RunConfig, tasks: Sequence[str], name: str) -> Method:
+    """A method by its name.
+
+    Args:
+        config: The run configuration.
+        tasks: The spec's tasks, in order.
+        name: As in results.
 
     Raises:
         UserError: The name is unknown, or the configuration cannot do what it says.
     """
-    upstream = run.config.upstream
-    layers = upstream.layer_names(run.spec.task_names)
-    levels = list(upstream.warm_start_levels(run.spec.task_names))
+    upstream = config.upstream
+    layers = upstream.layer_names(tasks)
+    levels = list(upstream.warm_start_levels(tasks))
     method = parse_method(
         name,
         layers,
-        full=full_combination(run.config, run.spec.task_names) if name == FULL else None,
-        representations=representation_names(run.config.representations, layers),
+        full=full_combination(config, tasks) if name == FULL else None,
+        representations=representation_names(config.representations, layers),
         levels=levels,
     )
     if method.isomorphic is not None:
-        _check_module(run, name, levels)
+        _check_module(config, name, levels)
     if method.warm_start is not None or method.isomorphic is not None:
-        _check_rates(run, levels)
+        _check_rates(config, levels)
     _check_frozen(method)
     return method
 
 
-def _check_module(run: Run, name: str, levels: Sequence[str]) -> None:
+def _check_module(config: RunConfig, name: str, levels: Sequence[str]) -> None:
     """The isomorphic module needs a mix tower to be isomorphic to, and one of its layers."""
-    if run.config.upstream.block is None:
+    if config.upstream.block is None:
         raise UserError(
-            f"The upstream model '{run.config.upstream.model}' has no mix tower.",
+            f"The upstream model '{config.upstream.model}' has no mix tower.",
             received=name,
             fix="use module/warm_start/towers, or an upstream with an interaction block, such as "
             "foundation",
         )
-    check_block(run.config.upstream.block)
-    layer, known = run.config.downstream.isomorphic_layer, levels[1:]
+    check_block(config.upstream.block)
+    layer, known = config.downstream.isomorphic_layer, levels[1:]
     if layer not in known:
         raise UserError(
             f"downstream.isomorphic_layer names the unknown layer '{layer}'."
@@ -55,10 +66,10 @@ def _check_module(run: Run, name: str, levels: Sequence[str]) -> None:
         )
 
 
-def _check_rates(run: Run, levels: Sequence[str]) -> None:
+def _check_rates(config: RunConfig, levels: Sequence[str]) -> None:
     layers = [n for n in levels if n not in ("embeddings", "towers", "output")]
     known = ["tables", "towers", "block", *layers, "gates", "heads"]
-    for key in run.config.downstream.warm_start_rates:
+    for key in config.downstream.warm_start_rates:
         if key not in known:
             raise UserError(
                 f"downstream.warm_start_rates names the unknown part '{key}'."

@@ -44,7 +44,7 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
             received=f"--data-dir {data_dir}",
             fix="leave out --data-dir; `train.py refresh` on the run's own folder adds rows",
         )
-    folder = source_folder(run, data_dir)
+    folder = source_folder(run.spec, data_dir, quiet=run.quiet)
     print_ = source_fingerprint(run.resolved.spec, folder)
     if (target / "manifest.json").exists():
         if run.cache.manifest["fingerprint"] == print_:
@@ -54,16 +54,31 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
             received=f"files of {folder}",
             fix="choose another --out, or encode them again with --overwrite",
         )
-    spec = settle(run.resolved.spec, folder)
-    raw = load_raw(spec, folder)
-    _check_labels(spec, raw)
-    with staged_folder(target) as staging:
-        encode_to(staging, spec, raw, {"fingerprint": print_, "spec": spec.name})
-    _LOG.info("prepared %d rows from %s", raw.rows, folder)
+    encode_files(run.resolved.spec, folder, target)
     config = run.config
     _tell_unknown_scenarios(run)
     warn_one_class(run.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)
     return run.cache
+
+
+def encode_files(spec: FeatureSpec, folder: Path, target: Path) -> None:
+    """Encodes the files of a folder, all at once or not at all.
+
+    Args:
+        spec: The feature spec.
+        folder: The raw tables.
+        target: Folder of the cache, see `lfm4ads_tf.data.encode`.
+
+    Raises:
+        UserError: Data are missing or wrong.
+    """
+    fingerprint_ = source_fingerprint(spec, folder)
+    settled = settle(spec, folder)
+    raw = load_raw(settled, folder)
+    _check_labels(settled, raw)
+    with staged_folder(target) as staging:
+        encode_to(staging, settled, raw, {"fingerprint": fingerprint_, "spec": spec.name})
+    _LOG.info("prepared %d rows from %s", raw.rows, folder)
 
 
 def _tell_unknown_scenarios(run: Run) -> None:
@@ -139,19 +154,15 @@ def download_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lfm4ads_tf"
 
 
-def source_folder(run: Run, data_dir: Path | None) -> Path:
+def source_folder(spec: FeatureSpec, data_dir: Path | None, *, quiet: bool = False) -> Path:
     """Folder of the raw tables."""
-    if run.spec.dataset is not None:
+    if spec.dataset is not None:
         return prepare_dataset(
-            run.spec.dataset,
-            data_dir,
-            download_folder(),
-            quiet=run.quiet,
-            **run.spec.dataset_options,
+            spec.dataset, data_dir, download_folder(), quiet=quiet, **spec.dataset_options
         )
     if data_dir is None:
         raise UserError(
-            f"The spec '{run.spec.name}' names files of your own, and no folder was given.",
+            f"The spec '{spec.name}' names files of your own, and no folder was given.",
             fix="give the folder that holds them with --data-dir",
         )
     return check_data_dir(data_dir)

@@ -77,7 +77,7 @@ def refresh(
     if bool(files) == (data_dir is not None):
         raise UserError("Give the new rows by either --input or --data-dir.")
     if data_dir is not None:
-        data_dir = source_folder(first, data_dir)
+        data_dir = source_folder(first.spec, data_dir, quiet=first.quiet)
     source = _source(first, files, data_dir)
     made = parent.cache.manifest.get("refresh", {}).get("input")
     if made == source:

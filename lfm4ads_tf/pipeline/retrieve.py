@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.metrics import auc
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline.popular_items import score_popularity
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.repeats import Repeats
@@ -21,7 +22,6 @@ from lfm4ads_tf.pipeline.retrieval_model import (
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.stored_results import RESULTS, stored_results
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
@@ -131,8 +131,8 @@ class RetrievalTraining(TrainingRun):
         return Trainer(
             retrieval.model,
             tables,
-            Objective.of(
-                lambda batch: {"retrieval": retrieval.model.loss(batch)}, self.training.optimizer
+            Objective(
+                retrieval.model.loss_terms, retrieval.model.optimizers(self.training.optimizer)
             ),
             cache,
             self.training,

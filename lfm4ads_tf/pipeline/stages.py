@@ -15,6 +15,7 @@ from rich.console import Console
 from lfm4ads_tf.baselines.registry import baselines_of
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.errors import ExportRefused, UserError
+from lfm4ads_tf.optim.model_optimizers import table_rule
 from lfm4ads_tf.pipeline.baseline import run_baselines
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods, warn_skipped
 from lfm4ads_tf.pipeline.evaluate import evaluate
@@ -30,7 +31,6 @@ from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.tables import print_tables
 from lfm4ads_tf.pipeline.transfer import transfer
 from lfm4ads_tf.progress import Activity
-from lfm4ads_tf.training.model_optimizers import table_rule
 
 _LOG = logging.getLogger(__name__)
 

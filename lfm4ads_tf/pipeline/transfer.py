@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.data.cache import Refresh
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.auto import choose_downstream
 from lfm4ads_tf.pipeline.downstream_plan import downstream_scenarios, run_methods
@@ -24,7 +25,6 @@ from lfm4ads_tf.pipeline.trained_models import is_made
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.representations.store import RepresentationStore
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 from lfm4ads_tf.transfer.methods import Method

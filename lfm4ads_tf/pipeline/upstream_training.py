@@ -10,6 +10,7 @@ import numpy as np
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.models.upstream import UpstreamModel
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
@@ -17,7 +18,6 @@ from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
 _LOG = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder, write_json
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
 
 _PREFIX = "weights"
 _TABLES = "tables"

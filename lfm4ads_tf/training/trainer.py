@@ -13,19 +13,20 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.batch import read
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.input import RepresentationJoin, batches, read
+from lfm4ads_tf.data.input import RepresentationJoin, batches
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.gradient_registry import released_gradients
+from lfm4ads_tf.optim.loss_sums import LossSums
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
+from lfm4ads_tf.optim.step import StepLosses, training_step
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.gradient_registry import released_gradients
-from lfm4ads_tf.training.loss_sums import LossSums
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase
-from lfm4ads_tf.training.step import StepLosses, training_step
 
 _LOG = logging.getLogger(__name__)
 START = "start"

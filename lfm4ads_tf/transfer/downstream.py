@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
@@ -20,6 +19,7 @@ from lfm4ads_tf.losses.task_loss import TaskLoss, plain_loss
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
+from lfm4ads_tf.models.task_model import TaskModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.transfer.adapters.adapter import Adapter
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
@@ -28,7 +28,7 @@ TowersOf = Callable[[tf.Tensor | None], TowerOutputs]
 """Gate of the field embeddings (B, `fields_width`), or None -> outputs of B rows."""
 
 
-class DownstreamModel(tf_keras.Model):
+class DownstreamModel(TaskModel):
     """Own tables, the upstream's block class, and whatever transfer is plugged in.
 
         x_0 = [UR; IR; context] * gate(representations); adapted representations
@@ -37,6 +37,8 @@ class DownstreamModel(tf_keras.Model):
     Attributes:
         extra_width: Columns that adapters join to the stream, once the model was called.
         joined_width: Columns that the module joins to each input of the heads.
+        group_rates: Factors of the learning rates of copied weights, for the `group_rates` of its
+            optimizer; empty where all learn alike.
 
     Args:
         layout: Columns of the encoded batch; its tasks size the heads.
@@ -51,13 +53,13 @@ class DownstreamModel(tf_keras.Model):
     Source: LFM4Ads (arXiv 2508.14948), downstream.
     """
 
-    sigmoid: ClassVar[bool] = True
+    group_rates: dict[str, float]
 
     def __init__(
         self,
         layout: FeatureLayout,
-        network: NetworkConfig,
-        embeddings: EmbeddingsConfig,
+        network: NetworkConfig = NetworkConfig(),  # noqa: B008 - frozen
+        embeddings: EmbeddingsConfig = EmbeddingsConfig(),  # noqa: B008 - frozen
         *,
         adapters: Sequence[Adapter] = (),
         module: IsomorphicModule | None = None,
@@ -77,6 +79,7 @@ class DownstreamModel(tf_keras.Model):
         self._mixtures = len(layout.tasks) if network.block.structure == "gated" else 1
         self.extra_width = 0
         self.joined_width = 0
+        self.__dict__["group_rates"] = {}  # beside Keras' attribute tracking: plain numbers
 
     @property
     def sources(self) -> list[str]:
@@ -91,6 +94,11 @@ class DownstreamModel(tf_keras.Model):
         if self.module is not None and self.module.embeddings is not None:
             layers.append(self.module.embeddings)
         return layers
+
+    @property
+    def representation_dims(self) -> dict[str, int]:
+        """See `TrainableModel`."""
+        return dict(self.__dict__.get("_dims", {}))
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T)."""
@@ -121,6 +129,8 @@ class DownstreamModel(tf_keras.Model):
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """The own block's activations by name and its output (B, d); arguments as in `logits`."""
         stored = batch.get("representations", {})
+        # beside Keras' attribute tracking: plain numbers
+        self.__dict__["_dims"] = {name: int(stored[name].shape[-1]) - 1 for name in self.sources}
         field_gate: tf.Tensor | None = None
         for adapter in self.adapters:
             if adapter.of_fields:
@@ -164,10 +174,6 @@ class DownstreamModel(tf_keras.Model):
         starts = range(0, len(labels), size)
         return [label for s in starts for label in (*labels[s : s + size], *joined)]
 
-    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """What is evaluated and served for logits (B, T): their sigmoid, (B, T)."""
-        return tf.sigmoid(logits)
-
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
         """The terms that training minimises: `tasks`, and `adapter_l2` where it is asked for.
 
@@ -175,7 +181,7 @@ class DownstreamModel(tf_keras.Model):
             batch: The batch with its labels (B, T), and row weights where there are some.
             training: Whether dropout and compiled kernels apply.
         """
-        terms = {"tasks": self.task_loss(batch, self(batch, training=training))}
+        terms = dict(super().loss_terms(batch, training))
         if self.adapter_l2 and self.adapters:
             terms["adapter_l2"] = self.adapter_l2 * self.adapter_penalty()
         return terms

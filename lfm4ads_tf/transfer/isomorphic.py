@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -23,12 +25,13 @@ from lfm4ads_tf.models.two_towers import (
     embedding_width,
     own_columns,
 )
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive, glorot
 
 OUTPUT = "output"
 
 
-class IsomorphicModule(tf_keras.layers.Layer):
+class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
     """CR' = Block([UR; IR; context]) with stored UR, IR and the upstream's block structure.
 
         joined = [CR' (* sigmoid(W [CR'; p_u; p_i] + b)); p_u; p_i]       p: presence of UR, IR
@@ -100,7 +103,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
                 side: tf_keras.layers.Dense(
                     dim,
                     use_bias=False,
-                    kernel_initializer=_scaled(
+                    kernel_initializer=_Scaled(
                         module_seed, f"{name}/{side}", 0.1 if copied else 1.0
                     ),
                     name=f"{name}_project_{side}",
@@ -125,7 +128,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
         """
         activations, output = self.activations(batch, training=training)
         rows = tf.shape(batch["ids"])[0]
-        stored = [repeated(batch["representations"][s], rows) for s in self.sources]
+        stored = [self._stored(batch, name, rows) for name in self.sources]
         present = tf.concat([s[:, -1:] for s in stored], axis=-1)  # (B, 2)
         cross = output if self.layer == OUTPUT else activations[self.layer]  # (B, d)
         if self.gate is not None:
@@ -139,7 +142,7 @@ class IsomorphicModule(tf_keras.layers.Layer):
         """The block's activations by name and its output (B, d)."""
         rows = tf.shape(batch["ids"])[0]
         vectors = {
-            side: repeated(batch["representations"][name], rows)[:, :-1]  # (B, d_side)
+            side: self._stored(batch, name, rows)[:, :-1]  # (B, d_side)
             for side, name in zip(("user", "item"), self.sources, strict=True)
         }
         fields: list[FieldGroup] = []
@@ -176,14 +179,20 @@ class IsomorphicModule(tf_keras.layers.Layer):
             groups = self._owned.groups(self.embeddings(ids, bags, training=training))
             for group in groups:
                 known |= dict(zip(group.names, tf.unstack(group.values, axis=1), strict=True))
-        numbers = own_columns(batch["dense"], self.context.number_columns)  # (B, N_c)
+        numbers = own_columns(batch["dense"], self.context.number_columns)
+        numbers = tf.cast(numbers, self.compute_dtype)  # (B, N_c)
         start = 0
         for dense in self.context.dense:
             known[dense.name] = numbers[:, start : start + dense.width]  # (B, width)
             start += dense.width
         rows = tf.shape(batch["ids"])[0]
-        parts = [known.get(n, tf.zeros([rows, width])) for n, width in self.plan.context]
+        zeros = [tf.zeros([rows, width], self.compute_dtype) for _, width in self.plan.context]
+        parts = [known.get(n, z) for (n, _), z in zip(self.plan.context, zeros, strict=True)]
         return tf.concat(parts, axis=-1), groups
+
+    def _stored(self, batch: EncodedBatch, name: str, rows: tf.Tensor) -> tf.Tensor:
+        """A stored representation and its flag of presence, (B, d + 1)."""
+        return repeated(tf.cast(batch["representations"][name], self.compute_dtype), rows)
 
 
 def check_block(block: BlockConfig) -> None:
@@ -235,7 +244,7 @@ class _Plan:
         }
 
 
-class _Gate(tf_keras.layers.Layer):
+class _Gate(Rebuildable, tf_keras.layers.Layer):
     """x * sigmoid(W [x; p] + b)."""
 
     def __init__(self, seed: int, name: str) -> None:
@@ -249,6 +258,7 @@ class _Gate(tf_keras.layers.Layer):
             activation="sigmoid",
             kernel_initializer=glorot(self._seed, self.name),
             name="kernel",
+            dtype=self.dtype_policy,
         )
         super().build(input_shape)
 
@@ -257,7 +267,18 @@ class _Gate(tf_keras.layers.Layer):
         return inputs * self.dense(tf.concat([inputs, present], axis=-1))
 
 
-def _scaled(seed: int, name: str, factor: float) -> tf_keras.initializers.Initializer:
+class _Scaled(tf_keras.initializers.Initializer):
     """Glorot-uniform times a factor."""
-    initial = glorot(seed, name)
-    return lambda shape, dtype=None, **_: factor * initial(shape, dtype)
+
+    def __init__(self, seed: int, name: str, factor: float) -> None:
+        self._arguments = {"seed": seed, "name": name, "factor": factor}
+        self._initial = glorot(seed, name)
+        self._factor = factor
+
+    def __call__(self, shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
+        """Values of a shape."""
+        return self._factor * self._initial(shape, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return self._arguments

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.interactions.columns import Carried
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
+from lfm4ads_tf.transfer.methods import Method
 
 EXTRA = "extra"
 """Label of columns that the upstream does not have."""
@@ -76,3 +79,43 @@ def start_module(
     if module.heads is not None:
         upstream.heads.carry(module.heads, columns, shares, carried)
     return carried
+
+
+def start(
+    upstream: UpstreamModel,
+    model: DownstreamModel,
+    method: Method,
+    shares: Mapping[int, float],
+    rates: Mapping[str, float],
+) -> dict[str, float]:
+    """Carries over what a method says and freezes what it wants frozen.
+
+    Args:
+        upstream: The trained upstream.
+        model: The downstream, called once, at its own initial weights.
+        method: What is copied.
+        shares: As for `warm_start`.
+        rates: Part -> factor of the learning rate of its copied weights, see `Carried.rates`.
+
+    Returns:
+        Path of each carried variable -> factor of its learning rate, where there is one.
+    """
+    carried: list[tuple[Carried, bool]] = []
+    if method.warm_start is not None:
+        level = method.warm_start.level
+        copied = warm_start(upstream, model, level, shares)
+        carried.append((copied, method.warm_start.frozen))
+    if model.module is not None and model.module.copied:
+        copied = start_module(upstream, model.module, shares)
+        carried.append((copied, bool(method.isomorphic and method.isomorphic.frozen)))
+        if model.module.heads is not None:
+            whole = method.warm_start is not None and method.warm_start.level == "output"
+            # one of the two logits is the upstream's, the other one starts as its correction
+            for variable in (model.module.heads if whole else model.heads).trainable_variables:
+                variable.assign(np.zeros(variable.shape))
+    by_path: dict[str, float] = {}
+    for copied, frozen in carried:
+        if frozen:
+            copied.freeze()
+        by_path |= copied.rates(rates)
+    return by_path

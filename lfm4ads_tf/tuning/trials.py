@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import tf_keras
 
+from lfm4ads_tf.batch import read
 from lfm4ads_tf.data.cache import EncodedCache
-from lfm4ads_tf.data.input import batches, read
+from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.optim.gradient_registry import released_gradients
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.gradient_registry import released_gradients
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, final_pass, walk
-from lfm4ads_tf.training.step import training_step
 from lfm4ads_tf.tuning.search import ScheduleKind
 from lfm4ads_tf.tuning.settings import Settings
 

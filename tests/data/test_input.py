@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lfm4ads_tf.data.input import apply, batches, read
+from lfm4ads_tf.batch import read
+from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.errors import UserError
 
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lfm4ads_tf.batch import read
 from lfm4ads_tf.data.block_format import BagFormat, BlockFormat, ColumnFormat
 from lfm4ads_tf.data.cache import INDEX, Bag, EncodedCache
-from lfm4ads_tf.data.input import batches, read
+from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.data.pack import block_format, main, pack
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.errors import UserError

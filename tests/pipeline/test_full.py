@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -190,7 +191,7 @@ def test_every_block_has_a_full_that_is_read(
 def test_the_model_is_built_started_and_called(config: RunConfig, ads: Any) -> None:
     layout = ads.cache.layout
     upstream = build.upstream(layout, config, seed=0)
-    found = upstream.represent(build.example_batch(layout))
+    found = upstream.represent(example_batch(layout))
     run: Any = SimpleNamespace(config=config, spec=ads.spec)
     method = read_method(run, "full")
     assert list(representation_names(config.representations, upstream.layer_names))
@@ -199,6 +200,6 @@ def test_the_model_is_built_started_and_called(config: RunConfig, ads: Any) -> N
     if method.warm_start is not None:
         copied = warm_start(upstream, model, method.warm_start.level, {0: 1.0})
         assert "heads" in copied.layers
-    batch = build.example_batch(layout, dims)
+    batch = example_batch(layout, dims)
     logits = model(batch).numpy()
     assert logits.shape == (1, len(layout.tasks)) and np.isfinite(logits).all()

@@ -12,14 +12,14 @@ import pytest
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.optim.variable_paths import holds
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.initial_weights import initialise, scenario_shares
 from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import write_weights
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.transfer.methods import parse_method
 from tests.rounding import assert_close
 
@@ -137,5 +137,5 @@ def test_shares_of_scenarios_and_segments() -> None:
     rows = np.array([0, 2, 3, 6])
     cache = SimpleNamespace(layout=layout, scenario=scenario, rows_of=lambda split, name: rows)
     run: Any = SimpleNamespace(cache=cache)
-    assert scenario_shares(run, "b") == {1: 1.0}
-    assert scenario_shares(run, "segment") == {0: 0.25, 1: 0.25, 2: 0.25}
+    assert scenario_shares(run.cache, "b") == {1: 1.0}
+    assert scenario_shares(run.cache, "segment") == {0: 0.25, 1: 0.25, 2: 0.25}

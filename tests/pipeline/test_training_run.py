@@ -16,6 +16,8 @@ from lfm4ads_tf.config import Resolved, RunConfig, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.losses.registry import LOSSES
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.named_method import read_method
@@ -24,8 +26,6 @@ from lfm4ads_tf.pipeline.run import Run, open_run
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
 from lfm4ads_tf.strict import parse
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 
 OFF = ("upstream.training.auto=false", "downstream.training.auto=false")
 

@@ -18,6 +18,7 @@ from lfm4ads_tf.data.input import apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.extract_periods import extend, extract_periods, resume_states
@@ -26,7 +27,6 @@ from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import chain
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from lfm4ads_tf.export.local_server.server import LocalServer
-from lfm4ads_tf.pipeline.build import example_batch
+from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.scoring import mean_auc
 from lfm4ads_tf.pipeline.trained_models import load_upstream

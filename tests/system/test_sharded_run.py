@@ -13,12 +13,12 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 
 pytestmark = pytest.mark.slow
 

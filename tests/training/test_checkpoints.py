@@ -15,8 +15,10 @@ import tf_keras
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
-from lfm4ads_tf.pipeline.build import example_batch
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.training.checkpoints import (
     Position,
     TrainingCheckpoint,
@@ -25,8 +27,6 @@ from lfm4ads_tf.training.checkpoints import (
     write_weights,
 )
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.optim.gradient_registry import released_gradients
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.gradient_registry import released_gradients
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 

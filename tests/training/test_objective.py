@@ -18,15 +18,15 @@ from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.optim.optimizer_part import OptimizerPart
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.optim.variable_paths import within
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import OptimizerConfig, TrainingConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase
-from lfm4ads_tf.training.step import training_step
 from lfm4ads_tf.training.trainer import Trainer
 
 NETWORK = {

@@ -17,6 +17,7 @@ from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.export.merging import merged_model
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.upstream import UpstreamModel
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.precision import (
     SMALLEST,
@@ -28,7 +29,6 @@ from lfm4ads_tf.precision import (
 )
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import epochs
 from lfm4ads_tf.training.trainer import Trainer
 from tests.rounding import assert_close, room

@@ -14,12 +14,12 @@ import tensorflow as tf
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.checkpoints import read_weights
 from lfm4ads_tf.training.config import TrainingConfig
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 

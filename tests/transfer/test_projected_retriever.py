@@ -9,12 +9,13 @@ import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective
+from lfm4ads_tf.optim.step import training_step
 from lfm4ads_tf.training.config import OptimizerConfig, TrainingConfig
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective
-from lfm4ads_tf.training.step import training_step
 from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
+from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
 from tests.rounding import assert_close
 
 pytestmark = pytest.mark.processor
@@ -58,7 +59,7 @@ def test_softmax_loss_of_the_projection_against_numpy(
         ]
         own = user[b] @ item[b] - np.log(q[codes[b]])
         losses.append(np.log(np.sum(np.exp(logits))) - own)
-    assert_close(model.loss(batch), np.mean(losses), terms=12 + 3, magnitude=sizes.max())
+    assert_close(_loss(model, batch), np.mean(losses), terms=12 + 3, magnitude=sizes.max())
 
 
 @pytest.mark.parametrize("projected", [True, False])
@@ -81,7 +82,7 @@ def test_bce_loss_reads_one_task_and_skips_unknown_labels(
     y = labels[4:, 1]
     expected = -(y * np.log(p[4:]) + (1 - y) * np.log(1 - p[4:])).sum() / 12
     largest = (np.abs(user) * np.abs(item)).sum(axis=1).max() + np.log(2)
-    assert_close(model.loss(batch), expected, terms=12 + 3, magnitude=largest)
+    assert_close(_loss(model, batch), expected, terms=12 + 3, magnitude=largest)
 
 
 def test_only_w_and_b_are_trained(make_batch: Callable[..., dict[str, Any]]) -> None:
@@ -92,9 +93,13 @@ def test_only_w_and_b_are_trained(make_batch: Callable[..., dict[str, Any]]) -> 
     before = {n: v.numpy() for n, v in batch["representations"].items()}
     spec = tf.nest.map_structure(tf.type_spec_from_value, batch)
     training = TrainingConfig(optimizer=OptimizerConfig(dense_learning_rate=0.05))
-    objective = Objective.of(lambda b: {"retrieval": model.loss(b)}, training.optimizer)
+    objective = Objective.of(model.loss_terms, training.optimizer)
     step = training_step(objective, ModelOptimizers(objective, model, []), spec)
     losses = [float(step(batch).total) for _ in range(40)]
     assert losses[-1] < losses[0] - 0.1
     for name, values in before.items():
         assert np.array_equal(batch["representations"][name], values)
+
+
+def _loss(model: TwoVectorModel, batch: dict[str, Any]) -> tf.Tensor:
+    return model.loss_terms(batch)["retrieval"]

@@ -50,8 +50,8 @@ class ContentRetriever(TwoVectorModel):
     def items(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         return self.content(batch["dense"][:, 1:3])
 
-    def loss(self, batch: EncodedBatch) -> tf.Tensor:
-        return self._loss(*self(batch, training=True), batch)
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+        return {"retrieval": self._loss(*self(batch, training=training), batch)}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def test_it_is_parsed_built_and_trained(
     optimizer = HybridOptimizer(0.1, 0.01)
     optimizer.build([], model.trainable_variables)
     with tf.GradientTape() as tape:
-        loss = model.loss(batch)
+        loss = model.loss_terms(batch)["retrieval"]
     gradients = tape.gradient(loss, model.trainable_variables)
     optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
     assert len(model.trainable_variables) == 2

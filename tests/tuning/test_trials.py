@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
 from lfm4ads_tf.strict import parse
-from lfm4ads_tf.training.objective import Objective
 from lfm4ads_tf.training.schedule import Phase, final_pass, walk
 from lfm4ads_tf.training.trainer import Trainer
 from lfm4ads_tf.tuning import trials as module

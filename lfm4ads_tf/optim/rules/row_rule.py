@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from lfm4ads_tf.errors import UserError, nearest
@@ -34,6 +35,22 @@ def row_rule(name: str, **options: Any) -> RowRule:
                 fix=f"Its options are {', '.join(variant.options)}.",
             )
     return variant.make(options)
+
+
+def options_of_rule(rule: RowRule) -> tuple[str, dict[str, Any]]:
+    """The name and the options that `row_rule` makes an equal rule of.
+
+    Raises:
+        UserError: The rule's class is not registered.
+    """
+    options = asdict(rule)  # type: ignore[call-overload]
+    for name in RULES:
+        if not rule_variant(name).fixed and type(rule) is rule_variant(name).rule:
+            return name, options
+    raise UserError(
+        f"The update rule {type(rule).__name__} has no name and so cannot be saved.",
+        fix="register it: @RULES.register('<name>')",
+    )
 
 
 def rule_variant(name: str) -> RuleVariant:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.transfer.config import AdapterConfig
 
@@ -30,7 +31,7 @@ class Adapted:
     tokens: list[tf.Tensor] = field(default_factory=list)
 
 
-class Adapter(tf_keras.layers.Layer, metaclass=abc.ABCMeta):
+class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     """A feature-level adapter over one or more stored representations.
 
     Representations are looked up, not trained: no gradient reaches the upstream.

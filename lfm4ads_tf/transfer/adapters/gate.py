@@ -45,6 +45,7 @@ class GateAdapter(Adapter):
                 activation="sigmoid",
                 kernel_initializer=glorot(self._seed, "gate/" + "+".join(self.sources)),
                 name="gate",
+                dtype=self.dtype_policy,
             )
         stored = [representations[s] for s in self.sources]
         if len({values.shape[0] for values in stored}) > 1 and self._dense.built:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.rebuildable import made_like
 from lfm4ads_tf.transfer.adapters.adapter import Adapted, Adapter
 from lfm4ads_tf.transfer.adapters.mlp_stack import MlpStack
 from lfm4ads_tf.transfer.config import AdapterConfig
@@ -60,17 +61,18 @@ class MlpGateAdapter(Adapter):
     ) -> Adapted:
         """See `Adapter.call`."""
         if not self.stacks:
-            self.stacks = [
-                MlpStack(
-                    [*self._units, width],
-                    label=f"{self.kind}/{source}",
-                    dropout=self._dropout,
-                    zero_init=True,
-                    seed=self._seed,
-                    name=f"{self.kind}_{k}",
-                )
-                for k, source in enumerate(self.sources)
-            ]
+            with made_like(self):
+                self.stacks = [
+                    MlpStack(
+                        [*self._units, width],
+                        label=f"{self.kind}/{source}",
+                        dropout=self._dropout,
+                        zero_init=True,
+                        seed=self._seed,
+                        name=f"{self.kind}_{k}",
+                    )
+                    for k, source in enumerate(self.sources)
+                ]
         pairs = zip(self.sources, self.stacks, strict=True)
         scores = [stack(representations[s], training=training) for s, stack in pairs]
         # one row of a user's and many of items' may meet here, which add_n refuses

@@ -8,10 +8,11 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.interactions.dropout import Dropout
+from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive, glorot
 
 
-class MlpStack(tf_keras.layers.Layer):
+class MlpStack(Rebuildable, tf_keras.layers.Layer):
     """a = W_n relu(... relu(W_1 [LN(r) p; p] + b_1) ...) + b_n, p being 1 where r is present.
 
     Args:

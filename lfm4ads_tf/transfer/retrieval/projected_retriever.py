@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.seeding import glorot
 from lfm4ads_tf.transfer.retrieval.retrieval_loss import RetrievalLoss, RetrievalLossName
 from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
@@ -43,11 +44,17 @@ class ProjectedRetriever(TwoVectorModel):
         seed: int = 0,
     ) -> None:
         super().__init__(dim, name="projected_retriever")
+        self.layout = FeatureLayout((), (), (), (), ())  # it reads no feature
         self.source = source
         self.projection = tf_keras.layers.Dense(
             dim, kernel_initializer=glorot(seed, "projection"), name="projection"
         )
         self._loss = RetrievalLoss(loss, item_counts, task)
+
+    @property
+    def representation_dims(self) -> dict[str, int]:
+        """See `TrainableModel`; as wide as the projection's input, once there is one."""
+        return {self.source: int(self.projection.kernel.shape[0]), ITEM: self.dim}
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """User and item vectors, (B, dim) each; a user without the representation gets b."""
@@ -61,7 +68,7 @@ class ProjectedRetriever(TwoVectorModel):
         """See `TwoVectorModel`."""
         return batch["representations"][ITEM][:, :-1]
 
-    def loss(self, batch: EncodedBatch) -> tf.Tensor:
-        """Mean loss of a batch, see `RetrievalLoss`."""
-        user, item = self(batch, training=True)
-        return self._loss(user, item, batch)
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+        """See `TwoVectorModel`."""
+        user, item = self(batch, training=training)
+        return {"retrieval": self._loss(user, item, batch)}

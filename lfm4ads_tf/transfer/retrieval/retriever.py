@@ -63,7 +63,7 @@ class Retriever(TwoVectorModel):
         """See `TwoVectorModel`."""
         return self.two_towers.towers(batch, training=training).item
 
-    def loss(self, batch: EncodedBatch) -> tf.Tensor:
-        """Mean loss of a batch, see `RetrievalLoss`."""
-        user, item = self(batch, training=True)
-        return self._loss(user, item, batch)
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+        """See `TwoVectorModel`."""
+        user, item = self(batch, training=training)
+        return {"retrieval": self._loss(user, item, batch)}

@@ -6,14 +6,14 @@ import abc
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.models.trainable_model import TrainableModel
 from lfm4ads_tf.models.two_towers import TwoTowers
 
 
-class TwoVectorModel(tf_keras.Model, metaclass=abc.ABCMeta):
+class TwoVectorModel(TrainableModel):
     """s(u, i) = <user(u), item(i)>.
 
     An export asks for the raw columns of the user's tower where there are `two_towers`, else for
@@ -51,5 +51,5 @@ class TwoVectorModel(tf_keras.Model, metaclass=abc.ABCMeta):
         """The items' vectors, (B, dim)."""
 
     @abc.abstractmethod
-    def loss(self, batch: EncodedBatch) -> tf.Tensor:
-        """Mean loss of a batch."""
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
+        """`retrieval`: the mean loss of a batch, see `RetrievalLoss`."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.model_optimizers import table_rule
 from lfm4ads_tf.optim.row_update import update_rows
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.registry import RULES
@@ -20,7 +21,6 @@ from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.rules.slot import Slot
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.model_optimizers import table_rule
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from lfm4ads_tf.optim.loss_sums import LossSums
+from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
+from lfm4ads_tf.optim.objective import Objective, total_of
 from lfm4ads_tf.precision import Precision, training_precision
-from lfm4ads_tf.training.loss_sums import LossSums
-from lfm4ads_tf.training.model_optimizers import ModelOptimizers
-from lfm4ads_tf.training.objective import Objective, total_of
 
 
 class StepLosses(NamedTuple):
@@ -25,19 +25,17 @@ class StepLosses(NamedTuple):
     terms: dict[str, tf.Tensor]
 
 
-def training_step(
+def step_of(
     objective: Objective,
     optimizers: ModelOptimizers,
-    batch_spec: Any,
     precision: Precision = "float32",
     sums: LossSums | None = None,
 ) -> Callable[[Any], StepLosses]:
-    """A compiled step, traced once for batches of any size.
+    """A step, for whoever traces it.
 
     Args:
         objective: The losses of the model, and which optimizer minimises which.
         optimizers: Its optimizers, built for the model.
-        batch_spec: Types of a batch, such as a data set's `element_spec`.
         precision: Of the dense layers' products, see `lfm4ads_tf.precision`.
         sums: Where the losses are summed up.
 
@@ -56,7 +54,28 @@ def training_step(
             sums.add(terms)
         return StepLosses(total, terms)
 
+    return step
+
+
+def training_step(
+    objective: Objective,
+    optimizers: ModelOptimizers,
+    batch_spec: Any,
+    precision: Precision = "float32",
+    sums: LossSums | None = None,
+) -> Callable[[Any], StepLosses]:
+    """A compiled step, traced once for batches of any size.
+
+    Args:
+        objective, optimizers, precision, sums: See `step_of`.
+        batch_spec: Types of a batch, such as a data set's `element_spec`.
+
+    Returns:
+        Batch -> losses before the step.
+    """
     compiled: Callable[[Any], StepLosses] = tf.function(
-        step, input_signature=[batch_spec], autograph=False
+        step_of(objective, optimizers, precision, sums),
+        input_signature=[batch_spec],
+        autograph=False,
     )
     return compiled

@@ -12,12 +12,12 @@ import tf_keras
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.optim.optimizer_part import OptimizerPart
 from lfm4ads_tf.optim.rules.row_rule import row_rule, rule_variant
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.variable_paths import path_of, segments, unmatched
 from lfm4ads_tf.training.config import OptimizerConfig
-from lfm4ads_tf.training.objective import Objective
 
 
 class ModelOptimizers:
@@ -37,7 +37,7 @@ class ModelOptimizers:
         self, objective: Objective, model: tf_keras.Model, embeddings: Sequence[ShardedEmbedding]
     ) -> None:
         self.model = model
-        self._parts = [_Built(part, _made(part)) for part in objective.optimizers]
+        self._parts = [_Built(part, made_optimizer(part)) for part in objective.optimizers]
         self._layers: dict[int, HybridOptimizer] = {}  # id of a layer -> the one that takes it
         self._owners: dict[int, HybridOptimizer] = {}  # id of a variable -> the one that takes it
         tables = {id(part) for layer in embeddings for part in layer.all_parts()}
@@ -161,9 +161,9 @@ class ModelOptimizers:
         Raises:
             UserError: There is one; the nearest name is told.
         """
-        keys = dict.fromkeys(k for built in self._parts for k in built.part.config.group_rates)
+        keys = dict.fromkeys(k for built in self._parts for k in built.optimizer.group_rates)
         for key in keys:
-            readers = [b.part.name for b in self._parts if key in b.part.config.group_rates]
+            readers = [b.part.name for b in self._parts if key in b.optimizer.group_rates]
             groups = _groups([layer for name in readers for layer in of_part[name][0]])
             variables = [v for name in readers for v in of_part[name][1]]
             paths = [*(path_of(v) for v in variables), *still]
@@ -200,15 +200,10 @@ def table_rule(config: OptimizerConfig) -> RowRule:
     return row_rule(config.rule, **options)
 
 
-@dataclass(frozen=True)
-class _Built:
-    """A part of the objective and its optimizer."""
-
-    part: OptimizerPart
-    optimizer: HybridOptimizer
-
-
-def _made(part: OptimizerPart) -> HybridOptimizer:
+def made_optimizer(part: OptimizerPart) -> HybridOptimizer:
+    """The optimizer of a part, made from its configuration where it holds none."""
+    if part.optimizer is not None:
+        return part.optimizer
     config = part.config
     return HybridOptimizer(
         config.table_learning_rate,
@@ -220,6 +215,14 @@ def _made(part: OptimizerPart) -> HybridOptimizer:
         clip_norm=config.clip_norm,
         name=part.name,
     )
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A part of the objective and its optimizer."""
+
+    part: OptimizerPart
+    optimizer: HybridOptimizer
 
 
 def _groups(embeddings: Sequence[ShardedEmbedding]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The library in Python: a log, its data sets, its representations and its exports."""

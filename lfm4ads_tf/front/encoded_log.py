@@ -1,0 +1,192 @@
+"""An encoded log, as the models read it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.data.input import RepresentationJoin, batches, passes
+from lfm4ads_tf.data.samples import cache_rows, read_samples
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.features.fitted_encoding import FittedEncoding
+from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.training.schedule import Phase
+
+Split = Literal["train", "valid", "test"]
+
+
+class EncodedLog:
+    """All rows of a log as logical ids and numbers, on disk; `encode` makes it.
+
+    Attributes:
+        spec: The feature spec.
+        folder: Where the encoded data are.
+        cache: The rows, read chunk by chunk.
+
+    Args:
+        spec: The feature spec that the folder was encoded with.
+        folder: What `encode`, or a run's `prepare` (as `OUT/data`), wrote.
+
+    Raises:
+        UserError: The folder holds no encoded data, or those of another version.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> spec = lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}})
+        >>> log = lfm.encode(spec)
+        >>> log.layout.tasks
+        ('click', 'conversion')
+        >>> batch = next(iter(log.dataset("test", batch_size=8)))
+        >>> batch["labels"].shape
+        TensorShape([8, 2])
+    """
+
+    def __init__(self, spec: FeatureSpec, folder: Path | str) -> None:
+        self.spec = spec
+        self.folder = Path(folder)
+        if not (self.folder / "manifest.json").exists():
+            raise UserError(
+                "The folder holds no encoded data.",
+                received=str(folder),
+                fix="make them with lfm4ads_tf.encode(spec, table, folder=...)",
+            )
+        self.cache = EncodedCache(self.folder)
+
+    def __repr__(self) -> str:
+        """What it is of, and its rows."""
+        rows = ", ".join(f"{len(self.cache.rows_of(s)):,} {s}" for s in ("train", "valid", "test"))
+        return f"EncodedLog({self.spec.name}: {rows} rows)"
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """Columns of a batch; what models are made for."""
+        return self.cache.layout
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder that made it: raw columns -> a batch, in training and in an export."""
+        return Encoder(self.spec, FittedEncoding.load(self.folder / "encoding"))
+
+    def dataset(
+        self,
+        split: Split = "train",
+        *,
+        scenario: str | None = None,
+        batch_size: int = 1024,
+        shuffle: bool | None = None,
+        seed: int = 0,
+        refresh: Refresh = "frozen",
+        representations: RepresentationStore | None = None,
+        sources: Sequence[str] | None = None,
+        weights: np.ndarray | None = None,
+    ) -> tf.data.Dataset:
+        """Batches of a split.
+
+        The k-th iteration over a shuffled data set has the order of the k-th epoch of `train.py`
+        with this seed. It is kept by who iterates it, as `fit` does: an iterator alone does not.
+
+        Args:
+            split: `train`, `valid` or `test`.
+            scenario: A scenario or a segment; the rows of all when absent.
+            batch_size: Rows a batch; the last one may be smaller.
+            shuffle: Whether each iteration has an order of its own; time order otherwise. By
+                default training rows are shuffled.
+            seed: Seed of the orders.
+            refresh: State of the moving features and representations on valid and test rows: at
+                the end of training (`frozen`), or moving with labels of earlier periods (`daily`).
+            representations: Stored representations that are joined to the rows, point in time.
+            sources: Those of them that are read, such as `DownstreamModel.sources`; all by default.
+            weights: Factors of the losses of all N rows of the cache, (N,) or (N, T) float32.
+
+        Returns:
+            A `tf.data.Dataset` of `EncodedBatch` dictionaries: `ids` (B, F), `bags`, `dense`
+            (B, N), `labels` (B, T), `scenario` (B,), `representations` name -> (B, d + 1), ...
+
+        Raises:
+            UserError: The split, scenario or a representation is unknown, or there is no row.
+        """
+        rows = self.rows(split, scenario)
+        if not len(rows):
+            raise UserError(
+                f"There is no row in '{split}'" + (f" of '{scenario}'." if scenario else "."),
+                fix="use another scenario, or correct `split` in the feature spec",
+            )
+        join: RepresentationJoin | None = None
+        if representations is not None:
+            names = list(representations.dims) if sources is None else list(sources)
+            join = representations.lookup(self.cache, names, refresh)
+        if not (split == "train" if shuffle is None else shuffle):
+            return batches(
+                self.cache, rows, batch_size,
+                refresh=refresh, representations=join, weights=weights,
+            )  # fmt: skip
+        count = -(-len(rows) // batch_size)
+        return passes(
+            self.cache,
+            partial(_next_pass, itertools.count(), count),
+            lambda k: Phase(f"epoch_{k + 1}", rows).order(seed, shuffle=True),
+            batch_size,
+            count=count,
+            refresh=refresh,
+            representations=join,
+            weights=weights,
+        )
+
+    def rows(self, split: Split, scenario: str | None = None) -> np.ndarray:
+        """Rows of the cache in time order, (M,).
+
+        Args:
+            split: `train`, `valid` or `test`.
+            scenario: A scenario or a segment; the rows of all when absent.
+
+        Raises:
+            UserError: The split or the scenario is unknown.
+        """
+        known = [*self.layout.scenarios, *self.layout.segments]
+        for what, name, names in (
+            ("split", split, ["train", "valid", "test"]),
+            ("scenario", scenario, known),
+        ):
+            if name is not None and name not in names:
+                raise UserError(
+                    f"There is no {what} '{name}'.{nearest(str(name), names)}",
+                    fix=f"use one of {', '.join(names)}",
+                )
+        return self.cache.rows_of(split, scenario)
+
+    def samples(self, count: int, scenario: str | None = None) -> pa.Table:
+        """Raw test rows with every column that a request holds, for a try.
+
+        Args:
+            count: How many, at most as many as were kept (256 of each scenario).
+            scenario: A scenario or a segment; the rows of all when absent.
+        """
+        kept = read_samples(self.folder)
+        if scenario is not None:
+            mine = np.isin(cache_rows(kept), self.rows("test", scenario))
+            kept = kept.filter(pa.array(mine))
+        return kept.slice(0, count).drop_columns([kept.column_names[0]])
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the spec and of what was encoded."""
+        manifest = json.loads((self.folder / "manifest.json").read_text("utf-8"))
+        return str(manifest["fingerprint"])
+
+
+def _next_pass(numbers: Iterator[int], count: int) -> Iterator[tuple[int, int]]:
+    """The places of the next iteration's batches."""
+    number = next(numbers)
+    return ((number, index) for index in range(count))

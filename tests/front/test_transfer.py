@@ -1,0 +1,144 @@
+"""Representations, downstream models and exports through the front door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lfm4ads_tf as lfm
+from lfm4ads_tf.config import DownstreamConfig
+from lfm4ads_tf.data.samples import cache_rows, read_samples
+from lfm4ads_tf.data.splits import AUXILIARY
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.representations.config import RepresentationsConfig
+from tests.front.conftest import Fitted
+
+
+def test_stored_towers_are_the_upstreams_at_the_end_of_training(
+    log: lfm.EncodedLog, fitted: Fitted, stored: lfm.RepresentationStore
+) -> None:
+    """The last event of a user in training has the features that UR was made of, or newer ones."""
+    keys, vectors = stored.frozen("UR")
+    assert vectors.shape == (len(keys), stored.dims["UR"])
+    known = {key for key, n in zip(log.cache.keys("user").to_pylist(), np.bincount(
+        log.cache.user[np.flatnonzero((log.cache.split == 0) | (log.cache.split == AUXILIARY))],
+        minlength=len(log.cache.keys("user"))), strict=True) if n}  # fmt: skip
+    assert set(keys.to_pylist()) == known
+
+
+def test_extraction_leaves_the_upstream_as_it_was(
+    log: lfm.EncodedLog, fitted: Fitted, stored: lfm.RepresentationStore
+) -> None:
+    data = log.dataset("test", batch_size=64)
+    before = fitted.upstream.predict(data, verbose=0)
+    fitted.chain.loader(fitted.upstream)(None)
+    np.testing.assert_array_equal(fitted.upstream.predict(data, verbose=0), before)
+
+
+def test_rows_of_a_period_see_no_later_representation(
+    log: lfm.EncodedLog, stored: lfm.RepresentationStore
+) -> None:
+    rows = log.rows("train")
+    first = rows[log.cache.period[rows] == log.cache.period[rows].min()]
+    join = stored.lookup(log.cache, ["UR"])
+    seen = join(first)["UR"][:, -1] > 0
+    earlier = set(log.cache.user[log.cache.auxiliary_rows].tolist())
+    np.testing.assert_array_equal(seen, [u in earlier for u in log.cache.user[first].tolist()])
+
+
+def test_without_a_chain_representations_must_be_said_to_know_all(
+    log: lfm.EncodedLog, fitted: Fitted
+) -> None:
+    with pytest.raises(UserError, match="chain = PeriodChain"):
+        lfm.extract(fitted.upstream, log)
+    single = RepresentationsConfig(snapshots="single", layers=["cross_1"])
+    known = lfm.extract(fitted.upstream, log, config=single)
+    assert list(known.dims) == ["CR_user@cross_1", "UR", "CR_item@cross_1", "IR"]
+
+
+def test_a_warm_start_to_the_output_gives_the_upstreams_scores(
+    log: lfm.EncodedLog, fitted: Fitted
+) -> None:
+    ranker = lfm.build_downstream("module/warm_start/output", fitted.upstream, log, "t0")
+    data = log.dataset("test", scenario="t0", batch_size=64)
+    ours, theirs = (m.predict(data, verbose=0) for m in (ranker, fitted.upstream))
+    assert len(ours) > 20
+    # shared and own head summed before the product instead of after it: a few roundings
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["feature/gate/UR+CR_user@cross_1", "full", "module/isomorphic"])
+def test_a_transfer_is_trained_saved_and_loaded(
+    log: lfm.EncodedLog,
+    fitted: Fitted,
+    stored: lfm.RepresentationStore,
+    method: str,
+    tmp_path: Path,
+) -> None:
+    from tf_keras.models import load_model
+
+    theirs = fitted.upstream.configuration()
+    config = DownstreamConfig(
+        network=theirs.network, embeddings=theirs.embeddings, warm_start_rates={"tables": 0.5}
+    )
+    ranker = lfm.build_downstream(
+        method, fitted.upstream, log, "t1", representations=stored, config=config
+    )
+    assert ("copied_tables" in ranker.group_rates) == (method != "feature/gate/UR+CR_user@cross_1")
+    ranker.compile(lfm.HybridOptimizer(group_rates=ranker.group_rates))
+    rows = {"scenario": "t1", "representations": stored, "sources": ranker.sources}
+    ranker.fit(log.dataset("train", **rows), verbose=0)  # type: ignore[arg-type]
+    ranker.save(tmp_path / "ranker.keras")
+    loaded = load_model(tmp_path / "ranker.keras")
+    data = log.dataset("test", **rows)  # type: ignore[arg-type]
+    one, other = ranker.predict(data, verbose=0), loaded.predict(data, verbose=0)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_what_does_not_fit_is_told(
+    log: lfm.EncodedLog, fitted: Fitted, stored: lfm.RepresentationStore
+) -> None:
+    upstream = fitted.upstream
+    with pytest.raises(UserError, match="no scenario 't9'"):
+        lfm.build_downstream("none", upstream, log, "t9")
+    with pytest.raises(UserError, match="reads stored representations"):
+        lfm.build_downstream("feature/linear/UR", upstream, log, "t0")
+    with pytest.raises(UserError, match="unknown"):
+        lfm.build_downstream("feature/linear/URR", upstream, log, "t0", representations=stored)
+    with pytest.raises(UserError, match="no scenario 't9'"):
+        log.dataset("train", scenario="t9")
+    with pytest.raises(UserError, match="no split 'tests'.*test"):
+        log.dataset("tests")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not stored"):
+        log.dataset("train", representations=stored, sources=["CR_user@cross_9"])
+
+
+@pytest.mark.slow
+def test_an_export_scores_raw_rows_as_the_model_does(
+    log: lfm.EncodedLog, fitted: Fitted, stored: lfm.RepresentationStore, tmp_path: Path
+) -> None:
+    method = "feature/linear/UR & module/warm_start/towers"
+    ranker = lfm.build_downstream(method, fitted.upstream, log, "t0", representations=stored)
+    with pytest.raises(UserError, match="for its scenario"):
+        lfm.export_model(ranker, log, tmp_path)
+    with pytest.raises(UserError, match="representations=<what it was trained with>"):
+        lfm.export_model(ranker, log, tmp_path, scenario="t0")
+    with pytest.raises(UserError, match="cannot be exported as 'user_tower'"):
+        lfm.export_model(ranker, log, tmp_path, scenario="t0", name="user_tower")
+    version = lfm.export_model(ranker, log, tmp_path, scenario="t0", representations=stored)
+    served = lfm.load_export(version, log)
+    samples = log.samples(40, "t0")
+    answers = served.predict(samples)
+    kept = cache_rows(read_samples(log.folder))
+    rows = kept[np.isin(kept, log.rows("test", "t0"))][:40]
+    data = log.dataset("test", scenario="t0", representations=stored, sources=ranker.sources)
+    scores = dict(zip(log.rows("test", "t0"), ranker.predict(data, verbose=0), strict=True))
+    for k, task in enumerate(log.layout.tasks):
+        expected = [scores[row][k] for row in rows]
+        np.testing.assert_allclose(answers[task], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="lack the column 'item_id'"):
+        served.predict(samples.drop_columns(["item_id"]))
+    with pytest.raises(UserError, match="no export"):
+        lfm.load_export(tmp_path, log)

@@ -1,0 +1,410 @@
+"""A small case of every layer and model of the package."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+import lfm4ads_tf
+from lfm4ads_tf.embeddings.config import TableOptions
+from lfm4ads_tf.embeddings.hashing import Hashing
+from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
+from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.cross import Cross
+from lfm4ads_tf.interactions.cross_network import CrossNetwork
+from lfm4ads_tf.interactions.dnn import DNN
+from lfm4ads_tf.interactions.dropout import Dropout
+from lfm4ads_tf.interactions.experts import ExpertMixture
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.fm import FM
+from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.task_gates import TaskGates
+from lfm4ads_tf.losses.task_loss import TaskLoss
+from lfm4ads_tf.models.backbone import Backbone
+from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.models.heads import ScenarioTaskHeads
+from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
+from lfm4ads_tf.models.task_towers import TaskTowers
+from lfm4ads_tf.models.tower import Tower
+from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.strict import parse
+from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
+from lfm4ads_tf.transfer.adapters.gate import GateAdapter
+from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+from lfm4ads_tf.transfer.adapters.mlp import MlpAdapter
+from lfm4ads_tf.transfer.adapters.mlp_gate import MlpGateAdapter
+from lfm4ads_tf.transfer.adapters.mlp_stack import MlpStack
+from lfm4ads_tf.transfer.adapters.token import TokenAdapter
+from lfm4ads_tf.transfer.downstream import DownstreamModel
+from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
+from lfm4ads_tf.transfer.retrieval.projected_retriever import ProjectedRetriever
+from lfm4ads_tf.transfer.retrieval.retriever import Retriever
+from tests.small_models import EMBEDDINGS, LAYOUT, NETWORK, random_batch
+
+LEFT_OUT = {
+    # Its parts are vocabularies and tf.feature_column columns of a fitted spec, without weights: a
+    # SavedModel holds them, and a run folder rebuilds them from spec and vocabularies.
+    "lfm4ads_tf.features.encoder",
+    # Published experiments as commands, with models of their own that nothing else may use.
+    "lfm4ads_tf.experiments",
+}
+"""Modules and packages whose Keras classes have no case."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer or model, and what it is called with.
+
+    Attributes:
+        name: The class, and what sets the case apart from others of the class.
+        make: The layer, at its initial weights.
+        inputs: Rows -> what it reads, tensors nested in mappings, lists and tuples.
+        run: Layer, inputs and whether it trains -> what it gives; the layer's own call if absent.
+        tables: Whether it reads tables, which are float32 under every dtype policy.
+        unread: Parts of the names of variables that what it gives does not depend on.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    inputs: Callable[[int], Any]
+    run: Callable[[Any, Any, bool], Any] | None = None
+    tables: bool = False
+    unread: tuple[str, ...] = ()
+
+    def __call__(self, layer: Any, inputs: Any, training: bool = False) -> dict[str, tf.Tensor]:
+        """The tensors that the layer gives, by their place."""
+        if self.run is not None:
+            return dict(tensors_of(self.run(layer, inputs, training)))
+        takes = "training" in inspect.signature(type(layer).call).parameters
+        options = {"training": training} if takes else {}
+        return dict(tensors_of(layer(inputs, **options)))
+
+
+def tensors_of(value: Any, place: str = "") -> Iterator[tuple[str, tf.Tensor]]:
+    """The tensors in mappings, sequences and dataclasses."""
+    if isinstance(value, tf.Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from tensors_of(member, f"{place}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for k, member in enumerate(value):
+            yield from tensors_of(member, f"{place}/{k}")
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from tensors_of(getattr(value, field.name), f"{place}/{field.name}")
+
+
+def classes() -> dict[str, type]:
+    """Every public Keras layer and model class of the package that can be made, by module."""
+    found: dict[str, type] = {}
+    for module in pkgutil.walk_packages(lfm4ads_tf.__path__, "lfm4ads_tf."):
+        if any(module.name == left or module.name.startswith(f"{left}.") for left in LEFT_OUT):
+            continue
+        for name, member in vars(importlib.import_module(module.name)).items():
+            keras = isinstance(member, type) and issubclass(member, tf_keras.layers.Layer)
+            own = keras and member.__module__ == module.name
+            if own and not name.startswith("_") and not inspect.isabstract(member):
+                found[f"{module.name}.{name}"] = member
+    return found
+
+
+def _numbers(*shapes: tuple[int, ...]) -> Callable[[int], Any]:
+    """Rows -> a list of random tensors, (rows, *shape) each; one alone where there is one shape."""
+
+    def inputs(rows: int) -> Any:
+        rng = np.random.default_rng(11)
+        values = [tf.constant(rng.normal(size=(rows, *s)), tf.float32) for s in shapes]
+        return values[0] if len(values) == 1 else values
+
+    return inputs
+
+
+def _fields(width: int, dim: int) -> dict[str, Any]:
+    names = [f"f{k}" for k in range(width)]
+    return {"names": names, "owners": ["user"] * width, "sets": 1, "dim": dim}
+
+
+_GROUPS = (_fields(3, 4), _fields(2, 3))
+
+
+def _block_inputs(rows: int) -> Any:
+    user, item, context, *groups = _numbers((4,), (3,), (2,), (3, 4), (2, 3))(rows)
+    return {"user": user, "item": item, "context": context, "groups": groups}
+
+
+def _run_block(layer: Any, inputs: Any, training: bool) -> Any:
+    groups = [
+        FieldGroup(values, group["names"], group["owners"])
+        for values, group in zip(inputs["groups"], _GROUPS, strict=True)
+    ]
+    return layer(
+        BlockInputs(inputs["user"], inputs["item"], inputs["context"], groups), training=training
+    )
+
+
+def _block(**values: Any) -> BlockConfig:
+    return parse(BlockConfig, values, source="block")
+
+
+_LAYERS = [{"type": "fm", "dim": 4}, {"type": "cross", "depth": 2}, {"type": "dnn", "units": [5]}]
+
+
+def _tables(**options: Any) -> ShardedEmbedding:
+    return ShardedEmbedding(
+        [
+            TableConfig("user", 20, 4, init_scale=0.5),
+            TableConfig("item", 15, 4, init_scale=0.5, hashing=Hashing("double", 7)),
+            TableConfig("tags", 9, 3, init_scale=0.5, trainable=False),
+        ],
+        [
+            EmbeddedFeature("user", "user"),
+            EmbeddedFeature("item", "item"),
+            EmbeddedFeature("history", "item", "mean"),
+            EmbeddedFeature("tags", "tags", "sum"),
+            EmbeddedFeature("liked", "user", "max"),
+        ],
+        **options,
+    )
+
+
+def _ids(rows: int) -> Any:
+    rng = np.random.default_rng(5)
+
+    def bag(most: int) -> tf.RaggedTensor:
+        lengths = rng.integers(0, 4, rows)
+        return tf.RaggedTensor.from_row_lengths(rng.integers(-1, most, lengths.sum()), lengths)
+
+    tags = bag(9)
+    weights = tags.with_values(tf.constant(rng.random(tags.values.shape[0]), tf.float32))
+    ids = np.stack([rng.integers(-1, most, rows) for most in (20, 15)], axis=1)
+    bags = {"history": (bag(15), None), "tags": (tags, weights), "liked": (bag(20), None)}
+    return {"ids": tf.constant(ids, tf.int64), "bags": bags}
+
+
+def _look_up(layer: Any, inputs: Any, training: bool) -> Any:
+    return layer(inputs["ids"], inputs["bags"], training=training)
+
+
+def _stored(rows: int) -> Any:
+    rng = np.random.default_rng(7)
+    stored = {}
+    for name, width in (("UR", 4), ("IR", 3)):
+        values = rng.normal(size=(rows, width + 1)).astype(np.float32)
+        values[:, -1] = np.arange(rows) % 3 != 1
+        stored[name] = tf.constant(values * values[:, -1:])
+    return stored
+
+
+def _adapt(layer: Any, inputs: Any, training: bool) -> Any:
+    return layer(inputs, width=6, training=training)
+
+
+def _batch(rows: int) -> Any:
+    branch = tf.constant(np.arange(rows) % 2, tf.int64)
+    return {**random_batch(rows), "branch": branch, "representations": _stored(rows)}
+
+
+def _run_heads(layer: Any, inputs: Any, training: bool) -> Any:
+    return layer(inputs[0], inputs[1])
+
+
+def _head_inputs(width: int) -> Callable[[int], Any]:
+    return lambda rows: [_numbers((width,))(rows), tf.constant(np.arange(rows) % 4 - 1, tf.int64)]
+
+
+_COUNTS = np.array([5, 0, 1, 7, 2, 5])
+_SHARDED = EMBEDDINGS.model_copy(
+    update={
+        "shards": 3,
+        "sets": 2,
+        "tables": {"city": TableOptions(trainable=False), "tab": TableOptions(storage="bfloat16")},
+    }
+)
+_GATED = NETWORK.model_copy(
+    update={"block": _block(structure="gated", mix_dim=3, layers=_LAYERS), "user_tower": []}
+)
+_DROPPED = NETWORK.model_copy(
+    update={"block": _block(layers=[*_LAYERS[:2], {"type": "dnn", "units": [5], "dropout": 0.5}])}
+)
+
+
+def _task_loss() -> TaskLoss:
+    """A loss with task weights of its own."""
+    return TaskLoss.from_config(
+        {"tasks": ["click", "buy"], "weights": [0.25, 2.0], "loss": "bce", "options": {}}
+    )
+
+
+def _foundation_of_own_loss() -> FoundationModel:
+    model = FoundationModel(LAYOUT, _DROPPED, _SHARDED, branches=True, seed=3)
+    model.task_loss = _task_loss()
+    return model
+
+
+def _module(**options: Any) -> IsomorphicModule:
+    network = options.pop("network", NETWORK)
+    return IsomorphicModule(LAYOUT, LAYOUT, network, EMBEDDINGS, seed=2, **options)
+
+
+LAYERS = [
+    Case("ShardedEmbedding", _tables, _ids, _look_up, tables=True),
+    Case(
+        "ShardedEmbedding of three shards and two sets",
+        lambda: _tables(shards=3, sets=2, tables_per_width=2, init="uniform", seed=4),
+        _ids,
+        _look_up,
+        tables=True,
+    ),
+    Case(
+        "ShardedEmbedding of a sequence",
+        _tables,
+        _ids,
+        lambda layer, x, training: layer.sequence("liked", x["bags"]["liked"][0], 2),
+        tables=True,
+    ),
+    Case("Dropout", lambda: Dropout(0.5, seed=1, name="drop"), _numbers((6,))),
+    Case("Cross", lambda: Cross(seed=1, name="x"), _numbers((5,), (5,))),
+    Case("Cross of rank 2", lambda: Cross(2, seed=1, name="x"), _numbers((5,), (5,))),
+    Case("CrossNetwork", lambda: CrossNetwork(2, 2, seed=1), _numbers((5,))),
+    Case(
+        "DNN",
+        lambda: DNN([6, 3], activate_input=True, seed=1, name="deep"),
+        _numbers((5,)),
+    ),
+    Case("FM", lambda: FM(4, seed=1, name="fm"), _numbers((3, 4), (2, 3))),
+    Case("ExpertMixture", lambda: ExpertMixture(3, [4, 2], 2, seed=1), _numbers((5,))),
+    Case(
+        "TaskGates",
+        lambda: TaskGates(["a", "b"], 2, 3, seed=1),
+        lambda rows: (_numbers((5,))(rows), _numbers((4,), (2,))(rows)),
+    ),
+    *(
+        Case(
+            f"InteractionBlock, {structure}",
+            lambda structure=structure: InteractionBlock(
+                _block(structure=structure, mix_dim=3, layers=_LAYERS),
+                tasks=["click", "buy"],
+                seed=1,
+                name="block",
+            ),
+            _block_inputs,
+            _run_block,
+        )
+        for structure in ("stacked", "parallel", "gated")
+    ),
+    Case("Tower", lambda: Tower([6, 3], seed=1, name="tower"), _numbers((5,))),
+    Case("Tower without units", lambda: Tower([], name="tower"), _numbers((5,))),
+    Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
+    Case(
+        "TaskTowers of one scenario",
+        lambda: TaskTowers([], 0, 2, seed=1),
+        _head_inputs(6),
+        _run_heads,
+    ),
+    Case(
+        "ScenarioTaskHeads",
+        lambda: ScenarioTaskHeads(3, 2, seed=1),
+        _head_inputs(6),
+        _run_heads,
+    ),
+    Case(
+        "ScenarioTaskHeads without a shared one",
+        lambda: ScenarioTaskHeads(3, 2, shared=False, seed=1),
+        _head_inputs(6),
+        _run_heads,
+    ),
+    Case("TwoTowers", lambda: TwoTowers(LAYOUT, [6], [3], EMBEDDINGS), _batch, tables=True),
+    Case(
+        "TwoTowers, set by set",
+        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED),
+        _batch,
+        lambda layer, batch, training: layer.set_views(batch, training),
+        tables=True,
+    ),
+    Case("Backbone", lambda: Backbone(LAYOUT, NETWORK, EMBEDDINGS), _batch, tables=True),
+    Case(
+        "MlpStack",
+        lambda: MlpStack([4, 3], label="l", seed=1, name="stack"),
+        lambda rows: _stored(rows)["UR"],
+    ),
+    Case("LinearAdapter", lambda: LinearAdapter(["UR", "IR"], dim=3), _stored, _adapt),
+    Case("MlpAdapter", lambda: MlpAdapter(["UR", "IR"], units=[4, 3]), _stored, _adapt),
+    Case("TokenAdapter", lambda: TokenAdapter(["UR"], units=[4, 3]), _stored, _adapt),
+    Case("GateAdapter", lambda: GateAdapter(["UR", "IR"]), _stored, _adapt),
+    Case("MlpGateAdapter", lambda: MlpGateAdapter(["UR", "IR"], units=[4]), _stored, _adapt),
+    Case("FieldGateAdapter", lambda: FieldGateAdapter(["UR"], units=[4]), _stored, _adapt),
+    Case(
+        "IsomorphicModule",
+        lambda: _module(gate=True, head=True, copied=False),
+        _batch,
+        tables=True,
+    ),
+    Case(
+        "IsomorphicModule of one activation",
+        lambda: _module(layer="cross_1"),
+        _batch,
+        tables=True,
+        unread=("dnn_1",),
+    ),
+]
+"""Cases of the layers."""
+
+
+MODELS = [
+    Case("FoundationModel", lambda: FoundationModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
+    Case("FoundationModel with branches, shards and a loss", _foundation_of_own_loss, _batch),
+    Case("FoundationModel, gated", lambda: FoundationModel(LAYOUT, _GATED, EMBEDDINGS), _batch),
+    Case(
+        "MMoE",
+        lambda: MMoE(
+            LAYOUT,
+            NETWORK,
+            _SHARDED,
+            MMoEConfig(experts=3, expert_units=[4, 3], task_units=[4]),
+            seed=1,
+        ),
+        _batch,
+    ),
+    Case("DownstreamModel", lambda: DownstreamModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
+    Case(
+        "DownstreamModel with transfer",
+        lambda: DownstreamModel(
+            LAYOUT.only(["user", "item", "tab", "hour"]),
+            NETWORK,
+            EMBEDDINGS,
+            adapters=[
+                MlpAdapter(["UR", "IR"], units=[4, 3], dropout=0.5),
+                GateAdapter(["UR"]),
+                FieldGateAdapter(["IR"], units=[4]),
+            ],
+            module=_module(gate=True, head=True),
+            task_loss=_task_loss(),
+            adapter_l2=0.1,
+            seed=4,
+        ),
+        _batch,
+    ),
+    Case(
+        "Retriever",
+        lambda: Retriever(
+            LAYOUT.without(["tab", "hour"]), [6], 3, EMBEDDINGS, item_counts=_COUNTS, seed=1
+        ),
+        _batch,
+    ),
+    Case(
+        "ProjectedRetriever",
+        lambda: ProjectedRetriever("UR", 3, item_counts=_COUNTS, loss="bce", task=1, seed=1),
+        _batch,
+    ),
+]
+"""Cases of the models."""

@@ -297,6 +297,27 @@ def test_a_log_without_a_time_is_said_to_be_none(document_of: Build, data_of: Bu
     assert "The log has no time: its rows are in &lt;an order&gt;." in page
 
 
+def test_lost_exports_are_named_with_the_version_that_stays(
+    document_of: Build, data_of: Build
+) -> None:
+    document = document_of()
+    document["exports"] = [
+        {"model": "foundation", "state": "published", "version": 2, "reason": ""},
+        {"model": "ranker_<a>", "state": "refused", "version": None, "reason": "it <scores>"},
+        {"model": "user_tower", "state": "failed", "version": 1, "reason": "full disk"},
+    ]
+    text = report_page(data_of(document))
+    page = Page(text)
+    assert "<p>The export ranker_<wbr>&lt;a&gt; was refused: it &lt;scores&gt;</p>" in text
+    assert "The export user_tower failed; version 1 stays: full disk" in page.text
+    assert "The export foundation" not in page.text
+    assert page.table("version in service") == [
+        ["foundation", "published", "2", ""],
+        ["ranker_<a>", "refused", "–", "it <scores>"],
+        ["user_tower", "failed", "1", "full disk"],
+    ]
+
+
 def test_wall_time_counts_every_model_once(document_of: Build, data_of: Build) -> None:
     """2 s a model: 3 upstreams, and 2 scenarios x 3 methods x 3 seeds downstream."""
     text = report_page(data_of(document_of()))

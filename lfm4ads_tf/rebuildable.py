@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 _ARGUMENTS = "_constructor_arguments"
 _POLICY = "dtype"
 _TRAINED = "trainable"
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Rebuildable:
@@ -33,6 +34,12 @@ class Rebuildable:
     A class that derives from it and from a Keras class, in this order, has nothing to add, as long
     as its constructor is annotated and what it is made of is settled by its arguments.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets Keras find the package's own classes among the layers of a functional model."""
+        super().__init_subclass__(**options)
+        if cls.__module__.partition(".")[0] == _PACKAGE:
+            tf_keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keeps the arguments."""

@@ -55,7 +55,7 @@ def encode(
         >>> import lfm4ads_tf as lfm
         >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
         >>> log
-        EncodedLog(synthetic: 1,429 train, 286 valid, 285 test rows)
+        EncodedLog(synthetic: 1,428 train, 286 valid, 286 test rows)
     """
     declared = spec if isinstance(spec, FeatureSpec) else load_spec(spec)
     root = None if folder is not None else Path(tempfile.mkdtemp(prefix="lfm4ads_tf_"))

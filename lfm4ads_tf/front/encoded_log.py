@@ -47,7 +47,7 @@ class EncodedLog:
     Example:
         >>> import lfm4ads_tf as lfm
         >>> spec = lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}})
-        >>> log = lfm.encode(spec)
+        >>> log = lfm.encode(spec)  # lfm.EncodedLog(spec, folder) opens what was kept
         >>> log.layout.tasks
         ('click', 'conversion')
         >>> batch = next(iter(log.dataset("test", batch_size=8)))

@@ -117,7 +117,12 @@ class PeriodChain(tf_keras.callbacks.Callback):
         return (self.folder / "weights").exists()
 
     def dataset(self) -> tf.data.Dataset:
-        """The batches of all phases; one iteration is the whole chain."""
+        """The batches of all phases; one iteration is the whole chain.
+
+        Returns:
+            A `tf.data.Dataset` of `EncodedBatch` dictionaries, `labels` (B, T) among them, see
+            `EncodedLog.dataset`.
+        """
         counts, phases, seed = self._counts, self.phases, self.seed
 
         def plan() -> Iterator[tuple[int, int]]:

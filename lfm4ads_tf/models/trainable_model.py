@@ -178,6 +178,20 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         with released_gradients(), first_failure(x):
             return super().fit(x, *args, **options)
 
+    def evaluate(self, x: tf.data.Dataset, **options: Any) -> Any:
+        """Mean losses of encoded batches, as `tf_keras.Model.evaluate` gives them.
+
+        Args:
+            x: Batches with labels, such as `EncodedLog.dataset` gives.
+            **options: As of `tf_keras.Model.evaluate`.
+
+        Raises:
+            UserError: See `fit`.
+        """
+        self._ready(x)
+        with first_failure(x):
+            return super().evaluate(x, **options)
+
     def train_on_batch(self, x: EncodedBatch, *args: Any, **options: Any) -> Any:
         """One step on one batch, as `tf_keras.Model.train_on_batch` does.
 
@@ -198,13 +212,13 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
-        """One step, as Keras traces it; the mean losses so far."""
+        """One step, as Keras traces it; the mean losses so far by name, each ()."""
         losses = self.__dict__["_step"](batch_in(data))
         return self._means({"loss": losses.total, **losses.terms})
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
-        """The losses of a batch, as Keras traces them; the means so far."""
+        """The losses of a batch, as Keras traces them; the means so far by name, each ()."""
         terms = dict(self.loss_terms(batch_in(data), training=False))
         return self._means({"loss": tf.add_n([*terms.values()]), **terms})
 
@@ -258,6 +272,32 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         self.__dict__["_step"] = step_of(objective, optimizers, precision)
 
     # -- saving ---------------------------------------------------------------------------------
+
+    def save(
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        save_format: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Saves architecture, weights, tables and slots, as `tf_keras.Model.save` does.
+
+        Args:
+            filepath: A name that ends with `.keras`.
+            overwrite, save_format, options: As of `tf_keras.Model.save`.
+
+        Raises:
+            UserError: Another format is asked for. Keras' SavedModel of a model with its own
+                training step is not loaded again, and serves encoded batches instead of raw rows.
+        """
+        if not str(filepath).endswith(".keras") or save_format not in (None, "keras"):
+            raise UserError(
+                f"A {type(self).__name__} is saved to a .keras file.",
+                received=f"save({str(filepath)!r}, save_format={save_format!r})",
+                fix="save('model.keras'); for serving, lfm4ads_tf.export_model writes a SavedModel "
+                "that reads raw rows",
+            )
+        super().save(filepath, overwrite=overwrite, save_format=save_format, **options)
 
     @property
     def representation_dims(self) -> dict[str, int]:

@@ -50,7 +50,23 @@ class DownstreamModel(TaskModel):
         adapter_l2: Adds adapter_l2 / 2 |W|^2 over the adapters' kernels W to the losses.
         seed: Seed of all initial weights.
 
+    Raises:
+        UserError: See `FoundationModel`.
+
     Source: LFM4Ads (arXiv 2508.14948), downstream.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+        >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
+        >>> model = lfm.DownstreamModel(log.layout, adapters=[LinearAdapter(["UR"], dim=3)])
+        >>> model.sources
+        ['UR']
+        >>> batch = next(iter(log.dataset("test", scenario="feed", batch_size=8)))
+        >>> stored = tf.ones([8, 5])  # UR (B, 4), and the flag that each key has one
+        >>> model({**batch, "representations": {"UR": stored}}).shape
+        TensorShape([8, 2])
     """
 
     group_rates: dict[str, float]
@@ -187,7 +203,7 @@ class DownstreamModel(TaskModel):
         return terms
 
     def adapter_penalty(self) -> tf.Tensor:
-        """1/2 sum |W|^2 over the kernels of all adapters."""
+        """1/2 sum |W|^2 over the kernels of all adapters, ()."""
         kernels: list[Any] = [
             v for a in self.adapters for v in a.trainable_variables if len(v.shape) > 1
         ]

@@ -23,7 +23,9 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.training.schedule import Phase
+from lfm4ads_tf.tuning.search import first_batch_size
 
+_HELD_OUT_BATCH = 1024
 Split = Literal["train", "valid", "test"]
 
 
@@ -84,7 +86,7 @@ class EncodedLog:
         split: Split = "train",
         *,
         scenario: str | None = None,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         shuffle: bool | None = None,
         seed: int = 0,
         refresh: Refresh = "frozen",
@@ -100,7 +102,8 @@ class EncodedLog:
         Args:
             split: `train`, `valid` or `test`.
             scenario: A scenario or a segment; the rows of all when absent.
-            batch_size: Rows a batch; the last one may be smaller.
+            batch_size: Rows a batch; the last one may be smaller. By default 1,024, and of training
+                rows as many as make some 200 steps an epoch.
             shuffle: Whether each iteration has an order of its own; time order otherwise. By
                 default training rows are shuffled.
             seed: Seed of the orders.
@@ -123,6 +126,8 @@ class EncodedLog:
                 f"There is no row in '{split}'" + (f" of '{scenario}'." if scenario else "."),
                 fix="use another scenario, or correct `split` in the feature spec",
             )
+        if batch_size is None:
+            batch_size = first_batch_size(len(rows)) if split == "train" else _HELD_OUT_BATCH
         join: RepresentationJoin | None = None
         if representations is not None:
             names = list(representations.dims) if sources is None else list(sources)

@@ -20,6 +20,7 @@ from lfm4ads_tf.models.trainable_model import TrainableModel
 from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import Phase, chain
+from lfm4ads_tf.tuning.search import first_batch_size
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class PeriodChain(tf_keras.callbacks.Callback):
 
     Args:
         log: The encoded log.
-        batch_size: Rows a step.
+        batch_size: Rows a step; by default as many as make some 200 steps of the training rows,
+            where the search of `train.py` begins too.
         passes: Passes over each period.
         replay: Earlier periods whose rows are mixed into each period's.
         final_passes: Passes over all training periods after the last one, for what is served and
@@ -68,7 +70,7 @@ class PeriodChain(tf_keras.callbacks.Callback):
         self,
         log: EncodedLog,
         *,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         passes: int = 1,
         replay: int = 0,
         final_passes: int = 0,
@@ -78,6 +80,8 @@ class PeriodChain(tf_keras.callbacks.Callback):
         folder: Path | str | None = None,
     ) -> None:
         super().__init__()
+        if batch_size is None:
+            batch_size = first_batch_size(len(log.cache.train_rows))
         config = TrainingConfig(
             schedule="chain", batch_size=batch_size, passes=passes, replay=replay,
             final_passes=final_passes, final_decay=final_decay, auxiliary_passes=auxiliary_passes,

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lfm4ads_tf import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
@@ -102,9 +104,11 @@ def block(page: str, first: str, last: str) -> str:
     return text.split(first)[1].split(last)[0]
 
 
-def test_readme_and_quick_start_show_the_same_python() -> None:
-    marks = ("<!-- TWENTY LINES -->", "<!-- END OF TWENTY LINES -->")
-    assert block("README.md", *marks) == block("docs/quickstart.md", *marks)
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_twenty_lines_are_those_of_the_example(page: str) -> None:
+    shown = block(page, "<!-- TWENTY LINES -->", "<!-- END OF TWENTY LINES -->")
+    code = (ROOT / "examples" / "twenty_lines.py").read_text("utf-8")
+    assert shown.strip() == f"```python\n{code.strip()}\n```"
 
 
 def test_the_numbers_of_the_readmes_result_are_those_of_the_results() -> None:
@@ -117,3 +121,9 @@ def test_the_numbers_of_the_readmes_result_are_those_of_the_results() -> None:
         of_name = [line for line in results if line.strip("| *").startswith(name)]
         assert of_name, name
         assert all(number in of_name[0] for number in numbers), row
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == __version__
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2508.14948"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "twenty_lines.py"
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
-FENCE = re.compile(
-    r"<!-- TWENTY LINES -->\n```python\n(.*?)```\n<!-- END OF TWENTY LINES -->", re.S
-)
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
-def test_pages_show_the_script(page: str) -> None:
-    shown = FENCE.search((ROOT / page).read_text("utf-8"))
-    assert shown is not None and shown[1] == SCRIPT.read_text("utf-8")
 
 
 def test_they_are_twenty() -> None:

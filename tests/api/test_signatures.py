@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import lfm4ads_tf
-from tests.api import record_signatures
 from tests.api.signatures import RECORDED, signatures
 
-HOW = f"python -m {record_signatures.__name__}"
+MODULE = "tests.api.record_signatures"
+HOW = f"python -m {MODULE}"
 
 
 def difference(recorded: str, found: list[str]) -> str:
@@ -45,5 +45,5 @@ def test_a_changed_argument_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_records_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     target = tmp_path / "signatures.txt"
     monkeypatch.setattr(f"{signatures.__module__}.RECORDED", target)
-    runpy.run_module(record_signatures.__name__, run_name="__main__")
+    runpy.run_module(MODULE, run_name="__main__")
     assert target.read_text("utf-8") == "\n".join(signatures()) + "\n"

@@ -55,7 +55,7 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
     Args:
         table_learning_rate: Step size of the tables.
         dense_learning_rate: Step size of the dense variables.
-        rule: Update rule of the tables.
+        rule: Update rule of the tables, or its name, such as `adam`.
         group_rates: Factors of the learning rate: of the tables whose `TableConfig.group` is the
             key, and of the dense variables whose path holds the key in whole segments
             (`variable_paths.holds`). Several matches multiply.
@@ -73,7 +73,8 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         name: Name of the module.
 
     Raises:
-        UserError: `epsilon` is not positive, or a factor is negative.
+        UserError: `epsilon` is not positive, a rate, decay, bound or factor is no number of 0 or
+            more, or the rule is unknown.
 
     Example:
         >>> import lfm4ads_tf as lfm
@@ -98,7 +99,7 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         table_learning_rate: float = 0.05,
         dense_learning_rate: float = 1e-3,
         *,
-        rule: RowRule | None = None,
+        rule: RowRule | str | None = None,
         group_rates: Mapping[str, float] | None = None,
         weight_decay: float = 0.0,
         no_decay: Sequence[str] = ("bias",),
@@ -110,6 +111,18 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         name: str = "hybrid_optimizer",
     ) -> None:
         super().__init__(name=name)
+        for what, value in (
+            ("table_learning_rate", table_learning_rate),
+            ("dense_learning_rate", dense_learning_rate),
+            ("weight_decay", weight_decay),
+            ("table_l2", table_l2),
+            ("clip_norm", 1.0 if clip_norm is None else clip_norm),
+        ):
+            if not isinstance(value, (int, float, np.number)) or not 0.0 <= value < math.inf:
+                raise UserError(
+                    f"The optimizer's {what} must be a number of 0 or more.",
+                    received=repr(value),
+                )
         if epsilon <= 0.0:
             raise UserError("The optimizer's epsilon must be positive.", received=epsilon)
         self.group_rates = dict(group_rates or {})
@@ -120,7 +133,7 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         self._rates = (table_learning_rate, dense_learning_rate)
         self.table_learning_rate = _scalar(table_learning_rate, "table_learning_rate")
         self.dense_learning_rate = _scalar(dense_learning_rate, "dense_learning_rate")
-        self.rule = rule if rule is not None else Adagrad()
+        self.rule = row_rule(rule) if isinstance(rule, str) else rule or Adagrad()
         self.weight_decay = weight_decay
         self.no_decay = tuple(no_decay)
         self.epsilon = epsilon
@@ -305,6 +318,8 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
 
     def _build_table(self, layer: ShardedEmbedding, fused: FusedTable) -> None:
         path = _table_path(layer, fused.name)
+        for i, part in enumerate(layer.parts(fused.name)):
+            self._known.add(f"{path}/part_{i}", part)  # refuses before anything changes
         self._known.layers[path] = layer, fused
         by_part: list[list[tf.Variable]] = [[] for _ in layer.parts(fused.name)]
         for slot in self.rule.slots:
@@ -317,9 +332,16 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
             for slots, part in zip(by_part, parts_of(self.table_slots[key]), strict=True):
                 slots.append(part)
         rate = self.group_rates.get(fused.group, 1.0) if fused.group else 1.0
-        for i, (part, slots) in enumerate(zip(layer.parts(fused.name), by_part, strict=True)):
-            self._known.add(f"{path}/part_{i}", part)
+        for part, slots in zip(layer.parts(fused.name), by_part, strict=True):
             self._known.tables[part.ref()] = _Table(slots, layer.sets, rate)
+
+    def take_rates(self) -> None:
+        """Takes rates that were assigned as those that `scale_rates` scales."""
+        pairs = zip((self.table_learning_rate, self.dense_learning_rate), self._rates, strict=True)
+        present = [(float(rate.numpy()), base) for rate, base in pairs]
+        # as they were given where nobody assigned others: float32 holds fewer digits
+        table, dense = (base if now == np.float32(base) else now for now, base in present)
+        self._rates = table, dense
 
     def scale_rates(self, factor: float) -> None:
         """Sets both learning rates to a factor of those that the optimizer was made with."""
@@ -473,7 +495,8 @@ class _Known:
             raise UserError(
                 f"Two trained variables have the path '{path}', so their optimizer slots would "
                 "be one.",
-                fix="Give the layers different names, or pass dense variables as path -> variable.",
+                fix="Make an optimizer for each model. In one model, give the layers different "
+                "names, or pass dense variables as path -> variable.",
             )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.front.encoded_log import EncodedLog
+from lfm4ads_tf.front.new_folder import new_folder
 from lfm4ads_tf.front.tables import write_table
 from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.prepare import encode_files, source_folder
@@ -58,29 +57,16 @@ def encode(
         EncodedLog(synthetic: 1,428 train, 286 valid, 286 test rows)
     """
     declared = spec if isinstance(spec, FeatureSpec) else load_spec(spec)
-    root = None if folder is not None else Path(tempfile.mkdtemp(prefix="lfm4ads_tf_"))
-    target = Path(folder) if folder is not None else Path(str(root)) / "data"
-    if target.exists() and any(target.iterdir()):
-        raise UserError(
-            "The folder of the encoded data is not empty.",
-            received=str(target),
-            fix="give another one; EncodedLog(spec, folder) opens what was encoded before",
-        )
-    try:
+    with new_folder(folder, "the encoded data", "EncodedLog(spec, folder)") as target:
         if log is None or isinstance(log, (str, Path)):
             _refuse_tables(tables, log)
             data_dir = None if log is None else Path(log)
-            encode_files(declared, source_folder(declared, data_dir, quiet=True), target)
+            encode_files(declared, source_folder(declared, data_dir, quiet=True), target.path)
         else:
             with tempfile.TemporaryDirectory(prefix="lfm4ads_tf_") as source:
-                _encode_tables(declared, Path(source), log, tables or {}, target)
-        encoded = EncodedLog(declared, target)
-    except BaseException:
-        if root is not None:
-            shutil.rmtree(root, ignore_errors=True)
-        raise
-    if root is not None:
-        weakref.finalize(encoded, shutil.rmtree, root, ignore_errors=True)
+                _encode_tables(declared, Path(source), log, tables or {}, target.path)
+        encoded = EncodedLog(declared, target.path)
+    target.belongs_to(encoded)
     warn_one_class(encoded.cache, min_rows=1)
     return encoded
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import uuid
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.front.encoded_log import EncodedLog
+from lfm4ads_tf.front.new_folder import new_folder
 from lfm4ads_tf.front.period_chain import PeriodChain
 from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.models.upstream import UpstreamModel
@@ -78,16 +77,8 @@ def extract(
     else:
         chain.require(upstream, log)
         load = chain.loader(upstream)
-    root = None if folder is not None else Path(tempfile.mkdtemp(prefix="lfm4ads_tf_"))
-    target = Path(folder) if folder is not None else Path(str(root)) / "representations"
-    if target.exists() and any(target.iterdir()):
-        raise UserError(
-            "The folder of the representations is not empty.",
-            received=str(target),
-            fix="give another one; RepresentationStore(folder) opens what was stored before",
-        )
-    try:
-        with _weights_kept(upstream, log), staged_folder(target) as staging:
+    with new_folder(folder, "the representations", "RepresentationStore(folder)") as target:
+        with _weights_kept(upstream, log), staged_folder(target.path) as staging:
             writer = RepresentationWriter(staging)
             extract_periods(
                 upstream,
@@ -105,13 +96,8 @@ def extract(
                     **config.model_dump(mode="json"),
                 }
             )
-    except BaseException:
-        if root is not None:
-            shutil.rmtree(root, ignore_errors=True)
-        raise
-    store = RepresentationStore(target)
-    if root is not None:
-        weakref.finalize(store, shutil.rmtree, root, ignore_errors=True)
+        store = RepresentationStore(target.path)
+    target.belongs_to(store)
     return store
 
 

@@ -14,7 +14,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.shipped_specs import spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.spec_file import merge, parse_spec, read_yaml
+from lfm4ads_tf.features.spec_file import merge, override, parse_spec, read_yaml
 from lfm4ads_tf.features.tables import is_bag
 from lfm4ads_tf.interactions.block import check_names, check_sequences, sequence_lengths
 from lfm4ads_tf.losses.task_loss import TaskLoss
@@ -211,7 +211,7 @@ def resolve(
                 received=assignment,
                 fix=f"start the path with one of {', '.join(sorted(set(known)))}",
             )
-    raw_spec = merge(raw_spec, over_spec)
+    raw_spec = override(raw_spec, over_spec)
     spec = parse_spec(raw_spec, source=str(spec_path))
     over_run = merge(over_run, options or {})
     of_file = {} if config_path is None else _read_config(config_path)

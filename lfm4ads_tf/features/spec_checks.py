@@ -115,7 +115,8 @@ def _check_references(spec: FeatureSpec) -> None:
     if twice:
         raise UserError(
             f"'{twice[0]}' is declared as a task and as a signal.",
-            fix="keep one of them: a task has a head, a signal is only counted",
+            fix="keep one of them: a task has a head, a signal is only counted; to make a spec's "
+            f"signal a task in one run, --set tasks.{twice[0]}=<column>",
         )
 
 

@@ -22,7 +22,7 @@ def load_spec(path: Path | str, overrides: Mapping[str, Any] | None = None) -> F
 
     Args:
         path: The YAML file, or the name of a spec that comes with the package.
-        overrides: Nested mapping merged over the file before it is checked.
+        overrides: Nested mapping merged over the file before it is checked, see `override`.
 
     Returns:
         The spec, checked.
@@ -39,7 +39,7 @@ def load_spec(path: Path | str, overrides: Mapping[str, Any] | None = None) -> F
     """
     file = spec_file(Path(path))
     raw = read_yaml(file)
-    return parse_spec(merge(raw, overrides or {}), source=str(file))
+    return parse_spec(override(raw, overrides or {}), source=str(file))
 
 
 def parse_spec(raw: Mapping[str, Any], *, source: str = "the feature spec") -> FeatureSpec:
@@ -71,6 +71,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(f"{path} must hold a YAML mapping.", received=type(raw).__name__)
     return raw
+
+
+def override(raw: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a spec's document with `over` merged in; a task there takes its signal's place.
+
+    Feedback that the document counts as a signal becomes a task when `over` names a task of its
+    name: statistics, sequences and auxiliary labels of this name go on as they are.
+    """
+    merged = merge(raw, over)
+    signals, tasks = raw.get("signals"), over.get("tasks")
+    if isinstance(signals, Mapping) and isinstance(tasks, Mapping) and "signals" not in over:
+        merged["signals"] = {name: signal for name, signal in signals.items() if name not in tasks}
+    return merged
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A synthetic ads log whose true click and conversion probabilities are known."""
+"""A synthetic ads log whose true probabilities are known, of clicks, conversions and likes."""
 
 from __future__ import annotations
 
@@ -70,12 +70,16 @@ CONVERSION_TASTE = 0.6
 CONVERSION_SD = {"category": 0.4, "advertiser": 0.3, "age": 0.2, "scenario": 0.3}
 CONVERSION_BID = 0.25
 
+LIKE_BIAS = -1.2
+LIKE_SD = {"category": 0.4, "age": 0.2, "scenario": 0.3}
+
 POPULARITY_EXPONENT = 0.8
 SIDE_EXPONENT = 0.5  # of ages, cities and advertisers
 POPULARITY_OFFSET = 0.01  # of the number of users or ads: flattens the head
 POPULARITY_DRIFT_SD = 0.1  # a day, of an ad's log popularity
 OLD_ADS = 0.7  # share of the ads that exist on the first day
 AD_HALF_LIFE = 10.0  # days
+SHIFT_HALVINGS = 64  # of an interval of some 100 logits: below their last digit
 BUSY_HOUR = 20
 HOUR_SWING = 0.9
 
@@ -101,6 +105,27 @@ class SyntheticAdsLog:
     The constants keep the click's best possible AUC on the last days near 0.77. Equal sizes,
     seed and NumPy version give equal files. Memory is that of one day.
 
+    **Agreement.** `task_agreement` r adds a task `like` with columns `like` and `p_like`, drawn
+    independently of the click given the impression:
+
+        logit p_like = b'' + b''_{category(a)} + b''_{age(u)} + b''_s + g_s t_{like,s}(u, a)
+
+    and `scenario_agreement` q makes the taste depend on the scenario. Without them t is the taste
+    term <U_u, V_a> above; with them there are independent taste spaces x of tasks and scenarios,
+    each with vectors U^x_u, V^x_a of the same law, U^x_u scaled to the length of U_u, and
+
+        t_{click,s} = sum_m c_sm <U^{click,m}_u, V^{click,m}_a>
+        t_{like,s}  = r t_{click,s} + sqrt(1 - r^2) sum_m c_sm <U^{like,m}_u, V^{like,m}_a>
+        c_sm = q [m = 0] + sqrt(1 - q^2) [m = s] for s > 0, and c_0m = [m = 0]
+
+    so that a user's taste vector behind likes, over all spaces, has the cosine r with the one
+    behind clicks in the same scenario, and in any scenario the cosine q with that of `feed`, the
+    first and largest one; of two other scenarios it is q^2. Users, ads and impressions stay as
+    they are without these keys, and so do clicks and conversions without `scenario_agreement`.
+
+    **Base rates.** A rate shifts the task's bias day by day until the mean probability of the day's
+    impressions is the rate.
+
     Args:
         rows: Impressions.
         seed: Seed of everything drawn.
@@ -108,8 +133,15 @@ class SyntheticAdsLog:
         ads: Ads; 0 means max(300, rows // 500).
         advertisers: Advertisers; 0 means max(40, ads // 20).
         days: Days of the log; at least five, of which two are for validation, two for test.
+        task_agreement: Cosine in [-1, 1] between the tastes behind likes and clicks; None leaves
+            out the task `like`.
+        scenario_agreement: Cosine in [-1, 1] between the tastes in another scenario and in the
+            first; None and 1 give all scenarios one taste.
+        click_rate: Share in (0, 1) of impressions that are clicked; None keeps the constants'.
+        conversion_rate: Share in (0, 1) of impressions that convert, below that of clicks.
+        like_rate: Share in (0, 1) of impressions that are liked.
 
-    Raises: UserError for sizes below these.
+    Raises: UserError for sizes below these, and for agreements and rates that cannot be.
     """
 
     rows: int = 200_000
@@ -118,6 +150,11 @@ class SyntheticAdsLog:
     ads: int = 0
     advertisers: int = 0
     days: int = 14
+    task_agreement: float | None = None
+    scenario_agreement: float | None = None
+    click_rate: float | None = None
+    conversion_rate: float | None = None
+    like_rate: float | None = None
 
     def __post_init__(self) -> None:
         least = {"rows": 1, "days": VALID_DAYS + TEST_DAYS + 1}
@@ -125,6 +162,28 @@ class SyntheticAdsLog:
             low, value = least.get(name, 0), getattr(self, name)
             if value < low:
                 raise UserError(f"The synthetic log needs {name} >= {low}.", received=value)
+        for name in ("task_agreement", "scenario_agreement"):
+            agreement = getattr(self, name)
+            if agreement is not None and not -1.0 <= agreement <= 1.0:
+                raise UserError(
+                    f"The synthetic log's {name} is a cosine.",
+                    received=f"{name}={agreement}",
+                    fix="give a number from -1 to 1",
+                )
+        for name in ("click_rate", "conversion_rate", "like_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0.0 < rate < 1.0:
+                raise UserError(
+                    f"The synthetic log's {name} is a share of its rows.",
+                    received=f"{name}={rate}",
+                    fix="give a number between 0 and 1",
+                )
+        if self.like_rate is not None and self.task_agreement is None:
+            raise UserError(
+                "The synthetic log has no likes that could have a rate.",
+                received=f"like_rate={self.like_rate} without task_agreement",
+                fix="give task_agreement too, the cosine between tastes behind likes and clicks",
+            )
         object.__setattr__(self, "users", self.users or max(1000, self.rows // 50))
         object.__setattr__(self, "ads", self.ads or max(300, self.rows // 500))
         object.__setattr__(self, "advertisers", self.advertisers or max(40, self.ads // 20))
@@ -176,15 +235,31 @@ class SyntheticAdsLog:
         return np.array([int(str(date).replace("-", "")) for date in dates], dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class _TasteSpace:
+    """Taste vectors of one space: those that last, those of interests that turn, those of ads."""
+
+    lasting: Floats  # (users, R)
+    interests: Floats  # (INTERESTS, R)
+    turn: Floats  # (INTERESTS, R), a day
+    ads: Floats  # (ads, R)
+
+
 class _World:
     """The users, the ads and the effects of one log; all drawn before its first row."""
 
     def __init__(self, log: SyntheticAdsLog) -> None:
         self.log = log
-        users, ads, effects, *self.day_seeds = np.random.SeedSequence(log.seed).spawn(3 + log.days)
+        seeds = np.random.SeedSequence(log.seed)
+        users, ads, effects, *self.day_seeds = seeds.spawn(3 + log.days)
         self._draw_users(np.random.default_rng(users))
         self._draw_ads(np.random.default_rng(ads))
         self._draw_effects(np.random.default_rng(effects))
+        # Later children of the seed: what is drawn above does not depend on whether these are used.
+        likes, *spaces = seeds.spawn(1 + 2 * len(SCENARIOS))
+        self.like_seeds = seeds.spawn(log.days)
+        self._draw_likes(np.random.default_rng(likes))
+        self._draw_taste_spaces(spaces)
 
     def _draw_users(self, rng: np.random.Generator) -> None:
         count = self.log.users
@@ -259,6 +334,73 @@ class _World:
         self.popularity_drift = rng.normal(0.0, POPULARITY_DRIFT_SD, self.log.ads)
         self.hour_weight = 1.0 + HOUR_SWING * np.cos((np.arange(24) - BUSY_HOUR) * np.pi / 12)
 
+    def _draw_likes(self, rng: np.random.Generator) -> None:
+        self.category_like = rng.normal(0.0, LIKE_SD["category"], CATEGORIES)
+        self.age_like = rng.normal(0.0, LIKE_SD["age"], len(AGES))
+        self.scenario_like = rng.normal(0.0, LIKE_SD["scenario"], len(SCENARIOS))
+
+    def _draw_taste_spaces(self, seeds: Sequence[np.random.SeedSequence]) -> None:
+        """Draws the spaces of tasks and scenarios, and each task's and scenario's part of them.
+
+        Args:
+            seeds: Seeds of the spaces by task and scenario; the first space is drawn already.
+        """
+        log, scenarios = self.log, len(SCENARIOS)
+        of_task = np.ones((1, 1))
+        if log.task_agreement is not None:
+            of_task = np.array([[1.0, 0.0], [log.task_agreement, _sine(log.task_agreement)]])
+        of_scenario = np.ones((scenarios, 1))
+        if log.scenario_agreement is not None:
+            of_scenario = _sine(log.scenario_agreement) * np.eye(scenarios)
+            of_scenario[:, 0] = log.scenario_agreement
+            of_scenario[0, 0] = 1.0
+        tasks, own = len(of_task), of_scenario.shape[1]
+        # (T, S, spaces): the spaces' weights in the taste of a task in a scenario
+        self.taste_part = np.einsum("tk,sm->tskm", of_task, of_scenario).reshape(
+            tasks, scenarios, tasks * own
+        )
+        first = _TasteSpace(
+            self.lasting_taste, self.interest_taste, self.interest_turn, self.ad_taste
+        )
+        others = [
+            self._draw_taste_space(np.random.default_rng(seeds[task * scenarios + scenario]))
+            for task in range(tasks)
+            for scenario in range(own)
+        ]
+        self.taste_spaces = [first, *others[1:]]
+
+    def _draw_taste_space(self, rng: np.random.Generator) -> _TasteSpace:
+        """Draws another space, of the law of the first."""
+        users, ads = self.log.users, self.log.ads
+        side = {
+            "age": rng.normal(size=(len(AGES), TASTE_RANK))[self.age],
+            "city": rng.normal(size=(CITIES, TASTE_RANK))[self.city],
+            "own": rng.normal(size=(users, TASTE_RANK)),
+        }
+        interests = rng.normal(size=(INTERESTS, TASTE_RANK))
+        turn = TASTE_DRIFT * rng.normal(size=(INTERESTS, TASTE_RANK))
+        keyword = rng.normal(size=(KEYWORDS, TASTE_RANK))
+        parts = {
+            "own": rng.normal(size=(ads, TASTE_RANK)),
+            "category": rng.normal(size=(CATEGORIES, TASTE_RANK))[self.category],
+            "advertiser": rng.normal(size=(self.log.advertisers, TASTE_RANK))[self.advertiser],
+            "keywords": _weighted(keyword, self.keywords, self.keyword_kept),
+        }
+        return _TasteSpace(_mixed(side, USER_TASTE), interests, turn, _mixed(parts, AD_TASTE))
+
+    def user_tastes(self, day: int) -> list[Floats]:
+        """Returns the users' taste vectors (users, R) of a day in every space, of equal lengths."""
+        tastes: list[Floats] = []
+        for space in self.taste_spaces:
+            interests = space.interests + day * space.turn  # (INTERESTS, R)
+            moving = {"interests": _weighted(interests, self.interests, self.interest_weight)}
+            taste = space.lasting + _mixed(moving, USER_TASTE)  # (users, R)
+            if tastes:
+                length, wanted = (np.sqrt((t**2).sum(axis=1)) for t in (taste, tastes[0]))
+                taste *= (wanted / np.where(length > 0.0, length, 1.0))[:, None]
+            tastes.append(taste)
+        return tastes
+
     def user_table(self) -> pa.Table:
         """Returns the side features of all users, sorted by `user_id`."""
         kept = self.interest_weight > 0.0
@@ -306,7 +448,7 @@ class _World:
             device = _sample(rng, np.array(list(DEVICES.values()))[:, 0], rows)
             position = rng.integers(0, POSITIONS, rows)
             drawn = [user, ad, scenario, device, position, hour]
-            p_click, p_after = self._probabilities(day, drawn)
+            p_click, p_after, p_like = self._probabilities(day, drawn)
             click = rng.random(rows) < p_click
             conversion = click & (rng.random(rows) < p_after)
             columns = {
@@ -323,6 +465,9 @@ class _World:
                 "p_click": p_click,
                 "p_conversion": p_click * p_after,
             }
+            if p_like is not None:
+                like = np.random.default_rng(self.like_seeds[day]).random(rows) < p_like
+                columns |= {"like": like.astype(np.int32), "p_like": p_like}
             yield pa.table(columns)
 
     def _ad_weight(self, day: int) -> Floats:
@@ -331,24 +476,79 @@ class _World:
         weight = self.ad_weight * 0.5 ** (age / AD_HALF_LIFE) * np.exp(self.popularity_drift * age)
         return np.where(age >= 0, weight, 0.0)
 
-    def _probabilities(self, day: int, rows: Sequence[Ints]) -> tuple[Floats, Floats]:
-        """Returns P(click) and P(conversion | click) of a day's rows, both (rows,)."""
+    def _probabilities(
+        self, day: int, rows: Sequence[Ints]
+    ) -> tuple[Floats, Floats, Floats | None]:
+        """Returns P(click), P(conversion | click) and P(like) of a day's rows, each (rows,).
+
+        P(like) is None in a log without likes.
+        """
         user, ad, scenario, device, position, hour = rows
         _, bias, strength = np.array(list(SCENARIOS.values())).T
         category, age = self.category[ad], self.age[user]
-        interests = self.interest_taste + day * self.interest_turn  # (INTERESTS, R)
-        moving = {"interests": _weighted(interests, self.interests, self.interest_weight)}
-        user_taste = self.lasting_taste + _mixed(moving, USER_TASTE)  # (users, R)
-        taste = np.einsum("nr,nr->n", user_taste[user], self.ad_taste[ad])
-        taste *= TASTE_SD / np.sqrt(TASTE_RANK)
-        click = bias[scenario] + strength[scenario] * taste
+        tastes = self._taste_terms(day, user, ad, scenario)  # (T, rows)
+        click = bias[scenario] + strength[scenario] * tastes[0]
         click += self.user_bias[user] + self.ad_bias[ad] + self.category_drift[day][category]
         click += self.scenario_category[scenario, category] + self.scenario_age[scenario, age]
         click += np.array(list(DEVICES.values()))[device, 1] + POSITION_STEP * position
         click += HOUR_AMPLITUDE * np.sin(2.0 * np.pi * hour / 24.0)
-        after = CONVERSION_BIAS + CONVERSION_TASTE * taste + self.ad_conversion[ad]
+        after = CONVERSION_BIAS + CONVERSION_TASTE * tastes[0] + self.ad_conversion[ad]
         after += self.age_conversion[age] + self.scenario_conversion[scenario]
-        return 1.0 / (1.0 + np.exp(-click)), 1.0 / (1.0 + np.exp(-after))
+        log = self.log
+        p_click = _sigmoid(_at_rate(click, log.click_rate))
+        if log.conversion_rate is not None and len(user) and log.conversion_rate >= p_click.mean():
+            raise UserError(
+                "The synthetic log cannot have as many conversions as clicks or more.",
+                received=f"conversion_rate={log.conversion_rate} where {p_click.mean():.4f} of a "
+                "day's rows are clicked",
+                fix="give a smaller conversion_rate or a larger click_rate",
+            )
+        p_after = _sigmoid(_at_rate(after, log.conversion_rate, p_click))
+        if log.task_agreement is None:
+            return p_click, p_after, None
+        like = LIKE_BIAS + self.category_like[category] + self.age_like[age]
+        like += self.scenario_like[scenario] + strength[scenario] * tastes[1]
+        return p_click, p_after, _sigmoid(_at_rate(like, log.like_rate))
+
+    def _taste_terms(self, day: int, user: Ints, ad: Ints, scenario: Ints) -> Floats:
+        """Returns the taste term of each task (T, rows), before a scenario's strength."""
+        terms = np.zeros((len(self.taste_part), len(user)))
+        for number, taste in enumerate(self.user_tastes(day)):
+            term = np.einsum("nr,nr->n", taste[user], self.taste_spaces[number].ads[ad])
+            term *= TASTE_SD / np.sqrt(TASTE_RANK)
+            terms += self.taste_part[:, scenario, number] * term
+        return terms
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    """Returns 1 / (1 + exp(-logit))."""
+    return 1.0 / (1.0 + np.exp(-logit))
+
+
+def _sine(cosine: float) -> float:
+    """Returns the sine in [0, 1] of an angle by its cosine."""
+    return float(np.sqrt(1.0 - cosine**2))
+
+
+def _at_rate(logit: Floats, rate: float | None, weight: Floats | float = 1.0) -> Floats:
+    """Returns the logits (N,) shifted until the mean of weight * sigmoid(logit) is the rate.
+
+    Args:
+        logit: Logits (N,).
+        rate: The mean, below that of the weights; None shifts nothing.
+        weight: Weights (N,) in [0, 1], or one for all.
+    """
+    if rate is None or not len(logit):
+        return logit
+    # The mean grows with the shift; at these limits every probability is 0 or 1 to the last digit.
+    low, high = -40.0 - logit.max(), 40.0 - logit.min()
+    for _ in range(SHIFT_HALVINGS):
+        shift = (low + high) / 2.0
+        if (weight * _sigmoid(logit + shift)).mean() < rate:
+            low = shift
+        else:
+            high = shift
+    return logit + high
 
 
 def _falling(count: int, exponent: float) -> Floats:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from lfm4ads_tf.data.datasets import DATASETS, prepare_dataset
+from lfm4ads_tf.data.raw import load_raw
 from lfm4ads_tf.data.sources import read_table
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.files import staged_folder
 
 
@@ -43,6 +47,37 @@ def test_synthetic_is_generated_once_and_by_its_seed(tmp_path: Path) -> None:
     another = prepare_dataset("synthetic", None, cache, rows=2_000, seed=4)
     assert contents(another)["log.parquet"] != contents(first)["log.parquet"]
     assert sorted(path.name for path in cache.iterdir()) == ["synthetic-2000-3", "synthetic-2000-4"]
+
+
+def test_synthetic_options_are_in_the_name_of_the_folder(tmp_path: Path) -> None:
+    keys = {"rows": 500, "task_agreement": 0, "like_rate": 0.2}
+    found = prepare_dataset("synthetic", None, tmp_path, **keys)
+    assert found == tmp_path / "synthetic-500-0-task_agreement=0.0-like_rate=0.2"
+    assert prepare_dataset("synthetic", None, tmp_path, **keys, scenario_agreement=None) == found
+    for wrong in ("half", True):
+        with pytest.raises(UserError, match="'task_agreement' is no number"):
+            prepare_dataset("synthetic", None, tmp_path, rows=500, task_agreement=wrong)
+    assert list(tmp_path.iterdir()) == [found]
+
+
+def test_the_synthetic_spec_takes_likes_as_a_task(tmp_path: Path) -> None:
+    options = {"rows": 2_000, "task_agreement": 0.5, "like_rate": 0.2}
+    over = {
+        "dataset_options": options,
+        "tasks": {"like": "like"},
+        "best_possible": {"like": "p_like"},
+    }
+    spec = load_spec("synthetic", over)
+    folder = prepare_dataset("synthetic", None, tmp_path, **spec.dataset_options)
+    raw, log = load_raw(spec, folder), pq.read_table(folder / "log.parquet")
+    assert spec.task_names == ["click", "conversion", "like"]
+    np.testing.assert_array_equal(raw.labels[:, 2], log["like"].to_numpy())
+    assert raw.best_possible is not None
+    np.testing.assert_allclose(raw.best_possible[:, 2], log["p_like"].to_numpy(), rtol=2**-23)
+    del options["task_agreement"], options["like_rate"]
+    plain = prepare_dataset("synthetic", None, tmp_path, **options)
+    with pytest.raises(UserError, match="Column 'like' is missing"):
+        load_raw(spec, plain)
 
 
 def test_synthetic_from_a_given_folder(tmp_path: Path) -> None:

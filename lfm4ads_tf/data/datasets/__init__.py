@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lfm4ads_tf.data.datasets import kuairand, movielens, synthetic
+from lfm4ads_tf.data.datasets import census, kuairand, movielens, synthetic
 from lfm4ads_tf.errors import UserError, nearest
 
 DATASETS: dict[str, Callable[..., Path]] = {
+    "census": census.prepare,
     "kuairand": kuairand.prepare,
     "movielens": movielens.prepare,
     "synthetic": synthetic.prepare,

@@ -7,7 +7,6 @@ come from a pinned package, whose content is read and never imported.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import zipfile
 import zlib
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lfm4ads_tf.data.datasets.staging import check_data_dir
+from lfm4ads_tf.data.datasets.staging import check_data_dir, made_from, note_source
 from lfm4ads_tf.data.downloads import check_digest, file_digest, pip_download
 from lfm4ads_tf.data.sources.convert import ColumnType, convert_column
 from lfm4ads_tf.data.sources.csv import read_csv, read_header
@@ -36,9 +35,7 @@ SCENARIOS = {"ml-1m": "ML-1M", "ml-100k": "ML-100K"}
 RAW_FILES = tuple(f"{name}.{kind}" for name in SCENARIOS for kind in ("inter", "user", "item"))
 TABLES = ("ratings.parquet", "users.parquet", "items.parquet")
 _TEXT = TextOptions(quoting="none")
-_MANIFEST = "source.json"
-# Part of the manifest: raise it whenever the tables change, so that older caches are not reused.
-_LAYOUT = 1
+_LAYOUT = 1  # of the tables, see `made_from`
 
 
 def prepare(data_dir: Path | None, cache_dir: Path, *, quiet: bool = False) -> Path:
@@ -99,16 +96,7 @@ def _wheel_source() -> str:
 
 
 def _made_from(target: Path) -> str | None:
-    """Returns what a complete prepared folder was made from, or None."""
-    if not all((target / name).is_file() for name in (*TABLES, _MANIFEST)):
-        return None
-    try:
-        manifest = json.loads((target / _MANIFEST).read_text())
-    except ValueError:
-        return None
-    if not isinstance(manifest, dict) or manifest.get("layout") != _LAYOUT:
-        return None
-    return str(manifest.get("source"))
+    return made_from(target, TABLES, _LAYOUT)
 
 
 def _find_raw(data_dir: Path) -> dict[str, Path] | None:
@@ -166,7 +154,7 @@ def _write_tables(files: dict[str, Path], folder: Path, source: str) -> None:
     tables = (ratings.take(pa.array(order)), _first_per_key(users), items)
     for name, table in zip(TABLES, tables, strict=True):
         pq.write_table(table, folder / name)
-    (folder / _MANIFEST).write_text(json.dumps({"layout": _LAYOUT, "source": source}) + "\n")
+    note_source(folder, source, _LAYOUT)
 
 
 def _read(path: Path, columns: dict[str, ColumnType]) -> dict[str, pa.ChunkedArray]:

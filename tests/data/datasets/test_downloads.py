@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -169,3 +170,46 @@ def test_pip_download_timeout(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finished after 0 s") as error:
         pip_download(str(wheel), "0" * 64, folder, quiet=True, timeout=0.01)
     check_fix(error, folder)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A source archive whose build says where it ran."""
+    backend = f"""
+from pathlib import Path
+
+def prepare_metadata_for_build_wheel(folder, options=None):
+    Path({str(tmp_path / "ran")!r}).touch()
+    found = Path(folder, "tiny_data-1.0.dist-info")
+    found.mkdir()
+    (found / "METADATA").write_text("Metadata-Version: 2.1\\nName: tiny-data\\nVersion: 1.0\\n")
+    return found.name
+
+def build_wheel(folder, options=None, metadata=None):
+    raise RuntimeError("built")
+"""
+    build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    path = tmp_path / "tiny_data-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in (("backend.py", backend), ("pyproject.toml", build)):
+            (tmp_path / name).write_text(text)
+            tar.add(tmp_path / name, f"tiny_data-1.0/{name}")
+    return path
+
+
+def test_pip_download_of_a_source_archive(archive: Path, tmp_path: Path) -> None:
+    digest = file_digest(archive, "sha256")
+    found = pip_download(str(archive), digest, tmp_path / "cache", source=True, quiet=True)
+    assert found == tmp_path / "cache" / archive.name
+    assert file_digest(found, "sha256") == digest
+    assert list((tmp_path / "cache").iterdir()) == [found]
+    assert (tmp_path / "ran").exists()
+
+
+def test_nothing_of_a_wrong_source_archive_is_run(archive: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with pytest.raises(UserError, match="Download of the package .* failed") as error:
+        pip_download(str(archive), "0" * 64, folder, source=True, quiet=True)
+    assert "DO NOT MATCH THE HASHES" in str(error.value)
+    check_fix(error, folder)
+    assert not (tmp_path / "ran").exists()

@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_unknown_name_and_option(tmp_path: Path) -> None:
-    assert sorted(DATASETS) == ["kuairand", "movielens", "synthetic"]
+    assert sorted(DATASETS) == ["census", "kuairand", "movielens", "synthetic"]
     with pytest.raises(UserError, match="Did you mean 'movielens'"):
         prepare_dataset("movielen", None, tmp_path)
     with pytest.raises(UserError, match="no option 'row'. Did you mean 'rows'"):

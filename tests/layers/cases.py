@@ -23,11 +23,14 @@ from lfm4ads_tf.interactions.cross import Cross
 from lfm4ads_tf.interactions.cross_network import CrossNetwork
 from lfm4ads_tf.interactions.dnn import DNN
 from lfm4ads_tf.interactions.dropout import Dropout
+from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
+from lfm4ads_tf.interactions.gate_bank import GateBank
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.task_gates import TaskGates
+from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.foundation import FoundationModel
@@ -127,6 +130,14 @@ def _numbers(*shapes: tuple[int, ...]) -> Callable[[int], Any]:
         return values[0] if len(values) == 1 else values
 
     return inputs
+
+
+def _set_by_set(inputs: tf.Tensor) -> tf.Tensor:
+    """(rows, sets, d) -> (sets, rows, d)."""
+    return tf.transpose(inputs, [1, 0, 2])
+
+
+_SEES = [[True, False, True], [True, True, True]]
 
 
 def _fields(width: int, dim: int) -> dict[str, Any]:
@@ -283,6 +294,43 @@ LAYERS = [
     ),
     Case("FM", lambda: FM(4, seed=1, name="fm"), _numbers((3, 4), (2, 3))),
     Case("ExpertMixture", lambda: ExpertMixture(3, [4, 2], 2, seed=1), _numbers((5,))),
+    Case(
+        "ExpertMixture of gates with hidden units",
+        lambda: ExpertMixture(3, [4, 2], 2, gate_units=[3], gate_bias=True, seed=1),
+        _numbers((5,)),
+    ),
+    Case(
+        "ExpertMixture of gates that see some experts",
+        lambda: ExpertMixture(3, [4], 2, gate_bias=True, sees=_SEES, seed=1),
+        _numbers((5,)),
+    ),
+    Case("ExpertBank", lambda: ExpertBank([0, 0, 0], [4, 2], seed=1), _numbers((5,))),
+    Case(
+        "ExpertBank of two sets",
+        lambda: ExpertBank([1, 0, 1], [4, 2], seed=1),
+        _numbers((2, 5)),
+        lambda layer, x, training: layer(_set_by_set(x), training=training),
+    ),
+    Case(
+        "GateBank",
+        lambda: GateBank(_SEES, units=[4, 3], bias=True, seed=1),
+        _numbers((5,), (3, 2)),
+    ),
+    Case(
+        "GateBank over inputs of its own",
+        lambda: GateBank(_SEES, seed=1),
+        _numbers((2, 5), (3, 2)),
+        lambda layer, x, training: layer((_set_by_set(x[0]), x[1]), training=training),
+    ),
+    *(
+        Case(
+            f"TowerBank per {per}",
+            lambda per=per: TowerBank([4], 3, 2, per=per, seed=1),
+            lambda rows: [_numbers((1, 6))(rows), _head_inputs(6)(rows)[1]],
+            _run_heads,
+        )
+        for per in ("scenario", "both")
+    ),
     Case(
         "TaskGates",
         lambda: TaskGates(["a", "b"], 2, 3, seed=1),

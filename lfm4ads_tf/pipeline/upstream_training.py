@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import logging
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -16,11 +17,38 @@ from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows, targets_of
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
 _LOG = logging.getLogger(__name__)
+
+
+class TrainingLabels(Mapping[str, np.ndarray]):
+    """Task -> labels of the training rows (N,), NaN where unknown, read when asked for.
+
+    Args:
+        cache: The encoded data.
+    """
+
+    def __init__(self, cache: EncodedCache) -> None:
+        self._cache = cache
+
+    def __getitem__(self, task: str) -> np.ndarray:
+        """The labels of a task."""
+        if task not in self._cache.layout.tasks:
+            raise KeyError(task)
+        column = self._cache.layout.tasks.index(task)
+        labels: np.ndarray = self._cache.labels[self._cache.train_rows, column]
+        return labels
+
+    def __iter__(self) -> Iterator[str]:
+        """The tasks."""
+        return iter(self._cache.layout.tasks)
+
+    def __len__(self) -> int:
+        """Number of tasks."""
+        return len(self._cache.layout.tasks)
 
 
 class UpstreamTraining(TrainingRun, abc.ABC):
@@ -74,6 +102,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         entries, predictions = global_entries(
             self.run,
             self.probabilities,
+            targets=targets_of(self.model),
             stage="upstream",
             method="upstream",
             seed=self.seed,
@@ -83,7 +112,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
 
     def unlearnt(self, entries: Entries) -> Entries:
         """The tasks and splits on which the upstream is no better than a constant."""
-        return unlearnt(self.run.cache, entries)
+        return unlearnt(self.run.cache, entries, targets=targets_of(self.model))
 
     def tell(self, result: TrainingResult, wall: float) -> None:
         """Logs steps and seconds."""
@@ -91,4 +120,4 @@ class UpstreamTraining(TrainingRun, abc.ABC):
 
 
 def _auc(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> float | None:
-    return mean_auc(cache, rows, predict_rows(model, cache, rows))
+    return mean_auc(cache, rows, predict_rows(model, cache, rows), targets=targets_of(model))

@@ -29,6 +29,7 @@ from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
 from lfm4ads_tf.interactions.gate_bank import GateBank
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
@@ -36,6 +37,11 @@ from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.heads import ScenarioTaskHeads
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
+from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
+from lfm4ads_tf.models.ple import PLE, PLEConfig
+from lfm4ads_tf.models.set_tower import SetTower
+from lfm4ads_tf.models.shared_bottom import SharedBottom, SharedBottomConfig
+from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.models.two_towers import TwoTowers
@@ -249,6 +255,9 @@ _DROPPED = NETWORK.model_copy(
 )
 
 
+_EXPERTS: dict[str, Any] = {"expert_units": [4, 3], "task_units": [4]}
+
+
 def _task_loss() -> TaskLoss:
     """A loss with task weights of its own."""
     return TaskLoss.from_config(
@@ -322,6 +331,11 @@ LAYERS = [
         _numbers((2, 5), (3, 2)),
         lambda layer, x, training: layer((_set_by_set(x[0]), x[1]), training=training),
     ),
+    Case(
+        "ProgressiveExtraction",
+        lambda: ProgressiveExtraction(2, 2, 1, 1, [4, 3], seed=1),
+        _numbers((5,)),
+    ),
     *(
         Case(
             f"TowerBank per {per}",
@@ -351,6 +365,12 @@ LAYERS = [
         for structure in ("stacked", "parallel", "gated")
     ),
     Case("Tower", lambda: Tower([6, 3], seed=1, name="tower"), _numbers((5,))),
+    Case(
+        "SetTower",
+        lambda: SetTower([6, 3], seed=1, name="tower"),
+        _numbers((2, 5)),
+        lambda layer, x, training: layer(_set_by_set(x)),
+    ),
     Case("Tower without units", lambda: Tower([], name="tower"), _numbers((5,))),
     Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
     Case(
@@ -377,6 +397,12 @@ LAYERS = [
         lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED),
         _batch,
         lambda layer, batch, training: layer.set_views(batch, training),
+        tables=True,
+    ),
+    Case(
+        "TwoTowers, towers of each set",
+        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, per_set=True),
+        _batch,
         tables=True,
     ),
     Case("Backbone", lambda: Backbone(LAYOUT, NETWORK, EMBEDDINGS), _batch, tables=True),
@@ -419,6 +445,32 @@ MODELS = [
             NETWORK,
             _SHARDED,
             MMoEConfig(experts=3, expert_units=[4, 3], task_units=[4]),
+            seed=1,
+        ),
+        _batch,
+    ),
+    Case(
+        "SingleTask",
+        lambda: SingleTask(LAYOUT, NETWORK, _SHARDED, SingleTaskConfig(**_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "SharedBottom",
+        lambda: SharedBottom(LAYOUT, NETWORK, EMBEDDINGS, SharedBottomConfig(**_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "OMoE",
+        lambda: OMoE(LAYOUT, NETWORK, EMBEDDINGS, OMoEConfig(experts=3, **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "PLE",
+        lambda: PLE(
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            PLEConfig(gate_units=[3], gate_bias=True, **_EXPERTS),
             seed=1,
         ),
         _batch,

@@ -15,6 +15,8 @@ UPSTREAMS: Registry[Any] = Registry(
         "shared_bottom": "lfm4ads_tf.models.shared_bottom:SharedBottom",
         "omoe": "lfm4ads_tf.models.omoe:OMoE",
         "ple": "lfm4ads_tf.models.ple:PLE",
+        "esmm": "lfm4ads_tf.models.esmm:ESMM",
+        "aitm": "lfm4ads_tf.models.aitm:AITM",
     },
 )
 """Name -> `UpstreamModel`."""

@@ -28,12 +28,15 @@ from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
 from lfm4ads_tf.interactions.gate_bank import GateBank
+from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
+from lfm4ads_tf.models.aitm import AITM, AITMConfig
 from lfm4ads_tf.models.backbone import Backbone
+from lfm4ads_tf.models.esmm import ESMM, ESMMConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.heads import ScenarioTaskHeads
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
@@ -331,6 +334,7 @@ LAYERS = [
         _numbers((2, 5), (3, 2)),
         lambda layer, x, training: layer((_set_by_set(x[0]), x[1]), training=training),
     ),
+    Case("InformationTransfer", lambda: InformationTransfer(seed=1), _numbers((3, 4))),
     Case(
         "ProgressiveExtraction",
         lambda: ProgressiveExtraction(2, 2, 1, 1, [4, 3], seed=1),
@@ -471,6 +475,31 @@ MODELS = [
             NETWORK,
             EMBEDDINGS,
             PLEConfig(gate_units=[3], gate_bias=True, **_EXPERTS),
+            seed=1,
+        ),
+        _batch,
+    ),
+    *(
+        Case(
+            f"ESMM, {output}",
+            lambda output=output: ESMM(
+                LAYOUT,
+                NETWORK,
+                EMBEDDINGS,
+                ESMMConfig(funnel=["click", "buy"], output=output, **_EXPERTS),
+                seed=1,
+            ),
+            _batch,
+        )
+        for output in ("joint", "conditional")
+    ),
+    Case(
+        "AITM",
+        lambda: AITM(
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            AITMConfig(sequence=["buy", "click"], calibrator=0.5, **_EXPERTS),
             seed=1,
         ),
         _batch,

@@ -34,6 +34,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "omoe": {"experts": 3, "gate_units": [4]},
     "mmoe": {"experts": 3, "gate_units": [4, 3], "gate_bias": True},
     "ple": {"levels": 2, "task_experts": 2, "shared_experts": 1},
+    "esmm": {"funnel": ["click", "buy"], "output": "conditional"},
+    "aitm": {"sequence": ["buy", "click"]},
 }
 of_all = pytest.mark.parametrize("name", OPTIONS)
 H, T = 5, 2
@@ -170,7 +172,7 @@ def test_full_hands_a_vector_of_all_tasks_over_once(name: str, randomize: Random
     np.testing.assert_array_equal(found["mix_click"], found["mix_buy"])
 
 
-@pytest.mark.parametrize("name", ["single_task", "mmoe", "ple"])
+@pytest.mark.parametrize("name", ["single_task", "mmoe", "ple", "esmm", "aitm"])
 def test_full_hands_the_vector_of_every_task_over(name: str, randomize: Randomize) -> None:
     config = config_of(name).upstream
     stored = config.layer_names(LAYOUT.tasks)
@@ -180,11 +182,12 @@ def test_full_hands_the_vector_of_every_task_over(name: str, randomize: Randomiz
 
 
 def test_fewer_tasks_than_a_model_needs_are_refused() -> None:
-    config = config_of("ple")
-    with pytest.raises(UserError, match="PLE needs 2 tasks"):
-        config.upstream.model_class.check_tasks(config.upstream, ["click"])
-    with pytest.raises(UserError, match="PLE needs 2 tasks"):
-        build.upstream(replace(LAYOUT, tasks=("click",)), config, 0)
+    for name in ("ple", "esmm", "aitm"):
+        config = config_of(name)
+        with pytest.raises(UserError, match=f"{name.upper()} needs 2 tasks"):
+            config.upstream.model_class.check_tasks(config.upstream, ["click"])
+        with pytest.raises(UserError, match=f"{name.upper()} needs 2 tasks"):
+            build.upstream(replace(LAYOUT, tasks=("click",)), config, 0)
     for name in ("shared_bottom", "omoe", "mmoe"):
         config = config_of(name)
         config.upstream.model_class.check_tasks(config.upstream, ["click"])

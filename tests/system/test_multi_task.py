@@ -21,6 +21,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "shared_bottom": {},
     "omoe": {"experts": 2, "gate_units": [4]},
     "ple": {},
+    "esmm": {"funnel": ["click", "order"]},
+    "aitm": {"calibrator": 0.1},
 }
 METHOD = "feature/linear/UR+IR+CR_user@mix_click"
 
@@ -77,6 +79,11 @@ def test_run_export_and_predict(
     [
         (["upstream.model=single_task"], "set upstream.embeddings.sets=2"),
         (["upstream.model=ple", "upstream.mmoe.experts=3"], "'ple' does not read upstream.mmoe"),
+        (["upstream.model=esmm"], "upstream.esmm.funnel: this key is required"),
+        (
+            ["upstream.model=esmm", "upstream.esmm.funnel=[click, ordr]"],
+            "unknown task 'ordr'. Did you mean 'order'?",
+        ),
         (["upstream.model=ple", "downstream.methods=[module/isomorphic]"], "has no mix tower"),
     ],
 )
@@ -91,6 +98,17 @@ def test_what_a_model_cannot_do_is_refused_before_anything_is_written(
     done = cli("run", *arguments, *given, "--out", tmp_path / "run")
     assert done.code == 2 and message in done.text, done.text
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_funnel_is_refused_before_training(
+    cli: Callable[..., Any], arguments: list[str], tmp_path: Path
+) -> None:
+    """The shop's orders follow clicks, and clicks do not follow orders."""
+    options = {"upstream.model": "esmm", "upstream.esmm.funnel": "[order, click]"}
+    given = [part for k, v in options.items() for part in ("--set", f"{k}={v}")]
+    done = cli("run", *arguments, *given, "--out", tmp_path / "run")
+    assert done.code == 2 and "are no funnel: click is 1 where order is 0" in done.text, done.text
+    assert "strict_funnel=false" in done.text
 
 
 @pytest.mark.parametrize("name", ["ple"])

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
-from lfm4ads_tf.interactions.gate_bank import GateBank, Mix, Pairs, gate_columns
+from lfm4ads_tf.interactions.expert_mix import ExpertMix, Pairs
+from lfm4ads_tf.interactions.gate_bank import GateBank, gate_columns
 
 
 class ExpertMixture(ExpertBank):
@@ -48,7 +49,7 @@ class ExpertMixture(ExpertBank):
         super().__init__([0] * experts, units, seed=seed, name=name)
         self.tasks = tasks
         sees = [[True] * experts] * tasks if sees is None else sees
-        self._mix = Mix(sees)
+        self._mix = ExpertMix(sees)
         self._affine = gate_bias
         self.gates: GateBank | None = None
         if gate_units:

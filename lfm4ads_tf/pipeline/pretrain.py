@@ -11,7 +11,8 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import predict_rows
-from lfm4ads_tf.pipeline.upstream_training import TrainingLabels, UpstreamTraining
+from lfm4ads_tf.pipeline.training_labels import TrainingLabels
+from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import TrainingResult
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -22,33 +21,6 @@ from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
 _LOG = logging.getLogger(__name__)
-
-
-class TrainingLabels(Mapping[str, np.ndarray]):
-    """Task -> labels of the training rows (N,), NaN where unknown, read when asked for.
-
-    Args:
-        cache: The encoded data.
-    """
-
-    def __init__(self, cache: EncodedCache) -> None:
-        self._cache = cache
-
-    def __getitem__(self, task: str) -> np.ndarray:
-        """The labels of a task."""
-        if task not in self._cache.layout.tasks:
-            raise KeyError(task)
-        column = self._cache.layout.tasks.index(task)
-        labels: np.ndarray = self._cache.labels[self._cache.train_rows, column]
-        return labels
-
-    def __iter__(self) -> Iterator[str]:
-        """The tasks."""
-        return iter(self._cache.layout.tasks)
-
-    def __len__(self) -> int:
-        """Number of tasks."""
-        return len(self._cache.layout.tasks)
 
 
 class UpstreamTraining(TrainingRun, abc.ABC):

@@ -80,3 +80,37 @@ def test_without_a_scenario_key_no_entry_stands_twice(
     keys = Counter(tuple(entry[name] for name in names) for entry in found)
     assert set(keys.values()) == {1}
     assert {key[0] for key in keys} == {"all", "b2"}
+
+
+@pytest.mark.parametrize("output", ["joint", "conditional"])
+def test_a_funnel_is_scored_against_what_its_probabilities_are_of(
+    make_ads: Callable[..., Any],
+    ads_features: Callable[..., Any],
+    tmp_path: Path,
+    output: str,
+) -> None:
+    ads = make_ads(features=ads_features("user_id", "item_id"))
+    esmm = {"funnel": ["click", "love"], "output": output, "expert_units": [4]}
+    config = parse(RunConfig, {"upstream": {"model": "esmm", "esmm": esmm}}, source="run")
+    model = build.upstream(ads.cache.layout, config, seed=0)
+    run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
+    scores = scores_of(run, model)
+    stored = scores.predictions
+    assert stored is not None
+    (entry,) = [
+        e
+        for e in scores.entries
+        if (e["scenario"], e["task"], e["split"], e["refresh"], e["slice"])
+        == ("all", "love", "test", "frozen", "all")
+    ]
+    assert "targets" not in entry
+    click, love = ads.cache.labels[stored["test_rows"]].T
+    if output == "joint":
+        of = np.where((click == 0) | (love == 0), 0, click * love)
+    else:
+        of = np.where(click == 1, love, np.nan)
+    known = np.isfinite(of)
+    assert entry["rows"] == known.sum() > 5 and entry["positives"] == (of == 1).sum() > 0
+    predicted = stored["test_frozen"][known, 1].astype(np.float64)
+    assert entry["metrics"]["auc"] == pytest.approx(roc_auc_score(of[known], predicted), abs=1e-9)
+    assert entry["metrics"]["mean_label"] == pytest.approx(of[known].mean())

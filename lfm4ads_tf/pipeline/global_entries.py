@@ -31,7 +31,8 @@ def global_entries(
         identity: `stage`, `method`, `seed`, `wall_s`.
 
     Returns:
-        The entries, and the arrays of `predictions.npz`: `<split>_rows` and `<split>_<refresh>`.
+        The entries, and the arrays of `predictions.npz`: `<split>_rows` and `<split>_<refresh>`;
+        and, where some are not of the labels, `<split>_of_targets` (T,), which tasks' are not.
     """
     cache = run.cache
     slices = Slices(cache, run.spec)
@@ -39,6 +40,11 @@ def global_entries(
     stored: dict[str, np.ndarray] = {}
     for split in ("valid", "test"):
         rows = cache.rows_of(split)
+        labels = cache.labels[rows]
+        pairs = zip(labels.T, targets(labels).T, strict=True)
+        of_targets = [not np.array_equal(one, of, equal_nan=True) for one, of in pairs]
+        if any(of_targets):  # nothing else may hold them against the labels
+            stored[f"{split}_of_targets"] = np.array(of_targets)
         for refresh in REFRESHES:
             scores = score(rows, refresh)
             stored[f"{split}_{refresh}"] = scores

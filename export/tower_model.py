@@ -81,4 +81,4 @@ class TowerModel(tf.Module):
             groups = self._owned.groups(embedded)
         numbers = own_columns(batch["dense"], self._layout.number_columns)  # (B, N)
         inputs = self._owned.split(groups, numbers, (self._side,))
-        return self._tower(inputs[self._side].joined())
+        return self._tower.represent(inputs[self._side])

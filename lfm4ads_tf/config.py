@@ -225,6 +225,7 @@ def resolve(
         run = merge(run, _with_embeddings(layer))
     config = parse(RunConfig, run, source="the run configuration")
     config.upstream.model_class.check(config.upstream, ads=spec.ads is not None)
+    config.upstream.model_class.check_tasks(config.upstream, spec.task_names)
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
     given = {path for layer in layers for path in _paths(layer)}

@@ -1,33 +1,33 @@
-"""Experts that all tasks share, mixed by one gate per task."""
+"""Experts that all gates read, mixed by one gate per task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
-import tf_keras
 
-from lfm4ads_tf.kernels.bias import add_bias
-from lfm4ads_tf.precision import product
-from lfm4ads_tf.rebuildable import Rebuildable
-from lfm4ads_tf.seeding import glorot
+from lfm4ads_tf.interactions.expert_bank import ExpertBank
+from lfm4ads_tf.interactions.expert_mix import ExpertMix, Pairs
+from lfm4ads_tf.interactions.gate_bank import GateBank, gate_columns
 
 
-class ExpertMixture(Rebuildable, tf_keras.layers.Layer):
-    """m_t = sum_e g_{t,e} f_e(x) with g_t = softmax(W_t x), for E experts and T tasks.
+class ExpertMixture(ExpertBank):
+    """m_t = sum_e g_{t,e} f_e(x) with g_t = softmax(G_t(x)), for E experts and T tasks.
 
-        f_e(x) = relu(W_{e,n} ... relu(W_{e,1} x + b_{e,1}) ... + b_{e,n})
+        f_e(x) = relu(W_{e,n} ... relu(W_{e,1} x + b_{e,1}) ... + b_{e,n}),  G_t(x) = W_t x
 
     The first layers of all experts and all gates are one matrix product of x, a deeper layer of all
     experts is one batched product. Each W starts as a Glorot-uniform matrix of its own, whose
     values depend on seed, name and number of the expert or task: one more of either leaves the
-    others' as they are, except that the width of a gate is E.
+    others' as they are, except that the width of a gate is the number of experts that it sees.
 
     Args:
         experts: Number of experts E.
         units: Width of each layer of an expert, at least one; the last one is h.
-        tasks: Number of tasks T.
+        tasks: Number of tasks T, each with a gate.
+        gate_units: Hidden units of a gate, which is then a `GateBank` of its own.
+        gate_bias: Whether a gate's scores have a bias.
+        sees: Which experts each gate sees, (T, E); all where absent.
         seed: Seed of the initial weights.
 
     Source: Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate
@@ -40,44 +40,40 @@ class ExpertMixture(Rebuildable, tf_keras.layers.Layer):
         units: Sequence[int],
         tasks: int,
         *,
+        gate_units: Sequence[int] = (),
+        gate_bias: bool = False,
+        sees: Pairs | None = None,
         seed: int = 0,
         name: str = "experts",
     ) -> None:
-        super().__init__(name=name)
-        if not units:
-            raise ValueError("An expert needs at least one layer.")
-        self.experts = experts
-        self.units = list(units)
+        super().__init__([0] * experts, units, seed=seed, name=name)
         self.tasks = tasks
-        self.seed = seed
+        sees = [[True] * experts] * tasks if sees is None else sees
+        self._mix = ExpertMix(sees)
+        self._affine = gate_bias
+        self.gates: GateBank | None = None
+        if gate_units:
+            self.gates = GateBank(
+                sees, units=gate_units, bias=gate_bias, seed=seed, name=f"{name}_gates"
+            )
+
+    def columns_beside(self, width: int) -> list[tf.Tensor]:
+        """The gates' matrices, gate by gate, where they have no hidden units."""
+        if self.gates is not None:
+            return []
+        names = [f"{self.name}/gate_{t}" for t in range(self.tasks)]
+        return [gate_columns(self.seed, names, width, self._mix.counts)]
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Makes the fused weights for the stream's width."""
-        width, first = int(input_shape[-1]), self.units[0]
-        names = [f"{self.name}/expert_{e}" for e in range(self.experts)]
-        gates = [f"{self.name}/gate_{t}" for t in range(self.tasks)]
-        # (d, E h_1 + T E): expert by expert, then gate by gate
-        initial = tf.concat(
-            [glorot(self.seed, f"{n}/1")((width, first)) for n in names]
-            + [glorot(self.seed, n)((width, self.experts)) for n in gates],
-            axis=-1,
-        )
-        self.kernel = self.add_weight(
-            name="kernel", shape=initial.shape, initializer=constant(initial)
-        )
-        self.bias = self.add_weight(name="bias", shape=(self.experts * first,), initializer="zeros")
-        self.deeper: list[tuple[tf.Variable, tf.Variable]] = []
-        pairs = zip(self.units[:-1], self.units[1:], strict=True)
-        for k, (below, above) in enumerate(pairs, start=2):
-            initial = stacked_glorot(self.seed, [f"{n}/{k}" for n in names], (below, above))
-            kernel = self.add_weight(
-                name=f"kernel_{k}", shape=initial.shape, initializer=constant(initial)
-            )  # (E, h_{k-1}, h_k)
-            bias = self.add_weight(
-                name=f"bias_{k}", shape=(self.experts, 1, above), initializer="zeros"
-            )
-            self.deeper.append((kernel, bias))
         super().build(input_shape)
+        if self.gates is not None:
+            with tf.name_scope(self.gates.name):
+                self.gates.build((input_shape, None))
+        elif self._affine:
+            self.gate_bias = self.add_weight(
+                name="gate_bias", shape=(sum(self._mix.counts),), initializer="zeros"
+            )
 
     def outputs_and_gates(
         self, stream: tf.Tensor, training: bool = False
@@ -91,19 +87,12 @@ class ExpertMixture(Rebuildable, tf_keras.layers.Layer):
         Returns:
             f_e(x) (B, E, h) and g (B, T, E), whose last axis sums to 1.
         """
-        fused = product(stream, self.kernel)  # (B, E h_1 + T E)
-        first = self.experts * self.units[0]
-        hidden, scores = tf.split(fused, [first, self.tasks * self.experts], axis=-1)
-        gates = tf.nn.softmax(tf.reshape(scores, [-1, self.tasks, self.experts]))  # (B, T, E)
-        add = add_bias if training else tf.nn.bias_add
-        hidden = tf.nn.relu(add(hidden, self.bias))  # (B, E h_1)
-        hidden = tf.reshape(hidden, [-1, self.experts, self.units[0]])  # (B, E, h_1)
-        if self.deeper:
-            hidden = tf.transpose(hidden, [1, 0, 2])  # (E, B, h_1)
-            for kernel, bias in self.deeper:
-                hidden = tf.nn.relu(product(hidden, kernel) + bias)  # (E, B, h_k)
-            hidden = tf.transpose(hidden, [1, 0, 2])  # (B, E, h)
-        return hidden, gates
+        outputs, scores = self.outputs_and_beside(stream, training)
+        if self.gates is not None:
+            return outputs, self.gates.weights_of(stream, training)
+        if self._affine:
+            scores += self.gate_bias
+        return outputs, self._mix.weights(scores)
 
     def call(self, stream: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Mixes the experts' outputs for every task.
@@ -116,14 +105,4 @@ class ExpertMixture(Rebuildable, tf_keras.layers.Layer):
             m: (B, T, h).
         """
         outputs, gates = self.outputs_and_gates(stream, training)
-        return tf.matmul(gates, outputs)
-
-
-def stacked_glorot(seed: int, names: Sequence[str], shape: tuple[int, int]) -> tf.Tensor:
-    """One Glorot-uniform matrix per name, each of its own scale and values, (N, *shape)."""
-    return tf.stack([glorot(seed, name)(shape) for name in names])
-
-
-def constant(value: tf.Tensor) -> Any:
-    """An initialiser that gives these values."""
-    return lambda shape, dtype=None, **_: tf.cast(value, dtype or value.dtype)
+        return self._mix.mixed(gates, outputs)

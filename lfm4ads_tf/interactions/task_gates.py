@@ -14,7 +14,7 @@ from lfm4ads_tf.interactions.columns import (
     carry_kernel,
     same_columns,
 )
-from lfm4ads_tf.interactions.experts import constant
+from lfm4ads_tf.interactions.expert_bank import constant
 from lfm4ads_tf.precision import dense, product
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot

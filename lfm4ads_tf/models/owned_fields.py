@@ -19,10 +19,12 @@ class OwnedInputs:
     Attributes:
         groups: Embeddings of the owner's fields by width, each (B, F_o, K D); no empty ones.
         numbers: (B, N_o), or None.
+        sets: K, also where there are no embeddings.
     """
 
     groups: Sequence[FieldGroup]
     numbers: tf.Tensor | None
+    sets: int = 1
 
     def __bool__(self) -> bool:
         """Whether there is any input."""
@@ -46,7 +48,7 @@ class OwnedInputs:
         With K = 1 the one view is `joined`.
         """
         views: list[tf.Tensor] = []
-        sets = self.groups[0].sets if self.groups else 1
+        sets = self.groups[0].sets if self.groups else self.sets
         for group in self.groups:
             apart = tf.transpose(group.per_set(), [2, 0, 1, 3])  # (K, B, F_o, D)
             flat = len(group.names) * group.width // sets
@@ -159,7 +161,7 @@ class OwnedFields:
                     owned = FieldGroup(piece, names, [owner] * len(names), group.sets)
                     mine[owner].append(owned)
         return {
-            owner: OwnedInputs(parts, self._numbers(owner, numbers))
+            owner: OwnedInputs(parts, self._numbers(owner, numbers), self.sets)
             for owner, parts in mine.items()
         }
 

@@ -11,6 +11,12 @@ UPSTREAMS: Registry[Any] = Registry(
     {
         "foundation": "lfm4ads_tf.models.foundation:FoundationModel",
         "mmoe": "lfm4ads_tf.models.mmoe:MMoE",
+        "single_task": "lfm4ads_tf.models.single_task:SingleTask",
+        "shared_bottom": "lfm4ads_tf.models.shared_bottom:SharedBottom",
+        "omoe": "lfm4ads_tf.models.omoe:OMoE",
+        "ple": "lfm4ads_tf.models.ple:PLE",
+        "esmm": "lfm4ads_tf.models.esmm:ESMM",
+        "aitm": "lfm4ads_tf.models.aitm:AITM",
     },
 )
 """Name -> `UpstreamModel`."""

@@ -57,9 +57,27 @@ class TaskModel(TrainableModel):
         """
         return tf.sigmoid(logits)
 
+    def targets(self, labels: tf.Tensor) -> tf.Tensor:
+        """What the probabilities are of, from the spec's labels; here these themselves.
+
+        A model whose probability of a task is that of another event than the label, such as of a
+        task among the rows where another one is 1, overrides it. Training and scoring go by it.
+
+        Args:
+            labels: (B, T) of 0 and 1, NaN where unknown.
+
+        Returns:
+            (B, T), NaN where a row is not scored.
+        """
+        return labels
+
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
         """See `TrainableModel`; here the task loss alone, as `tasks`."""
-        return {"tasks": self.task_loss(batch, self(batch, training=training))}
+        return {"tasks": self._task_loss(batch, self(batch, training=training))}
+
+    def _task_loss(self, batch: EncodedBatch, logits: tf.Tensor) -> tf.Tensor:
+        """The task loss of logits (B, T) of the targets."""
+        return self.task_loss({**batch, "labels": self.targets(batch["labels"])}, logits)
 
     def evaluate(
         self,
@@ -101,7 +119,7 @@ class TaskModel(TrainableModel):
         for k, batch in enumerate(read(x if steps is None else x.take(steps))):
             calls.on_test_batch_begin(k)
             loss, probability = score(batch)
-            labels.append(batch["labels"].numpy())
+            labels.append(self.targets(batch["labels"]).numpy())
             scores.append(probability.numpy())
             total += float(loss) * len(labels[-1])
             rows += len(labels[-1])
@@ -132,7 +150,7 @@ class TaskModel(TrainableModel):
 
             def score(batch: EncodedBatch) -> tuple[tf.Tensor, tf.Tensor]:
                 logits = self(batch)
-                return self.task_loss(batch, logits), self.probabilities(logits)
+                return self._task_loss(batch, logits), self.probabilities(logits)
 
             kept[kind] = tf.function(score, input_signature=[spec], autograph=False)
         return kept[kind]

@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
-import tf_keras
 
 from lfm4ads_tf.interactions.columns import Carried, Columns, shared_columns
-from lfm4ads_tf.interactions.experts import constant, stacked_glorot
-from lfm4ads_tf.precision import product
-from lfm4ads_tf.rebuildable import Rebuildable
+from lfm4ads_tf.interactions.tower_bank import TowerBank
 
 
-class TaskTowers(Rebuildable, tf_keras.layers.Layer):
+class TaskTowers(TowerBank):
     """A tower per task and its logits, each layer of all tasks being one batched product.
 
     Args:
@@ -35,38 +32,11 @@ class TaskTowers(Rebuildable, tf_keras.layers.Layer):
         seed: int = 0,
         name: str = "task_towers",
     ) -> None:
-        super().__init__(name=name)
-        self.units = list(units)
-        self.scenarios = scenarios
-        self.tasks = tasks
-        self.shared = shared or not scenarios
-        self.seed = seed
+        super().__init__(units, scenarios, tasks, shared=shared, seed=seed, name=name)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         """Makes the weights for the mixtures' width."""
-        widths = [int(input_shape[-1]) // self.tasks, *self.units]
-        self.layers: list[tuple[tf.Variable, tf.Variable]] = []
-        for k, (below, above) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
-            initial = self._glorot(f"{k}", below, above)
-            kernel = self.add_weight(
-                name=f"kernel_{k}", shape=initial.shape, initializer=constant(initial)
-            )  # (T, u_{k-1}, u_k)
-            bias = self.add_weight(
-                name=f"bias_{k}", shape=(self.tasks, 1, above), initializer="zeros"
-            )
-            self.layers.append((kernel, bias))
-        parts = [self._glorot("shared", widths[-1], 1)] if self.shared else []
-        if self.scenarios:
-            scenario_kernel = self._glorot("scenario", widths[-1], self.scenarios)
-            parts.append(tf.zeros_like(scenario_kernel) if self.shared else scenario_kernel)
-        initial = tf.concat(parts, axis=-1)  # (T, u, 1 + S), (T, u, 1) or (T, u, S)
-        self.logit_kernel = self.add_weight(
-            name="logit_kernel", shape=initial.shape, initializer=constant(initial)
-        )
-        self.logit_bias = self.add_weight(
-            name="logit_bias", shape=(self.tasks, 1, initial.shape[-1]), initializer="zeros"
-        )
-        super().build(input_shape)
+        super().build([None, self.tasks, int(input_shape[-1]) // self.tasks])
 
     def call(self, mixed: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
         """Computes the logits of each row's own scenario.
@@ -79,15 +49,8 @@ class TaskTowers(Rebuildable, tf_keras.layers.Layer):
             Logits (B, T).
         """
         width = mixed.shape[-1] // self.tasks
-        hidden = tf.reshape(mixed, [-1, self.tasks, width])  # (B, T, h)
-        hidden = tf.transpose(hidden, [1, 0, 2])  # (T, B, h)
-        for kernel, bias in self.layers:
-            hidden = tf.nn.relu(product(hidden, kernel) + bias)  # (T, B, u_k)
-        every = tf.matmul(hidden, self.logit_kernel) + self.logit_bias  # (T, B, 1 + S)
-        pick = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)  # (B, S)
-        if self.shared:
-            pick = tf.concat([tf.ones_like(every[0, :, :1]), pick], axis=-1)  # (B, 1 + S)
-        return tf.transpose(tf.reduce_sum(every * pick, axis=-1))  # (B, T)
+        apart = tf.reshape(mixed, [-1, self.tasks, width])  # (B, T, h)
+        return super().call(apart, scenario)
 
     def carry(
         self, target: TaskTowers, columns: Columns, shares: Mapping[int, float], carried: Carried
@@ -118,8 +81,3 @@ class TaskTowers(Rebuildable, tf_keras.layers.Layer):
         target.logit_kernel.assign(values)
         target.logit_bias.assign(bias)
         carried.add("heads", target)
-
-    def _glorot(self, layer: str, below: int, above: int) -> tf.Tensor:
-        """Initial weights of one layer of every task's tower, (T, below, above)."""
-        names = [f"{self.name}/task_{t}/{layer}" for t in range(self.tasks)]
-        return stacked_glorot(self.seed, names, (below, above))

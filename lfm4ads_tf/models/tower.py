@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.interactions.columns import Carried, Columns, carry_dense, same_columns
+from lfm4ads_tf.models.owned_fields import OwnedInputs
 from lfm4ads_tf.precision import dense
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
@@ -40,6 +41,10 @@ class Tower(Rebuildable, tf_keras.layers.Layer):
         for layer in self.layers:
             inputs = dense(layer, inputs)
         return inputs
+
+    def represent(self, inputs: OwnedInputs) -> tf.Tensor:
+        """The representation (B, d_r) of the side's inputs, all sets side by side."""
+        return self(inputs.joined())
 
     def carry(self, target: Tower, columns: Columns, carried: Carried) -> None:
         """Copies the weights into a tower of the same units, by what the inputs' columns mean."""

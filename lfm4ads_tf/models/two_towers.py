@@ -19,6 +19,7 @@ from lfm4ads_tf.interactions.block import check_sequences
 from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.owned_fields import OwnedFields
+from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.rebuildable import Rebuildable
 
@@ -51,10 +52,13 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         layout: Columns of the encoded batch.
         user_units, item_units: Hidden units of the towers, see `Tower`.
         embeddings: Tables.
+        per_set: Whether each of several sets of embeddings has towers of its own, see `SetTower`;
+            otherwise a tower reads all sets side by side.
         seed: Seed of all initial weights.
 
     Attributes:
         owned: How its fields and numbers are split by owner.
+        per_set: Whether there are several sets with towers of their own.
 
     Raises:
         UserError: The layout has no user or no item feature.
@@ -67,6 +71,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         item_units: Sequence[int],
         embeddings: EmbeddingsConfig,
         *,
+        per_set: bool = False,
         seed: int = 0,
         name: str = "two_towers",
     ) -> None:
@@ -83,8 +88,10 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         tables = self.embeddings
         names = {dim: tables.fields(dim) for dim in tables.dims}
         self.owned = OwnedFields(layout, names, tables.sets)
-        self.user_tower = Tower(user_units, seed=seed, name="user_tower")
-        self.item_tower = Tower(item_units, seed=seed, name="item_tower")
+        self.per_set = per_set and tables.sets > 1
+        kind: Any = SetTower if self.per_set else Tower
+        self.user_tower = kind(user_units, seed=seed, name="user_tower")
+        self.item_tower = kind(item_units, seed=seed, name="item_tower")
 
     @property
     def fields_width(self) -> int:
@@ -110,8 +117,8 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         inputs = self.owned.split(groups, self._numbers(batch))
         context = inputs["context"]
         return TowerOutputs(
-            user=self.user_tower(inputs["user"].joined()),
-            item=self.item_tower(inputs["item"].joined()),
+            user=self.user_tower.represent(inputs["user"]),
+            item=self.item_tower.represent(inputs["item"]),
             context=context.joined() if context else None,
             fields=groups,
             stream=self._plain_stream(groups),
@@ -121,6 +128,22 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
     def call(self, batch: EncodedBatch, training: bool = False) -> Any:
         """See `towers`."""
         return self.towers(batch, training=training)
+
+    def set_towers(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
+        """What the towers of each set give, set by set; see `per_set`.
+
+        Args:
+            batch: The batch.
+            training: Whether compiled kernels may be used.
+
+        Returns:
+            Owner -> (K, B, d): u^k of `user`, i^k of `item`, and what set k gives of `context`,
+            which is left out where it has no feature. u^0 to u^(K-1) side by side are UR.
+        """
+        views = self.set_views(batch, training)
+        views["user"] = self.user_tower(views["user"])
+        views["item"] = self.item_tower(views["item"])
+        return views
 
     def set_views(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
         """What each set of the embeddings gives the towers to read, set by set.
@@ -190,7 +213,9 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
 
     def _plain_stream(self, fields: list[FieldGroup]) -> tf.Tensor | None:
         """[UR; IR; context] without a copy, where it is nothing but the fields in order."""
-        plain = not (self.user_tower.layers or self.item_tower.layers or self.layout.dense)
+        plain = not (self.per_set or self.layout.dense) and not (
+            self.user_tower.layers or self.item_tower.layers
+        )
         if not plain or len(fields) != 1:
             return None
         values = fields[0].values

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import tensorflow as tf
 
 from lfm4ads_tf.batch import EncodedBatch
@@ -152,6 +153,31 @@ class UpstreamModel(TaskModel):
                 fix="set upstream.branches=false, or take an upstream that has them, such as "
                 "foundation",
             )
+
+    @classmethod
+    def check_tasks(cls, config: UpstreamConfig, tasks: Sequence[str]) -> None:
+        """Refuses tasks that the model cannot be built for; here there are none.
+
+        Args:
+            config: The configuration.
+            tasks: The tasks of the feature spec.
+
+        Raises:
+            UserError: It cannot.
+        """
+
+    @classmethod
+    def check_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
+        """Refuses training labels that the model cannot learn from; here all are taken.
+
+        Args:
+            config: The configuration.
+            labels: Task -> labels of the training rows (N,), NaN where unknown, read when asked
+                for.
+
+        Raises:
+            UserError: It cannot.
+        """
 
     @property
     def all_embeddings(self) -> list[ShardedEmbedding]:

@@ -24,7 +24,9 @@ class UpstreamConfig(StrictModel):
 
     Attributes:
         model: A registered upstream model. `foundation`: an interaction block below all heads.
-            `mmoe`: experts in its place, mixed by one gate per task.
+            `mmoe`: experts in its place, mixed by one gate per task. `single_task`,
+            `shared_bottom`, `omoe` and `ple` share less or more between the tasks; `esmm` and
+            `aitm` are for tasks of which one follows the other.
         network: Towers, block and heads; a model without a block does not read the block.
         branches: Whether content and ads, which the spec's `ads` tells apart, have an interaction
             block and heads of their own over the same towers; `foundation` only.

@@ -22,7 +22,7 @@ from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows, targets_of
 from lfm4ads_tf.tuning.budget import seconds
 from lfm4ads_tf.tuning.cost import Cost
 from lfm4ads_tf.tuning.held_out import can_be_scored, hold_last, noise_of
@@ -369,7 +369,9 @@ def _trials(
     held = hold_last(cache.period[rows], cache.labels[rows])
 
     def score(model: tf_keras.Model, scored: np.ndarray) -> float | None:
-        return mean_auc(cache, scored, predict_rows(model, cache, scored))
+        return mean_auc(
+            cache, scored, predict_rows(model, cache, scored), targets=targets_of(model)
+        )
 
     return Trials(
         cache,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,12 @@ def fit_baseline(run: Run, kind: type[Baseline], seed: int) -> None:
     made = kind(run.cache, branches=branches, seed=seed, quiet=run.quiet)
     made.fit()
     wall = time.perf_counter() - began
-    identity = {"stage": "baseline", "method": kind.name, "seed": seed, "wall_s": round(wall, 2)}
+    identity: dict[str, Any] = {
+        "stage": "baseline",
+        "method": kind.name,
+        "seed": seed,
+        "wall_s": round(wall, 2),
+    }
     entries, arrays = global_entries(run, made.predict, **identity)
     write_arrays(folder / "predictions.npz", arrays)
     report = {"history": [], "examples_per_s": None, "facts": made.facts, "entries": entries}

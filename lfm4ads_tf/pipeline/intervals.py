@@ -132,16 +132,20 @@ def _predictions(run: Run) -> Iterable[_Stored]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Rows and frozen scores of both splits."""
+    """Rows and frozen scores of both splits, and which tasks' are not of the labels."""
+    kinds = ("rows", "frozen", "of_targets")
     with np.load(path) as held:
-        names = [f"{split}_{kind}" for split in ("valid", "test") for kind in ("rows", "frozen")]
+        names = [f"{split}_{kind}" for split in ("valid", "test") for kind in kinds]
         return {name: held[name] for name in names if name in held}
 
 
 def _scores(
     stored: Iterable[_Stored], scenario: str, split: str, rows: np.ndarray
 ) -> dict[tuple[str, int], np.ndarray]:
-    """(method, seed) -> scores (M, T) of those models that scored all of some rows."""
+    """(method, seed) -> scores (M, T) of those models that scored all of some rows.
+
+    Scores that are not of the labels are NaN.
+    """
     scores: dict[tuple[str, int], np.ndarray] = {}
     for one in stored:
         held = one.arrays.get(f"{split}_rows")
@@ -149,5 +153,7 @@ def _scores(
             continue
         place = np.minimum(np.searchsorted(held, rows), len(held) - 1)
         if np.array_equal(held[place], rows):
-            scores[one.method, one.seed] = one.arrays[f"{split}_frozen"][place]
+            values = one.arrays[f"{split}_frozen"][place]
+            values[:, one.arrays.get(f"{split}_of_targets", [])] = np.nan
+            scores[one.method, one.seed] = values
     return scores

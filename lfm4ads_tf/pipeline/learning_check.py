@@ -10,6 +10,7 @@ import numpy as np
 
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.metrics import logloss
+from lfm4ads_tf.pipeline.scoring import Targets
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +35,13 @@ def constant_logloss(train: np.ndarray, labels: np.ndarray) -> float | None:
     return logloss(labels, np.full(len(labels), known.mean()))
 
 
-def unlearnt(cache: EncodedCache, found: Entries, scenario: str | None = None) -> Entries:
+def unlearnt(
+    cache: EncodedCache,
+    found: Entries,
+    scenario: str | None = None,
+    *,
+    targets: Targets = np.asarray,
+) -> Entries:
     """The tasks and splits on which a model is no better than a constant.
 
     That is an AUC of at most 0.5 or none, or a logloss that is not below the constant's.
@@ -43,12 +50,13 @@ def unlearnt(cache: EncodedCache, found: Entries, scenario: str | None = None) -
         cache: The encoded cache.
         found: Entries of `metrics.json` of one trained model.
         scenario: The scenario or segment it was trained on, None for all rows.
+        targets: What the model's probabilities are of, where it is not the labels.
 
     Returns:
         `stage`, `scenario`, `method`, `seed`, `task`, `split`, `rows`, `auc`, `logloss` and
         `logloss_constant` of each.
     """
-    train = cache.rows_of("train", scenario)
+    rows_of = {split: cache.rows_of(split, scenario) for split in ("train", "valid", "test")}
     chosen = ("all" if scenario is None else scenario, "all", "frozen")
     # A log without scenarios has one called `all`, so its rows are there twice.
     entry_of = {
@@ -57,10 +65,10 @@ def unlearnt(cache: EncodedCache, found: Entries, scenario: str | None = None) -
         if (entry["scenario"], entry["slice"], entry["refresh"]) == chosen
     }
     poor = []
+    labels_of = {split: targets(cache.labels[rows]) for split, rows in rows_of.items()}
     for entry in entry_of.values():
         k = cache.layout.tasks.index(entry["task"])
-        rows = cache.rows_of(entry["split"], scenario)
-        constant = constant_logloss(cache.labels[train, k], cache.labels[rows, k])
+        constant = constant_logloss(labels_of["train"][:, k], labels_of[entry["split"]][:, k])
         auc, loss = entry["metrics"]["auc"], entry["metrics"]["logloss"]
         beaten = constant is not None and loss is not None and loss >= constant
         if auc is None or auc <= 0.5 or beaten:

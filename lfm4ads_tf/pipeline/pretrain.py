@@ -11,6 +11,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import predict_rows
+from lfm4ads_tf.pipeline.training_labels import TrainingLabels
 from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
 from lfm4ads_tf.training.trainer import TrainingResult
@@ -29,8 +30,10 @@ class Pretraining(UpstreamTraining):
     """The upstream of one seed from its initial weights; see `pretrain`."""
 
     def choose(self) -> None:
-        """Refuses an impossible schedule, then chooses what is left open."""
+        """Refuses an impossible schedule and labels, then chooses what is left open."""
         check_schedule(self.run)
+        upstream = self.run.config.upstream
+        upstream.model_class.check_labels(upstream, TrainingLabels(self.run.cache))
         choose_upstream(self.run)
 
     def phases(self) -> list[Phase]:

@@ -186,15 +186,18 @@ def _calibrations(run: Run, results: Results) -> list[CalibrationLine]:
 def _lines(
     cache: EncodedCache, scenario: str, method: str, folders: list[Path]
 ) -> list[CalibrationLine]:
-    """One line per task from the stored predictions of a model's seeds."""
+    """One line per task from the stored predictions of a model's seeds, where of the labels."""
     stored = []
     for folder in folders:
         if (folder / "predictions.npz").exists():
             with np.load(folder / "predictions.npz") as arrays:
-                stored.append((arrays["test_rows"], arrays["test_frozen"]))
+                other = arrays.get("test_of_targets", np.zeros(len(cache.layout.tasks), bool))
+                stored.append((arrays["test_rows"], arrays["test_frozen"], other))
     lines = []
     for k, task in enumerate(cache.layout.tasks):
-        pairs = [(cache.labels[rows, k], scores[:, k]) for rows, scores in stored]
+        pairs = [
+            (cache.labels[rows, k], scores[:, k]) for rows, scores, other in stored if not other[k]
+        ]
         line = CalibrationLine.over_seeds(scenario, method, task, pairs)
         if line is not None:
             lines.append(line)

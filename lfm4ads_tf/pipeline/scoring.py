@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 
 _BATCH = 8192
+
+Targets = Callable[[np.ndarray], np.ndarray]
+"""Labels (M, T) -> what a model's probabilities are of, see `TaskModel.targets`."""
 
 
 def predict_rows(
@@ -39,9 +42,21 @@ def _probabilities(model: Any, batch: Any) -> tf.Tensor:
     return model.probabilities(model(batch))
 
 
-def mean_auc(cache: EncodedCache, rows: np.ndarray, probabilities: np.ndarray) -> float | None:
+def targets_of(model: Any) -> Targets:
+    """What a model's probabilities are of, as a function of labels (M, T)."""
+    return lambda labels: model.targets(tf.constant(labels)).numpy()
+
+
+def mean_auc(
+    cache: EncodedCache,
+    rows: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    targets: Targets = np.asarray,
+) -> float | None:
     """Mean AUC over the tasks that have both classes; None if there is none."""
-    values = [auc(cache.labels[rows, k], p) for k, p in enumerate(probabilities.T)]
+    labels = targets(cache.labels[rows])
+    values = [auc(labels[:, k], p) for k, p in enumerate(probabilities.T)]
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known else None
 
@@ -87,6 +102,8 @@ def entries(
     slices: Slices,
     rows: np.ndarray,
     probabilities: np.ndarray,
+    *,
+    targets: Targets = np.asarray,
     **identity: Any,
 ) -> list[dict[str, Any]]:
     """One entry per task and slice.
@@ -96,12 +113,14 @@ def entries(
         slices: The slices.
         rows: Scored rows (M,).
         probabilities: (M, T).
+        targets: What they are of.
         identity: `stage`, `scenario`, `method`, `refresh`, `seed`, `split`, `wall_s`.
     """
     task_entries = []
+    of_rows = targets(cache.labels[rows])  # (M, T)
     for name, chosen in slices.of(rows):
         for k, task in enumerate(cache.layout.tasks):
-            labels = cache.labels[rows[chosen], k]
+            labels = of_rows[chosen, k]
             scores = probabilities[chosen, k]
             known = int(np.isfinite(labels).sum())
             values: dict[str, float | None] = {

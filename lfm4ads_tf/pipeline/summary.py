@@ -147,11 +147,13 @@ def _folder(run: Run, scenario: str, method: str, seed: int) -> Path:
 
 
 def _scores(folder: Path, rows: np.ndarray, column: int) -> np.ndarray | None:
-    """Frozen test scores of some rows, None where they are not all stored."""
+    """Frozen test scores of some rows, None where they are not all stored or not of the labels."""
     path = folder / "predictions.npz"
     if not path.exists():
         return None
     with np.load(path) as stored:
+        if "test_of_targets" in stored and stored["test_of_targets"][column]:
+            return None
         held, scores = stored["test_rows"], stored["test_frozen"][:, column]
     if not len(held):
         return None

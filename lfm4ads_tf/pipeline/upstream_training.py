@@ -16,7 +16,7 @@ from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows
+from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows, targets_of
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
@@ -74,6 +74,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         entries, predictions = global_entries(
             self.run,
             self.probabilities,
+            targets=targets_of(self.model),
             stage="upstream",
             method="upstream",
             seed=self.seed,
@@ -83,7 +84,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
 
     def unlearnt(self, entries: Entries) -> Entries:
         """The tasks and splits on which the upstream is no better than a constant."""
-        return unlearnt(self.run.cache, entries)
+        return unlearnt(self.run.cache, entries, targets=targets_of(self.model))
 
     def tell(self, result: TrainingResult, wall: float) -> None:
         """Logs steps and seconds."""
@@ -91,4 +92,4 @@ class UpstreamTraining(TrainingRun, abc.ABC):
 
 
 def _auc(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> float | None:
-    return mean_auc(cache, rows, predict_rows(model, cache, rows))
+    return mean_auc(cache, rows, predict_rows(model, cache, rows), targets=targets_of(model))

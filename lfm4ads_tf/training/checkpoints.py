@@ -132,10 +132,13 @@ class TrainingCheckpoint:
             return Position()
         tables = _tables_of(Path(latest))
         _read_tables(self._parts, tables, self._optimizers)
-        status = self._checkpoint.restore(latest)
         try:
+            status = self._checkpoint.restore(latest)
             status.assert_existing_objects_matched().expect_partial()
-        except AssertionError as error:
+        except (
+            AssertionError,
+            ValueError,
+        ) as error:  # others, or of other sizes
             raise UserError(
                 f"The checkpoint '{latest}' is of another model or of other optimizers.",
                 received=str(error).splitlines()[0],
@@ -214,12 +217,21 @@ def read_weights(model: tf_keras.Model, folder: Path) -> None:
     """Reads what `write_weights` wrote; every variable of the model must be in it.
 
     Raises:
-        UserError: An embedding table is missing, damaged or does not fit.
+        UserError: An embedding table is missing, damaged or does not fit, or other weights are of
+            other sizes.
     """
     parts = ModelParts(model)
     _read_tables(parts, folder / _TABLES)
     checkpoint = tf.train.Checkpoint(model=parts.dense)
-    checkpoint.read(str(folder / _PREFIX)).assert_existing_objects_matched().expect_partial()
+    try:
+        status = checkpoint.read(str(folder / _PREFIX))
+    except ValueError as error:
+        raise UserError(
+            f"The weights in '{folder}' are of other sizes than the model's.",
+            received=str(error).splitlines()[0],
+            fix="use the configuration that they were trained with",
+        ) from error
+    status.assert_existing_objects_matched().expect_partial()
 
 
 def count_parameters(folder: Path) -> tuple[int, int]:

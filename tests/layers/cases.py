@@ -23,16 +23,28 @@ from lfm4ads_tf.interactions.cross import Cross
 from lfm4ads_tf.interactions.cross_network import CrossNetwork
 from lfm4ads_tf.interactions.dnn import DNN
 from lfm4ads_tf.interactions.dropout import Dropout
+from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
+from lfm4ads_tf.interactions.gate_bank import GateBank
+from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
 from lfm4ads_tf.interactions.task_gates import TaskGates
+from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
+from lfm4ads_tf.models.aitm import AITM, AITMConfig
 from lfm4ads_tf.models.backbone import Backbone
+from lfm4ads_tf.models.esmm import ESMM, ESMMConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.heads import ScenarioTaskHeads
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
+from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
+from lfm4ads_tf.models.ple import PLE, PLEConfig
+from lfm4ads_tf.models.set_tower import SetTower
+from lfm4ads_tf.models.shared_bottom import SharedBottom, SharedBottomConfig
+from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.models.two_towers import TwoTowers
@@ -135,6 +147,14 @@ def _numbers(*shapes: tuple[int, ...]) -> Callable[[int], Any]:
         return values[0] if len(values) == 1 else values
 
     return inputs
+
+
+def _set_by_set(inputs: tf.Tensor) -> tf.Tensor:
+    """(rows, sets, d) -> (sets, rows, d)."""
+    return tf.transpose(inputs, [1, 0, 2])
+
+
+_SEES = [[True, False, True], [True, True, True]]
 
 
 def _fields(width: int, dim: int) -> dict[str, Any]:
@@ -246,6 +266,9 @@ _DROPPED = NETWORK.model_copy(
 )
 
 
+_EXPERTS: dict[str, Any] = {"expert_units": [4, 3], "task_units": [4]}
+
+
 def _task_loss() -> TaskLoss:
     """A loss with task weights of its own."""
     return TaskLoss.from_config(
@@ -301,6 +324,49 @@ LAYERS = [
     Case("FM", lambda: FM(4, seed=1, name="fm"), _numbers((3, 4), (2, 3))),
     Case("ExpertMixture", lambda: ExpertMixture(3, [4, 2], 2, seed=1), _numbers((5,))),
     Case(
+        "ExpertMixture of gates with hidden units",
+        lambda: ExpertMixture(3, [4, 2], 2, gate_units=[3], gate_bias=True, seed=1),
+        _numbers((5,)),
+    ),
+    Case(
+        "ExpertMixture of gates that see some experts",
+        lambda: ExpertMixture(3, [4], 2, gate_bias=True, sees=_SEES, seed=1),
+        _numbers((5,)),
+    ),
+    Case("ExpertBank", lambda: ExpertBank([0, 0, 0], [4, 2], seed=1), _numbers((5,))),
+    Case(
+        "ExpertBank of two sets",
+        lambda: ExpertBank([1, 0, 1], [4, 2], seed=1),
+        _numbers((2, 5)),
+        lambda layer, x, training: layer(_set_by_set(x), training=training),
+    ),
+    Case(
+        "GateBank",
+        lambda: GateBank(_SEES, units=[4, 3], bias=True, seed=1),
+        _numbers((5,), (3, 2)),
+    ),
+    Case(
+        "GateBank over inputs of its own",
+        lambda: GateBank(_SEES, seed=1),
+        _numbers((2, 5), (3, 2)),
+        lambda layer, x, training: layer((_set_by_set(x[0]), x[1]), training=training),
+    ),
+    Case("InformationTransfer", lambda: InformationTransfer(seed=1), _numbers((3, 4))),
+    Case(
+        "ProgressiveExtraction",
+        lambda: ProgressiveExtraction(2, 2, 1, 1, [4, 3], seed=1),
+        _numbers((5,)),
+    ),
+    *(
+        Case(
+            f"TowerBank per {per}",
+            lambda per=per: TowerBank([4], 3, 2, per=per, seed=1),
+            lambda rows: [_numbers((1, 6))(rows), _head_inputs(6)(rows)[1]],
+            _run_heads,
+        )
+        for per in ("scenario", "both")
+    ),
+    Case(
         "TaskGates",
         lambda: TaskGates(["a", "b"], 2, 3, seed=1),
         lambda rows: (_numbers((5,))(rows), _numbers((4,), (2,))(rows)),
@@ -320,6 +386,12 @@ LAYERS = [
         for structure in ("stacked", "parallel", "gated")
     ),
     Case("Tower", lambda: Tower([6, 3], seed=1, name="tower"), _numbers((5,))),
+    Case(
+        "SetTower",
+        lambda: SetTower([6, 3], seed=1, name="tower"),
+        _numbers((2, 5)),
+        lambda layer, x, training: layer(_set_by_set(x)),
+    ),
     Case("Tower without units", lambda: Tower([], name="tower"), _numbers((5,))),
     Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
     Case(
@@ -346,6 +418,12 @@ LAYERS = [
         lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED),
         _batch,
         lambda layer, batch, training: layer.set_views(batch, training),
+        tables=True,
+    ),
+    Case(
+        "TwoTowers, towers of each set",
+        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, per_set=True),
+        _batch,
         tables=True,
     ),
     Case("Backbone", lambda: Backbone(LAYOUT, NETWORK, EMBEDDINGS), _batch, tables=True),
@@ -393,6 +471,57 @@ MODELS = [
         _batch,
     ),
     Case("MMoE of two optimizers", lambda: TwoOptimizers(LAYOUT, NETWORK, EMBEDDINGS), _batch),
+    Case(
+        "SingleTask",
+        lambda: SingleTask(LAYOUT, NETWORK, _SHARDED, SingleTaskConfig(**_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "SharedBottom",
+        lambda: SharedBottom(LAYOUT, NETWORK, EMBEDDINGS, SharedBottomConfig(**_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "OMoE",
+        lambda: OMoE(LAYOUT, NETWORK, EMBEDDINGS, OMoEConfig(experts=3, **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "PLE",
+        lambda: PLE(
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            PLEConfig(gate_units=[3], gate_bias=True, **_EXPERTS),
+            seed=1,
+        ),
+        _batch,
+    ),
+    *(
+        Case(
+            f"ESMM, {output}",
+            lambda output=output: ESMM(
+                LAYOUT,
+                NETWORK,
+                EMBEDDINGS,
+                ESMMConfig(funnel=["click", "buy"], output=output, **_EXPERTS),
+                seed=1,
+            ),
+            _batch,
+        )
+        for output in ("joint", "conditional")
+    ),
+    Case(
+        "AITM",
+        lambda: AITM(
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            AITMConfig(sequence=["buy", "click"], calibrator=0.5, **_EXPERTS),
+            seed=1,
+        ),
+        _batch,
+    ),
     Case("DownstreamModel", lambda: DownstreamModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case(
         "DownstreamModel with transfer",

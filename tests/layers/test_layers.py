@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.models.set_tower import SetTower
 from tests.layers.cases import LAYERS, MODELS, Case, classes
 from tests.rounding import EPSILON, assert_close
 
@@ -164,7 +165,8 @@ def test_a_layer_that_is_not_trained_stays_so(case: Case, tmp_path: Path) -> Non
 def test_parts_of_a_model_that_are_not_trained_stay_so(case: Case, tmp_path: Path) -> None:
     model = case.make()
     model(case.inputs(2))
-    first = next(layer for layer in model.submodules if isinstance(layer, tf_keras.layers.Dense))
+    dense = (tf_keras.layers.Dense, SetTower)
+    first = next(layer for layer in model.submodules if isinstance(layer, dense))
     first.trainable = False
     model.save(tmp_path / "model.keras")
     loaded = tf_keras.models.load_model(tmp_path / "model.keras")

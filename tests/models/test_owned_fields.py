@@ -61,12 +61,11 @@ def test_views_hold_every_column_of_their_set_once(
             n for d in names for n, o, w in fields if o == owner and w == d for _ in range(sets * d)
         ] + [f.name for f in layout.dense if f.owner == owner for _ in range(f.width)]
         views = of_owner.per_set().numpy()
-        count = sets if mine else 1
-        assert views.shape[:2] == (count, 5)
-        for k in range(count):
+        assert views.shape[:2] == (sets, 5)
+        for k in range(sets):
             own = [embedded[d][:, j, k] for d, j in mine] + [dense[:, columns]]
             assert np.array_equal(views[k], np.concatenate(own, axis=1))
-        if count == 1:
+        if sets == 1:
             assert np.array_equal(views[0], joined)
 
 

@@ -128,3 +128,41 @@ def test_a_side_without_features_is_refused(
     )
     with pytest.raises(UserError, match="declares no item feature"):
         TwoTowers(bare, [], [], embeddings)
+
+
+@pytest.mark.parametrize("units", [[], [6, 4]])
+def test_towers_of_each_set_read_their_set_alone(
+    layout: FeatureLayout,
+    make_batch: Callable[..., dict[str, Any]],
+    randomize: Callable[..., None],
+    units: list[int],
+) -> None:
+    embeddings = EmbeddingsConfig(dim=4, sets=3, init_scale=0.5)
+    towers = TwoTowers(layout, units, [3], embeddings, per_set=True, seed=1)
+    batch = make_batch()
+    towers(batch)
+    randomize(towers)
+    outputs, views, sets = towers(batch), towers.set_views(batch), towers.set_towers(batch)
+    assert outputs.stream is None
+    np.testing.assert_array_equal(sets["context"], views["context"])
+    for owner, tower in (("user", towers.user_tower), ("item", towers.item_tower)):
+        for k in range(3):
+            h = views[owner][k].numpy().astype(np.float64)
+            for n, (kernel, bias) in enumerate(tower.layers, start=1):
+                h = h @ kernel.numpy()[k] + bias.numpy()[k]
+                h = np.maximum(h, 0) if n < len(tower.layers) else h
+            assert_close(sets[owner][k], h, terms=60)
+        flat = np.concatenate([*sets[owner].numpy()], axis=1)
+        np.testing.assert_array_equal(outputs.user if owner == "user" else outputs.item, flat)
+
+
+def test_one_set_has_the_towers_of_all_sets(
+    layout: FeatureLayout, make_batch: Callable[..., dict[str, Any]]
+) -> None:
+    batch, embeddings = make_batch(), EmbeddingsConfig(dim=4, init_scale=0.5)
+    apart, plain = (
+        TwoTowers(layout, [6], [3], embeddings, per_set=per_set, seed=1, name="towers")
+        for per_set in (True, False)
+    )
+    np.testing.assert_array_equal(apart(batch).user, plain(batch).user)
+    assert [v.name for v in apart.weights] == [v.name for v in plain.weights]

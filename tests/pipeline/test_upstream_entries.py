@@ -13,7 +13,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.intervals import add_intervals, draw_users
 from lfm4ads_tf.pipeline.pretrain import Pretraining
 from lfm4ads_tf.pipeline.training_run import Scores
 from lfm4ads_tf.strict import parse
@@ -80,3 +82,68 @@ def test_without_a_scenario_key_no_entry_stands_twice(
     keys = Counter(tuple(entry[name] for name in names) for entry in found)
     assert set(keys.values()) == {1}
     assert {key[0] for key in keys} == {"all", "b2"}
+
+
+@pytest.mark.parametrize("output", ["joint", "conditional"])
+def test_a_funnel_is_scored_against_what_its_probabilities_are_of(
+    make_ads: Callable[..., Any],
+    ads_features: Callable[..., Any],
+    tmp_path: Path,
+    output: str,
+) -> None:
+    ads = make_ads(features=ads_features("user_id", "item_id"))
+    esmm = {"funnel": ["click", "love"], "output": output, "expert_units": [4]}
+    config = parse(RunConfig, {"upstream": {"model": "esmm", "esmm": esmm}}, source="run")
+    model = build.upstream(ads.cache.layout, config, seed=0)
+    run: Any = SimpleNamespace(cache=ads.cache, spec=ads.spec, upstream=lambda seed: tmp_path)
+    scores = scores_of(run, model)
+    stored = scores.predictions
+    assert stored is not None
+    (entry,) = [
+        e
+        for e in scores.entries
+        if (e["scenario"], e["task"], e["split"], e["refresh"], e["slice"])
+        == ("all", "love", "test", "frozen", "all")
+    ]
+    assert "targets" not in entry
+    # the log has rows with love and without a click, so neither output is of the labels
+    assert stored["test_of_targets"].tolist() == [False, True]
+    click, love = ads.cache.labels[stored["test_rows"]].T
+    if output == "joint":
+        of = np.where((click == 0) | (love == 0), 0, click * love)
+    else:
+        of = np.where(click == 1, love, np.nan)
+    known = np.isfinite(of)
+    assert entry["rows"] == known.sum() > 5 and entry["positives"] == (of == 1).sum() > 0
+    predicted = stored["test_frozen"][known, 1].astype(np.float64)
+    assert entry["metrics"]["auc"] == pytest.approx(roc_auc_score(of[known], predicted), abs=1e-9)
+    assert entry["metrics"]["mean_label"] == pytest.approx(of[known].mean())
+
+
+def test_scores_that_are_not_of_the_labels_have_no_interval(
+    make_ads: Callable[..., Any], ads_features: Callable[..., Any], tmp_path: Path
+) -> None:
+    ads = make_ads(features=ads_features("user_id", "item_id"))
+    esmm = {"funnel": ["click", "love"], "output": "conditional", "expert_units": [4]}
+    raw = {"upstream": {"model": "esmm", "esmm": esmm}}
+    config = parse(RunConfig, raw, source="run")
+    folder = tmp_path / "upstream" / "seed_0"
+    run: Any = SimpleNamespace(
+        cache=ads.cache, spec=ads.spec, config=config, out=tmp_path, upstream=lambda seed: folder
+    )
+    scores = scores_of(run, build.upstream(ads.cache.layout, config, seed=0))
+    assert scores.predictions is not None
+    folder.mkdir(parents=True)
+    write_arrays(folder / "predictions.npz", scores.predictions)
+    write_json(folder / "results.json", {"entries": scores.entries})
+    draws = draw_users(run)
+    tasks = {task for _, task, _ in draws if draws["all", task, "test"].names}
+    assert tasks == {"click"}
+    add_intervals(scores.entries, draws)
+    whole = [
+        e
+        for e in scores.entries
+        if (e["scenario"], e["slice"], e["refresh"], e["split"]) == ("all", "all", "frozen", "test")
+    ]
+    lows = {e["task"]: e["metrics"]["auc_low"] for e in whole}
+    assert lows["love"] is None and lows["click"] is not None

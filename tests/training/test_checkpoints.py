@@ -33,7 +33,7 @@ from lfm4ads_tf.transfer.retrieval.retriever import Retriever
 class Model(tf_keras.Model):
     """Two layers of tables at different depths, dense layers in a list and a step count."""
 
-    def __init__(self, seed: int = 0, shards: int = 1) -> None:
+    def __init__(self, seed: int = 0, shards: int = 1, width: int = 2) -> None:
         super().__init__(name="m")
         self.tables = ShardedEmbedding(
             [TableConfig("a/1", 30, 3), TableConfig("b", 5, 2, storage="bfloat16")],
@@ -53,7 +53,7 @@ class Model(tf_keras.Model):
         ]
         glorot = tf_keras.initializers.GlorotUniform
         self.dense = [
-            tf_keras.layers.Dense(2, kernel_initializer=glorot(seed + k), name=f"d{k}")
+            tf_keras.layers.Dense(width, kernel_initializer=glorot(seed + k), name=f"d{k}")
             for k in (0, 1)
         ]
         self.seen = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -73,9 +73,9 @@ class Model(tf_keras.Model):
 
 
 def checkpoint_of(
-    folder: Path, seed: int = 0, shards: int = 1, rule: Any = "adagrad"
+    folder: Path, seed: int = 0, shards: int = 1, rule: Any = "adagrad", width: int = 2
 ) -> tuple[Model, HybridOptimizer, TrainingCheckpoint]:
-    model = Model(seed, shards)
+    model = Model(seed, shards, width)
     config = OptimizerConfig(table_learning_rate=0.1, dense_learning_rate=0.1, rule=rule)
     optimizers = ModelOptimizers(Objective.of(lambda batch: {}, config), model, model.embeddings)
     (optimizer,) = optimizers.optimizers.values()
@@ -256,6 +256,12 @@ def test_another_rule_does_not_resume(tmp_path: Path) -> None:
         checkpoint_of(tmp_path, rule="ftrl")[2].restore()
 
 
+def test_a_checkpoint_of_other_sizes_does_not_resume(tmp_path: Path) -> None:
+    checkpoint_of(tmp_path)[2].save(0, 1, 1)
+    with pytest.raises(UserError, match="is of another model"):
+        checkpoint_of(tmp_path, width=3)[2].restore()
+
+
 def test_a_damaged_checkpoint_names_its_file(tmp_path: Path) -> None:
     checkpoint_of(tmp_path)[2].save(0, 1, 1)
     path = tmp_path / "checkpoint" / "ckpt-1.tables" / "tables" / "0000_a_1.weights.npy"
@@ -298,6 +304,10 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         read_weights(plain(2), tmp_path / "w")
     with pytest.raises(UserError, match="no embedding tables"):
         read_weights(Model(), tmp_path / "w")
+    wider = tf_keras.Sequential([tf_keras.layers.Dense(5)])
+    wider(tf.zeros([1, 3]))
+    with pytest.raises(UserError, match="of other sizes"):
+        read_weights(wider, tmp_path / "w")
     same_kind = plain(1)
     read_weights(same_kind, tmp_path / "w")
     np.testing.assert_array_equal(same_kind.layers[0].kernel, one.layers[0].kernel)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.models.aitm import AITM, AITMConfig
+from tests.rounding import assert_close
+from tests.small_models import EMBEDDINGS, LAYOUT, NETWORK, random_batch
+
+pytestmark = pytest.mark.processor
+
+SIZES = AITMConfig(expert_units=[8, 5], task_units=[4])
+
+
+def made(randomize: Callable[..., None], **options: object) -> AITM:
+    model = AITM(LAYOUT, NETWORK, EMBEDDINGS, SIZES.model_copy(update=options), seed=1)
+    model(random_batch())
+    randomize(model)
+    return model
+
+
+@pytest.mark.parametrize("sequence", [[], ["click", "buy"], ["buy", "click"]])
+def test_vectors_are_handed_on_in_the_sequence(
+    sequence: list[str], randomize: Callable[..., None]
+) -> None:
+    model, batch = made(randomize, sequence=sequence), random_batch()
+    found = model.represent(batch)
+    own = model.experts(found["towers"]).numpy()  # (B, T, h)
+    order = [LAYOUT.tasks.index(task) for task in sequence or LAYOUT.tasks]
+    handed = model.transfer(tf.constant(own[:, order])).numpy()
+    for place, t in enumerate(order):
+        np.testing.assert_array_equal(found[f"mix_{LAYOUT.tasks[t]}"], handed[:, place])
+    first = order[0]
+    np.testing.assert_array_equal(found[f"mix_{LAYOUT.tasks[first]}"], own[:, first])
+
+
+@pytest.mark.parametrize("sequence", [[], ["buy", "click"]])
+def test_the_calibrator_is_what_later_tasks_lie_above_earlier_ones(
+    sequence: list[str], randomize: Callable[..., None]
+) -> None:
+    model, batch = made(randomize, sequence=sequence, calibrator=0.3), random_batch()
+    # both probabilities about one half, so that either may be above the other
+    bias = model.heads.logit_bias
+    bias[:, 0, 0].assign(bias[:, 0, 0] - tf.reduce_mean(model(batch), axis=0))
+    terms = model.loss_terms(batch, training=False)
+    assert list(terms) == ["tasks", "calibrator"]
+    p = 1 / (1 + np.exp(-model(batch).numpy().astype(np.float64)))
+    above = p[:, 1] - p[:, 0] if not sequence else p[:, 0] - p[:, 1]
+    assert (above > 0).any() and (above < 0).any()
+    expected = 0.3 * np.maximum(above, 0).mean()
+    assert_close(terms["calibrator"], expected, terms=60, magnitude=1.0)
+    plain = made(randomize, sequence=sequence)
+    assert list(plain.loss_terms(batch, training=False)) == ["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "message"),
+    [
+        (["click", "bye"], "unknown task 'bye'. Did you mean 'buy'?"),
+        (["click"], "not one of all tasks"),
+        (["click", "click"], "not one of all tasks"),
+    ],
+)
+def test_a_sequence_that_is_none_is_refused(sequence: list[str], message: str) -> None:
+    options = SIZES.model_copy(update={"sequence": sequence})
+    with pytest.raises(UserError) as refused:
+        AITM.refuse(options, EmbeddingsConfig(), LAYOUT.tasks)
+    assert message in str(refused.value)

@@ -13,6 +13,8 @@ from lfm4ads_tf.errors import UserError
 
 FAILURES = "failures"
 """Attribute of a data set: the `UserError`s of what its batches were read from."""
+PASS_NUMBER = "pass_number"
+"""Attribute of a data set of shuffled passes: `next`, the number of its next pass from 0 on."""
 BRANCHES = ("content", "ad")
 """Names of the branches; a row's `branch` is the position of its own."""
 

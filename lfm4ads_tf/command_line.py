@@ -332,7 +332,7 @@ def _console() -> Console:
 
 
 def _export(run: Run) -> None:
-    """The export stage; `export` imports the package, never the reverse."""
+    """The export stage; exports stand on the other stages, never the reverse."""
     from lfm4ads_tf.export.stage import export_run
 
     export_run(run)

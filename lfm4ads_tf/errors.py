@@ -13,6 +13,15 @@ class UserError(Exception):
         what: What is wrong, one sentence.
         received: What was found instead, shown as `Received: ...`.
         fix: How to mend it, shown as `Fix: ...`.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> try:
+        ...     lfm.HybridOptimizer(epsilon=0.0)
+        ... except lfm.UserError as error:
+        ...     print(error)
+        The optimizer's epsilon must be positive.
+        Received: 0.0
     """
 
     def __init__(self, what: str, *, received: object = None, fix: str | None = None) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 _ARGUMENTS = "_constructor_arguments"
 _POLICY = "dtype"
 _TRAINED = "trainable"
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Rebuildable:
@@ -34,9 +35,17 @@ class Rebuildable:
     as its constructor is annotated and what it is made of is settled by its arguments.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Lets Keras find the package's own classes among the layers of a functional model."""
+        super().__init_subclass__(**options)
+        if cls.__module__.partition(".")[0] == _PACKAGE:
+            tf_keras.saving.register_keras_serializable(package=cls.__module__)(cls)
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keeps the arguments."""
         instance = super().__new__(cls, *args, **kwargs)
+        if not args and not kwargs and _needs_arguments(cls):  # type: ignore[arg-type]
+            return instance  # a copy: the arguments come with the rest of its state
         bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         bound.apply_defaults()
         given = dict(list(bound.arguments.items())[1:])
@@ -111,6 +120,14 @@ class Rebuildable:
 def made_like(layer: tf_keras.layers.Layer) -> AbstractContextManager[None]:
     """Layers that are made inside have the dtype policy of a layer, whatever the global one is."""
     return _policy(layer.dtype_policy)
+
+
+@cache
+def _needs_arguments(cls: type) -> bool:
+    """Whether the constructor has a parameter without a default."""
+    own = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    named = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return any(p.default is p.empty for p in named)
 
 
 @cache

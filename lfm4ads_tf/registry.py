@@ -22,6 +22,19 @@ class Registry(Mapping[str, Entry]):
     Args:
         what: What an entry is, for messages, such as `adapter`.
         places: Name -> `module:attribute`.
+
+    Raises:
+        UserError: A name is unknown when it is asked for, or is registered twice.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> "bce" in lfm.LOSSES
+        True
+        >>> def twice(labels, logits, task_weights, row_weights=None):
+        ...     return 2 * lfm.LOSSES["bce"](labels, logits, task_weights, row_weights)
+        >>> with lfm.LOSSES.added("twice", twice):  # `@lfm.LOSSES.register("twice")` for good
+        ...     list(lfm.LOSSES)
+        ['bce', 'twice']
     """
 
     def __init__(self, what: str, places: Mapping[str, str]) -> None:

@@ -25,6 +25,7 @@ GROUPS = {
         "features",
         "front.encode",
         "front.encoded_log",
+        "front.fetch",
         "front.period_chain",
     ),
     "Models": ("embeddings", "interactions", "models"),

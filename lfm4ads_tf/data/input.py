@@ -85,6 +85,18 @@ def batches(
     return _batches(source, places, batch_size, refresh, ahead, announce)
 
 
+class PassNumber:
+    """The number of the next pass over a data set; `fit` sets it, each iteration counts it on."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def take(self) -> int:
+        """The number; the next one is one higher."""
+        number, self.next = self.next, self.next + 1
+        return number
+
+
 def passes(
     cache: EncodedCache,
     plan: Callable[[], Iterator[tuple[int, int]]],

@@ -45,7 +45,8 @@ def read_requests(spec: FeatureSpec, data: Path, path: Path) -> dict[str, pa.Arr
     stored_in = data / "tables"
     sides = {n: pq.read_table(stored_in / f"{file_name(n)}.parquet") for n in spec.tables}
     stored = {c: name for name, table in reversed(sides.items()) for c in table.column_names}
-    missing = [c for c in wanted if c not in present and c not in stored]
+    keys = (spec.keys.user, spec.keys.item)
+    missing = [c for c in wanted if c not in present and (c in keys or c not in stored)]
     # Only to tell which rows are of a segment: they may be absent.
     segments = {of.by for of in spec.segments.values()} & {*present, *stored}
     wanted = {**dict.fromkeys(segments, "string"), **wanted}

@@ -91,6 +91,15 @@ class EmbeddingsConfig(StrictModel):
         storage: Type in which tables are kept.
         tables_per_width: Physical tables that the tables of one width are dealt to.
         tables: Table -> what sets it apart. A table has the name of the feature that owns it.
+
+    Raises:
+        pydantic.ValidationError: A key is unknown, or a value is out of its bounds.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> config = lfm.EmbeddingsConfig(dim=8, shards=4, tables={"item_id": {"dim": 32}})
+        >>> config.dim, config.tables["item_id"].dim
+        (8, 32)
     """
 
     dim: int = Field(default=16, ge=1)

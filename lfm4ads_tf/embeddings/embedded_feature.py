@@ -16,7 +16,12 @@ class EmbeddedFeature:
         name: Unique name.
         table: Name of its table; several features may name the same.
         combiner: None for a single-valued feature; "mean", "sum" or "max" for a bag of values.
-            The maximum is taken element by element and knows no weights.
+                The maximum is taken element by element and knows no weights.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> lfm.EmbeddedFeature("clicked", table="item", combiner="mean").table
+        'item'
     """
 
     name: str

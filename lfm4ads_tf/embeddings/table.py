@@ -47,6 +47,11 @@ class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
     `shards=1`: restore the checkpoint into one, or use `transplant`. A table of storage "int8" is
     a `QuantizedTable`: it is for inference, and whole.
 
+    Tables are of their `storage` and read in float32 under every dtype policy of Keras; what is
+    looked up has the policy's compute dtype. A functional model that holds the layer is loaded by a
+    process that has named the class, as `lfm4ads_tf.ShardedEmbedding`. Save models that hold it to
+    `.keras` files: Keras' older formats take no output whose keys are widths.
+
     Args:
         tables: The logical tables.
         features: The features in the order in which their fields are returned.
@@ -62,6 +67,22 @@ class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
 
     Raises:
         UserError: Duplicate or unknown names, sizes below 1, or int8 tables in several shards.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> tables = lfm.ShardedEmbedding(
+        ...     [lfm.TableConfig("item", rows=100, dim=8)],
+        ...     [
+        ...         lfm.EmbeddedFeature("ad", table="item"),
+        ...         lfm.EmbeddedFeature("clicked", table="item", combiner="mean"),
+        ...     ],
+        ...     shards=2,
+        ... )
+        >>> clicked = tf.ragged.constant([[1, 2], []], dtype=tf.int64)
+        >>> fields = tables(tf.constant([[3], [-1]]), {"clicked": (clicked, None)})
+        >>> fields[8].shape  # (B, F, K, D)
+        TensorShape([2, 2, 1, 8])
     """
 
     def __init__(

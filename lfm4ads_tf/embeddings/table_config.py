@@ -24,6 +24,12 @@ class TableConfig:
         trainable: Whether an optimizer may change it.
         group: Name of its learning-rate group, see `HybridOptimizer`; "" is the default group.
         hashing: Several hashes per id instead of one row per id.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> table = lfm.TableConfig("item", rows=1000, dim=16, storage="bfloat16")
+        >>> table.stored_rows
+        1000
     """
 
     name: str

@@ -177,6 +177,16 @@ class FeatureSpec(StrictModel):
         best_possible: Task -> log column with the true probability of the label (synthetic data
             only); read by the evaluation, never an input.
         run: Overrides of the run configuration that suit this data set.
+
+    Raises:
+        pydantic.ValidationError: A key is unknown or missing, or a value has the wrong type;
+            `load_spec` says the same as a `UserError` and checks what columns mean, too.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> spec = lfm.load_spec("synthetic")
+        >>> isinstance(spec, lfm.FeatureSpec), spec.keys.user, spec.column_side("user_id")
+        (True, 'user_id', 'user')
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")

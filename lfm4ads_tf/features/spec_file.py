@@ -24,9 +24,18 @@ def load_spec(path: Path | str, overrides: Mapping[str, Any] | None = None) -> F
         path: The YAML file, or the name of a spec that comes with the package.
         overrides: Nested mapping merged over the file before it is checked.
 
+    Returns:
+        The spec, checked.
+
     Raises:
         UserError: The file is missing or not YAML, a key is unknown (the nearest known one is
             named), a value has the wrong type, or a feature reads a side it does not own.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> spec = lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}})
+        >>> spec.task_names
+        ['click', 'conversion']
     """
     file = spec_file(Path(path))
     raw = read_yaml(file)

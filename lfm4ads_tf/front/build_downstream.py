@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from lfm4ads_tf.config import DownstreamConfig, RunConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.front.encoded_log import EncodedLog
@@ -13,6 +15,8 @@ from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.warm_start import start
+
+_LOG = logging.getLogger(__name__)
 
 
 def build_downstream(
@@ -68,6 +72,7 @@ def build_downstream(
         fields = RepresentationsConfig.model_fields
         settings = {k: v for k, v in representations.manifest.items() if k in fields}
         stored = RepresentationsConfig.model_validate(settings)
+        log.require(representations)
     theirs = upstream.configuration()
     if config is None:
         config = DownstreamConfig(network=theirs.network, embeddings=theirs.embeddings)
@@ -87,6 +92,8 @@ def build_downstream(
         )
     dims = {} if representations is None else representations.dims
     model = build.downstream(log.layout, run, parsed, dims, seed)
+    if parsed.copies and not upstream.fitted:
+        _LOG.warning("'%s' copies weights of an upstream that was never fitted", method)
     if parsed.copies:
         if not upstream.built:
             upstream(build.example_batch(log.layout))
@@ -94,5 +101,8 @@ def build_downstream(
         rates = start(upstream, model, parsed, shares, config.warm_start_rates)
         if "tables" in config.warm_start_rates:
             rates[build.COPIED_TABLES] = config.warm_start_rates["tables"]
-        model.__dict__["group_rates"] = rates  # beside Keras' attribute tracking
+        model.origin["group_rates"] = rates
+    model.origin["scenario"] = scenario
+    if parsed.sources and representations is not None:
+        model.origin["representations"] = representations.version
     return model

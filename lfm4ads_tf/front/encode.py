@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import tempfile
-import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.front.encoded_log import EncodedLog
-from lfm4ads_tf.front.tables import arrow_table
+from lfm4ads_tf.front.new_folder import new_folder
+from lfm4ads_tf.front.tables import write_table
 from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.prepare import encode_files, source_folder
+from lfm4ads_tf.pipeline.run import fingerprint
 
 _AUXILIARY = "auxiliary"
 _IN_MEMORY = {"format": "parquet", "columns": None}
@@ -55,35 +54,44 @@ def encode(
         >>> import lfm4ads_tf as lfm
         >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
         >>> log
-        EncodedLog(synthetic: 1,429 train, 286 valid, 285 test rows)
+        EncodedLog(synthetic: 1,428 train, 286 valid, 286 test rows)
     """
     declared = spec if isinstance(spec, FeatureSpec) else load_spec(spec)
-    root = None if folder is not None else Path(tempfile.mkdtemp(prefix="lfm4ads_tf_"))
-    target = Path(folder) if folder is not None else Path(str(root)) / "data"
-    if target.exists() and any(target.iterdir()):
-        raise UserError(
-            "The folder of the encoded data is not empty.",
-            received=str(target),
-            fix="give another one; EncodedLog(spec, folder) opens what was encoded before",
-        )
-    try:
+    with new_folder(folder, "the encoded data", "EncodedLog(spec, folder)") as target:
         if log is None or isinstance(log, (str, Path)):
             _refuse_tables(tables, log)
             data_dir = None if log is None else Path(log)
-            encode_files(declared, source_folder(declared, data_dir, quiet=True), target)
+            encode_files(declared, source_folder(declared, data_dir, quiet=True), target.path)
         else:
             with tempfile.TemporaryDirectory(prefix="lfm4ads_tf_") as source:
-                written = _written(declared, Path(source), log, tables or {})
-                encode_files(written, Path(source), target)
-        encoded = EncodedLog(declared, target)
-    except BaseException:
-        if root is not None:
-            shutil.rmtree(root, ignore_errors=True)
-        raise
-    if root is not None:
-        weakref.finalize(encoded, shutil.rmtree, root, ignore_errors=True)
+                _encode_tables(declared, Path(source), log, tables or {}, target.path)
+        encoded = EncodedLog(declared, target.path)
+    target.belongs_to(encoded)
     warn_one_class(encoded.cache, min_rows=1)
     return encoded
+
+
+def _encode_tables(
+    spec: FeatureSpec, source: Path, log: Any, tables: Mapping[str, Any], target: Path
+) -> None:
+    """Encodes tables in memory by way of files, which no message names."""
+    written = _written(spec, source, log, tables)
+    contents = {}
+    for path in sorted(source.iterdir()):
+        with path.open("rb") as opened:
+            contents[path.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    digest = fingerprint([spec.model_dump(mode="json", exclude={"run"}), contents])
+    try:
+        encode_files(written, source, target, digest)
+    except UserError as error:
+        text = str(error)
+        for file, name in {
+            "log.parquet": "the log",
+            f"{_AUXILIARY}.parquet": "the auxiliary rows",
+            **{f"{file_name(f'table_{n}')}.parquet": f"the table '{n}'" for n in spec.tables},
+        }.items():
+            text = text.replace(f"'{source / file}'", name).replace(str(source / file), name)
+        raise UserError(text) from None
 
 
 def _refuse_tables(tables: Mapping[str, Any] | None, log: Any) -> None:
@@ -115,7 +123,7 @@ def _written(spec: FeatureSpec, folder: Path, log: Any, tables: Mapping[str, Any
 
     def write(name: str, rows: Any, what: str) -> dict[str, Any]:
         file = f"{file_name(name)}.parquet"
-        pq.write_table(arrow_table(rows, what), folder / file)
+        write_table(rows, folder / file, what)
         return {"files": [file], **_IN_MEMORY}
 
     changes: dict[str, Any] = {

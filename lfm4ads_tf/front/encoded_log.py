@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
+from lfm4ads_tf.batch import PASS_NUMBER
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
-from lfm4ads_tf.data.input import RepresentationJoin, batches, passes
+from lfm4ads_tf.data.input import PassNumber, RepresentationJoin, batches, passes
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.spec_file import load_spec
 from lfm4ads_tf.representations.store import RepresentationStore
+from lfm4ads_tf.training.row_weights import checked_weights
 from lfm4ads_tf.training.schedule import Phase
 from lfm4ads_tf.tuning.search import first_batch_size
 
@@ -47,7 +48,7 @@ class EncodedLog:
     Example:
         >>> import lfm4ads_tf as lfm
         >>> spec = lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}})
-        >>> log = lfm.encode(spec)
+        >>> log = lfm.encode(spec)  # lfm.EncodedLog(spec, folder) opens what was kept
         >>> log.layout.tasks
         ('click', 'conversion')
         >>> batch = next(iter(log.dataset("test", batch_size=8)))
@@ -55,8 +56,8 @@ class EncodedLog:
         TensorShape([8, 2])
     """
 
-    def __init__(self, spec: FeatureSpec, folder: Path | str) -> None:
-        self.spec = spec
+    def __init__(self, spec: FeatureSpec | Path | str, folder: Path | str) -> None:
+        self.spec = spec if isinstance(spec, FeatureSpec) else load_spec(spec)
         self.folder = Path(folder)
         if not (self.folder / "manifest.json").exists():
             raise UserError(
@@ -65,6 +66,8 @@ class EncodedLog:
                 fix="make them with lfm4ads_tf.encode(spec, table, folder=...)",
             )
         self.cache = EncodedCache(self.folder)
+        if self.cache.manifest.get("spec") != self.spec.name:
+            raise self._other_spec(f"encoded with '{self.cache.manifest.get('spec')}'")
 
     def __repr__(self) -> str:
         """What it is of, and its rows."""
@@ -79,7 +82,54 @@ class EncodedLog:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder that made it: raw columns -> a batch, in training and in an export."""
-        return Encoder(self.spec, FittedEncoding.load(self.folder / "encoding"))
+        fitted = FittedEncoding.load(self.folder / "encoding")
+        try:
+            encoder = Encoder(self.spec, fitted)
+        except KeyError as error:
+            raise self._other_spec(f"nothing was fitted for {error}") from error
+        if encoder.layout != self.layout:
+            raise self._other_spec("other features, scenarios or tasks")
+        return encoder
+
+    def _other_spec(self, found: str) -> UserError:
+        return UserError(
+            f"The data in '{self.folder}' were encoded with another spec than '{self.spec.name}'.",
+            received=found,
+            fix="give the spec that they were encoded with, or encode them anew",
+        )
+
+    def require_layout(self, layout: FeatureLayout) -> None:
+        """Refuses what was made for the columns of another log.
+
+        Args:
+            layout: What it reads: all of the log's columns, or some of them.
+
+        Raises:
+            UserError: It was.
+        """
+        own = self.layout
+        mine = {*own.fields, *own.dense, *own.tables}
+        theirs = {*layout.fields, *layout.dense, *layout.tables}
+        same = (own.scenarios, own.tasks) == (layout.scenarios, layout.tasks)
+        if not theirs <= mine or not same:
+            raise UserError(
+                "The model was made for another log.",
+                received=f"other {'features or tables' if same else 'scenarios or tasks'}",
+                fix="give the log whose layout the model was made with",
+            )
+
+    def require(self, representations: RepresentationStore) -> None:
+        """Refuses representations that were stored for other data.
+
+        Raises:
+            UserError: They were.
+        """
+        if representations.manifest.get("data") != self.fingerprint:
+            raise UserError(
+                "The representations were stored for other data than this log's.",
+                received=f"data {representations.manifest.get('data')}, not {self.fingerprint}",
+                fix="extract(upstream, log, chain) with this log",
+            )
 
     def dataset(
         self,
@@ -96,8 +146,8 @@ class EncodedLog:
     ) -> tf.data.Dataset:
         """Batches of a split.
 
-        The k-th iteration over a shuffled data set has the order of the k-th epoch of `train.py`
-        with this seed. It is kept by who iterates it, as `fit` does: an iterator alone does not.
+        The k-th epoch of `fit` over a shuffled data set has the order of the k-th epoch of
+        `train.py` with this seed; outside of `fit` the k-th iteration has it.
 
         Args:
             split: `train`, `valid` or `test`.
@@ -121,6 +171,15 @@ class EncodedLog:
             UserError: The split, scenario or a representation is unknown, or there is no row.
         """
         rows = self.rows(split, scenario)
+        if refresh not in get_args(Refresh):
+            raise UserError(
+                f"There is no state '{refresh}'.{nearest(str(refresh), get_args(Refresh))}",
+                fix=f"use {' or '.join(get_args(Refresh))}",
+            )
+        if batch_size is not None and batch_size < 1:
+            raise UserError("A batch has at least one row.", received=f"batch_size={batch_size}")
+        if weights is not None:
+            weights = checked_weights(weights, self.cache)
         if not len(rows):
             raise UserError(
                 f"There is no row in '{split}'" + (f" of '{scenario}'." if scenario else "."),
@@ -130,6 +189,7 @@ class EncodedLog:
             batch_size = first_batch_size(len(rows)) if split == "train" else _HELD_OUT_BATCH
         join: RepresentationJoin | None = None
         if representations is not None:
+            self.require(representations)
             names = list(representations.dims) if sources is None else list(sources)
             join = representations.lookup(self.cache, names, refresh)
         if not (split == "train" if shuffle is None else shuffle):
@@ -138,9 +198,10 @@ class EncodedLog:
                 refresh=refresh, representations=join, weights=weights,
             )  # fmt: skip
         count = -(-len(rows) // batch_size)
-        return passes(
+        number = PassNumber()
+        data = passes(
             self.cache,
-            partial(_next_pass, itertools.count(), count),
+            partial(_next_pass, number, count),
             lambda k: Phase(f"epoch_{k + 1}", rows).order(seed, shuffle=True),
             batch_size,
             count=count,
@@ -148,6 +209,8 @@ class EncodedLog:
             representations=join,
             weights=weights,
         )
+        vars(data)[PASS_NUMBER] = number
+        return data
 
     def rows(self, split: Split, scenario: str | None = None) -> np.ndarray:
         """Rows of the cache in time order, (M,).
@@ -187,11 +250,10 @@ class EncodedLog:
     @property
     def fingerprint(self) -> str:
         """Digest of the spec and of what was encoded."""
-        manifest = json.loads((self.folder / "manifest.json").read_text("utf-8"))
-        return str(manifest["fingerprint"])
+        return str(self.cache.manifest["fingerprint"])
 
 
-def _next_pass(numbers: Iterator[int], count: int) -> Iterator[tuple[int, int]]:
+def _next_pass(numbers: PassNumber, count: int) -> Iterator[tuple[int, int]]:
     """The places of the next iteration's batches."""
-    number = next(numbers)
+    number = numbers.take()
     return ((number, index) for index in range(count))

@@ -46,7 +46,8 @@ def export_model(
         log: The encoded log: its encoder becomes part of the graph, its test rows are what the
             export is held against.
         folder: Folder of all exports; the version goes to `folder/<name>/<number>`.
-        scenario: Of a downstream model, the scenario that it is for.
+        scenario: Of a downstream model, the scenario that it is for; where `build_downstream` made
+            it, that one when absent.
         name: `foundation`, `user_tower` or `item_tower` of an upstream; by default `foundation`, or
             `ranker_<scenario>`.
         representations: What the model was trained with, where it reads some.
@@ -71,7 +72,16 @@ def export_model(
         >>> version.relative_to(folder.name).as_posix()
         'foundation/1'
     """
+    log.require_layout(model.layout)
     of_scenario = isinstance(model, DownstreamModel)
+    made_for = model.origin.get("scenario")
+    if scenario is not None and made_for not in (None, scenario):
+        raise UserError(
+            f"The model was built for scenario '{made_for}'.",
+            received=f"scenario='{scenario}'",
+            fix="leave the scenario out, or export the model that was built for it",
+        )
+    scenario = scenario or made_for
     if of_scenario and scenario is None:
         raise UserError(
             "A downstream model is exported for its scenario.",
@@ -100,6 +110,8 @@ def export_model(
     joined: dict[str, np.ndarray] = {}
     lookups: dict[str, RepresentationLookup] = {}
     if representations is not None:
+        log.require(representations)
+        representations.require(model.origin.get("representations"))
         keys = {
             "user": samples[log.spec.keys.user].combine_chunks(),
             "item": samples[log.spec.keys.item].combine_chunks(),

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import uuid
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.front.encoded_log import EncodedLog
+from lfm4ads_tf.front.new_folder import new_folder
 from lfm4ads_tf.front.period_chain import PeriodChain
+from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from lfm4ads_tf.representations.extract_periods import extract_periods
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
+from lfm4ads_tf.training.checkpoints import read_weights, write_weights
 
 
 def extract(
@@ -47,7 +49,8 @@ def extract(
         (M, d); `EncodedLog.dataset(representations=...)` joins them to rows.
 
     Raises:
-        UserError: There is no chain, no model was fitted along it, or the folder holds something.
+        UserError: There is no chain, this model was not fitted along it, the chain is of another
+            log, or the folder holds something.
 
     Source: LFM4Ads (arXiv 2508.14948), extraction and aggregation of representations.
 
@@ -63,7 +66,7 @@ def extract(
     """
     load: Callable[[int | None], None]
     if config.snapshots == "single" or config.mode == "static":
-        load = lambda period: None  # noqa: E731 - the weights as they are
+        load = _as_it_is
     elif chain is None:
         raise UserError(
             "Representations of training rows need the weights that each period began by.",
@@ -72,17 +75,10 @@ def extract(
             "extract(upstream, log, chain)",
         )
     else:
+        chain.require(upstream, log)
         load = chain.loader(upstream)
-    root = None if folder is not None else Path(tempfile.mkdtemp(prefix="lfm4ads_tf_"))
-    target = Path(folder) if folder is not None else Path(str(root)) / "representations"
-    if target.exists() and any(target.iterdir()):
-        raise UserError(
-            "The folder of the representations is not empty.",
-            received=str(target),
-            fix="give another one; RepresentationStore(folder) opens what was stored before",
-        )
-    try:
-        with staged_folder(target) as staging:
+    with new_folder(folder, "the representations", "RepresentationStore(folder)") as target:
+        with _weights_kept(upstream, log), staged_folder(target.path) as staging:
             writer = RepresentationWriter(staging)
             extract_periods(
                 upstream,
@@ -100,9 +96,23 @@ def extract(
                     **config.model_dump(mode="json"),
                 }
             )
-    finally:
-        load(None)
-    store = RepresentationStore(target)
-    if root is not None:
-        weakref.finalize(store, shutil.rmtree, root, ignore_errors=True)
+        store = RepresentationStore(target.path)
+    target.belongs_to(store)
     return store
+
+
+def _as_it_is(period: int | None) -> None:
+    """Loads nothing: all periods are represented by the weights that the model has."""
+
+
+@contextmanager
+def _weights_kept(upstream: UpstreamModel, log: EncodedLog) -> Iterator[None]:
+    """Gives a model back the weights that it came with."""
+    if not upstream.built:
+        upstream(example_batch(log.layout))
+    with tempfile.TemporaryDirectory(prefix="lfm4ads_tf_") as folder:
+        write_weights(upstream, Path(folder) / "weights")
+        try:
+            yield
+        finally:
+            read_weights(upstream, Path(folder) / "weights")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from lfm4ads_tf.data.requests import complete, read_requests
 from lfm4ads_tf.errors import UserError
@@ -18,7 +17,7 @@ from lfm4ads_tf.export.skew.in_process_model import InProcessModel
 from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.front.encoded_log import EncodedLog
-from lfm4ads_tf.front.tables import arrow_table
+from lfm4ads_tf.front.tables import write_table
 
 _BATCH = 512
 
@@ -78,12 +77,13 @@ class LoadedExport:
         spec, data = self._log.spec, self._log.folder
         with tempfile.TemporaryDirectory(prefix="lfm4ads_tf_") as folder:
             path = Path(folder) / "rows.parquet"
-            table = arrow_table(rows, "The rows")
-            pq.write_table(table, path)
+            count = write_table(rows, path, "The rows")
             columns = complete(spec, data, self._log.encoder, read_requests(spec, data, path))
+        if not count:
+            raise UserError("There is no row to score.", fix="give at least one")
         answers = []
-        for start in range(0, len(table), _BATCH):
-            part = slice(start, min(start + _BATCH, len(table)))
+        for start in range(0, count, _BATCH):
+            part = slice(start, min(start + _BATCH, count))
             asked = {c: raw_values.slice_rows(columns[c], part) for c in self._schema.columns}
             answers.append(self._model.run("serving_default", self._schema.examples(asked, {})))
         return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}

@@ -44,6 +44,16 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         ValueError: The `gated` structure is given no tasks.
 
     Source: LFM4Ads (arXiv 2508.14948), the mix tower; layer names as in its public experiment.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> layers = [{"type": "cross", "depth": 2}, {"type": "dnn", "units": [4]}]
+        >>> block = lfm.InteractionBlock(lfm.BlockConfig(layers=layers))
+        >>> user, item = tf.ones([2, 3]), tf.ones([2, 2])
+        >>> activations, output = block(lfm.BlockInputs(user, item, context=None, fields=[]))
+        >>> {name: tuple(value.shape) for name, value in activations.items()}
+        {'towers': (2, 5), 'cross_1': (2, 5), 'cross_2': (2, 5), 'dnn_1': (2, 4)}
     """
 
     def __init__(
@@ -83,6 +93,10 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         self, inputs: BlockInputs, training: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Interacts.
+
+        Args:
+            inputs: UR (B, d_u), IR (B, d_i), context (B, d_c) and fields (B, F, K D) by width.
+            training: Whether dropout and compiled kernels apply; an exported graph holds none.
 
         Returns:
             Every activation by name, each (B, d_layer), and the block's output (B, d) for the

@@ -63,6 +63,16 @@ class BlockConfig(StrictModel):
             expert over x_0, and a gate per task mixes their projected outputs for its heads.
         mix_dim: Width of the projected outputs; read by `gated` alone.
         layers: The layers in order.
+
+    Raises:
+        pydantic.ValidationError: A key is unknown, or a value is out of its bounds.
+        UserError: The type of a layer is unknown.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> block = lfm.BlockConfig(layers=[{"type": "cross", "depth": 2}, {"type": "dnn"}])
+        >>> block.layers[0].depth, block.layers[1].units
+        (2, [256, 128])
     """
 
     structure: Literal["stacked", "parallel", "gated"] = "stacked"

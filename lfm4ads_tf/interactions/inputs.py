@@ -25,6 +25,13 @@ class BlockInputs:
         stream: [user; item; context] where the caller holds it as one tensor, else None.
         sequences: Feature -> embeddings of its values (B, L, K, D) in order, zeros behind the end,
             and which of them there are (B, L); those that a layer asks for.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> inputs = lfm.BlockInputs(tf.ones([2, 3]), tf.ones([2, 2]), context=None, fields=[])
+        >>> inputs.origin().shape
+        TensorShape([2, 5])
     """
 
     user: tf.Tensor
@@ -51,7 +58,11 @@ class BlockInputs:
         return stream
 
     def of_dtype(self, dtype: str) -> BlockInputs:
-        """The same with numbers of a dtype: Keras casts tensors that it sees, not these."""
+        """The same with numbers of a dtype: Keras casts tensors that it sees, not these.
+
+        Args:
+            dtype: Of UR (B, d_u) and all other numbers; masks stay.
+        """
 
         def cast(value: tf.Tensor | None) -> tf.Tensor | None:
             return None if value is None else tf.cast(value, dtype)
@@ -73,6 +84,12 @@ class BlockInputs:
 
         A user's fields may be one row that stands for all, apart from those of many items; stored
         representations stand for the fields of one side each.
+
+        Args:
+            rows: B, ().
+
+        Returns:
+            Groups of (B, F_w, K D) for each width and number of sets, sequences (B, L, K, D).
         """
         groups: dict[tuple[int, int], FieldGroup] = {}
         for group in self.fields:

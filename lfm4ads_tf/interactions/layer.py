@@ -34,6 +34,30 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
             `interact` makes, so that two layers of a type differ in them. False for layers whose
             weights have names of their own.
         output_dim: Width of its output, once the block was called.
+
+    Raises:
+        UserError: It is called by itself and has no `call`: a block runs it by `interact`.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> from lfm4ads_tf.interactions.config import LayerConfig
+        >>> class Squared(lfm.InteractionLayer):
+        ...     Config = LayerConfig
+        ...     def __init__(self, name: str) -> None:
+        ...         super().__init__(name=name)
+        ...     @classmethod
+        ...     def create(cls, config, *, seed, name):
+        ...         return cls(name)
+        ...     @classmethod
+        ...     def activation_names(cls, config, name):
+        ...         return [name]
+        ...     def interact(self, stream, inputs, *, training=False):
+        ...         return {self.name: stream * stream}, stream * stream
+        >>> inputs = lfm.BlockInputs(tf.ones([2, 3]), tf.ones([2, 2]), context=None, fields=[])
+        >>> named, output = Squared("squared").interact(inputs.origin(), inputs)
+        >>> list(named), output.shape
+        (['squared'], TensorShape([2, 5]))
     """
 
     Config: ClassVar[type[LayerConfig]]

@@ -19,6 +19,15 @@ class NetworkConfig(StrictModel):
         user_tower, item_tower: Hidden units; empty means the concatenated inputs themselves.
         block: The interaction block (mix tower).
         shared_head: Adds one logit per task shared by all scenarios to the scenario's own.
+
+    Raises:
+        pydantic.ValidationError: A key is unknown, or a value is out of its bounds.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> network = lfm.NetworkConfig(user_tower=[32], item_tower=[32])
+        >>> [layer.type for layer in network.block.layers]
+        ['fm', 'cross', 'dnn']
     """
 
     user_tower: Units = []

@@ -53,7 +53,24 @@ class FoundationModel(UpstreamModel):
         branches: Whether there are two branches.
         seed: Seed of all initial weights.
 
+    Raises:
+        UserError: The layout has no user or no item feature, `embeddings` names an unknown table,
+            or the Keras dtype policy is another one than float32.
+
     Source: LFM4Ads (arXiv 2508.14948), upstream; how its branches share towers is not public.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
+        >>> network = lfm.NetworkConfig(user_tower=[8], item_tower=[6])
+        >>> model = lfm.FoundationModel(log.layout, network, lfm.EmbeddingsConfig(dim=4), seed=1)
+        >>> model.compile(lfm.HybridOptimizer())
+        >>> history = model.fit(log.dataset("train", batch_size=256), verbose=0)
+        >>> batch = next(iter(log.dataset("test", batch_size=32)))
+        >>> model(batch).shape  # logits of every task
+        TensorShape([32, 2])
+        >>> model.represent(batch)["UR"].shape
+        TensorShape([32, 8])
     """
 
     reads = ("network.block", "branches")

@@ -57,8 +57,20 @@ class MMoE(MixtureModel):
         mixture: Experts and task towers.
         seed: Seed of all initial weights.
 
+    Raises:
+        UserError: See `FoundationModel`.
+
     Source: Ma et al., Modeling Task Relationships in Multi-task Learning with Multi-gate
     Mixture-of-Experts (KDD 2018); the scenarios' corrections are ours.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
+        >>> model = lfm.MMoE(log.layout, embeddings=lfm.EmbeddingsConfig(dim=4))
+        >>> model(next(iter(log.dataset("test", batch_size=32)))).shape
+        TensorShape([32, 2])
+        >>> model.layer_names
+        ['towers', 'mix_click', 'mix_conversion']
     """
 
     Config = MMoEConfig

@@ -106,7 +106,7 @@ class TaskModel(TrainableModel):
         Raises:
             UserError: `x` is no data set of batches, or a file cannot be read.
         """
-        self._ready(x)
+        self._check_data(x)
         calls = callbacks
         if not isinstance(calls, tf_keras.callbacks.CallbackList):
             calls = tf_keras.callbacks.CallbackList(
@@ -145,14 +145,15 @@ class TaskModel(TrainableModel):
     def _scorer(self, spec: Any) -> Any:
         """Batch -> its task loss and probabilities; traced once for batches of one kind."""
         kept = self.__dict__.setdefault("_scorers", {})
-        if str(spec) not in kept:
+        kind = str(spec), id(self.task_loss)  # the loss may be set later
+        if kind not in kept:
 
             def score(batch: EncodedBatch) -> tuple[tf.Tensor, tf.Tensor]:
                 logits = self(batch)
                 return self._task_loss(batch, logits), self.probabilities(logits)
 
-            kept[str(spec)] = tf.function(score, input_signature=[spec], autograph=False)
-        return kept[str(spec)]
+            kept[kind] = tf.function(score, input_signature=[spec], autograph=False)
+        return kept[kind]
 
     @tf.autograph.experimental.do_not_convert
     def predict_step(self, data: EncodedBatch) -> tf.Tensor:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.batch import EncodedBatch, first_failure
+from lfm4ads_tf.batch import PASS_NUMBER, EncodedBatch, first_failure
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
-from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.models.data_callback import DataCallback
 from lfm4ads_tf.models.example_batch import example_batch, example_of
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.optim.gradient_registry import released_gradients
@@ -26,6 +27,7 @@ from lfm4ads_tf.precision import Precision
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.training.config import OptimizerConfig
 
+_SUPERFLUOUS = ("y", "batch_size", "class_weight", "sample_weight", "validation_split")
 _REFUSED = ("loss", "metrics", "loss_weights", "weighted_metrics")
 
 
@@ -94,7 +96,6 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         precision: Precision = "float32",
         run_eagerly: bool | None = None,
         steps_per_execution: int | None = None,
-        jit_compile: bool | None = None,
         **refused: Any,
     ) -> None:
         """Settles how `fit` trains.
@@ -104,10 +105,11 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
                 `optimizers` are made with; the default rates when absent.
             precision: Of the larger products of dense layers in training, see
                 `lfm4ads_tf.precision`.
-            run_eagerly, steps_per_execution, jit_compile: As of `tf_keras.Model.compile`.
+            run_eagerly, steps_per_execution: As of `tf_keras.Model.compile`.
 
         Raises:
-            UserError: The optimizer is another one, or a loss or metrics are given.
+            UserError: The optimizer or the precision is another one, or a loss or metrics are
+                given.
         """
         for name, value in refused.items():
             if name not in _REFUSED:
@@ -119,6 +121,12 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
                     fix="leave it out; a loss of your own is registered with LOSSES, "
                     "see docs/add_a_model.md",
                 )
+        if precision not in get_args(Precision):
+            raise UserError(
+                f"There is no precision '{precision}'."
+                + nearest(str(precision), get_args(Precision)),
+                fix=f"use {' or '.join(get_args(Precision))}",
+            )
         given = OptimizerConfig() if optimizer is None else optimizer
         if isinstance(given, HybridOptimizer):
             parts: Sequence[OptimizerPart] = (OptimizerPart(name=given.name, optimizer=given),)
@@ -139,7 +147,6 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
             optimizer=made[0] if len(made) == 1 else made,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
         )
         # Beside Keras' attribute tracking: none of it is a part of the model's weights.
         self.__dict__.update(
@@ -152,7 +159,6 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
                 "precision": precision,
                 "run_eagerly": run_eagerly,
                 "steps_per_execution": steps_per_execution,
-                "jit_compile": jit_compile,
             },
             _loss_means={},
             _step=None,
@@ -174,9 +180,37 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
             UserError: `x` is no data set of batches, the model is not compiled, or a file cannot
                 be read.
         """
+        for name in _SUPERFLUOUS:
+            if options.get(name) is not None:
+                raise UserError(
+                    f"fit has no use for `{name}`: a data set of encoded batches holds everything.",
+                    received=f"fit({name}=...)",
+                    fix="leave it out; weights of rows are EncodedLog.dataset(weights=...)",
+                )
         self._ready(x)
+        callbacks = options.pop("callbacks", None) or []
+        if not isinstance(callbacks, tf_keras.callbacks.CallbackList):
+            callbacks = [*tf.nest.flatten(callbacks), _PassOrder(x)]
+            for callback in callbacks:
+                if isinstance(callback, DataCallback):
+                    callback.on_data(x, self)
+        self.__dict__["_fitted"] = True
         with released_gradients(), first_failure(x):
-            return super().fit(x, *args, **options)
+            return super().fit(x, *args, callbacks=callbacks, **options)
+
+    def evaluate(self, x: tf.data.Dataset, **options: Any) -> Any:
+        """Mean losses of encoded batches, as `tf_keras.Model.evaluate` gives them.
+
+        Args:
+            x: Batches with labels, such as `EncodedLog.dataset` gives.
+            **options: As of `tf_keras.Model.evaluate`.
+
+        Raises:
+            UserError: See `fit`.
+        """
+        self._ready(x)
+        with first_failure(x):
+            return super().evaluate(x, **options)
 
     def train_on_batch(self, x: EncodedBatch, *args: Any, **options: Any) -> Any:
         """One step on one batch, as `tf_keras.Model.train_on_batch` does.
@@ -188,6 +222,7 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         if not self.built:
             self(x)
         self._make_step()
+        self.__dict__["_fitted"] = True
         with released_gradients():
             return super().train_on_batch(x, *args, **options)
 
@@ -198,13 +233,13 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
-        """One step, as Keras traces it; the mean losses so far."""
+        """One step, as Keras traces it; the mean losses so far by name, each ()."""
         losses = self.__dict__["_step"](batch_in(data))
         return self._means({"loss": losses.total, **losses.terms})
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: EncodedBatch) -> dict[str, tf.Tensor]:
-        """The losses of a batch, as Keras traces them; the means so far."""
+        """The losses of a batch, as Keras traces them; the means so far by name, each ()."""
         terms = dict(self.loss_terms(batch_in(data), training=False))
         return self._means({"loss": tf.add_n([*terms.values()]), **terms})
 
@@ -230,16 +265,33 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         Raises:
             UserError: See `fit`.
         """
+        self._require_compiled()
+        self._check_data(data)
+        self._make_step()
+
+    def _check_data(self, data: Any) -> None:
+        """Refuses what is no data set of batches, and makes the variables.
+
+        Raises:
+            UserError: See `fit`.
+        """
         if not isinstance(data, tf.data.Dataset) or not isinstance(data.element_spec, Mapping):
             raise UserError(
                 f"A {type(self).__name__} reads a tf.data.Dataset of encoded batches.",
                 received=f"a {type(data).__name__}",
                 fix="encode your rows: lfm4ads_tf.encode(spec, table).dataset('train')",
             )
-        self._require_compiled()
+        held = data.element_spec.get("representations", {})
+        lacking = [name for name in self.sources if name not in held]
+        if lacking:
+            raise UserError(
+                f"The batches lack representations that the {type(self).__name__} reads.",
+                received=f"without {', '.join(lacking)}",
+                fix="log.dataset(..., representations=<what extract stored>, "
+                "sources=model.sources)",
+            )
         if not self.built:
             self(example_of(data.element_spec))
-        self._make_step()
 
     def _require_compiled(self) -> None:
         if "_objective" not in self.__dict__:
@@ -259,6 +311,48 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
 
     # -- saving ---------------------------------------------------------------------------------
 
+    def save(
+        self,
+        filepath: Any,
+        overwrite: bool = True,
+        save_format: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Saves architecture, weights, tables and slots, as `tf_keras.Model.save` does.
+
+        Args:
+            filepath: A name that ends with `.keras`.
+            overwrite, save_format, options: As of `tf_keras.Model.save`.
+
+        Raises:
+            UserError: Another format is asked for. Keras' SavedModel of a model with its own
+                training step is not loaded again, and serves encoded batches instead of raw rows.
+        """
+        if not str(filepath).endswith(".keras") or save_format not in (None, "keras"):
+            raise UserError(
+                f"A {type(self).__name__} is saved to a .keras file.",
+                received=f"save({str(filepath)!r}, save_format={save_format!r})",
+                fix="save('model.keras'); for serving, lfm4ads_tf.export_model writes a SavedModel "
+                "that reads raw rows",
+            )
+        super().save(filepath, overwrite=overwrite, save_format=save_format, **options)
+
+    @property
+    def sources(self) -> list[str]:
+        """Stored representations that it reads, each once."""
+        return []
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` or `train_on_batch` has moved its weights; kept in `.keras` files."""
+        return bool(self.__dict__.get("_fitted", False))
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What it was made from, as plain values that are kept in `.keras` files."""
+        origin: dict[str, Any] = self.__dict__.setdefault("_origin", {})
+        return origin
+
     @property
     def representation_dims(self) -> dict[str, int]:
         """Width of each stored representation that a batch must hold, once the model was called."""
@@ -270,7 +364,12 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
             return None
         layers = ModelParts(self).layers
         frozen = [path for path, layer in layers.items() if not layer.trainable]
-        return {"representations": self.representation_dims, "frozen": frozen}
+        return {
+            "representations": self.representation_dims,
+            "frozen": frozen,
+            "fitted": self.fitted,
+            "origin": self.origin,
+        }
 
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Makes the variables as `get_build_config` says."""
@@ -278,6 +377,7 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
         layers = ModelParts(self).layers
         for path in config["frozen"]:
             layers[path].trainable = False
+        self.__dict__.update(_fitted=config["fitted"], _origin=dict(config["origin"]))
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """What `compile` was called with."""
@@ -296,3 +396,16 @@ class TrainableModel(Rebuildable, tf_keras.Model, metaclass=abc.ABCMeta):
 def batch_in(data: Any) -> EncodedBatch:
     """The batch in what Keras gives a step: a data set's element, or `(x,)` of one batch."""
     return data[0] if isinstance(data, tuple) else data
+
+
+class _PassOrder(tf_keras.callbacks.Callback):
+    """Gives each epoch of `fit` the order of its number, whoever iterated the data before."""
+
+    def __init__(self, data: tf.data.Dataset) -> None:
+        super().__init__()
+        self._number = vars(data).get(PASS_NUMBER)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """See Keras; the first batch of the epoch is read after it."""
+        if self._number is not None:
+            self._number.next = epoch

@@ -38,6 +38,19 @@ class UpstreamModel(TaskModel):
         backbone: Tables and towers; a warm start may copy them.
         heads: What gives the logits; copied by a warm start up to the output, where there is a
             block.
+
+    Raises:
+        UserError: The Keras dtype policy is another one than float32.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
+        >>> upstream = lfm.MMoE(log.layout)
+        >>> isinstance(upstream, lfm.UpstreamModel)
+        True
+        >>> stored = upstream.represent(next(iter(log.dataset("test", batch_size=8))))
+        >>> sorted(stored)
+        ['IR', 'UR', 'mix_click', 'mix_conversion', 'towers']
     """
 
     Config: ClassVar[type[StrictModel] | None] = None

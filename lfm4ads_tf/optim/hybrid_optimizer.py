@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,11 @@ from lfm4ads_tf.optim.rules.row_rule import options_of_rule, row_rule
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.variable_paths import holds, is_kind, path_of
 
+_PATHS = "paths"
+"""Key of a `.keras` file: the paths of the dense variables as JSON, in the order of the moments."""
 
+
+@tf_keras.saving.register_keras_serializable(package=__name__)
 class HybridOptimizer(tf_keras.optimizers.Optimizer):
     """A row-sparse rule for `ShardedEmbedding` tables, Adam or AdamW for everything else.
 
@@ -50,7 +55,7 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
     Args:
         table_learning_rate: Step size of the tables.
         dense_learning_rate: Step size of the dense variables.
-        rule: Update rule of the tables.
+        rule: Update rule of the tables, or its name, such as `adam`.
         group_rates: Factors of the learning rate: of the tables whose `TableConfig.group` is the
             key, and of the dense variables whose path holds the key in whole segments
             (`variable_paths.holds`). Several matches multiply.
@@ -68,7 +73,25 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         name: Name of the module.
 
     Raises:
-        UserError: `epsilon` is not positive, or a factor is negative.
+        UserError: `epsilon` is not positive, a rate, decay, bound or factor is no number of 0 or
+            more, or the rule is unknown.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> tables = lfm.ShardedEmbedding(
+        ...     [lfm.TableConfig("item", rows=9, dim=2)], [lfm.EmbeddedFeature("item", "item")]
+        ... )
+        >>> optimizer = lfm.HybridOptimizer(table_learning_rate=0.1)
+        >>> optimizer.build(tables.trainable_variables)
+        >>> before = tables.read_table("item")
+        >>> with tf.GradientTape() as tape:
+        ...     loss = tf.reduce_sum(tables(tf.constant([[4], [7]]))[2])
+        >>> gradients = tape.gradient(loss, tables.trainable_variables)
+        >>> optimizer.apply_gradients(zip(gradients, tables.trainable_variables))
+        >>> moved = (tables.read_table("item") != before).any(axis=(1, 2))
+        >>> moved.nonzero()[0].tolist()  # the rows of the batch, no others
+        [4, 7]
     """
 
     def __init__(
@@ -76,7 +99,7 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         table_learning_rate: float = 0.05,
         dense_learning_rate: float = 1e-3,
         *,
-        rule: RowRule | None = None,
+        rule: RowRule | str | None = None,
         group_rates: Mapping[str, float] | None = None,
         weight_decay: float = 0.0,
         no_decay: Sequence[str] = ("bias",),
@@ -88,6 +111,18 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         name: str = "hybrid_optimizer",
     ) -> None:
         super().__init__(name=name)
+        for what, value in (
+            ("table_learning_rate", table_learning_rate),
+            ("dense_learning_rate", dense_learning_rate),
+            ("weight_decay", weight_decay),
+            ("table_l2", table_l2),
+            ("clip_norm", 1.0 if clip_norm is None else clip_norm),
+        ):
+            if not isinstance(value, (int, float, np.number)) or not 0.0 <= value < math.inf:
+                raise UserError(
+                    f"The optimizer's {what} must be a number of 0 or more.",
+                    received=repr(value),
+                )
         if epsilon <= 0.0:
             raise UserError("The optimizer's epsilon must be positive.", received=epsilon)
         self.group_rates = dict(group_rates or {})
@@ -98,7 +133,7 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         self._rates = (table_learning_rate, dense_learning_rate)
         self.table_learning_rate = _scalar(table_learning_rate, "table_learning_rate")
         self.dense_learning_rate = _scalar(dense_learning_rate, "dense_learning_rate")
-        self.rule = rule if rule is not None else Adagrad()
+        self.rule = row_rule(rule) if isinstance(rule, str) else rule or Adagrad()
         self.weight_decay = weight_decay
         self.no_decay = tuple(no_decay)
         self.epsilon = epsilon
@@ -146,7 +181,8 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
                 process made before, and its slots would not be found again.
 
         Raises:
-            UserError: Two different variables have one path, or a table is kept as int8.
+            UserError: Two different variables have one path, a table is kept as int8, or a dense
+                variable is not float32.
         """
         if dense_variables is None:
             owners = [layer_of(variable) for variable in embeddings]
@@ -168,6 +204,12 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         else:
             named = list(dense_variables.items())
         for path, variable in named:
+            if variable.dtype != tf.float32:
+                raise UserError(
+                    "A HybridOptimizer moves dense variables of float32.",
+                    received=f"{path}: {variable.dtype.name}",
+                    fix="make the layer under the dtype policy float32 or mixed_bfloat16",
+                )
             self._known.add(path, variable)
             self._known.dense[variable.ref()] = path
             for moment, moments in (("m", self.first_moments), ("v", self.second_moments)):
@@ -225,8 +267,12 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Puts counter, rates and slots into a `.keras` file, by name and logical table."""
-        for name, variable in self._dense_state().items():
+        for name, variable in self._scalars().items():
             store[name] = variable.numpy()
+        store[_PATHS] = np.frombuffer(json.dumps([*self.first_moments]).encode(), np.uint8)
+        for k, path in enumerate(self.first_moments):
+            store[f"m/{k}"] = self.first_moments[path].numpy()
+            store[f"v/{k}"] = self.second_moments[path].numpy()
         for key, layer, table, slot in self._known.slots_of_tables(self.table_slots):
             rows = layer.layout.table(table).stored_rows + 1
             store[key] = layer.read_rows(table, 0, rows, slot)
@@ -234,31 +280,46 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Takes what `save_own_variables` put, however the tables are cut now.
 
+        Moments are found by the path of their variable, or, where Keras numbered the layers of a
+        loaded model anew, by the order of the variables.
+
         Raises:
             ValueError: A slot is not there: the optimizer was saved for another model.
         """
-        dense = self._dense_state()
+        scalars = self._scalars()
         tables = list(self._known.slots_of_tables(self.table_slots))
-        lacking = [name for name in (*dense, *(key for key, *_ in tables)) if name not in store]
+        named = (*scalars, _PATHS, *(key for key, *_ in tables))
+        lacking = [name for name in named if name not in store]
         if lacking:
             raise ValueError(f"The file holds no state of {lacking[0]} for the optimizer.")
-        for name, variable in dense.items():
+        paths: list[str] = json.loads(np.asarray(store[_PATHS], np.uint8).tobytes())
+        kept = {path: k for k, path in enumerate(paths)}
+        lacking = [path for path in self.first_moments if path not in kept]
+        if lacking:
+            own = [tuple(moment.shape) for moment in self.first_moments.values()]
+            if own != [store[f"m/{k}"].shape for k in range(len(paths))]:
+                raise ValueError(f"The file holds no state of {lacking[0]} for the optimizer.")
+            kept = {path: k for k, path in enumerate(self.first_moments)}
+        for name, variable in scalars.items():
             variable.assign(np.asarray(store[name]))
+        for path, moment in self.first_moments.items():
+            moment.assign(np.asarray(store[f"m/{kept[path]}"]))
+            self.second_moments[path].assign(np.asarray(store[f"v/{kept[path]}"]))
         for key, layer, table, slot in tables:
             layer.write_rows(table, 0, np.asarray(store[key]), slot)
 
-    def _dense_state(self) -> dict[str, tf.Variable]:
-        """Counter, rates and the moments of the dense variables by name."""
+    def _scalars(self) -> dict[str, tf.Variable]:
+        """Counter and rates by name."""
         return {
             "iterations": self.iterations,
             "table_learning_rate": self.table_learning_rate,
             "dense_learning_rate": self.dense_learning_rate,
-            **{f"m/{path}": moment for path, moment in self.first_moments.items()},
-            **{f"v/{path}": moment for path, moment in self.second_moments.items()},
         }
 
     def _build_table(self, layer: ShardedEmbedding, fused: FusedTable) -> None:
         path = _table_path(layer, fused.name)
+        for i, part in enumerate(layer.parts(fused.name)):
+            self._known.add(f"{path}/part_{i}", part)  # refuses before anything changes
         self._known.layers[path] = layer, fused
         by_part: list[list[tf.Variable]] = [[] for _ in layer.parts(fused.name)]
         for slot in self.rule.slots:
@@ -271,9 +332,16 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
             for slots, part in zip(by_part, parts_of(self.table_slots[key]), strict=True):
                 slots.append(part)
         rate = self.group_rates.get(fused.group, 1.0) if fused.group else 1.0
-        for i, (part, slots) in enumerate(zip(layer.parts(fused.name), by_part, strict=True)):
-            self._known.add(f"{path}/part_{i}", part)
+        for part, slots in zip(layer.parts(fused.name), by_part, strict=True):
             self._known.tables[part.ref()] = _Table(slots, layer.sets, rate)
+
+    def take_rates(self) -> None:
+        """Takes rates that were assigned as those that `scale_rates` scales."""
+        pairs = zip((self.table_learning_rate, self.dense_learning_rate), self._rates, strict=True)
+        present = [(float(rate.numpy()), base) for rate, base in pairs]
+        # as they were given where nobody assigned others: float32 holds fewer digits
+        table, dense = (base if now == np.float32(base) else now for now, base in present)
+        self._rates = table, dense
 
     def scale_rates(self, factor: float) -> None:
         """Sets both learning rates to a factor of those that the optimizer was made with."""
@@ -295,17 +363,27 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
         """
         return self.table_slots[f"{_table_path(layer, physical)}/{name}"]
 
-    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, tf.Variable]]) -> None:
+    def apply_gradients(
+        self, grads_and_vars: Iterable[tuple[Any, tf.Variable]], **wrapped: Any
+    ) -> None:
         """One step.
 
         Args:
             grads_and_vars: Pairs as from `zip(tape.gradient(...), variables)`; table shards come
                 with `tf.IndexedSlices`, and a gradient of None leaves its variable alone.
+            **wrapped: What Keras' optimizer of scaled losses adds; refused.
 
         Raises:
+            UserError: Keras scales the losses, as under the policy `mixed_float16`.
             ValueError: A variable was not given to `build`, or the gradient of a table is dense,
                 which would touch every row.
         """
+        if wrapped:
+            raise UserError(
+                "A HybridOptimizer takes gradients as they are, not those of scaled losses.",
+                received="the Keras dtype policy mixed_float16, or a LossScaleOptimizer",
+                fix="use the policy mixed_bfloat16, whose losses need no scale",
+            )
         tables: list[tuple[tf.Variable, tf.IndexedSlices]] = []
         dense: list[tuple[tf.Variable, tf.Tensor]] = []
         for gradient, variable in grads_and_vars:
@@ -417,7 +495,8 @@ class _Known:
             raise UserError(
                 f"Two trained variables have the path '{path}', so their optimizer slots would "
                 "be one.",
-                fix="Give the layers different names, or pass dense variables as path -> variable.",
+                fix="Make an optimizer for each model. In one model, give the layers different "
+                "names, or pass dense variables as path -> variable.",
             )
 
 

@@ -61,18 +61,20 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
     return run.cache
 
 
-def encode_files(spec: FeatureSpec, folder: Path, target: Path) -> None:
+def encode_files(spec: FeatureSpec, folder: Path, target: Path, digest: str | None = None) -> None:
     """Encodes the files of a folder, all at once or not at all.
 
     Args:
         spec: The feature spec.
         folder: The raw tables.
         target: Folder of the cache, see `lfm4ads_tf.data.encode`.
+        digest: Names spec and data; by default that of the spec and of the files' names, sizes and
+            times.
 
     Raises:
         UserError: Data are missing or wrong.
     """
-    fingerprint_ = source_fingerprint(spec, folder)
+    fingerprint_ = digest or source_fingerprint(spec, folder)
     settled = settle(spec, folder)
     raw = load_raw(settled, folder)
     _check_labels(settled, raw)

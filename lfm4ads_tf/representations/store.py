@@ -24,12 +24,36 @@ class RepresentationStore:
     """Reads one version of the stored representations.
 
     Args:
-        folder: `OUT/representations/<version>`.
+        folder: `OUT/representations/<version>`, or what `extract` was given.
+
+    Raises:
+        UserError: The folder holds no stored representations.
+
+    Example:
+        >>> import tempfile
+        >>> import lfm4ads_tf as lfm
+        >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
+        >>> upstream, chain = lfm.FoundationModel(log.layout), lfm.PeriodChain(log)
+        >>> upstream.compile(lfm.HybridOptimizer())
+        >>> history = upstream.fit(chain.dataset(), callbacks=[chain], verbose=0)
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> stored = lfm.extract(upstream, log, chain, folder=f"{folder.name}/stored")
+        >>> again = lfm.RepresentationStore(f"{folder.name}/stored")
+        >>> keys, vectors = again.frozen("UR")
+        >>> vectors.shape == (len(keys), again.dims["UR"])
+        True
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        manifest = self.folder / "manifest.json"
+        if not manifest.exists():
+            raise UserError(
+                "The folder holds no stored representations.",
+                received=str(folder),
+                fix="store them with lfm4ads_tf.extract(upstream, log, chain, folder=...)",
+            )
+        self.manifest: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
         self.version: str = self.manifest["version"]
 
     @property

@@ -26,6 +26,7 @@ from lfm4ads_tf.optim.step import StepLosses, training_step
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.training.row_weights import checked_weights
 from lfm4ads_tf.training.schedule import Phase
 
 _LOG = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Trainer:
         self.validate_start = validate_start
         self.watch = watch
         self.quiet = quiet
-        self.row_weights = None if row_weights is None else _checked(row_weights, cache)
+        self.row_weights = None if row_weights is None else checked_weights(row_weights, cache)
         self.optimizers = ModelOptimizers(objective, model, embeddings)
         self.checkpoint = TrainingCheckpoint(folder, model, self.optimizers)
         self._sums = LossSums()
@@ -301,24 +302,3 @@ class Trainer:
 
     def _steps(self, phase: Phase) -> int:
         return -(-len(phase.rows) // self.config.batch_size)
-
-
-def _checked(weights: np.ndarray, cache: EncodedCache) -> np.ndarray:
-    """Row weights as float32.
-
-    Raises:
-        UserError: They do not fit the cache, or are negative or not finite.
-    """
-    rows, tasks = cache.labels.shape
-    if weights.shape not in ((rows,), (rows, tasks)):
-        raise UserError(
-            "Row weights need one value per row of the cache, or one per row and task.",
-            received=f"shape {weights.shape}, expected ({rows},) or ({rows}, {tasks})",
-        )
-    converted = weights.astype(np.float32)
-    if not (np.isfinite(converted) & (converted >= 0)).all():
-        raise UserError(
-            "Row weights must be finite and not negative.",
-            received=f"from {converted.min()} to {converted.max()}",
-        )
-    return converted

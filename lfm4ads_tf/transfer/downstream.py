@@ -11,6 +11,7 @@ import tensorflow as tf
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.columns import Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
@@ -21,6 +22,8 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.task_model import TaskModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
+from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.transfer.adapters.adapter import Adapter
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 
@@ -37,8 +40,6 @@ class DownstreamModel(TaskModel):
     Attributes:
         extra_width: Columns that adapters join to the stream, once the model was called.
         joined_width: Columns that the module joins to each input of the heads.
-        group_rates: Factors of the learning rates of copied weights, for the `group_rates` of its
-            optimizer; empty where all learn alike.
 
     Args:
         layout: Columns of the encoded batch; its tasks size the heads.
@@ -50,10 +51,24 @@ class DownstreamModel(TaskModel):
         adapter_l2: Adds adapter_l2 / 2 |W|^2 over the adapters' kernels W to the losses.
         seed: Seed of all initial weights.
 
-    Source: LFM4Ads (arXiv 2508.14948), downstream.
-    """
+    Raises:
+        UserError: See `FoundationModel`.
 
-    group_rates: dict[str, float]
+    Source: LFM4Ads (arXiv 2508.14948), downstream.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+        >>> log = lfm.encode(lfm.load_spec("synthetic", {"dataset_options": {"rows": 2000}}))
+        >>> model = lfm.DownstreamModel(log.layout, adapters=[LinearAdapter(["UR"], dim=3)])
+        >>> model.sources
+        ['UR']
+        >>> batch = next(iter(log.dataset("test", scenario="feed", batch_size=8)))
+        >>> stored = tf.ones([8, 5])  # UR (B, 4), and the flag that each key has one
+        >>> model({**batch, "representations": {"UR": stored}}).shape
+        TensorShape([8, 2])
+    """
 
     def __init__(
         self,
@@ -79,7 +94,38 @@ class DownstreamModel(TaskModel):
         self._mixtures = len(layout.tasks) if network.block.structure == "gated" else 1
         self.extra_width = 0
         self.joined_width = 0
-        self.__dict__["group_rates"] = {}  # beside Keras' attribute tracking: plain numbers
+
+    @property
+    def group_rates(self) -> dict[str, float]:
+        """Factors of the learning rates of copied weights; empty where all learn alike."""
+        return dict(self.origin.get("group_rates", {}))
+
+    def compile(
+        self, optimizer: HybridOptimizer | OptimizerConfig | None = None, **options: Any
+    ) -> None:
+        """See `TrainableModel`; copied weights learn at the rates of `group_rates`.
+
+        Args:
+            optimizer: Where it is no configuration, it must have the `group_rates` itself.
+            **options: See `TrainableModel`.
+
+        Raises:
+            UserError: The optimizer lacks some of the `group_rates`.
+        """
+        rates = self.group_rates
+        if isinstance(optimizer, HybridOptimizer):
+            lacking = [name for name in rates if name not in optimizer.group_rates]
+            if lacking:
+                raise UserError(
+                    "The optimizer lacks the learning rates of copied weights.",
+                    received=f"group_rates without {', '.join(lacking)}",
+                    fix="HybridOptimizer(..., group_rates=model.group_rates)",
+                )
+        elif rates:
+            config = optimizer or OptimizerConfig()
+            merged = {**rates, **config.group_rates}
+            optimizer = config.model_copy(update={"group_rates": merged})
+        super().compile(optimizer, **options)
 
     @property
     def sources(self) -> list[str]:
@@ -187,7 +233,7 @@ class DownstreamModel(TaskModel):
         return terms
 
     def adapter_penalty(self) -> tf.Tensor:
-        """1/2 sum |W|^2 over the kernels of all adapters."""
+        """1/2 sum |W|^2 over the kernels of all adapters, ()."""
         kernels: list[Any] = [
             v for a in self.adapters for v in a.trainable_variables if len(v.shape) > 1
         ]

@@ -59,6 +59,20 @@ def test_tables_in_memory_are_encoded_as_their_files_are(files: Files, log: lfm.
         np.testing.assert_array_equal(bag.values, theirs["bags"][name].values)
         np.testing.assert_array_equal(bag.splits, theirs["bags"][name].splits)
     assert made.encoder.digest == log.encoder.digest
+    again = lfm.encode(files.spec, rows, tables)
+    assert again.fingerprint == made.fingerprint  # of the content, not of when it was written
+
+
+def test_data_frames_of_pandas(files: Files, log: lfm.EncodedLog) -> None:
+    pandas = pytest.importorskip("pandas")
+    tables = in_memory(files.folder)
+    frames = {name: table.to_pandas() for name, table in tables.items()}
+    assert isinstance(frames["log"], pandas.DataFrame)
+    frames["log"]["tab"] = frames["log"]["tab"].astype("category")
+    frames["log"] = frames["log"].set_index(pandas.RangeIndex(5, 5 + len(frames["log"])))
+    made = lfm.encode(files.spec, frames.pop("log"), frames)
+    for name in ("ids", "dense", "labels", "scenario"):
+        np.testing.assert_array_equal(made.cache.column(name), log.cache.column(name))
 
 
 def test_what_was_encoded_is_opened_again(files: Files, tmp_path: Path) -> None:
@@ -81,8 +95,9 @@ def test_a_temporary_folder_lasts_as_long_as_its_log(files: Files) -> None:
 def test_failed_encoding_leaves_nothing(files: Files, tmp_path: Path) -> None:
     tables = in_memory(files.folder)
     rows = tables.pop("log").drop_columns(["click"])
-    with pytest.raises(UserError, match="click"):
+    with pytest.raises(UserError, match="click") as refused:
         lfm.encode(files.spec, rows, tables, folder=tmp_path / "data")
+    assert ".parquet" not in str(refused.value)  # the user gave tables, not files
     assert not list(tmp_path.iterdir())
 
 
@@ -93,6 +108,10 @@ def test_failed_encoding_leaves_nothing(files: Files, tmp_path: Path) -> None:
         (lambda tables: tables.update(item=tables.pop("items")), "no side table 'item'.*items"),
         (lambda tables: tables.update(items=7), "Table 'items' must be a table"),
         (lambda tables: tables.update(items={"ad": [1, "a"]}), "cannot be read as an Arrow table"),
+        (
+            lambda tables: tables.update(items=pa.table([[1], [2]], names=["ad", "ad"])),
+            "two columns 'ad'",
+        ),
     ],
 )
 def test_side_tables_that_do_not_fit_are_refused(files: Files, change: Any, message: str) -> None:
@@ -108,3 +127,37 @@ def test_side_tables_that_do_not_fit_are_refused(files: Files, change: Any, mess
 def test_a_folder_without_data_is_told(files: Files, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no encoded data"):
         lfm.EncodedLog(files.spec, tmp_path)
+
+
+def test_data_of_another_spec_are_told(files: Files, log: lfm.EncodedLog) -> None:
+    with pytest.raises(UserError, match="another spec than 'synthetic'"):
+        lfm.EncodedLog("synthetic", log.folder)
+    features = {n: f for n, f in files.spec.features.items() if n != "tab"}
+    fewer = files.spec.model_copy(update={"features": features})
+    with pytest.raises(UserError, match="another spec"):
+        lfm.EncodedLog(fewer, log.folder).encoder  # noqa: B018 - the encoder is made when asked for
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (lambda n: np.ones(n - 1), "one value per row"),
+        (lambda n: -np.ones(n), "not negative"),
+        (lambda n: np.full(n, np.nan), "finite"),
+    ],
+)
+def test_row_weights_that_do_not_fit_are_refused(
+    log: lfm.EncodedLog, weights: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        log.dataset("train", weights=weights(log.cache.rows))
+
+
+def test_row_weights_of_any_number_are_joined_to_their_rows(log: lfm.EncodedLog) -> None:
+    given = list(range(log.cache.rows))
+    batch = next(iter(log.dataset("valid", batch_size=7, weights=given)))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(batch["weights"], log.rows("valid")[:7])
+    with pytest.raises(UserError, match="at least one row"):
+        log.dataset("train", batch_size=0)
+    with pytest.raises(UserError, match="no state 'dayly'.*daily"):
+        log.dataset("valid", refresh="dayly")  # type: ignore[arg-type]

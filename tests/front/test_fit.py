@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import lfm4ads_tf as lfm
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.models.trainable_model import TrainableModel
@@ -122,6 +123,36 @@ def test_a_model_that_goes_on_after_loading_ends_as_one_that_went_on(
     assert_same_weights(model, loaded)
 
 
+def test_an_epoch_has_its_order_whoever_read_the_data_before(
+    log: lfm.EncodedLog, network: lfm.NetworkConfig
+) -> None:
+    def model() -> lfm.MMoE:
+        made = lfm.MMoE(log.layout, network, lfm.EmbeddingsConfig(dim=4), seed=1)
+        made.compile(lfm.HybridOptimizer(0.1, 0.01))
+        return made
+
+    whole, parts = model(), model()
+    whole.fit(log.dataset("train", batch_size=64), epochs=3, verbose=0)
+    data = log.dataset("train", batch_size=64)
+    parts.fit(data, epochs=1, verbose=0)
+    parts.evaluate(data, verbose=0)
+    next(iter(data))
+    parts.fit(log.dataset("train", batch_size=64), initial_epoch=1, epochs=3, verbose=0)
+    assert_same_weights(whole, parts)
+
+
+def test_a_loss_that_is_set_later_is_evaluated(
+    log: lfm.EncodedLog, network: lfm.NetworkConfig
+) -> None:
+    model = lfm.MMoE(log.layout, network, lfm.EmbeddingsConfig(dim=4))
+    data = log.dataset("valid")
+    before = model.evaluate(data, verbose=0, return_dict=True)["loss"]  # needs no optimizer
+    weights = TrainingConfig(task_weights={"click": 3.0, "love": 3.0})
+    model.task_loss = TaskLoss.of(weights, log.layout.tasks)
+    after = model.evaluate(data, verbose=0, return_dict=True)["loss"]
+    assert after == pytest.approx(3 * before, rel=1e-6)
+
+
 def test_evaluate_has_the_exact_metrics_of_what_predict_gives(
     log: lfm.EncodedLog, fitted: Fitted
 ) -> None:
@@ -156,6 +187,10 @@ def test_what_cannot_be_fitted_is_told(log: lfm.EncodedLog, network: lfm.Network
         model.compile("adam")
     with pytest.raises(UserError, match="own losses"):
         model.compile(lfm.HybridOptimizer(), loss="mse")
+    with pytest.raises(UserError, match="no precision 'float61'.*float32"):
+        model.compile(precision="float61")  # type: ignore[arg-type]
     model.compile()
+    with pytest.raises(UserError, match="no use for `class_weight`"):
+        model.fit(log.dataset("train"), class_weight={0: 1.0})
     with pytest.raises(UserError, match="tf.data.Dataset of encoded batches"):
         model.fit(np.zeros((3, 2)))

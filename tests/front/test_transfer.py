@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import lfm4ads_tf as lfm
 from lfm4ads_tf.config import DownstreamConfig
 from lfm4ads_tf.data.samples import cache_rows, read_samples
 from lfm4ads_tf.data.splits import AUXILIARY
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.representations.config import RepresentationsConfig
+from tests.conftest import ADS_SPEC, ads_tables, write_tables
 from tests.front.conftest import Fitted
 
 
@@ -26,6 +30,55 @@ def test_stored_towers_are_the_upstreams_at_the_end_of_training(
         log.cache.user[np.flatnonzero((log.cache.split == 0) | (log.cache.split == AUXILIARY))],
         minlength=len(log.cache.keys("user"))), strict=True) if n}  # fmt: skip
     assert set(keys.to_pylist()) == known
+
+
+def test_stored_users_are_what_a_row_behind_the_training_gives(
+    log: lfm.EncodedLog, fitted: Fitted, stored: lfm.RepresentationStore
+) -> None:
+    """A valid row sees the user's features at the end of training, as the stored UR does."""
+    keys, vectors = stored.frozen("UR")
+    place = {key: k for k, key in enumerate(keys.to_pylist())}
+    users = log.cache.keys("user").to_pylist()
+    batch = next(iter(log.dataset("valid", batch_size=60)))
+    seen = [
+        (k, place[users[log.cache.user[row]]])
+        for k, row in enumerate(log.rows("valid")[:60])
+        if users[log.cache.user[row]] in place
+    ]
+    assert len(seen) > 20
+    rows, stored_rows = (list(x) for x in zip(*seen, strict=True))
+    represented = fitted.upstream.represent(batch)["UR"].numpy()[rows]
+    # the same sums in batches of other sizes
+    np.testing.assert_allclose(vectors[stored_rows], represented, rtol=1e-4, atol=1e-5)
+
+
+def test_later_rows_change_nothing_that_earlier_ones_see(
+    network: lfm.NetworkConfig, ads_features: Any, changed_from: Any, tmp_path: Path
+) -> None:
+    """Features and representations of rows of days before 4, bit by bit."""
+    tf.config.experimental.enable_op_determinism()
+    seen = []
+    for change in (lambda tables: None, changed_from(4, labels_only=True)):
+        tables = ads_tables()
+        change(tables)
+        folder = tmp_path / str(len(seen))
+        write_tables(folder, tables)
+        features = ads_features("segment", "user_click", "tags", "item_love")
+        spec = parse_spec({**ADS_SPEC, "features": features})
+        log = lfm.encode(spec, folder)
+        upstream = lfm.FoundationModel(log.layout, network, lfm.EmbeddingsConfig(dim=4))
+        upstream.compile(lfm.HybridOptimizer(0.1, 0.01))
+        chain = lfm.PeriodChain(log, batch_size=16)
+        upstream.fit(chain.dataset(), callbacks=[chain], verbose=0)
+        stored = lfm.extract(upstream, log, chain)
+        train = log.rows("train")
+        early = train[log.cache.period[train] < 4]
+        joined = stored.lookup(log.cache, list(stored.dims))(early)
+        seen.append({"dense": log.cache.take(early)["dense"], **joined})
+    first, second = seen
+    assert first["dense"].shape[0] > 200
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
 def test_extraction_leaves_the_upstream_as_it_was(
@@ -87,11 +140,15 @@ def test_a_transfer_is_trained_saved_and_loaded(
         method, fitted.upstream, log, "t1", representations=stored, config=config
     )
     assert ("copied_tables" in ranker.group_rates) == (method != "feature/gate/UR+CR_user@cross_1")
+    if ranker.group_rates:
+        with pytest.raises(UserError, match="lacks the learning rates"):
+            ranker.compile(lfm.HybridOptimizer())
     ranker.compile(lfm.HybridOptimizer(group_rates=ranker.group_rates))
     rows = {"scenario": "t1", "representations": stored, "sources": ranker.sources}
     ranker.fit(log.dataset("train", **rows), verbose=0)  # type: ignore[arg-type]
     ranker.save(tmp_path / "ranker.keras")
     loaded = load_model(tmp_path / "ranker.keras")
+    assert loaded.origin == ranker.origin and loaded.origin["scenario"] == "t1"
     data = log.dataset("test", **rows)  # type: ignore[arg-type]
     one, other = ranker.predict(data, verbose=0), loaded.predict(data, verbose=0)
     np.testing.assert_array_equal(one, other)
@@ -121,13 +178,19 @@ def test_an_export_scores_raw_rows_as_the_model_does(
 ) -> None:
     method = "feature/linear/UR & module/warm_start/towers"
     ranker = lfm.build_downstream(method, fitted.upstream, log, "t0", representations=stored)
+    with pytest.raises(UserError, match="built for scenario 't0'"):
+        lfm.export_model(ranker, log, tmp_path, scenario="t1", representations=stored)
+    plain = lfm.DownstreamModel(log.layout, lfm.NetworkConfig(), lfm.EmbeddingsConfig(dim=4))
     with pytest.raises(UserError, match="for its scenario"):
-        lfm.export_model(ranker, log, tmp_path)
+        lfm.export_model(plain, log, tmp_path)
+    again = lfm.extract(fitted.upstream, log, fitted.chain)
+    with pytest.raises(UserError, match="another version of the representations"):
+        lfm.export_model(ranker, log, tmp_path, representations=again)
     with pytest.raises(UserError, match="representations=<what it was trained with>"):
         lfm.export_model(ranker, log, tmp_path, scenario="t0")
     with pytest.raises(UserError, match="cannot be exported as 'user_tower'"):
         lfm.export_model(ranker, log, tmp_path, scenario="t0", name="user_tower")
-    version = lfm.export_model(ranker, log, tmp_path, scenario="t0", representations=stored)
+    version = lfm.export_model(ranker, log, tmp_path, representations=stored)
     served = lfm.load_export(version, log)
     samples = log.samples(40, "t0")
     answers = served.predict(samples)
@@ -138,7 +201,8 @@ def test_an_export_scores_raw_rows_as_the_model_does(
     for k, task in enumerate(log.layout.tasks):
         expected = [scores[row][k] for row in rows]
         np.testing.assert_allclose(answers[task], expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match="lack the column 'item_id'"):
-        served.predict(samples.drop_columns(["item_id"]))
+    for key in ("item_id", "user_id"):
+        with pytest.raises(UserError, match=f"lack the column '{key}'"):
+            served.predict(samples.drop_columns([key]))
     with pytest.raises(UserError, match="no export"):
         lfm.load_export(tmp_path, log)

@@ -48,7 +48,10 @@ from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.optim.optimizer_part import OptimizerPart
+from lfm4ads_tf.optim.variable_paths import within
 from lfm4ads_tf.strict import parse
+from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
@@ -91,6 +94,11 @@ class Case:
     run: Callable[[Any, Any, bool], Any] | None = None
     tables: bool = False
     unread: tuple[str, ...] = ()
+
+    @property
+    def functional(self) -> bool:
+        """Whether it reads plain tensors as its one argument, so that Keras' functional API can."""
+        return self.run is None and not self.tables
 
     def __call__(self, layer: Any, inputs: Any, training: bool = False) -> dict[str, tf.Tensor]:
         """The tensors that the layer gives, by their place."""
@@ -272,6 +280,15 @@ def _foundation_of_own_loss() -> FoundationModel:
     model = FoundationModel(LAYOUT, _DROPPED, _SHARDED, branches=True, seed=3)
     model.task_loss = _task_loss()
     return model
+
+
+class TwoOptimizers(MMoE):
+    """A model whose heads are moved by an optimizer of their own."""
+
+    def optimizers(self, config: OptimizerConfig) -> list[OptimizerPart]:
+        """Heads at a tenth of the rates, all else as configured."""
+        slow = config.model_copy(update={"dense_learning_rate": config.dense_learning_rate / 10})
+        return [OptimizerPart(config), OptimizerPart(slow, "heads", takes=within("task_towers"))]
 
 
 def _module(**options: Any) -> IsomorphicModule:
@@ -504,6 +521,7 @@ MODELS = [
         ),
         _batch,
     ),
+    Case("MMoE of two optimizers", lambda: TwoOptimizers(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case("DownstreamModel", lambda: DownstreamModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case(
         "DownstreamModel with transfer",

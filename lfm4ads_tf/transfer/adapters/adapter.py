@@ -45,6 +45,17 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         widens: Whether it joins something to the stream, so that what reads the stream has more
             inputs than the upstream's.
         of_fields: Whether its gate is for the field embeddings instead of the stream.
+
+    Example:
+        >>> import lfm4ads_tf as lfm
+        >>> import tensorflow as tf
+        >>> from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
+        >>> adapter = LinearAdapter(["UR"], dim=3)
+        >>> isinstance(adapter, lfm.Adapter)
+        True
+        >>> adapted = adapter({"UR": tf.ones([2, 5])}, width=8)  # d = 4, and the presence flag
+        >>> adapted.extra[0].shape
+        TensorShape([2, 3])
     """
 
     Config: ClassVar[type[StrictModel]] = StrictModel
@@ -79,4 +90,7 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
             representations: Name -> (B, d + 1), the last column flagging presence.
             width: Width of what a gate is for: the stream's own part, or all field embeddings.
             training: Whether dropout applies.
+
+        Returns:
+            Parts of the stream (B, d'), a gate (B, width), tokens (B, w): what it has of them.
         """

@@ -38,6 +38,11 @@ class TwoVectorModel(TrainableModel):
         self.projection: Any = None
 
     @property
+    def sources(self) -> list[str]:
+        """See `TrainableModel`: the user's representation, and the items'."""
+        return [] if self.source is None else [self.source, "IR"]
+
+    @property
     def all_embeddings(self) -> list[ShardedEmbedding]:
         """All layers that hold tables."""
         return [] if self.two_towers is None else [self.two_towers.embeddings]

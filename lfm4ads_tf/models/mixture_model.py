@@ -156,7 +156,15 @@ class MixtureModel(UpstreamModel):
 
     @classmethod
     def check_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
-        """Refuses a task without a positive among the training labels, see `needs_positives`."""
+        """Refuses a task without a positive in training, see `needs_positives`.
+
+        Args:
+            config: The configuration.
+            labels: Task -> labels of the training rows (N,), NaN where unknown.
+
+        Raises:
+            UserError: There is one.
+        """
         for task in labels if cls.needs_positives else ():
             if not (labels[task] == 1).any():
                 raise UserError(

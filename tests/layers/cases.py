@@ -470,7 +470,6 @@ MODELS = [
         ),
         _batch,
     ),
-    Case("MMoE of two optimizers", lambda: TwoOptimizers(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case(
         "SingleTask",
         lambda: SingleTask(LAYOUT, NETWORK, _SHARDED, SingleTaskConfig(**_EXPERTS), seed=1),
@@ -522,6 +521,7 @@ MODELS = [
         ),
         _batch,
     ),
+    Case("MMoE of two optimizers", lambda: TwoOptimizers(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case("DownstreamModel", lambda: DownstreamModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case(
         "DownstreamModel with transfer",

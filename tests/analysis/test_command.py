@@ -11,6 +11,7 @@ import yaml
 
 from lfm4ads_tf.analysis.command import command
 from lfm4ads_tf.config import Chosen, Resolved, resolve
+from lfm4ads_tf.features.spec_file import load_spec
 
 SPECS = Path(__file__).resolve().parents[2] / "feature_specs"
 
@@ -30,7 +31,7 @@ def _parsed(text: str) -> tuple[Path, list[str]]:
         ("seeds=3", "downstream.methods=[none, 'feature/linear/UR']", "scenarios=['a b', \"c'd\"]"),
         (
             "embeddings.shards=4",
-            "upstream.training.task_weights={click: 2}",
+            "upstream.training.task_weights={TASK: 2}",  # the spec's first task
             "thresholds.cold_item=9",
         ),
         ("preset=public_experiment", "upstream.training.batch_size=77"),
@@ -42,6 +43,8 @@ def _parsed(text: str) -> tuple[Path, list[str]]:
     ],
 )
 def test_command_makes_the_same_run(name: str, assignments: tuple[str, ...]) -> None:
+    task = load_spec(SPECS / f"{name}.yaml").task_names[0]
+    assignments = tuple(assignment.replace("TASK", task) for assignment in assignments)
     resolved = resolve(SPECS / f"{name}.yaml", assignments)
     path, found = _parsed(command(resolved))
     assert path == SPECS / f"{name}.yaml"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import tf_keras
 
 from lfm4ads_tf.data.input import RepresentationJoin
-from lfm4ads_tf.data.samples import cache_rows, read_samples
+from lfm4ads_tf.data.samples import cache_rows, read_samples, samples_among
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.export.exporter import WrittenExport, write_export
@@ -28,12 +28,13 @@ from lfm4ads_tf.export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.export.request import ExportRequest
 from lfm4ads_tf.export.retrieval_stage import RetrievalExports, retrieval_names
 from lfm4ads_tf.export.samples import ExportSamples, spread
+from lfm4ads_tf.export.stored_lookups import stored_lookups
 from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.export.verify_child import SCHEMA
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
 from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
-from lfm4ads_tf.pipeline.predict import join_frozen, load_encoder
+from lfm4ads_tf.pipeline.predict import load_encoder
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.served_names import ranker_name
 from lfm4ads_tf.pipeline.stored_representations import open_store
@@ -257,7 +258,10 @@ class _Exports:
         if store is not None:
             joined = self._stored_rows(tuple(method.sources))(cache_rows(samples))
             if run.config.export.representations == "lookup":
-                lookups, held = self._lookups(store, method.sources, samples)
+                tables = run.config.export.tables
+                lookups, held = stored_lookups(
+                    method.sources, store, samples, run.spec.keys, tables
+                )
                 # a refreshed version was evaluated with what each row's period knew
                 moved = [np.any(held[name] != joined[name], axis=1) for name in held]
                 for values in evaluated.values():
@@ -281,19 +285,6 @@ class _Exports:
             self._joining = (names, self._store.lookup(self.run.cache, names))
         return self._joining[1]
 
-    def _lookups(
-        self, store: RepresentationStore, names: Sequence[str], samples: pa.Table
-    ) -> tuple[dict[str, RepresentationLookup], dict[str, np.ndarray]]:
-        """Tables of one snapshot, and what offline code reads of it for the samples."""
-        keys = self.run.spec.keys
-        sample_keys = {side: samples[key].combine_chunks() for side, key in
-              (("user", keys.user), ("item", keys.item))}  # fmt: skip
-        tables = {
-            name: RepresentationLookup(name, *store.frozen(name), self.run.config.export.tables)
-            for name in names
-        }
-        return tables, {name: join_frozen(store, name, sample_keys) for name in names}
-
     def write(
         self, name: str, subject: ExportSubject, samples: ExportSamples, source: Mapping[str, Any]
     ) -> WrittenExport:
@@ -313,8 +304,8 @@ class _Exports:
     def _samples_of(self, scenario: str) -> pa.Table:
         """The samples of a scenario or segment, all of them where it has none."""
         rows = self.run.cache.rows_of("test", scenario)
-        mine = np.isin(cache_rows(self.every_sample), rows)
-        return spread(self.every_sample.filter(pa.array(mine))) if mine.any() else self.samples
+        mine = samples_among(self.every_sample, rows)
+        return spread(mine) if len(mine) else self.samples
 
 
 def _made_from(version: Path) -> Any:

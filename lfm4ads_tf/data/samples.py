@@ -38,3 +38,8 @@ def read_samples(folder: Path) -> pa.Table:
 def cache_rows(samples: pa.Table) -> np.ndarray:
     """Rows of the cache (B,) of some samples: their first column, whatever its name."""
     return np.asarray(samples.column(0).to_numpy())
+
+
+def samples_among(samples: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Those of some samples that are among some rows of the cache (M,)."""
+    return samples.filter(pa.array(np.isin(cache_rows(samples), rows)))

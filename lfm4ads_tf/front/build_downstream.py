@@ -98,10 +98,9 @@ def build_downstream(
         if not upstream.built:
             upstream(build.example_batch(log.layout))
         shares = scenario_shares(log.cache, scenario)
-        rates = start(upstream, model, parsed, shares, config.warm_start_rates)
-        if "tables" in config.warm_start_rates:
-            rates[build.COPIED_TABLES] = config.warm_start_rates["tables"]
-        model.origin["group_rates"] = rates
+        model.origin["group_rates"] = start(
+            upstream, model, parsed, shares, config.warm_start_rates
+        )
     model.origin["scenario"] = scenario
     if parsed.sources and representations is not None:
         model.origin["representations"] = representations.version

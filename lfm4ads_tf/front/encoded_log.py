@@ -14,7 +14,7 @@ import tensorflow as tf
 from lfm4ads_tf.batch import PASS_NUMBER
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
 from lfm4ads_tf.data.input import PassNumber, RepresentationJoin, batches, passes
-from lfm4ads_tf.data.samples import cache_rows, read_samples
+from lfm4ads_tf.data.samples import read_samples, samples_among
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitted_encoding import FittedEncoding
@@ -243,8 +243,7 @@ class EncodedLog:
         """
         kept = read_samples(self.folder)
         if scenario is not None:
-            mine = np.isin(cache_rows(kept), self.rows("test", scenario))
-            kept = kept.filter(pa.array(mine))
+            kept = samples_among(kept, self.rows("test", scenario))
         return kept.slice(0, count).drop_columns([kept.column_names[0]])
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfm4ads_tf.config import ExportConfig
-from lfm4ads_tf.data.samples import cache_rows, read_samples
+from lfm4ads_tf.data.samples import read_samples, samples_among
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.export.exporter import export_model as export_request
@@ -17,10 +17,10 @@ from lfm4ads_tf.export.kinds.kind import kind_of
 from lfm4ads_tf.export.representation_lookup import RepresentationLookup
 from lfm4ads_tf.export.request import ExportRequest
 from lfm4ads_tf.export.samples import ExportSamples, spread
+from lfm4ads_tf.export.stored_lookups import stored_lookups
 from lfm4ads_tf.export.subject import ExportSubject
 from lfm4ads_tf.front.encoded_log import EncodedLog
 from lfm4ads_tf.models.task_model import TaskModel
-from lfm4ads_tf.pipeline.predict import join_frozen
 from lfm4ads_tf.pipeline.served_names import FOUNDATION, ranker_name
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.transfer.downstream import DownstreamModel
@@ -112,15 +112,9 @@ def export_model(
     if representations is not None:
         log.require(representations)
         representations.require(model.origin.get("representations"))
-        keys = {
-            "user": samples[log.spec.keys.user].combine_chunks(),
-            "item": samples[log.spec.keys.item].combine_chunks(),
-        }
-        for source in sources:
-            joined[source] = join_frozen(representations, source, keys)
-            lookups[source] = RepresentationLookup(
-                source, *representations.frozen(source), config.tables
-            )
+        lookups, joined = stored_lookups(
+            sources, representations, samples, log.spec.keys, config.tables
+        )
 
     def rebuild(shards: int, storage: ServedStorage) -> TaskModel:
         def served(value: Any) -> Any:
@@ -145,7 +139,6 @@ def _samples(log: EncodedLog, scenario: str | None) -> pa.Table:
     """Raw test rows, those of the scenario where it has some."""
     samples = read_samples(log.folder)
     if scenario is not None:
-        mine = np.isin(cache_rows(samples), log.rows("test", scenario))
-        if mine.any():
-            samples = samples.filter(pa.array(mine))
+        mine = samples_among(samples, log.rows("test", scenario))
+        samples = mine if len(mine) else samples
     return spread(samples)

@@ -19,9 +19,7 @@ from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 from lfm4ads_tf.transfer.methods import Method
 from lfm4ads_tf.transfer.retrieval.method import RetrievalMethod
 from lfm4ads_tf.transfer.retrieval.two_vector_model import TwoVectorModel
-
-COPIED_TABLES = "copied_tables"
-"""Learning-rate group of tables that start as the upstream's."""
+from lfm4ads_tf.transfer.warm_start import COPIED_TABLES
 
 
 def upstream(

@@ -10,7 +10,6 @@ import numpy as np
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.upstream import UpstreamModel
-from lfm4ads_tf.pipeline.build import COPIED_TABLES
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.training.checkpoints import read_weights
@@ -47,8 +46,6 @@ def initialise(
     upstream, shares = snapshot(run, seed), scenario_shares(run.cache, scenario)
     rates: dict[str, float] = dict(training.optimizer.group_rates)
     rates |= start(upstream, model, method, shares, config.warm_start_rates)
-    if "tables" in config.warm_start_rates:
-        rates[COPIED_TABLES] = config.warm_start_rates["tables"]
     optimizer = training.optimizer.model_copy(update={"group_rates": rates})
     return training.model_copy(update={"optimizer": optimizer})
 

@@ -200,8 +200,17 @@ def join_frozen(store: RepresentationStore, name: str, keys: Mapping[str, pa.Arr
         name: The representation.
         keys: Raw `user` and `item` keys of the rows, (B,) each.
     """
-    wanted = keys["item" if is_item_side(name) else "user"]
-    stored, vectors = store.frozen(name)
+    return join_keys(*store.frozen(name), keys["item" if is_item_side(name) else "user"])
+
+
+def join_keys(stored: pa.Array, vectors: np.ndarray, wanted: pa.Array) -> np.ndarray:
+    """Vectors by key, (B, d + 1) float32; the last column is 1 where a key has one.
+
+    Args:
+        stored: Distinct keys (M,).
+        vectors: Theirs, (M, d).
+        wanted: Keys (B,).
+    """
     position = pc.fill_null(pc.index_in(wanted, value_set=stored), -1)
     place = position.to_numpy(zero_copy_only=False)
     out = np.zeros((len(wanted), vectors.shape[1] + 1), np.float32)

@@ -13,6 +13,8 @@ from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 from lfm4ads_tf.transfer.methods import Method
 
+COPIED_TABLES = "copied_tables"
+"""Learning-rate group of tables that start as the upstream's."""
 EXTRA = "extra"
 """Label of columns that the upstream does not have."""
 
@@ -95,10 +97,12 @@ def start(
         model: The downstream, called once, at its own initial weights.
         method: What is copied.
         shares: As for `warm_start`.
-        rates: Part -> factor of the learning rate of its copied weights, see `Carried.rates`.
+        rates: Part -> factor of the learning rate of its copied weights, see `Carried.rates`;
+            `tables` for copied tables.
 
     Returns:
-        Path of each carried variable -> factor of its learning rate, where there is one.
+        Path of each carried variable, and group of the copied tables, -> factor of its learning
+        rate, where there is one.
     """
     carried: list[tuple[Carried, bool]] = []
     if method.warm_start is not None:
@@ -118,4 +122,6 @@ def start(
         if frozen:
             copied.freeze()
         by_path |= copied.rates(rates)
+    if "tables" in rates:
+        by_path[COPIED_TABLES] = rates["tables"]
     return by_path

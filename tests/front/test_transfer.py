@@ -18,6 +18,7 @@ from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.representations.config import RepresentationsConfig
 from tests.conftest import ADS_SPEC, ads_tables, write_tables
 from tests.front.conftest import Fitted
+from tests.rounding import assert_close
 
 
 def test_stored_towers_are_the_upstreams_at_the_end_of_training(
@@ -49,7 +50,12 @@ def test_stored_users_are_what_a_row_behind_the_training_gives(
     rows, stored_rows = (list(x) for x in zip(*seen, strict=True))
     represented = fitted.upstream.represent(batch)["UR"].numpy()[rows]
     # the same sums in batches of other sizes
-    np.testing.assert_allclose(vectors[stored_rows], represented, rtol=1e-4, atol=1e-5)
+    towers = fitted.upstream.backbone
+    inputs = np.abs(towers.set_views(batch)["user"][0].numpy()[rows])  # (R, d)
+    (layer,) = towers.user_tower.layers
+    magnitude = inputs @ np.abs(layer.kernel.numpy()) + np.abs(layer.bias.numpy())
+    terms = inputs.shape[1] + 16  # of the product, and of the bags before it
+    assert_close(vectors[stored_rows], represented, terms=terms, magnitude=magnitude)
 
 
 def test_later_rows_change_nothing_that_earlier_ones_see(

@@ -48,6 +48,7 @@ class MixtureModel(UpstreamModel):
         experts: See above.
         task_units: Hidden units of each task's tower; empty means logits of m_t itself.
         per_set: Whether each set of the embeddings has towers of its own; x is then (K, B, d).
+        set_groups: Numbers of sets that share towers, see `TwoTowers`; x is then a list of (B, d_g).
         seed: Seed of all initial weights.
         name: Name of the model.
 
@@ -70,6 +71,7 @@ class MixtureModel(UpstreamModel):
         task_units: Sequence[int],
         *,
         per_set: bool = False,
+        set_groups: Sequence[int] = (),
         seed: int,
         name: str,
     ) -> None:
@@ -77,12 +79,14 @@ class MixtureModel(UpstreamModel):
         self.refuse(options, embeddings, layout.tasks)
         self.layout = layout
         self.task_loss = plain_loss(layout.tasks)
+        self._grouped = bool(set_groups)
         self.backbone = TwoTowers(
             layout,
             network.user_tower,
             network.item_tower,
             embeddings,
             per_set=per_set,
+            set_groups=set_groups,
             seed=seed,
             name="backbone",
         )
@@ -184,11 +188,11 @@ class MixtureModel(UpstreamModel):
         _, _, stream = self._read(batch, training)
         return self.tower_logits(self.mixtures(stream, training), batch["scenario"])
 
-    def mixtures(self, stream: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def mixtures(self, stream: Any, training: bool = False) -> tf.Tensor:
         """The vector of every task, (B, T, h).
 
         Args:
-            stream: x, (B, d) or (K, B, d).
+            stream: x, (B, d), (K, B, d), or per group of sets (B, d_g).
             training: Whether compiled kernels may be used.
         """
         mixed = self.experts(stream, training=training)
@@ -210,14 +214,17 @@ class MixtureModel(UpstreamModel):
         """
         user, item, stream = self._read(batch)
         mixed = tf.unstack(self.mixtures(stream), axis=1)  # T of (B, h)
-        flat = side_by_side(stream) if len(stream.shape) == 3 else stream
-        activations = dict(zip(self.layer_names, [flat, *mixed], strict=True))
+        activations = dict(zip(self.layer_names, [_joined(stream), *mixed], strict=True))
         return {"UR": user, "IR": item, **activations}
 
     def _read(
         self, batch: EncodedBatch, training: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or (K, B, d) set by set."""
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or set by set, or a list."""
+        if self._grouped:
+            of_groups = self.backbone.group_towers(batch, training=training)
+            streams = [tf.concat(parts, axis=-1) for parts in zip(*of_groups.values(), strict=True)]
+            return _joined(of_groups["user"]), _joined(of_groups["item"]), streams
         if self.backbone.per_set:
             sets = self.backbone.set_towers(batch, training=training)
             stream = tf.concat([*sets.values()], axis=-1)  # (K, B, d): user, item, context
@@ -227,3 +234,10 @@ class MixtureModel(UpstreamModel):
         if towers.context is not None:
             parts.append(towers.context)
         return towers.user, towers.item, tf.concat(parts, axis=-1)  # (B, d_u + d_i + d_c)
+
+
+def _joined(stream: Any) -> tf.Tensor:
+    """(B, d) of (B, d), of sets (K, B, d), or of groups (B, d_g)."""
+    if isinstance(stream, list):
+        return tf.concat(stream, axis=-1)
+    return side_by_side(stream) if len(stream.shape) == 3 else stream

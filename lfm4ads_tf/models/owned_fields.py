@@ -57,6 +57,27 @@ class OwnedInputs:
             views.append(tf.tile(self.numbers[tf.newaxis], [sets, 1, 1]))  # (K, B, N_o)
         return tf.concat(views, axis=-1)
 
+    def per_group(self, sizes: Sequence[int]) -> list[tf.Tensor]:
+        """One view for each group of m sets: its embeddings of all fields, and the numbers.
+
+        A group is what one set of width m D would be: the sets of a field lie side by side.
+
+        Args:
+            sizes: Number of sets m of each group, K in all; groups are in the order of the sets.
+
+        Returns:
+            Per group (B, d_m).
+        """
+        views: list[list[tf.Tensor]] = [[] for _ in sizes]
+        for group in self.groups:
+            pieces = tf.split(group.per_set(), list(sizes), axis=2)  # each (B, F_o, m, D)
+            for view, piece in zip(views, pieces, strict=True):
+                width = piece.shape[1] * piece.shape[2] * piece.shape[3]
+                view.append(tf.reshape(piece, [-1, width]))  # (B, F_o m D)
+        if self.numbers is not None:
+            views = [[*view, self.numbers] for view in views]
+        return [tf.concat(view, axis=-1) for view in views]
+
 
 class OwnedFields:
     """Splits what a batch's fields and numbers give by owner and width; nothing else does.

@@ -8,12 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.models.config import NetworkConfig, Units
-from lfm4ads_tf.models.mixture_model import MixtureModel
-from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from lfm4ads_tf.models.set_model import SetModel
 from lfm4ads_tf.strict import StrictModel
 
 
@@ -29,7 +27,7 @@ class SingleTaskConfig(StrictModel):
     task_units: Units = [64]
 
 
-class SingleTask(MixtureModel):
+class SingleTask(SetModel):
     """z_t = TaskTower_t(E_t(x^t)): a set of embeddings, towers, an expert and a tower per task.
 
     Nothing but the batch is shared, so that each task is trained as if it were alone. The tables
@@ -65,24 +63,11 @@ class SingleTask(MixtureModel):
             sizes,
             own,
             sizes.task_units,
-            per_set=True,
             seed=seed,
             name="single_task",
         )
 
     @classmethod
-    def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
-        """The tables alone where there are several sets: a downstream's towers read all of them."""
-        every = super().levels(config, tasks)
-        return every if len(tasks) == 1 else {"embeddings": every["embeddings"]}
-
-    @classmethod
-    def refuse(cls, options: Any, embeddings: EmbeddingsConfig, tasks: Sequence[str]) -> None:
-        """See `MixtureModel`; there is a set of embeddings for each task."""
-        super().refuse(options, embeddings, tasks)
-        if embeddings.sets != len(tasks):
-            raise UserError(
-                "The upstream model single_task has a set of embeddings for each task.",
-                received=f"upstream.embeddings.sets: {embeddings.sets}; tasks: {', '.join(tasks)}",
-                fix=f"set upstream.embeddings.sets={len(tasks)}",
-            )
+    def sets(cls, options: Any, tasks: Sequence[str]) -> tuple[int, str]:
+        """See `SetModel`."""
+        return len(tasks), "each task"

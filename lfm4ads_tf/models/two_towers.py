@@ -18,6 +18,7 @@ from lfm4ads_tf.features.layout import OWNERS, FeatureLayout, TableField
 from lfm4ads_tf.interactions.block import check_sequences
 from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.models.group_tower import GroupTower
 from lfm4ads_tf.models.owned_fields import OwnedFields
 from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.tower import Tower
@@ -54,6 +55,8 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         embeddings: Tables.
         per_set: Whether each of several sets of embeddings has towers of its own, see `SetTower`;
             otherwise a tower reads all sets side by side.
+        set_groups: Numbers of sets, in the order of the sets, that share towers of their own, see
+            `GroupTower`; none where absent.
         seed: Seed of all initial weights.
 
     Attributes:
@@ -72,6 +75,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         embeddings: EmbeddingsConfig,
         *,
         per_set: bool = False,
+        set_groups: Sequence[int] = (),
         seed: int = 0,
         name: str = "two_towers",
     ) -> None:
@@ -89,9 +93,16 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         names = {dim: tables.fields(dim) for dim in tables.dims}
         self.owned = OwnedFields(layout, names, tables.sets)
         self.per_set = per_set and tables.sets > 1
-        kind: Any = SetTower if self.per_set else Tower
-        self.user_tower = kind(user_units, seed=seed, name="user_tower")
-        self.item_tower = kind(item_units, seed=seed, name="item_tower")
+        self._set_groups = tuple(set_groups)
+
+        def tower(units: Sequence[int], name: str) -> Any:
+            if self._set_groups:
+                return GroupTower(units, self._set_groups, seed=seed, name=name)
+            kind: Any = SetTower if self.per_set else Tower
+            return kind(units, seed=seed, name=name)
+
+        self.user_tower = tower(user_units, "user_tower")
+        self.item_tower = tower(item_units, "item_tower")
 
     @property
     def fields_width(self) -> int:
@@ -141,6 +152,25 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             which is left out where it has no feature. u^0 to u^(K-1) side by side are UR.
         """
         views = self.set_views(batch, training)
+        views["user"] = self.user_tower(views["user"])
+        views["item"] = self.item_tower(views["item"])
+        return views
+
+    def group_towers(
+        self, batch: EncodedBatch, training: bool = False
+    ) -> dict[str, list[tf.Tensor]]:
+        """What the towers of each group of sets give; see `set_groups`.
+
+        Args:
+            batch: The batch.
+            training: Whether compiled kernels may be used.
+
+        Returns:
+            Owner -> per group (B, d_g): u^g of `user`, i^g of `item`, and what the group's sets
+            give of `context`, which is left out where it has no feature.
+        """
+        inputs = self.owned.split(self._groups(batch, training, None), self._numbers(batch))
+        views = {o: of.per_group(self._set_groups) for o, of in inputs.items() if of}
         views["user"] = self.user_tower(views["user"])
         views["item"] = self.item_tower(views["item"])
         return views
@@ -213,7 +243,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
 
     def _plain_stream(self, fields: list[FieldGroup]) -> tf.Tensor | None:
         """[UR; IR; context] without a copy, where it is nothing but the fields in order."""
-        plain = not (self.per_set or self.layout.dense) and not (
+        plain = not (self.per_set or self._set_groups or self.layout.dense) and not (
             self.user_tower.layers or self.item_tower.layers
         )
         if not plain or len(fields) != 1:

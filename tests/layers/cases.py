@@ -28,23 +28,31 @@ from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
 from lfm4ads_tf.interactions.gate_bank import GateBank
+from lfm4ads_tf.interactions.group_mixture import GroupMixture
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
+from lfm4ads_tf.interactions.set_extraction import SetExtraction
+from lfm4ads_tf.interactions.set_mixture import SetMixture
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.aitm import AITM, AITMConfig
+from lfm4ads_tf.models.ame import AME, AMEConfig
 from lfm4ads_tf.models.backbone import Backbone
 from lfm4ads_tf.models.esmm import ESMM, ESMMConfig
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.models.group_tower import GroupTower
 from lfm4ads_tf.models.heads import ScenarioTaskHeads
+from lfm4ads_tf.models.me_mmoe import MEMMoE, MEMMoEConfig
+from lfm4ads_tf.models.me_ple import MEPLE, MEPLEConfig
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
 from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
 from lfm4ads_tf.models.ple import PLE, PLEConfig
 from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.shared_bottom import SharedBottom, SharedBottomConfig
 from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
+from lfm4ads_tf.models.stem import STEM, STEMConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.models.two_towers import TwoTowers
@@ -258,6 +266,7 @@ _SHARDED = EMBEDDINGS.model_copy(
         "tables": {"city": TableOptions(trainable=False), "tab": TableOptions(storage="bfloat16")},
     }
 )
+_THREE_SETS = EMBEDDINGS.model_copy(update={"sets": 3})
 _GATED = NETWORK.model_copy(
     update={"block": _block(structure="gated", mix_dim=3, layers=_LAYERS), "user_tower": []}
 )
@@ -357,6 +366,26 @@ LAYERS = [
         lambda: ProgressiveExtraction(2, 2, 1, 1, [4, 3], seed=1),
         _numbers((5,)),
     ),
+    Case(
+        "SetExtraction",
+        # nothing cut: what is has another gradient than differences, see its own tests
+        lambda: SetExtraction(
+            2, [0, 1], 1, 1, [4, 3], others="open", strict=False, gate_units=[3], seed=1
+        ),
+        _numbers((3, 5)),
+        lambda layer, x, training: layer(_set_by_set(x), training=training),
+    ),
+    Case(
+        "GroupMixture",
+        lambda: GroupMixture(2, [4, 3], 2, gate_units=[3], gate_bias=True, seed=1),
+        _numbers((5,), (7,)),
+    ),
+    Case(
+        "SetMixture",
+        lambda: SetMixture(3, [4, 2], 2, gate_input="joined", gate_bias=True, seed=1),
+        _numbers((3, 5)),
+        lambda layer, x, training: layer(_set_by_set(x), training=training),
+    ),
     *(
         Case(
             f"TowerBank per {per}",
@@ -392,6 +421,11 @@ LAYERS = [
         _numbers((2, 5)),
         lambda layer, x, training: layer(_set_by_set(x)),
     ),
+    Case(
+        "GroupTower",
+        lambda: GroupTower([6, 3], [1, 2], seed=1, name="tower"),
+        _numbers((5,), (7,)),
+    ),
     Case("Tower without units", lambda: Tower([], name="tower"), _numbers((5,))),
     Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
     Case(
@@ -424,6 +458,13 @@ LAYERS = [
         "TwoTowers, towers of each set",
         lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, per_set=True),
         _batch,
+        tables=True,
+    ),
+    Case(
+        "TwoTowers, towers of groups of sets",
+        lambda: TwoTowers(LAYOUT, [6], [3], _THREE_SETS, set_groups=[1, 2]),
+        _batch,
+        lambda layer, batch, training: layer.group_towers(batch, training),
         tables=True,
     ),
     Case("Backbone", lambda: Backbone(LAYOUT, NETWORK, EMBEDDINGS), _batch, tables=True),
@@ -494,6 +535,26 @@ MODELS = [
             PLEConfig(gate_units=[3], gate_bias=True, **_EXPERTS),
             seed=1,
         ),
+        _batch,
+    ),
+    Case(
+        "MEMMoE",
+        lambda: MEMMoE(LAYOUT, NETWORK, _SHARDED, MEMMoEConfig(experts=2, **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "MEPLE",
+        lambda: MEPLE(LAYOUT, NETWORK, _THREE_SETS, MEPLEConfig(levels=1, **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "STEM",
+        lambda: STEM(LAYOUT, NETWORK, _THREE_SETS, STEMConfig(gate_units=[3], **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "AME",
+        lambda: AME(LAYOUT, NETWORK, _THREE_SETS, AMEConfig(set_groups=[2, 1], **_EXPERTS), seed=1),
         _batch,
     ),
     *(

@@ -34,9 +34,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "omoe": {"experts": 3, "gate_units": [4]},
     "mmoe": {"experts": 3, "gate_units": [4, 3], "gate_bias": True},
     "ple": {"levels": 2, "task_experts": 2, "shared_experts": 1},
+    "me_mmoe": {"experts": 3, "gate_input": "joined", "gate_bias": True},
+    "me_ple": {"levels": 2, "task_experts": 1, "shared_experts": 2},
+    "stem": {"levels": 2, "task_experts": 1, "shared_experts": 2, "gate_units": [4]},
+    "ame": {"set_groups": [1, 2], "gate_units": [4]},
     "esmm": {"funnel": ["click", "buy"], "output": "conditional"},
     "aitm": {"sequence": ["buy", "click"]},
 }
+SETS = {"single_task": 2, "me_mmoe": 3, "me_ple": 3, "stem": 3, "ame": 3}
+"""Models of several sets of embeddings, and how many of them."""
 of_all = pytest.mark.parametrize("name", OPTIONS)
 H, T = 5, 2
 Randomize = Callable[..., None]
@@ -44,7 +50,7 @@ Randomize = Callable[..., None]
 
 def config_of(name: str, shards: int = 1, sets: int = 0, **options: Any) -> RunConfig:
     """A run with a small model of a name."""
-    sets = sets or (2 if name == "single_task" else 1)
+    sets = sets or SETS.get(name, 1)
     upstream = {
         "model": name,
         name: {**SIZES, **OPTIONS[name], **options},
@@ -95,8 +101,10 @@ def test_the_configuration_picks_the_model_and_its_layers(name: str, randomize: 
     assert list(found)[2:] == model.layer_names
     assert config_of(name).upstream.layer_names(LAYOUT.tasks) == model.layer_names
     assert [found[m].shape[1] for m in mixture_names(LAYOUT.tasks)] == [H, H]
-    sets = 2 if name == "single_task" else 1
-    assert [found[r].shape[1] for r in ("UR", "IR", "towers")] == [4 * sets, 3 * sets, 10 * sets]
+    # towers of two groups; the context of the wider one has a field of two sets and one number
+    sets = 2 if name == "ame" else SETS.get(name, 1)
+    width = 22 if name == "ame" else 10 * sets
+    assert [found[r].shape[1] for r in ("UR", "IR", "towers")] == [4 * sets, 3 * sets, width]
     assert model.configuration().options == config_of(name).upstream.options
     np.testing.assert_array_equal(found["mix_click"], model.represent(batch)["mix_click"])
 
@@ -147,7 +155,7 @@ def test_the_seed_settles_every_weight(name: str) -> None:
 @of_all
 @pytest.mark.parametrize("level", ["output", "mix_click"])
 def test_a_warm_start_above_the_towers_is_refused_by_name(name: str, level: str) -> None:
-    last = "embeddings" if name == "single_task" else "towers"
+    last = "embeddings" if name in SETS else "towers"
     with pytest.raises(UserError, match=level) as refused:
         read_method(_run(name), f"module/warm_start/{level}")
     assert last in str(refused.value)
@@ -172,7 +180,7 @@ def test_full_hands_a_vector_of_all_tasks_over_once(name: str, randomize: Random
     np.testing.assert_array_equal(found["mix_click"], found["mix_buy"])
 
 
-@pytest.mark.parametrize("name", ["single_task", "mmoe", "ple", "esmm", "aitm"])
+@pytest.mark.parametrize("name", sorted({*OPTIONS} - {"shared_bottom", "omoe"}))
 def test_full_hands_the_vector_of_every_task_over(name: str, randomize: Randomize) -> None:
     config = config_of(name).upstream
     stored = config.layer_names(LAYOUT.tasks)
@@ -182,13 +190,14 @@ def test_full_hands_the_vector_of_every_task_over(name: str, randomize: Randomiz
 
 
 def test_fewer_tasks_than_a_model_needs_are_refused() -> None:
-    for name in ("ple", "esmm", "aitm"):
+    for name in ("ple", "esmm", "aitm", "stem", "me_ple"):
         config = config_of(name)
-        with pytest.raises(UserError, match=f"{name.upper()} needs 2 tasks"):
+        needs = f"{config.upstream.model_class.__name__} needs 2 tasks"
+        with pytest.raises(UserError, match=needs):
             config.upstream.model_class.check_tasks(config.upstream, ["click"])
-        with pytest.raises(UserError, match=f"{name.upper()} needs 2 tasks"):
+        with pytest.raises(UserError, match=needs):
             build.upstream(replace(LAYOUT, tasks=("click",)), config, 0)
-    for name in ("shared_bottom", "omoe", "mmoe"):
+    for name in ("shared_bottom", "omoe", "mmoe", "me_mmoe"):
         config = config_of(name)
         config.upstream.model_class.check_tasks(config.upstream, ["click"])
         model = build.upstream(replace(LAYOUT, tasks=("click",)), config, 0)
@@ -351,9 +360,10 @@ def _copy_task(both: MixtureModel, alone: MixtureModel, task: int) -> None:
         variables[name].assign(value)
 
 
-def test_single_task_needs_a_set_for_each_task() -> None:
-    config = config_of("single_task", sets=3)
-    with pytest.raises(UserError, match="set upstream.embeddings.sets=2"):
+@pytest.mark.parametrize("name", SETS)
+def test_another_number_of_sets_is_refused(name: str) -> None:
+    config = config_of(name, sets=SETS[name] + 1)
+    with pytest.raises(UserError, match=f"set upstream.embeddings.sets={SETS[name]}"):
         config.upstream.model_class.check_tasks(config.upstream, LAYOUT.tasks)
-    with pytest.raises(UserError, match="set upstream.embeddings.sets=2"):
+    with pytest.raises(UserError, match=f"set upstream.embeddings.sets={SETS[name]}"):
         build.upstream(LAYOUT, config, 0)

@@ -1,0 +1,122 @@
+"""Levels of experts over sets of inputs, some of a task's own and some shared by all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.interactions.expert_bank import ExpertBank
+from lfm4ads_tf.interactions.gate_bank import GateBank
+from lfm4ads_tf.rebuildable import Rebuildable
+
+Others = Literal["cut", "open", "hidden"]
+GateInput = Literal["sum", "task"]
+
+
+class SetExtraction(Rebuildable, tf_keras.layers.Layer):
+    """z_t^l = sum_e softmax(G_t^l(v_t^(l-1)))_e o_e^l, experts and gates of task t reading set k(t).
+
+        o_{t,k}^l = f_{t,k}^l(z_t^(l-1)), k = 1 ... K1
+        o_{S,k}^l = f_{S,k}^l(z_S^(l-1)), k = 1 ... K2
+        v_t = z_t + z_S (`sum`), or z_t (`task`)
+
+    with z_t^0 = x^{k(t)} and z_S^0 = x^{K-1}, the last set. Experts are in the order of the tasks,
+    shared ones behind. A task's gate sees its own experts and the shared ones; those of other tasks
+    it does not see (`hidden`), sees with their gradient (`open`), or sees without (`cut`): their
+    values count and nothing of its loss reaches them or their set. Below the last level a shared
+    gate G_S reads z_S and mixes all experts to z_S^l; it cuts the tasks' own where `strict`, for
+    otherwise a task's loss reaches another's set through the shared experts of the next level.
+
+    Args:
+        levels: Number of levels L.
+        reads: For each task, the set that it reads, counted from 0; the set behind the highest one
+            is the shared one.
+        own: Experts of each task in a level, K1.
+        shared: Shared experts of a level, K2.
+        units: Width of each layer of an expert, at least one; the last one is h.
+        others: What a task's gate does with other tasks' experts.
+        gate_input: What a task's gate reads.
+        strict: Whether the shared gate cuts the tasks' own experts.
+        gate_units: Hidden units of a gate.
+        gate_bias: Whether a gate's scores have a bias.
+        seed: Seed of the initial weights.
+
+    Source: Su et al., STEM: Unleashing the Power of Embeddings for Multi-task Recommendation (AAAI
+    2024) for `cut`; Tang et al., Progressive Layered Extraction (RecSys 2020) for `hidden`, there
+    over one set. Its cut on the shared gate is ours.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        reads: Sequence[int],
+        own: int,
+        shared: int,
+        units: Sequence[int],
+        *,
+        others: Others = "cut",
+        gate_input: GateInput = "sum",
+        strict: bool = True,
+        gate_units: Sequence[int] = (),
+        gate_bias: bool = False,
+        seed: int = 0,
+        name: str = "extraction",
+    ) -> None:
+        super().__init__(name=name)
+        tasks = len(reads)
+        self.sets = max(reads) + 2
+        self.gate_input = gate_input
+        self._reads = np.array([*reads, self.sets - 1])  # no list: Keras would make it a part
+        owners = [t for t in range(tasks) for _ in range(own)] + [tasks] * shared
+        near = [[owner in (t, tasks) for owner in owners] for t in range(tasks)]
+        sees = near if others == "hidden" else [[True] * len(owners)] * tasks
+        cuts = [[others == "cut" and not one for one in row] for row in near]
+        both = [*sees, [True] * len(owners)]
+        both_cuts = [*cuts, [strict and owner < tasks for owner in owners]]
+        self.experts: list[ExpertBank] = []
+        self.gates: list[GateBank] = []
+        for level in range(1, levels + 1):
+            of_level = self._reads[owners] if level == 1 else owners
+            own_name = f"level_{level}"
+            self.experts.append(ExpertBank(list(of_level), units, seed=seed, name=own_name))
+            last = level == levels
+            self.gates.append(
+                GateBank(
+                    sees if last else both,
+                    cuts if last else both_cuts,
+                    gate_units,
+                    bias=gate_bias,
+                    seed=seed,
+                    name=f"{own_name}_gates",
+                )
+            )
+
+    def call(self, sets: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Extracts the tasks' vectors.
+
+        Args:
+            sets: x, (K, B, d).
+            training: Whether compiled kernels may be used; an exported graph holds none.
+
+        Returns:
+            z^L: (B, T, h).
+        """
+        each = tf.unstack(sets)
+        own, read = [each[k] for k in self._reads], sets  # T + 1 of (B, d): z_t, then z_S
+        mixed: Any = None
+        for experts, gates in zip(self.experts, self.gates, strict=True):
+            outputs = experts(read, training=training)  # (B, E, h)
+            mixed = gates((self._gate_read(own, gates.mix.gates), outputs), training=training)
+            read = tf.transpose(mixed, [1, 0, 2])  # (T + 1, B, h)
+            own = tf.unstack(read)
+        return mixed
+
+    def _gate_read(self, own: Sequence[tf.Tensor], gates: int) -> tf.Tensor:
+        """v of the tasks' gates, and z_S of the shared one where there is one, (G, B, d)."""
+        shared = own[-1]
+        tasks = [z + shared for z in own[:-1]] if self.gate_input == "sum" else own[:-1]
+        return tf.stack([*tasks, shared][:gates])

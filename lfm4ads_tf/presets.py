@@ -27,4 +27,36 @@ PRESETS: dict[str, dict[str, Any]] = {
         "downstream": {"network": _PUBLIC_NETWORK, "training": {"auto": False}},
         "embeddings": {"dim": 10},
     },
+    # The sizes and the training of STEM-Net's released code (Su et al., AAAI 2024). Its L2 is over
+    # the whole tables, ours over the rows of the batch; its best epoch is kept, as here.
+    "stem_released": {
+        "upstream": {
+            "model": "stem",
+            "network": {"user_tower": [], "item_tower": []},
+            "stem": {
+                "task_experts": 1,
+                "shared_experts": 8,
+                "expert_units": [512, 512, 512],
+                "gate_units": [128, 64],
+                "gate_bias": True,
+                "task_units": [128, 64],
+            },
+            "embeddings": {"dim": 16, "init_scale": 1e-4},
+            "training": {
+                "auto": False,
+                "schedule": "epochs",
+                "batch_size": 4096,
+                "epochs": 20,
+                "patience": 1,
+                "optimizer": {
+                    "rule": "adam",
+                    "table_learning_rate": 1e-3,
+                    "dense_learning_rate": 1e-3,
+                    "table_l2": 1e-6,
+                    "clip_norm": 10.0,
+                },
+            },
+        },
+        "representations": {"snapshots": "single"},
+    },
 }

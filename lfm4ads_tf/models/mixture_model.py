@@ -48,7 +48,8 @@ class MixtureModel(UpstreamModel):
         experts: See above.
         task_units: Hidden units of each task's tower; empty means logits of m_t itself.
         per_set: Whether each set of the embeddings has towers of its own; x is then (K, B, d).
-        set_groups: Numbers of sets that share towers, see `TwoTowers`; x is then a list of (B, d_g).
+        set_groups: Numbers of sets that share towers, see `TwoTowers`; x is then a list, (B, d_g)
+            each.
         seed: Seed of all initial weights.
         name: Name of the model.
 
@@ -188,7 +189,7 @@ class MixtureModel(UpstreamModel):
         _, _, stream = self._read(batch, training)
         return self.tower_logits(self.mixtures(stream, training), batch["scenario"])
 
-    def mixtures(self, stream: Any, training: bool = False) -> tf.Tensor:
+    def mixtures(self, stream: tf.Tensor | list[tf.Tensor], training: bool = False) -> tf.Tensor:
         """The vector of every task, (B, T, h).
 
         Args:

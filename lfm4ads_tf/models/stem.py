@@ -27,8 +27,8 @@ class STEMConfig(StrictModel):
         gate_input: What a task's gate reads: `sum`, x^t + x^S, or `task`, x^t alone.
         gate_units: Hidden units of each gate; empty means a softmax of W v.
         gate_bias: Whether a gate's scores have a bias.
-        see_others: Whether a gate sees other tasks' experts; without, it is `me_ple` but for the gate's
-            input.
+        see_others: Whether a gate sees other tasks' experts; if not, it is `me_ple` but for what
+            gates read.
         all_backward: Whether a task's loss reaches other tasks' experts and embeddings: without the
             cut that the model is about, for comparison.
         strict: Whether the shared gate below the last level cuts the tasks' own experts.

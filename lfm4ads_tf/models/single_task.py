@@ -71,6 +71,11 @@ class SingleTask(MixtureModel):
         )
 
     @classmethod
+    def default_sets(cls, tasks: Sequence[str]) -> int:
+        """A set of embeddings for each task."""
+        return len(tasks)
+
+    @classmethod
     def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
         """The tables alone where there are several sets: a downstream's towers read all of them."""
         every = super().levels(config, tasks)

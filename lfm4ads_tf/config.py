@@ -223,12 +223,14 @@ def resolve(
     run = RunConfig().model_dump(mode="json")
     for layer in layers:
         run = merge(run, _with_embeddings(layer))
+    given = {path for layer in layers for path in _paths(layer)}
     config = parse(RunConfig, run, source="the run configuration")
+    if not given & {"embeddings.sets", "upstream.embeddings.sets"}:
+        config = _with_default_sets(config, spec.task_names)
     config.upstream.model_class.check(config.upstream, ads=spec.ads is not None)
     config.upstream.model_class.check_tasks(config.upstream, spec.task_names)
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
-    given = {path for layer in layers for path in _paths(layer)}
     _check_sequences(config, spec)
     _check_auto(config, given)
     for part in (config.upstream, config.downstream):
@@ -243,6 +245,16 @@ def _with(part: Any, settings: Mapping[str, Any]) -> Any:
         return part
     known = Settings(**{**vars(Settings.of(part)), **settings})
     return known.apply(part)
+
+
+def _with_default_sets(config: RunConfig, tasks: Sequence[str]) -> RunConfig:
+    """The configuration with as many sets of embeddings as its upstream wants for the tasks."""
+    upstream = config.upstream
+    sets = {"sets": upstream.model_class.default_sets(upstream, tasks)}
+    tables = upstream.embeddings.model_copy(update=sets)
+    return config.model_copy(
+        update={"upstream": upstream.model_copy(update={"embeddings": tables})}
+    )
 
 
 def _paths(value: Any, path: str = "") -> list[str]:

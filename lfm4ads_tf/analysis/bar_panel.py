@@ -22,6 +22,7 @@ class Bar:
         deviation: Half-length of the error bar, None for none.
         colour: A CSS colour.
         pale: Whether it is drawn pale: not told apart from noise.
+        interval: Ends of the error bar where it is not symmetric; goes before `deviation`.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Bar:
     deviation: float | None
     colour: str
     pale: bool = False
+    interval: tuple[float, float] | None = None
 
 
 def bar_panel(

@@ -18,7 +18,7 @@ GateInput = Literal["sum", "task"]
 
 
 class SetExtraction(Rebuildable, tf_keras.layers.Layer):
-    """z_t^l = sum_e softmax(G_t^l(v_t^(l-1)))_e o_e^l, experts and gates of task t reading set k(t).
+    """z_t^l = sum_e softmax(G_t^l(v_t^(l-1)))_e o_e^l: task t's experts and gate read set k(t).
 
         o_{t,k}^l = f_{t,k}^l(z_t^(l-1)), k = 1 ... K1
         o_{S,k}^l = f_{S,k}^l(z_S^(l-1)), k = 1 ... K2

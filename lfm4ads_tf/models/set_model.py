@@ -75,6 +75,11 @@ class SetModel(MixtureModel):
         """
 
     @classmethod
+    def default_sets(cls, config: UpstreamConfig, tasks: Sequence[str]) -> int:
+        """As many as the experts ask for."""
+        return cls.sets(config.options, tasks)[0]
+
+    @classmethod
     def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
         """The tables alone where there are several sets: a downstream's towers read all of them."""
         every = super().levels(config, tasks)

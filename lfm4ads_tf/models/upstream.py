@@ -136,6 +136,16 @@ class UpstreamModel(TaskModel):
         return None
 
     @classmethod
+    def default_sets(cls, config: UpstreamConfig, tasks: Sequence[str]) -> int:
+        """`upstream.embeddings.sets` where the configuration does not give it; here 1.
+
+        Args:
+            config: The configuration, but for the sets.
+            tasks: The tasks of the feature spec.
+        """
+        return 1
+
+    @classmethod
     def check(cls, config: UpstreamConfig, *, ads: bool) -> None:
         """Refuses a configuration that cannot be built.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,18 @@ def global_entries(
     score: Callable[[np.ndarray, Refresh], np.ndarray],
     *,
     targets: Targets = np.asarray,
+    splits: Sequence[str] = ("valid", "test"),
+    refreshes: Sequence[Refresh] = REFRESHES,
     **identity: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Entries for all rows, each scenario and each segment, on valid and test, both refreshes.
+    """Entries for all rows, each scenario and each segment, by split and refresh.
 
     Args:
         run: The run.
         score: Rows (M,) and a refresh -> probabilities (M, T).
         targets: What the probabilities are of, where it is not the labels.
+        splits: Splits that are scored.
+        refreshes: Refreshes in which they are.
         identity: `stage`, `method`, `seed`, `wall_s`.
 
     Returns:
@@ -38,14 +42,14 @@ def global_entries(
     slices = Slices(cache, run.spec)
     all_entries: list[dict[str, Any]] = []
     stored: dict[str, np.ndarray] = {}
-    for split in ("valid", "test"):
+    for split in splits:
         rows = cache.rows_of(split)
         labels = cache.labels[rows]
         pairs = zip(labels.T, targets(labels).T, strict=True)
         of_targets = [not np.array_equal(one, of, equal_nan=True) for one, of in pairs]
         if any(of_targets):  # nothing else may hold them against the labels
             stored[f"{split}_of_targets"] = np.array(of_targets)
-        for refresh in REFRESHES:
+        for refresh in refreshes:
             scores = score(rows, refresh)
             stored[f"{split}_{refresh}"] = scores
             split_identity = {

@@ -207,7 +207,7 @@ class Run:
             _with_earlier_defaults(ours, theirs)
         theirs, ours = _identity(theirs), _identity(ours)
         before, now = set(theirs.pop("given", None) or ()), set(ours.pop("given", None) or ())
-        difference = _first_difference(theirs, ours)
+        difference = first_difference(theirs, ours)
         if difference is None and before != now:
             key = sorted(before ^ now)[0]
             difference = (
@@ -273,11 +273,11 @@ def _identity(document: Mapping[str, Any]) -> dict[str, Any]:
     return copy
 
 
-def _first_difference(theirs: Any, ours: Any, path: str = "") -> str | None:
+def first_difference(theirs: Any, ours: Any, path: str = "") -> str | None:
     """The first key in which two documents differ."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in [*theirs, *[k for k in ours if k not in theirs]]:
-            difference = _first_difference(
+            difference = first_difference(
                 theirs.get(key), ours.get(key), f"{path}.{key}" if path else str(key)
             )
             if difference:

@@ -17,7 +17,6 @@ from lfm4ads_tf.batch import read
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.input import RepresentationJoin, batches
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
-from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.gradient_registry import released_gradients
 from lfm4ads_tf.optim.loss_sums import LossSums
 from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
@@ -26,6 +25,7 @@ from lfm4ads_tf.optim.step import StepLosses, training_step
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
+from lfm4ads_tf.training.divergence import Divergence
 from lfm4ads_tf.training.row_weights import checked_weights
 from lfm4ads_tf.training.schedule import Phase
 
@@ -130,7 +130,7 @@ class Trainer:
         """Trains the phases that the checkpoint has not finished.
 
         Raises:
-            UserError: The loss is not finite.
+            Divergence: The loss is not finite.
         """
         with released_gradients():
             return self._fit(phases)
@@ -293,7 +293,7 @@ class Trainer:
         value = float(losses.total)
         if not np.isfinite(value):
             poor = [name for name, term in losses.terms.items() if not np.isfinite(float(term))]
-            raise UserError(
+            raise Divergence(
                 f"Training of {self.label} diverged at step {step}.",
                 received=f"loss {value} in {phase.name}, of {', '.join(poor) or 'the sum alone'}",
                 fix="lower the learning rates, or set clip_norm in the optimizer's configuration",

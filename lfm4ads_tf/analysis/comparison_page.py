@@ -1,0 +1,139 @@
+"""The page of a comparison of upstream models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from lfm4ads_tf.analysis.comparison_figure import difference_panels
+from lfm4ads_tf.analysis.comparison_tables import (
+    cost_table,
+    difference_table,
+    overall_table,
+    place_tables,
+    rate_table,
+)
+from lfm4ads_tf.analysis.markup import PARTS, breakable, macros, page
+from lfm4ads_tf.analysis.palette import Palette
+from lfm4ads_tf.analysis.stylesheet import stylesheet
+
+_OVERALL_NOTE = (
+    "All test rows, mean ± deviation over seeds. GAUC is the AUC within users, weighted by rows; "
+    "logloss is in nats; calibration is mean prediction over mean label (1 is best). The best mean "
+    "of a column is underlined whether or not its lead is more than noise. A dash: undefined."
+)
+_TRUTH_NOTE = (
+    "The true probabilities are known here: “best possible AUC” ranks the same rows by them, "
+    "“logloss of the truth” is what they lose on the same labels, and “error” is the mean absolute "
+    "difference of prediction and true probability."
+)
+_DIFFERENCE_NOTE = (
+    "Difference in test AUC to {}, in AUC points (hundredths), over all rows; the whisker is the "
+    "95 % interval of a paired bootstrap over users. Pale: the interval holds zero, or p ≥ 0.05 "
+    "over seeds after Holm's correction. Each panel has an axis of its own."
+)
+_TEST_NOTE = (
+    "± is the deviation of the differences paired by seed, p the paired t-test's, “p, Holm” "
+    "corrected for all models and tasks of this baseline. “Can detect”: the true difference that a "
+    "paired t-test at 5 % over this many seeds finds in four of five cases, were the deviation "
+    "that of the model's own pairs, and were it that of all models' pairs of the task; the "
+    "deviation of a few pairs is uncertain itself, so the latter is the steadier one."
+)
+_PLACE_NOTE = "Test AUC, mean over seeds; the best of a row is underlined."
+_COST_NOTE = (
+    "Floats are trainable numbers; a table's row for missing ids counts. Examples a second: median "
+    "over the trainings, validation left out; on a busy machine it says little. Epochs: until the "
+    "best one, by seed."
+)
+_RATE_NOTE = (
+    "Mean validation AUC over tasks with the first seed, and the best epoch; the highest decides. "
+    "A rate at the end of the range may not be the best one there is."
+)
+
+
+def comparison_page(document: Mapping[str, Any]) -> str:
+    """The comparison as one HTML document that loads nothing.
+
+    Args:
+        document: What `comparison.json` holds.
+
+    Returns:
+        The document's text.
+    """
+    sections = [section for section in _sections(document) if section[-1]]
+    return page(
+        "comparison.html",
+        comparison=document,
+        sentences=[_sentence(leader) for leader in document["leaders"]],
+        warnings=_warnings(document),
+        sections=sections,
+        style=stylesheet(),
+    )
+
+
+def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
+    """(anchor, title, content) in order; empty content leaves the section out."""
+    palette = Palette(document["models"])
+    overall_note = f"{_OVERALL_NOTE} {_TRUTH_NOTE}" if document["truth"] else _OVERALL_NOTE
+    differences = Markup()
+    for baseline in document["baselines"]:
+        panels = difference_panels(document, baseline, palette)
+        differences += PARTS.noted(_DIFFERENCE_NOTE.format(baseline), panels)
+        differences += PARTS.noted(_TEST_NOTE, difference_table(document, baseline))
+    scenarios = place_tables(document, "scenario")
+    slices = place_tables(document, "slice")
+    config = yaml.safe_dump(document["config"], sort_keys=False, allow_unicode=True)
+    made = macros("comparison_made.html").made(document)
+    made += PARTS.details("Resolved configuration", Markup("<pre>{}</pre>").format(config))
+    return [
+        ("results", "Results on all test rows", PARTS.noted(overall_note, overall_table(document))),
+        ("differences", "Differences", differences),
+        ("scenarios", "By scenario", PARTS.noted(_PLACE_NOTE, scenarios)),
+        ("slices", "By slice", PARTS.noted(_PLACE_NOTE, slices)),
+        ("cost", "Cost", PARTS.noted(_COST_NOTE, cost_table(document))),
+        ("rates", "Learning rates", PARTS.noted(_RATE_NOTE, rate_table(document))),
+        ("made", "How it was made", made),
+    ]
+
+
+def _sentence(leader: Mapping[str, Any]) -> Markup:
+    """Who leads on a task, who is not told apart from it, and who is behind."""
+    text = Markup("<strong>{}</strong>: {} leads with AUC {}").format(
+        breakable(leader["task"]), breakable(leader["model"]), f"{leader['auc']:.4f}"
+    )
+    if leader["ties"]:
+        text += Markup("; a tie with {}").format(_listed(leader["ties"]))
+    if leader["behind"]:
+        text += Markup("; behind: {}").format(_listed(leader["behind"]))
+    if leader["other_labels"]:
+        text += Markup("; scored on other labels and not compared: {}").format(
+            _listed(leader["other_labels"])
+        )
+    return text + "."
+
+
+def _warnings(document: Mapping[str, Any]) -> list[Markup]:
+    """What a reader must know before believing a number."""
+    told = []
+    if len(document["seeds"]) == 1:
+        told.append(Markup("One seed: deviations are unknown and no t-test is possible."))
+    others: dict[str, list[str]] = {}
+    for entry in document["means"]:
+        if not entry["labels"] and entry["model"] not in others.get(entry["task"], []):
+            others.setdefault(entry["task"], []).append(entry["model"])
+    for task, models in others.items():
+        told.append(
+            Markup(
+                "{} of {} is scored on other labels than the spec's, so its numbers stand beside "
+                "those of the other models and are not compared with them, unless they are scored "
+                "on the same."
+            ).format(breakable(task), _listed(models))
+        )
+    return told
+
+
+def _listed(names: list[str]) -> Markup:
+    return Markup(", ").join(breakable(name) for name in names)

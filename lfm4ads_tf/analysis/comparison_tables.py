@@ -1,0 +1,200 @@
+"""The tables of a comparison of upstream models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from lfm4ads_tf.analysis.markup import DASH, PARTS, breakable, count, number, titled
+from lfm4ads_tf.analysis.verdict import verdict
+
+_METRICS = {
+    "auc": ("AUC", 1),
+    "gauc": ("GAUC", 1),
+    "logloss": ("logloss", -1),
+    "calibration": ("calibration", 0),
+}
+_TRUTH = {
+    "auc_best_possible": ("best possible AUC", 0),
+    "logloss_truth": ("logloss of the truth", 0),
+    "probability_error": ("error", -1),
+}
+"""Key of a metric -> its head, and whether higher or lower is better (0: neither)."""
+
+
+def overall_table(document: Mapping[str, Any]) -> Markup:
+    """Every model and task over all test rows."""
+    metrics = {**_METRICS, **(_TRUTH if document["truth"] else {})}
+    rows: list[str | list[Any]] = []
+    for task in document["tasks"]:
+        entries = _means(document, task, "all", "all")
+        if not entries:
+            continue
+        most = max(entries, key=lambda e: e["rows"])
+        rows.append(f"{task} · {count(most['rows'])} rows, {number(most['positives'])} positives")
+        best = {name: _best(entries, name, sign) for name, (_, sign) in metrics.items()}
+        for entry in entries:
+            cells: list[Any] = [_name(entry)]
+            for name in metrics:
+                value = entry["metrics"].get(name)
+                marked = (
+                    best[name] is not None and value is not None and value["mean"] == best[name]
+                )
+                cells.append(PARTS.marked(_spread(value), marked and entry["labels"]))
+            rows.append(cells)
+    return PARTS.table(["model", *(head for head, _ in metrics.values())], rows)
+
+
+def difference_table(document: Mapping[str, Any], baseline: str) -> Markup:
+    """Differences to a baseline over all rows, with their tests."""
+    heads = ["model", "AUC points", "p", "p, Holm", "95 % interval over users"]
+    heads += ["can detect, own pairs", "can detect, all pairs"]
+    rows: list[str | list[Any]] = []
+    for task in document["tasks"]:
+        found = [
+            e
+            for e in document["comparisons"]
+            if (e["baseline"], e["task"], e["scenario"]) == (baseline, task, "all")
+        ]
+        if not found:
+            continue
+        rows.append(f"{task}, to {baseline}")
+        for e in found:
+            judged = None
+            if e["diff_mean"] is not None:
+                judged = verdict({"p": e["p_holm"], "diff_mean": e["diff_mean"]})
+            span = DASH
+            if e["low"] is not None:
+                span = f"{_signed(e['low'])} to {_signed(e['high'])}"
+            detected = [DASH if e[k] is None else f"{100 * e[k]:.2f}" for k in _DETECTABLE]
+            told = points(e) if e["comparable"] else "other labels"
+            cells = [breakable(e["model"]), PARTS.judged(told, judged)]
+            rows.append([*cells, _p(e["p"]), _p(e["p_holm"]), span, *detected])
+    return PARTS.table(heads, rows)
+
+
+_DETECTABLE = ("detectable", "detectable_pooled")
+
+
+def place_tables(document: Mapping[str, Any], kind: str) -> Markup:
+    """Mean test AUC by scenario, or by slice of all rows: a table per task, a column per model.
+
+    Args:
+        document: What `comparison.json` holds.
+        kind: `scenario` or `slice`.
+    """
+    parts: list[Markup] = []
+    for task in document["tasks"]:
+        every = [e for e in document["means"] if e["task"] == task]
+        other = "slice" if kind == "scenario" else "scenario"
+        places = dict.fromkeys(e[kind] for e in every if e[other] == "all" and e[kind] != "all")
+        rows = []
+        for place in places:
+            chosen = (place, "all") if kind == "scenario" else ("all", place)
+            entries = _means(document, task, *chosen)
+            best = _best(entries, "auc", 1)
+            of_model = {e["model"]: e for e in entries}
+            most = max(entries, key=lambda e: e["rows"])
+            cells = [titled(place), count(most["rows"]), number(most["positives"])]
+            for model in document["models"]:
+                entry = of_model.get(model)
+                value = None if entry is None else entry["metrics"]["auc"]["mean"]
+                text = DASH if value is None else f"{value:.4f}"
+                is_best = entry is not None and entry["labels"] and value == best is not None
+                cells.append(PARTS.marked(text, is_best))
+            rows.append(cells)
+        heads = [kind, "rows", "positives", *(breakable(m) for m in document["models"])]
+        if rows:
+            parts.append(PARTS.details(f"Task {task}", PARTS.table(heads, rows), not parts))
+    return Markup().join(parts)
+
+
+def cost_table(document: Mapping[str, Any]) -> Markup:
+    """Floats, speed and epochs of every model."""
+    heads = ["model", "sets of tables", "floats in tables", "floats outside", "examples/s"]
+    heads += ["best epoch of the epochs", "seconds a training"]
+    rows = []
+    for cost in document["costs"]:
+        trainings = cost["trainings"]
+        epochs = ", ".join(f"{t['best_epoch']} of {t['epochs']}" for t in trainings)
+        seconds = sum(t["seconds"] for t in trainings) / len(trainings)
+        rows.append(
+            [
+                breakable(cost["model"]),
+                count(cost["sets"]),
+                count(cost["tables"]),
+                count(cost["outside"]),
+                DASH if cost["examples_per_s"] is None else count(cost["examples_per_s"]),
+                epochs,
+                f"{seconds:.0f}",
+            ]
+        )
+    return PARTS.table(heads, rows)
+
+
+def rate_table(document: Mapping[str, Any]) -> Markup:
+    """Validation AUC of every learning rate; the chosen one is underlined."""
+    heads = ["model", *(f"x{rate:g}" for rate in document["rates"]), "tables", "all else"]
+    rows = []
+    for cost in document["costs"]:
+        cells: list[Any] = [breakable(cost["model"])]
+        for tried in cost["rates"]:
+            text = "diverged" if "diverged" in tried else DASH
+            if tried["valid"] is not None:
+                text = f"{tried['valid']:.4f} ({tried['best_epoch']})"
+            cells.append(PARTS.marked(text, tried["rate"] == cost["rate"]))
+        rates = (cost["table_learning_rate"], cost["dense_learning_rate"])
+        rows.append([*cells, *(f"{rate:g}" for rate in rates)])
+    return PARTS.table(heads, rows)
+
+
+def points(entry: Mapping[str, Any]) -> str:
+    """A difference in AUC points, with its deviation over seeds where there is one."""
+    if entry["diff_mean"] is None:
+        return DASH
+    text = _signed(entry["diff_mean"])
+    return text if entry["diff_sd"] is None else f"{text} ± {100 * entry['diff_sd']:.2f}"
+
+
+def _means(
+    document: Mapping[str, Any], task: str, scenario: str, slice_name: str
+) -> list[Mapping[str, Any]]:
+    """Entries of a place, in the order of the models."""
+    place = (task, scenario, slice_name)
+    return [e for e in document["means"] if (e["task"], e["scenario"], e["slice"]) == place]
+
+
+def _best(entries: list[Mapping[str, Any]], metric: str, sign: int) -> float | None:
+    """The best mean among models that are scored on the spec's labels."""
+    means = [
+        e["metrics"][metric]["mean"]
+        for e in entries
+        if e["labels"] and e["metrics"].get(metric, {"mean": None})["mean"] is not None
+    ]
+    return max(means, key=lambda value: sign * value) if means and sign and len(means) > 1 else None
+
+
+def _name(entry: Mapping[str, Any]) -> Markup:
+    name = breakable(entry["model"])
+    return name if entry["labels"] else name + " (other labels)"
+
+
+def _spread(value: Mapping[str, float | None] | None) -> str:
+    if value is None or value["mean"] is None:
+        return DASH
+    mean = f"{value['mean']:.4f}"
+    return mean if value["sd"] is None else f"{mean} ± {value['sd']:.4f}"
+
+
+def _signed(difference: float) -> str:
+    """AUC points with a sign, none on what is rounded to zero."""
+    text = f"{100 * difference:+.2f}"
+    return "0.00" if float(text) == 0.0 else text
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,91 @@
+"""What one call of the comparison of upstream models asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.models.registry import UPSTREAMS
+
+BASELINE = "shared_bottom"
+"""The model that all are compared with where it is among them."""
+
+
+@dataclass(frozen=True)
+class MultitaskSettings:
+    """One call of the comparison.
+
+    Attributes:
+        spec: Feature spec: a file, or the name of one that comes with the package.
+        data_dir: Folder of the data files; None fetches or generates them.
+        out: Where everything goes.
+        models: Registered upstream models.
+        seeds: Seeds, the same for all models.
+        rates: Factors of the configured learning rates that are tried.
+        assignments: `key.path=value` overrides for all models.
+        model_assignments: (model, `key.path=value`) overrides for one of them.
+        baseline: A second model that all are compared with.
+        overwrite: Whether a folder of another comparison is emptied.
+        quiet: Whether progress is hidden.
+        command: The command line, for the page.
+
+    Raises:
+        UserError: A model is unknown, named twice or not compared; or there are no seeds or rates.
+    """
+
+    spec: Path
+    data_dir: Path | None
+    out: Path
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    assignments: tuple[str, ...] = ()
+    model_assignments: tuple[tuple[str, str], ...] = ()
+    baseline: str | None = None
+    overwrite: bool = False
+    quiet: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.models or len(set(self.models)) < len(self.models):
+            raise UserError(
+                "--models needs names of upstream models, each one once.",
+                received=", ".join(self.models) or "none",
+                fix=f"use some of {', '.join(UPSTREAMS)}",
+            )
+        for name in self.models:
+            if name not in UPSTREAMS:
+                raise UserError(
+                    f"--models names the unknown upstream model '{name}'."
+                    + nearest(name, UPSTREAMS),
+                    received=", ".join(self.models),
+                    fix=f"use some of {', '.join(UPSTREAMS)}",
+                )
+        named = [("--model-set", name) for name, _ in self.model_assignments]
+        named += [] if self.baseline is None else [("--baseline", self.baseline)]
+        for option, name in named:
+            if name not in self.models:
+                raise UserError(
+                    f"{option} names '{name}', which is not compared.{nearest(name, self.models)}",
+                    received=f"--models {','.join(self.models)}",
+                    fix="add it to --models",
+                )
+        if not self.seeds or min(self.seeds) < 0:
+            raise UserError("--seeds must be at least 1 and --seed not negative.")
+        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
+            raise UserError(
+                "--rates needs positive factors of the learning rates, each one once.",
+                received=", ".join(f"{rate:g}" for rate in self.rates) or "none",
+                fix="leave it out for 0.5,1,2",
+            )
+
+    @property
+    def baselines(self) -> list[str]:
+        """The models that the others are compared with: the usual one, then the named one.
+
+        Where neither is there, the first model.
+        """
+        usual = [BASELINE] if BASELINE in self.models else []
+        named = [] if self.baseline is None else [self.baseline]
+        return list(dict.fromkeys([*usual, *named])) or [self.models[0]]

@@ -225,7 +225,7 @@ def resolve(
         run = merge(run, _with_embeddings(layer))
     given = {path for layer in layers for path in _paths(layer)}
     config = parse(RunConfig, run, source="the run configuration")
-    if "upstream.embeddings.sets" not in given:
+    if not given & {"upstream.embeddings.sets", "embeddings.sets"}:
         config = _with_default_sets(config, spec.task_names)
     config.upstream.model_class.check(config.upstream, ads=spec.ads is not None)
     config.upstream.model_class.check_tasks(config.upstream, spec.task_names)

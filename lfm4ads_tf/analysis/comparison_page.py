@@ -18,6 +18,7 @@ from lfm4ads_tf.analysis.comparison_tables import (
 )
 from lfm4ads_tf.analysis.markup import PARTS, breakable, macros, page
 from lfm4ads_tf.analysis.palette import Palette
+from lfm4ads_tf.analysis.results import MIN_LABELS, MIN_ROWS
 from lfm4ads_tf.analysis.stylesheet import stylesheet
 
 _OVERALL_NOTE = (
@@ -26,8 +27,8 @@ _OVERALL_NOTE = (
     "of a column is underlined whether or not its lead is more than noise. A dash: undefined."
 )
 _TRUTH_NOTE = (
-    "The true probabilities are known here: “best possible AUC” ranks the same rows by them, "
-    "“logloss of the truth” is what they lose on the same labels, and “error” is the mean absolute "
+    "The true probabilities are known here: the best possible AUC ranks the same rows by them, the "
+    "logloss of the truth is what they lose on the same labels, and “error” is the mean absolute "
     "difference of prediction and true probability."
 )
 _DIFFERENCE_NOTE = (
@@ -42,7 +43,10 @@ _TEST_NOTE = (
     "that of the model's own pairs, and were it that of all models' pairs of the task; the "
     "deviation of a few pairs is uncertain itself, so the latter is the steadier one."
 )
-_PLACE_NOTE = "Test AUC, mean over seeds; the best of a row is underlined."
+_PLACE_NOTE = (
+    "Test AUC, mean over seeds; the best of a row is underlined where it has "
+    f"{MIN_ROWS} rows and {MIN_LABELS} positives and negatives at least."
+)
 _COST_NOTE = (
     "Floats are trainable numbers; a table's row for missing ids counts. Examples a second: median "
     "over the trainings, validation left out; on a busy machine it says little. Epochs: until the "

@@ -45,7 +45,6 @@ def test_run_export_and_predict(
     settings = {
         "upstream.model": name,
         f"upstream.{name}": json.dumps({**SIZES, **OPTIONS[name]}),
-        "upstream.embeddings.sets": 2 if name == "single_task" else 1,
         "downstream.methods": json.dumps([METHOD]),
         "export.method": METHOD,
         "retrieval.enabled": "false",
@@ -77,7 +76,10 @@ def test_run_export_and_predict(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["upstream.model=single_task"], "set upstream.embeddings.sets=2"),
+        (
+            ["upstream.model=single_task", "upstream.embeddings.sets=1"],
+            "set upstream.embeddings.sets=2",
+        ),
         (["upstream.model=ple", "upstream.mmoe.experts=3"], "'ple' does not read upstream.mmoe"),
         (["upstream.model=esmm"], "upstream.esmm.funnel: this key is required"),
         (

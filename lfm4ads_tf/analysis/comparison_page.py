@@ -54,7 +54,7 @@ _COST_NOTE = (
 )
 _RATE_NOTE = (
     "Mean validation AUC over tasks with the first seed, and the best epoch; the highest decides. "
-    "A rate at the end of the range may not be the best one there is."
+    "The last columns are the chosen learning rates themselves."
 )
 
 
@@ -98,9 +98,23 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
         ("scenarios", "By scenario", PARTS.noted(_PLACE_NOTE, scenarios)),
         ("slices", "By slice", PARTS.noted(_PLACE_NOTE, slices)),
         ("cost", "Cost", PARTS.noted(_COST_NOTE, cost_table(document))),
-        ("rates", "Learning rates", PARTS.noted(_RATE_NOTE, rate_table(document))),
+        (
+            "rates",
+            "Learning rates",
+            PARTS.noted(_RATE_NOTE + _ends(document), rate_table(document)),
+        ),
         ("made", "How it was made", made),
     ]
+
+
+def _ends(document: Mapping[str, Any]) -> str:
+    """Which models chose a rate at an end of the range."""
+    rates = document["rates"]
+    ends = (min(rates), max(rates))
+    models = [cost["model"] for cost in document["costs"] if cost["rate"] in ends]
+    if not models:
+        return ""
+    return f" At an end of the range, where a further rate may be better: {', '.join(models)}."
 
 
 def _sentence(leader: Mapping[str, Any]) -> Markup:

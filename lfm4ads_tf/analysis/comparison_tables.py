@@ -139,7 +139,12 @@ def cost_table(document: Mapping[str, Any]) -> Markup:
 
 def rate_table(document: Mapping[str, Any]) -> Markup:
     """Validation AUC of every learning rate; the chosen one is underlined."""
-    heads = ["model", *(f"x{rate:g}" for rate in document["rates"]), "tables", "all else"]
+    heads = [
+        "model",
+        *(f"x{rate:g}" for rate in document["rates"]),
+        "rate of tables",
+        "of all else",
+    ]
     rows = []
     for cost in document["costs"]:
         cells: list[Any] = [breakable(cost["model"])]

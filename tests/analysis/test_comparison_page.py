@@ -150,7 +150,8 @@ def test_leaders_ties_and_numbers_are_told() -> None:
     for number in ("+1.23 ± 0.40", "+0.11 to +2.34", "0.040", "1.31", "1.42", "123,456", "9,876"):
         assert number in text
     assert "0.7100 (4)" in text and "diverged" in text
-    assert "train_until 20240311, valid_until 20240313." in text
+    assert "split: by day, train_until 20240311, valid_until 20240313." in text
+    assert "a further rate may be better: shared_bottom, mmoe, a<b." in text
     assert "lfm4ads-multitask --models 'a<b'" in text
 
 

@@ -146,13 +146,12 @@ class ESMM(MixtureModel):
         unknown = tf.fill(tf.shape(second), tf.constant(np.nan, labels.dtype))
         return self._put(labels, tf.where(first == 1, second, unknown))
 
-    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
-        """The task loss of y_a and y_ab, whatever `output` is, as `tasks`."""
-        logits, labels = self(batch, training=training), batch["labels"]
-        if not self.joint:
-            logits = self._with_joint(logits)
+    def _task_loss(self, batch: EncodedBatch, logits: tf.Tensor) -> tf.Tensor:
+        """The task loss of y_a and y_ab, whatever `output` is."""
+        labels = batch["labels"]
         both = self._both(labels[:, self.first], labels[:, self.second])
-        return {"tasks": self.task_loss({**batch, "labels": self._put(labels, both)}, logits)}
+        of_events = logits if self.joint else self._with_joint(logits)
+        return self.task_loss({**batch, "labels": self._put(labels, both)}, of_events)
 
     def _with_joint(self, logits: tf.Tensor) -> tf.Tensor:
         """z (B, T) with z_ab in the place of z_b."""

@@ -58,6 +58,25 @@ def test_the_calibrator_is_what_later_tasks_lie_above_earlier_ones(
     assert list(plain.loss_terms(batch, training=False)) == ["tasks"]
 
 
+@pytest.mark.parametrize("sequence", [[], ["buy", "click"]])
+@pytest.mark.parametrize("shape", ["rows", "tasks"])
+def test_rows_count_in_the_calibrator_by_their_weights(
+    sequence: list[str], shape: str, randomize: Callable[..., None]
+) -> None:
+    model, batch = made(randomize, sequence=sequence, calibrator=0.3), random_batch()
+    later = LAYOUT.tasks.index((sequence or LAYOUT.tasks)[1])
+    weights = np.random.default_rng(3).uniform(0, 2, (12, 2)).astype(np.float32)
+    weights[::3] = 0
+    of_rows = weights[:, later]
+    given = of_rows if shape == "rows" else weights
+    p = 1 / (1 + np.exp(-model(batch).numpy().astype(np.float64)))
+    above = np.maximum(p[:, later] - p[:, 1 - later], 0)
+    assert (above[of_rows > 0] > 0).any() and (above[of_rows == 0] > 0).any()
+    terms = model.loss_terms({**batch, "weights": tf.constant(given)}, training=False)
+    expected = 0.3 * (of_rows * above).mean()
+    assert_close(terms["calibrator"], expected, terms=60, magnitude=2.0)
+
+
 @pytest.mark.parametrize(
     ("sequence", "message"),
     [

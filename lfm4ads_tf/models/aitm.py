@@ -130,7 +130,7 @@ class AITM(MixtureModel):
         return terms
 
     def _weights_of_later(self, weights: tf.Tensor) -> tf.Tensor:
-        """Weights of the rows in the sequence's later tasks, (B, T - 1), or (B, 1) for all alike."""
+        """Weights of the rows in the sequence's later tasks, (B, T - 1), or (B, 1) for all."""
         columns = task_columns(weights)
         if columns.shape[1] == 1:
             return columns

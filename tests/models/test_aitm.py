@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,6 +38,29 @@ def test_vectors_are_handed_on_in_the_sequence(
         np.testing.assert_array_equal(found[f"mix_{LAYOUT.tasks[t]}"], handed[:, place])
     first = order[0]
     np.testing.assert_array_equal(found[f"mix_{LAYOUT.tasks[first]}"], own[:, first])
+
+
+def test_a_sequence_of_three_tasks_is_another_one_backwards(randomize: Callable[..., None]) -> None:
+    """An order of two tasks is its own inverse; c, a, b of a, b, c is not."""
+    three = replace(LAYOUT, tasks=("a", "b", "c"))
+    sizes = SIZES.model_copy(update={"sequence": ["c", "a", "b"], "calibrator": 0.5})
+    model, batch = AITM(three, NETWORK, EMBEDDINGS, sizes, seed=1), random_batch()
+    model(batch)
+    randomize(model)
+    found = model.represent(batch)
+    own = model.experts(found["towers"]).numpy()  # of a, b, c
+    handed = model.transfer(tf.constant(own[:, [2, 0, 1]])).numpy()  # of c, a, b
+    for task, place in {"c": 0, "a": 1, "b": 2}.items():
+        np.testing.assert_array_equal(found[f"mix_{task}"], handed[:, place])
+    weights = np.random.default_rng(1).uniform(size=(12, 3)).astype(np.float32)
+    labels = tf.zeros([12, 3])
+    terms = model.loss_terms(
+        {**batch, "labels": labels, "weights": tf.constant(weights)}, training=False
+    )
+    a, b, c = (1 / (1 + np.exp(-model(batch).numpy().astype(np.float64)))).T
+    above = weights[:, 0] * np.maximum(a - c, 0) + weights[:, 1] * np.maximum(b - a, 0)
+    assert above.any()
+    assert_close(terms["calibrator"], 0.5 * above.mean(), terms=60, magnitude=2.0)
 
 
 @pytest.mark.parametrize("sequence", [[], ["buy", "click"]])

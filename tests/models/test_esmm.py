@@ -248,4 +248,13 @@ def test_second_events_without_the_first_are_refused_above_one_percent() -> None
     with pytest.raises(UserError, match="are no funnel") as refused:
         ESMM.check_labels(strict, labels(11))
     assert "11 of 1,000 training rows" in str(refused.value)
+    by_hand = ESMM(LAYOUT, NETWORK, EMBEDDINGS, SIZES).configuration()
+    with pytest.raises(UserError, match="are no funnel"):
+        ESMM.check_labels(by_hand, labels(11))
+    quiet = {name: np.zeros_like(values) for name, values in labels(0).items()}
+    ESMM.check_new_labels(strict, quiet)
+    ESMM.check_new_labels(strict, labels(10))
+    ESMM.check_new_labels(loose, labels(11))
+    with pytest.raises(UserError, match="11 of 1,000 new rows"):
+        ESMM.check_new_labels(strict, labels(11))
     assert "strict_funnel=false" in str(refused.value)

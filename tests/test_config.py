@@ -112,6 +112,26 @@ def test_a_parts_own_key_goes_before_the_shorthand(tmp_path: Path, spec_path: Pa
     assert resolve(write(tmp_path, own), ["embeddings.dim=6"]).config.downstream.embeddings.dim == 6
 
 
+def test_an_upstream_has_the_sets_that_it_wants_unless_they_are_given(tmp_path: Path) -> None:
+    two = {**SPEC, "tasks": {"click": "click", "like": "like"}}
+    own, path = "upstream.model=single_task", write(tmp_path, two)
+
+    def sets(*assignments: str) -> tuple[int, int]:
+        config = resolve(path, assignments).config
+        return config.upstream.embeddings.sets, config.downstream.embeddings.sets
+
+    assert sets() == sets("upstream.model=mmoe") == (1, 1)
+    assert sets(own) == (2, 1)
+    assert sets(own, "tasks.share=share") == (3, 1)
+    assert sets("upstream.embeddings.sets=3") == (3, 1)
+    assert sets("embeddings.sets=2", own) == (2, 2)
+    with pytest.raises(UserError, match="set upstream.embeddings.sets=2"):
+        resolve(path, [own, "embeddings.sets=1"])
+    write(tmp_path, {**two, "run": {"upstream": {"embeddings": {"sets": 1}}}})
+    with pytest.raises(UserError, match="set upstream.embeddings.sets=2"):
+        resolve(path, [own])
+
+
 def test_preset_lies_under_the_spec_and_the_user(tmp_path: Path) -> None:
     bare = {**SPEC, "run": {"preset": "public_experiment"}}
     config = resolve(write(tmp_path, bare)).config

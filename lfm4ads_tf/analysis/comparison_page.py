@@ -18,6 +18,7 @@ from lfm4ads_tf.analysis.comparison_tables import (
 )
 from lfm4ads_tf.analysis.markup import PARTS, breakable, macros, page
 from lfm4ads_tf.analysis.palette import Palette
+from lfm4ads_tf.analysis.results import MIN_LABELS, MIN_ROWS
 from lfm4ads_tf.analysis.stylesheet import stylesheet
 
 _OVERALL_NOTE = (
@@ -26,8 +27,8 @@ _OVERALL_NOTE = (
     "of a column is underlined whether or not its lead is more than noise. A dash: undefined."
 )
 _TRUTH_NOTE = (
-    "The true probabilities are known here: “best possible AUC” ranks the same rows by them, "
-    "“logloss of the truth” is what they lose on the same labels, and “error” is the mean absolute "
+    "The true probabilities are known here: the best possible AUC ranks the same rows by them, the "
+    "logloss of the truth is what they lose on the same labels, and “error” is the mean absolute "
     "difference of prediction and true probability."
 )
 _DIFFERENCE_NOTE = (
@@ -42,7 +43,10 @@ _TEST_NOTE = (
     "that of the model's own pairs, and were it that of all models' pairs of the task; the "
     "deviation of a few pairs is uncertain itself, so the latter is the steadier one."
 )
-_PLACE_NOTE = "Test AUC, mean over seeds; the best of a row is underlined."
+_PLACE_NOTE = (
+    "Test AUC, mean over seeds; the best of a row is underlined where it has "
+    f"{MIN_ROWS} rows and {MIN_LABELS} positives and negatives at least."
+)
 _COST_NOTE = (
     "Floats are trainable numbers; a table's row for missing ids counts. Examples a second: median "
     "over the trainings, validation left out; on a busy machine it says little. Epochs: until the "
@@ -50,7 +54,7 @@ _COST_NOTE = (
 )
 _RATE_NOTE = (
     "Mean validation AUC over tasks with the first seed, and the best epoch; the highest decides. "
-    "A rate at the end of the range may not be the best one there is."
+    "The last columns are the chosen learning rates themselves."
 )
 
 
@@ -94,9 +98,23 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
         ("scenarios", "By scenario", PARTS.noted(_PLACE_NOTE, scenarios)),
         ("slices", "By slice", PARTS.noted(_PLACE_NOTE, slices)),
         ("cost", "Cost", PARTS.noted(_COST_NOTE, cost_table(document))),
-        ("rates", "Learning rates", PARTS.noted(_RATE_NOTE, rate_table(document))),
+        (
+            "rates",
+            "Learning rates",
+            PARTS.noted(_RATE_NOTE + _ends(document), rate_table(document)),
+        ),
         ("made", "How it was made", made),
     ]
+
+
+def _ends(document: Mapping[str, Any]) -> str:
+    """Which models chose a rate at an end of the range."""
+    rates = document["rates"]
+    ends = (min(rates), max(rates))
+    models = [cost["model"] for cost in document["costs"] if cost["rate"] in ends]
+    if not models:
+        return ""
+    return f" At an end of the range, where a further rate may be better: {', '.join(models)}."
 
 
 def _sentence(leader: Mapping[str, Any]) -> Markup:

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lfm4ads_tf.analysis.markup import DASH, PARTS, breakable, count, number, titled
+from lfm4ads_tf.analysis.results import MIN_LABELS, MIN_ROWS
 from lfm4ads_tf.analysis.verdict import verdict
 
 _METRICS = {
@@ -16,12 +17,12 @@ _METRICS = {
     "logloss": ("logloss", -1),
     "calibration": ("calibration", 0),
 }
-_TRUTH = {
-    "auc_best_possible": ("best possible AUC", 0),
-    "logloss_truth": ("logloss of the truth", 0),
-    "probability_error": ("error", -1),
-}
+_TRUTH = {"probability_error": ("error", -1)}
 """Key of a metric -> its head, and whether higher or lower is better (0: neither)."""
+_OF_THE_TRUTH = {
+    "auc_best_possible": "best possible AUC",
+    "logloss_truth": "logloss of the truth",
+}
 
 
 def overall_table(document: Mapping[str, Any]) -> Markup:
@@ -33,7 +34,8 @@ def overall_table(document: Mapping[str, Any]) -> Markup:
         if not entries:
             continue
         most = max(entries, key=lambda e: e["rows"])
-        rows.append(f"{task} · {count(most['rows'])} rows, {number(most['positives'])} positives")
+        head = f"{task} · {count(most['rows'])} rows, {number(most['positives'])} positives"
+        rows.append(head + _of_the_truth(entries))
         best = {name: _best(entries, name, sign) for name, (_, sign) in metrics.items()}
         for entry in entries:
             cells: list[Any] = [_name(entry)]
@@ -94,7 +96,8 @@ def place_tables(document: Mapping[str, Any], kind: str) -> Markup:
         for place in places:
             chosen = (place, "all") if kind == "scenario" else ("all", place)
             entries = _means(document, task, *chosen)
-            best = _best(entries, "auc", 1)
+            few = all(_is_small(e) for e in entries)
+            best = None if few else _best(entries, "auc", 1)
             of_model = {e["model"]: e for e in entries}
             most = max(entries, key=lambda e: e["rows"])
             cells = [titled(place), count(most["rows"]), number(most["positives"])]
@@ -136,7 +139,12 @@ def cost_table(document: Mapping[str, Any]) -> Markup:
 
 def rate_table(document: Mapping[str, Any]) -> Markup:
     """Validation AUC of every learning rate; the chosen one is underlined."""
-    heads = ["model", *(f"x{rate:g}" for rate in document["rates"]), "tables", "all else"]
+    heads = [
+        "model",
+        *(f"x{rate:g}" for rate in document["rates"]),
+        "rate of tables",
+        "of all else",
+    ]
     rows = []
     for cost in document["costs"]:
         cells: list[Any] = [breakable(cost["model"])]
@@ -166,6 +174,12 @@ def _means(
     return [e for e in document["means"] if (e["task"], e["scenario"], e["slice"]) == place]
 
 
+def _is_small(entry: Mapping[str, Any]) -> bool:
+    """Whether a place has too few rows for its best model to mean anything."""
+    smallest = min(entry["positives"], entry["rows"] - entry["positives"])
+    return entry["rows"] < MIN_ROWS or smallest < MIN_LABELS
+
+
 def _best(entries: list[Mapping[str, Any]], metric: str, sign: int) -> float | None:
     """The best mean among models that are scored on the spec's labels."""
     means = [
@@ -174,6 +188,16 @@ def _best(entries: list[Mapping[str, Any]], metric: str, sign: int) -> float | N
         if e["labels"] and e["metrics"].get(metric, {"mean": None})["mean"] is not None
     ]
     return max(means, key=lambda value: sign * value) if means and sign and len(means) > 1 else None
+
+
+def _of_the_truth(entries: list[Mapping[str, Any]]) -> str:
+    """What the true probabilities are worth on these rows, where they are known."""
+    told = ""
+    for name, title in _OF_THE_TRUTH.items():
+        known = [e["metrics"][name]["mean"] for e in entries if name in e["metrics"]]
+        value = next((value for value in known if value is not None), None)
+        told += "" if value is None else f" · {title} {value:.4f}"
+    return told
 
 
 def _name(entry: Mapping[str, Any]) -> Markup:

@@ -63,6 +63,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def plain(value: object) -> str:
+    """A value as a reader writes it: a whole number without decimals."""
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
 def plural(number: int, noun: str) -> str:
     """A number of things, such as `1 seed` or `3 seeds`."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
@@ -91,7 +96,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
-    f.__name__: f for f in (breakable, coded, spread, number, count, plural, size)
+    f.__name__: f for f in (breakable, coded, spread, number, count, plain, plural, size)
 }
 PARTS = macros("parts.html")
 """Tables, figures and the like, see `templates/parts.html`."""

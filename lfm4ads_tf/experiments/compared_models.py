@@ -80,14 +80,9 @@ def _resolved(settings: MultitaskSettings, name: str) -> Resolved:
     try:
         return resolve(Path(settings.spec), own, options)
     except UserError as error:
-        what, *rest = str(error).splitlines()
-        found = [line.removeprefix("Received: ") for line in rest if line.startswith("Received: ")]
-        fixes = [line.removeprefix("Fix: ") for line in rest if line.startswith("Fix: ")]
-        more = f"a key for it alone goes with --model-set {name}:key.path=value"
         raise UserError(
-            f"The model '{name}' cannot be compared: {what}",
-            received=found[0] if found else None,
-            fix=f"{fixes[0]}; {more}" if fixes else more,
+            f"The model '{name}' cannot be compared (--model-set {name}:key.path=value gives it a "
+            f"key of its own). {error}"
         ) from error
 
 

@@ -13,6 +13,7 @@ from lfm4ads_tf.experiments.compared_model import ComparedModel
 from lfm4ads_tf.experiments.model_differences import ComparedScores, correct
 from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
 from lfm4ads_tf.features.fitted_encoding import ALL
+from lfm4ads_tf.pipeline.intervals import affordable_resamples
 
 SCHEMA = 1
 _PLACE = ("model", "scenario", "task", "slice")
@@ -148,6 +149,7 @@ def _differences(
                 },
                 {n: next(iter(seeds.values()))["targets"][mine, k] for n, seeds in stored.items()},
                 users[mine],
+                affordable_resamples(len(rows)),
             )
             for baseline in settings.baselines:
                 comparisons += scored.against(baseline)

@@ -31,26 +31,25 @@ def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> N
     ours = json.loads(json.dumps(identity))
     if not path.exists():
         if out.is_dir() and any(out.iterdir()):
-            _refuse(out, "files, and no comparison", overwrite)
+            raise UserError(
+                f"The folder '{out}' holds files, and they are of no comparison.",
+                received=f"no {_IDENTITY} in it",
+                fix="choose another --out",
+            )
     else:
         known = json.loads(path.read_text("utf-8"))
         both = [name for name in known["models"] if name in ours["models"]]
         theirs = {**known, "models": {name: known["models"][name] for name in both}}
         mine = {**ours, "models": {name: ours["models"][name] for name in both}}
         difference = first_difference(theirs, mine)
+        if difference is not None and not overwrite:
+            raise UserError(
+                f"The folder '{out}' was made by another comparison.",
+                received=difference,
+                fix="choose another --out, or empty it with --overwrite",
+            )
         if difference is not None:
-            _refuse(out, difference, overwrite)
+            shutil.rmtree(out)
         else:
             ours["models"] = {**known["models"], **ours["models"]}
     write_json(path, ours)
-
-
-def _refuse(out: Path, difference: str, overwrite: bool) -> None:
-    """Empties the folder where that is allowed."""
-    if not overwrite:
-        raise UserError(
-            f"The folder '{out}' was made by another comparison.",
-            received=difference,
-            fix="choose another --out, or empty it with --overwrite",
-        )
-    shutil.rmtree(out)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.metrics import Resampled, auc, auc_resamples, holm, paired_comparison
+from lfm4ads_tf.metrics.bootstrap import RESAMPLES
 from lfm4ads_tf.metrics.detectable_difference import detectable_difference
 
 LEVEL = 0.05
@@ -32,7 +33,7 @@ class ComparedScores:
     scores: Scores
     targets: Mapping[str, np.ndarray]
     users: np.ndarray
-    resamples: int = 200
+    resamples: int = RESAMPLES
 
     def comparable(self, model: str, other: str) -> bool:
         """Whether two models are scored on the same targets; else no difference means anything."""

@@ -14,6 +14,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
+from lfm4ads_tf.losses.row_weights import task_columns
 from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.mixture_model import MixtureModel
 from lfm4ads_tf.strict import StrictModel
@@ -38,9 +39,10 @@ class AITMConfig(StrictModel):
 class AITM(MixtureModel):
     """z_t = TaskTower_t(v_t), v of `InformationTransfer` over q_t = E_t(x), task after task.
 
-        L = L_tasks + lambda sum_t mean max(p_t - p_(t-1), 0)
+        L = L_tasks + lambda sum_t mean w_t max(p_t - p_(t-1), 0)
 
-    See `MixtureModel`. The second term is there where lambda is above 0.
+    See `MixtureModel`. The second term is there where lambda is above 0; w_t is the rows' weight in
+    task t, 1 where they have none.
 
     Args:
         layout: Columns of the encoded batch.
@@ -121,9 +123,18 @@ class AITM(MixtureModel):
         terms = {"tasks": self._task_loss(batch, logits)}
         if self.calibrator:
             of_tasks = tf.gather(tf.sigmoid(logits), self.__dict__["_order"], axis=1)  # (B, T)
-            above = tf.nn.relu(of_tasks[:, 1:] - of_tasks[:, :-1])
+            above = tf.nn.relu(of_tasks[:, 1:] - of_tasks[:, :-1])  # (B, T - 1)
+            if "weights" in batch:
+                above *= self._weights_of_later(batch["weights"])
             terms["calibrator"] = self.calibrator * tf.reduce_sum(tf.reduce_mean(above, axis=0))
         return terms
+
+    def _weights_of_later(self, weights: tf.Tensor) -> tf.Tensor:
+        """Weights of the rows in the sequence's later tasks, (B, T - 1), or (B, 1) for all."""
+        columns = task_columns(weights)
+        if columns.shape[1] == 1:
+            return columns
+        return tf.gather(columns, self.__dict__["_order"][1:], axis=1)
 
     @staticmethod
     def _as_it_is(order: tuple[int, ...]) -> bool:

@@ -120,18 +120,25 @@ class ESMM(MixtureModel):
     def check_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
         """See `MixtureModel`; and with `strict_funnel` second events come behind first ones."""
         super().check_labels(config, labels)
-        options: ESMMConfig = config.options
-        first, second = options.funnel
-        before = labels[first]
-        without = int(((before == 0) & (labels[second] == 1)).sum())
-        if options.strict_funnel and without > _TOLERATED * len(before):
-            raise UserError(
-                f"The tasks '{first}' and '{second}' are no funnel: {second} is 1 where {first} is "
-                "0.",
-                received=f"{without:,} of {len(before):,} training rows, more than 1 %",
-                fix="name two tasks of which the second one follows the first, or set "
-                "upstream.esmm.strict_funnel=false: these rows then count as 0",
-            )
+        _refuse_no_funnel(
+            config.options,
+            labels,
+            "training rows",
+            "name two tasks of which the second one follows the first, or set "
+            "upstream.esmm.strict_funnel=false: these rows then count as 0",
+        )
+
+    @classmethod
+    def check_new_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
+        """See `UpstreamModel`; with `strict_funnel` second events come behind first ones."""
+        super().check_new_labels(config, labels)
+        _refuse_no_funnel(
+            config.options,
+            labels,
+            "new rows",
+            "correct the labels; only a new run with upstream.esmm.strict_funnel=false takes them, "
+            "as 0",
+        )
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T) of each row's scenario, that of the funnel's second task by `output`."""
@@ -146,13 +153,12 @@ class ESMM(MixtureModel):
         unknown = tf.fill(tf.shape(second), tf.constant(np.nan, labels.dtype))
         return self._put(labels, tf.where(first == 1, second, unknown))
 
-    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
-        """The task loss of y_a and y_ab, whatever `output` is, as `tasks`."""
-        logits, labels = self(batch, training=training), batch["labels"]
-        if not self.joint:
-            logits = self._with_joint(logits)
+    def _task_loss(self, batch: EncodedBatch, logits: tf.Tensor) -> tf.Tensor:
+        """The task loss of y_a and y_ab, whatever `output` is."""
+        labels = batch["labels"]
         both = self._both(labels[:, self.first], labels[:, self.second])
-        return {"tasks": self.task_loss({**batch, "labels": self._put(labels, both)}, logits)}
+        of_events = logits if self.joint else self._with_joint(logits)
+        return self.task_loss({**batch, "labels": self._put(labels, both)}, of_events)
 
     def _with_joint(self, logits: tf.Tensor) -> tf.Tensor:
         """z (B, T) with z_ab in the place of z_b."""
@@ -169,6 +175,21 @@ class ESMM(MixtureModel):
         """y_ab (B,): 0 where either label is 0, unknown where it may be either."""
         zero = (first == 0) | (second == 0)
         return tf.where(zero, tf.zeros_like(first), first * second)
+
+
+def _refuse_no_funnel(
+    options: ESMMConfig, labels: Mapping[str, np.ndarray], rows: str, fix: str
+) -> None:
+    """Refuses labels of some rows if too many second events come without the first one."""
+    first, second = options.funnel
+    before = labels[first]
+    without = int(((before == 0) & (labels[second] == 1)).sum())
+    if options.strict_funnel and without > _TOLERATED * len(before):
+        raise UserError(
+            f"The tasks '{first}' and '{second}' are no funnel: {second} is 1 where {first} is 0.",
+            received=f"{without:,} of {len(before):,} {rows}, more than 1 %",
+            fix=fix,
+        )
 
 
 def joint_logit(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

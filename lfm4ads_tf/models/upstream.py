@@ -189,6 +189,21 @@ class UpstreamModel(TaskModel):
             UserError: It cannot.
         """
 
+    @classmethod
+    def check_new_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
+        """Refuses labels of a refresh's new rows that contradict the model; here all are taken.
+
+        A task without a positive among them is no reason: a day may have none, and the model has
+        learned the task before.
+
+        Args:
+            config: The configuration.
+            labels: Task -> labels of the new rows (N,), NaN where unknown.
+
+        Raises:
+            UserError: They do.
+        """
+
     @property
     def all_embeddings(self) -> list[ShardedEmbedding]:
         """All layers that hold tables."""

@@ -67,7 +67,7 @@ def draw_users(run: Run) -> dict[Place, Draws]:
     """
     stored = list(_predictions(run))
     cache, draws = run.cache, {}
-    resamples = _resamples(max(len(cache.rows_of(split)) for split in ("valid", "test")))
+    resamples = affordable_resamples(max(len(cache.rows_of(split)) for split in ("valid", "test")))
     names = dict.fromkeys([ALL, *cache.layout.scenarios, *cache.layout.segments])
     for split in ("valid", "test"):
         for scenario in names:
@@ -85,7 +85,7 @@ def draw_users(run: Run) -> dict[Place, Draws]:
     return draws
 
 
-def _resamples(rows: int) -> int:
+def affordable_resamples(rows: int) -> int:
     """Resamples that many rows can pay for: fewer above a million of them."""
     return int(np.clip(_COST // max(rows, 1), LEAST_RESAMPLES, RESAMPLES))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +56,27 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
             received=f"files of {folder}",
             fix="choose another --out, or encode them again with --overwrite",
         )
-    encode_files(run.resolved.spec, folder, target)
     config = run.config
+    upstream = config.upstream
+    encode_files(
+        run.resolved.spec,
+        folder,
+        target,
+        check=partial(upstream.model_class.check_labels, upstream),
+    )
     _tell_unknown_scenarios(run)
     warn_one_class(run.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)
     return run.cache
 
 
-def encode_files(spec: FeatureSpec, folder: Path, target: Path, digest: str | None = None) -> None:
+def encode_files(
+    spec: FeatureSpec,
+    folder: Path,
+    target: Path,
+    digest: str | None = None,
+    *,
+    check: Callable[[Mapping[str, np.ndarray]], None] | None = None,
+) -> None:
     """Encodes the files of a folder, all at once or not at all.
 
     Args:
@@ -70,14 +85,18 @@ def encode_files(spec: FeatureSpec, folder: Path, target: Path, digest: str | No
         target: Folder of the cache, see `lfm4ads_tf.data.encode`.
         digest: Names spec and data; by default that of the spec and of the files' names, sizes and
             times.
+        check: Called with task -> labels of the training rows (N,) before anything is written.
 
     Raises:
-        UserError: Data are missing or wrong.
+        UserError: Data are missing or wrong, or `check` refuses the labels.
     """
     fingerprint_ = digest or source_fingerprint(spec, folder)
     settled = settle(spec, folder)
     raw = load_raw(settled, folder)
     _check_labels(settled, raw)
+    if check is not None:
+        train = raw.split == TRAIN
+        check({task: raw.labels[train, k] for k, task in enumerate(settled.tasks)})
     with staged_folder(target) as staging:
         encode_to(staging, settled, raw, {"fingerprint": fingerprint_, "spec": spec.name})
     _LOG.info("prepared %d rows from %s", raw.rows, folder)

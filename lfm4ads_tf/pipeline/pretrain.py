@@ -31,9 +31,7 @@ class Pretraining(UpstreamTraining):
 
     def choose(self) -> None:
         """Refuses an impossible schedule and labels, then chooses what is left open."""
-        check_schedule(self.run)
-        upstream = self.run.config.upstream
-        upstream.model_class.check_labels(upstream, TrainingLabels(self.run.cache))
+        check_training(self.run)
         choose_upstream(self.run)
 
     def phases(self) -> list[Phase]:
@@ -59,13 +57,17 @@ class Pretraining(UpstreamTraining):
         }
 
 
-def check_schedule(run: Run) -> None:
-    """Refuses a schedule whose weights cannot be point in time where they must be.
+def check_training(run: Run) -> None:
+    """Refuses what the upstream cannot be trained by, or on.
+
+    That is a schedule whose weights cannot be point in time where they must be, and labels that the
+    model cannot learn from: the data may have been encoded for another model.
 
     Raises:
-        UserError: They cannot.
+        UserError: It cannot.
     """
-    training = run.config.upstream.training
+    upstream = run.config.upstream
+    training = upstream.training
     if training.schedule == "epochs" and run.config.representations.snapshots == "daily":
         raise UserError(
             "Daily snapshots need the `chain` schedule: weights that saw all periods cannot be "
@@ -74,3 +76,4 @@ def check_schedule(run: Run) -> None:
             fix="set upstream.training.schedule=chain, or representations.snapshots=single for a "
             "comparison",
         )
+    upstream.model_class.check_labels(upstream, TrainingLabels(run.cache))

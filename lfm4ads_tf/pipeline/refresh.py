@@ -89,6 +89,7 @@ def refresh(
     _refuse_what_cannot_continue(parent)
     seeds = _seeds(parent, seed)
     rows = _rows(parent, files, data_dir)
+    _check_labels(first, rows)
     number = newest + 1
     first.begin()
     child = _unfinished(parent, number, source, first)
@@ -127,6 +128,13 @@ def _rows(parent: Run, files: Sequence[Path], data_dir: Path | None) -> NewRows:
     if data_dir is not None:
         return read_folder(parent.spec, earlier, data_dir)
     return read_files(parent.spec, earlier, list(files))
+
+
+def _check_labels(run: Run, rows: NewRows) -> None:
+    """Refuses new rows whose labels contradict the upstream."""
+    upstream, tasks = run.config.upstream, run.spec.task_names
+    labels = {task: rows.feedback[:, k] for k, task in enumerate(tasks)}
+    upstream.model_class.check_new_labels(upstream, labels)
 
 
 def _seeds(parent: Run, seed: int | None) -> list[int]:

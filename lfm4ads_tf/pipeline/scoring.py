@@ -133,7 +133,9 @@ def entries(
                 values |= _calibration(labels, scores)
             if cache.best_possible is not None:
                 truth = cache.best_possible[rows[chosen], k]
-                usable = known and np.isfinite(truth).all()
+                # the data's p is of the labels, and need not order anything else best
+                same = np.array_equal(labels, cache.labels[rows[chosen], k], equal_nan=True)
+                usable = known and same and np.isfinite(truth).all()
                 values["auc_best_possible"] = auc(labels, truth) if usable else None
             counts = {"rows": known, "positives": int((labels == 1).sum())}
             task_entries.append(

@@ -23,7 +23,7 @@ from lfm4ads_tf.pipeline.extract import extract
 from lfm4ads_tf.pipeline.full import FULL, with_full
 from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.prepare import prepare
-from lfm4ads_tf.pipeline.pretrain import check_schedule, pretrain
+from lfm4ads_tf.pipeline.pretrain import check_training, pretrain
 from lfm4ads_tf.pipeline.request_names import check_request_names
 from lfm4ads_tf.pipeline.retrieval_model import retrieval_methods, retrieval_scenarios
 from lfm4ads_tf.pipeline.retrieve import retrieve
@@ -134,7 +134,7 @@ def run_stages(
         with Activity("prepare", quiet=run.quiet):
             prepare(run, data_dir)
     if "pretrain" in stages:
-        check_schedule(run)
+        check_training(run)
     for stage in stages:
         with Activity(stage, quiet=run.quiet):
             lost = _run_stage(stage, stages, run, console, export) or lost

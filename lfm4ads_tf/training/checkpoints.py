@@ -217,21 +217,24 @@ def read_weights(model: tf_keras.Model, folder: Path) -> None:
     """Reads what `write_weights` wrote; every variable of the model must be in it.
 
     Raises:
-        UserError: An embedding table is missing, damaged or does not fit, or other weights are of
-            other sizes.
+        UserError: An embedding table is missing, damaged or does not fit, or other weights are
+            missing or of other sizes.
     """
     parts = ModelParts(model)
     _read_tables(parts, folder / _TABLES)
     checkpoint = tf.train.Checkpoint(model=parts.dense)
     try:
         status = checkpoint.read(str(folder / _PREFIX))
-    except ValueError as error:
+        status.assert_existing_objects_matched().expect_partial()
+    except (
+        AssertionError,
+        ValueError,
+    ) as error:  # it lacks some, or has some of other sizes
         raise UserError(
-            f"The weights in '{folder}' are of other sizes than the model's.",
+            f"The weights in '{folder}' are of another model, or of other sizes than the model's.",
             received=str(error).splitlines()[0],
             fix="use the configuration that they were trained with",
         ) from error
-    status.assert_existing_objects_matched().expect_partial()
 
 
 def count_parameters(folder: Path) -> tuple[int, int]:

@@ -28,6 +28,21 @@ BEFORE = {
 }
 
 
+# Of likes that are drawn from their own seeds, day by day: of the labels and of p_like.
+LIKES = [
+    (
+        {"task_agreement": 0.3},
+        "c4a091bae89e487051d3e0f54a0ac419330c66c480c461c633cb410e345eec96",
+        "086cdd5ff0743bd915282570202c45f04a4a5dae8d2eb80e2a1dc1361fc069dd",
+    ),
+    (
+        {"task_agreement": -0.5, "scenario_agreement": 0.4, "like_rate": 0.05},
+        "dd8133051a2910926f176cb6e60b9d66101d1e7a57b51e3c9a01a37da6ecde35",
+        "8307a9793ff55cfd169f3278b1281de3d24800a4ff7d07a237473f1b3a8fb4a0",
+    ),
+]
+
+
 def written(folder: Path, **keys: Any) -> dict[str, pa.Table]:
     SyntheticAdsLog(**{"rows": ROWS, **keys}).write(folder)
     return {name: pq.read_table(folder / f"{name}.parquet") for name in BEFORE}
@@ -59,6 +74,32 @@ def digest(table: pa.Table) -> str:
 def test_without_the_keys_the_files_are_those_of_before(tmp_path: Path) -> None:
     tables = written(tmp_path, rows=5000, seed=5)
     assert {name: digest(table) for name, table in tables.items()} == BEFORE
+
+
+@pytest.mark.parametrize(("keys", "labels", "probabilities"), LIKES)
+def test_likes_are_those_of_before(
+    keys: dict[str, float], labels: str, probabilities: str, tmp_path: Path
+) -> None:
+    """Results name a log by its keys and seed: other seeds of the draws would be another log."""
+    log = written(tmp_path, rows=5000, seed=5, **keys)["log"]
+    assert digest(log.select(["click", "conversion", "like"])) == labels
+    assert digest(log.select(["p_like"])) == probabilities
+
+
+def test_what_is_drawn_for_likes_is_drawn_for_nothing_else(tmp_path: Path) -> None:
+    """Given their probabilities, likes go with no other column, and with no other day's likes."""
+    log = written(tmp_path, rows=100_000, task_agreement=0.9)["log"]
+    like, p, day = (numbers(log, name) for name in ("like", "p_like", "day"))
+    rest = (like - p) / np.sqrt(p * (1 - p))  # of mean 0 and variance 1
+    for name in ("user_id", "ad_id", "time_ms", "hour", "position", "click", "conversion"):
+        other = numbers(log, name).astype(np.float64)
+        for value in np.unique(day):
+            today = day == value
+            pair = np.corrcoef(rest[today], other[today])[0, 1]
+            assert abs(pair) < 4.5 / np.sqrt(today.sum()), (name, value)
+    least = np.unique(day, return_counts=True)[1].min()
+    days = np.corrcoef([rest[day == value][:least] for value in np.unique(day)])
+    assert np.abs(days - np.eye(len(days))).max() < 4.5 / np.sqrt(least)
 
 
 def check_equal_sides(folder: Path) -> None:

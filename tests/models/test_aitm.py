@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,29 @@ def test_vectors_are_handed_on_in_the_sequence(
     np.testing.assert_array_equal(found[f"mix_{LAYOUT.tasks[first]}"], own[:, first])
 
 
+def test_a_sequence_of_three_tasks_is_another_one_backwards(randomize: Callable[..., None]) -> None:
+    """An order of two tasks is its own inverse; c, a, b of a, b, c is not."""
+    three = replace(LAYOUT, tasks=("a", "b", "c"))
+    sizes = SIZES.model_copy(update={"sequence": ["c", "a", "b"], "calibrator": 0.5})
+    model, batch = AITM(three, NETWORK, EMBEDDINGS, sizes, seed=1), random_batch()
+    model(batch)
+    randomize(model)
+    found = model.represent(batch)
+    own = model.experts(found["towers"]).numpy()  # of a, b, c
+    handed = model.transfer(tf.constant(own[:, [2, 0, 1]])).numpy()  # of c, a, b
+    for task, place in {"c": 0, "a": 1, "b": 2}.items():
+        np.testing.assert_array_equal(found[f"mix_{task}"], handed[:, place])
+    weights = np.random.default_rng(1).uniform(size=(12, 3)).astype(np.float32)
+    labels = tf.zeros([12, 3])
+    terms = model.loss_terms(
+        {**batch, "labels": labels, "weights": tf.constant(weights)}, training=False
+    )
+    a, b, c = (1 / (1 + np.exp(-model(batch).numpy().astype(np.float64)))).T
+    above = weights[:, 0] * np.maximum(a - c, 0) + weights[:, 1] * np.maximum(b - a, 0)
+    assert above.any()
+    assert_close(terms["calibrator"], 0.5 * above.mean(), terms=60, magnitude=2.0)
+
+
 @pytest.mark.parametrize("sequence", [[], ["buy", "click"]])
 def test_the_calibrator_is_what_later_tasks_lie_above_earlier_ones(
     sequence: list[str], randomize: Callable[..., None]
@@ -56,6 +80,25 @@ def test_the_calibrator_is_what_later_tasks_lie_above_earlier_ones(
     assert_close(terms["calibrator"], expected, terms=60, magnitude=1.0)
     plain = made(randomize, sequence=sequence)
     assert list(plain.loss_terms(batch, training=False)) == ["tasks"]
+
+
+@pytest.mark.parametrize("sequence", [[], ["buy", "click"]])
+@pytest.mark.parametrize("shape", ["rows", "tasks"])
+def test_rows_count_in_the_calibrator_by_their_weights(
+    sequence: list[str], shape: str, randomize: Callable[..., None]
+) -> None:
+    model, batch = made(randomize, sequence=sequence, calibrator=0.3), random_batch()
+    later = LAYOUT.tasks.index((sequence or LAYOUT.tasks)[1])
+    weights = np.random.default_rng(3).uniform(0, 2, (12, 2)).astype(np.float32)
+    weights[::3] = 0
+    of_rows = weights[:, later]
+    given = of_rows if shape == "rows" else weights
+    p = 1 / (1 + np.exp(-model(batch).numpy().astype(np.float64)))
+    above = np.maximum(p[:, later] - p[:, 1 - later], 0)
+    assert (above[of_rows > 0] > 0).any() and (above[of_rows == 0] > 0).any()
+    terms = model.loss_terms({**batch, "weights": tf.constant(given)}, training=False)
+    expected = 0.3 * (of_rows * above).mean()
+    assert_close(terms["calibrator"], expected, terms=60, magnitude=2.0)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,75 @@ def test_gradients_are_those_of_the_formula(rows: list[tuple[float, float, bool]
         assert (np.abs(gradient.numpy() - expected) <= 1e-6 * size + 1e-300).all()
 
 
+@given(
+    rows=st.lists(
+        st.tuples(
+            *(st.floats(-6, 6),) * 2,
+            st.sampled_from([(0, 0), (0, 1), (0, NAN), (1, 0)])
+            | st.sampled_from([(1, 1), (1, NAN), (NAN, 0), (NAN, 1)]),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_gradients_of_the_loss_are_its_finite_differences(rows: list[Any]) -> None:
+    """Of the model's own loss, in float64: the formula of `docs/models/esmm.md` beside it."""
+    a, b = (np.array([row[k] for row in rows], np.float64) for k in (0, 1))
+    labels = tf.constant([row[2] for row in rows], tf.float64)
+    model = ESMM(LAYOUT, NETWORK, EMBEDDINGS, SIZES.model_copy(update={"output": "conditional"}))
+    model.task_loss = replace(model.task_loss, weights=tf.ones([2], tf.float64))
+
+    def loss(first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = tf.constant(np.stack([first, second], axis=1))
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = model._task_loss({"labels": labels}, logits) * len(rows)
+        return float(value), tape.gradient(value, logits).numpy()
+
+    _, found = loss(a, b)
+    step = 1e-5  # the difference's own error: step^2 and eps / step, both some 1e-10
+    size = softplus(np.abs(a)) + 2 * softplus(np.abs(b)) + softplus(np.abs(a))
+    for k in range(len(rows)):
+        shift = np.where(np.arange(len(rows)) == k, step, 0.0)
+        for column, (da, db) in enumerate(((shift, 0 * shift), (0 * shift, shift))):
+            slope = (loss(a + da, b + db)[0] - loss(a - da, b - db)[0]) / (2 * step)
+            assert abs(slope - found[k, column]) <= 1e-6 * size.sum()
+    first, second = labels.numpy().T
+    both = np.where((first == 0) | (second == 0), 0, first * second)
+    p = np.exp(-softplus(-a) - softplus(-b))
+    formula = np.nan_to_num(-(both - p) * (1 - 1 / (1 + np.exp(-b))) / (1 - p))
+    np.testing.assert_allclose(found[:, 1], formula, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("output", ["joint", "conditional"])
+@pytest.mark.parametrize("size", [50.0, 100.0])
+def test_large_logits_leave_loss_and_gradients_finite(output: str, size: float) -> None:
+    """In float32, where sigmoid(50) is 1 and exp(100) is infinite, for all signs and labels."""
+    cases = [(a, b, y) for a in (-size, 0, size) for b in (-size, 0, size) for y in range(4)]
+    labels = tf.constant([divmod(y, 2) for _, _, y in cases], tf.float32)
+    z = tf.constant([[a, b] for a, b, _ in cases], tf.float32)
+    model = ESMM(LAYOUT, NETWORK, EMBEDDINGS, SIZES.model_copy(update={"output": output}))
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        logits = model._with_joint(z) if output == "joint" else z  # what `call` gives
+        loss = model._task_loss({"labels": labels}, logits)
+    gradient = tape.gradient(loss, z).numpy() * len(cases)
+    assert np.isfinite(loss) and np.isfinite(gradient).all()
+    a, b = z.numpy().astype(np.float64).T
+    both, one_less = -softplus(-a) - softplus(-b), np.logaddexp(np.logaddexp(-a, -b), -a - b)
+    joint = both - (one_less - softplus(-a) - softplus(-b))  # ln p - ln(1 - p)
+    assert_close(model._with_joint(z)[:, 1], joint, terms=10, magnitude=1 + 2 * size)
+    first, second = labels.numpy().astype(np.float64).T
+    expected = softplus(a) - first * a + softplus(joint) - first * second * joint
+    assert_close(loss, expected.mean(), terms=200, magnitude=1 + 4 * size)
+    # the error is of sigmoid(joint), whose own is that of joint
+    slope = (1 / (1 + np.exp(-joint)) - first * second) * np.exp(
+        -softplus(b) - one_less + softplus(-a) + softplus(-b)
+    )
+    assert_close(gradient[:, 1], slope, terms=20, magnitude=1 + 2 * size)
+
+
 def test_the_loss_is_that_of_the_first_event_and_of_both(randomize: Callable[..., None]) -> None:
     labels = np.float32([[0, 0], [0, 1], [0, NAN], [1, 0], [1, 1], [1, NAN], [NAN, 0], [NAN, 1]])
     batch = {**random_batch(8), "labels": tf.constant(labels)}
@@ -117,6 +186,7 @@ def test_evaluation_scores_the_targets(randomize: Callable[..., None]) -> None:
     batch = random_batch(64)
     batch.pop("representations")
     data = tf.data.Dataset.from_tensors(batch)
+    losses = []
     for output in ("joint", "conditional"):
         model = made(randomize, output=output)
         model.compile()
@@ -127,6 +197,10 @@ def test_evaluation_scores_the_targets(randomize: Callable[..., None]) -> None:
         p = model.probabilities(model(batch)).numpy()[:, 1].astype(np.float64)
         mean = p[known].mean() / targets[known].mean()
         np.testing.assert_allclose(values["buy_calibration"], mean, rtol=1e-5)
+        trained = float(model.loss_terms(batch, training=False)["tasks"])
+        assert_close(values["loss"], trained, terms=60, magnitude=trained)
+        losses.append(values["loss"])
+    assert losses[0] == losses[1]  # it is of a and of both, whatever is told of b
 
 
 def test_the_order_of_the_funnel_and_other_tasks(randomize: Callable[..., None]) -> None:
@@ -174,4 +248,13 @@ def test_second_events_without_the_first_are_refused_above_one_percent() -> None
     with pytest.raises(UserError, match="are no funnel") as refused:
         ESMM.check_labels(strict, labels(11))
     assert "11 of 1,000 training rows" in str(refused.value)
+    by_hand = ESMM(LAYOUT, NETWORK, EMBEDDINGS, SIZES).configuration()
+    with pytest.raises(UserError, match="are no funnel"):
+        ESMM.check_labels(by_hand, labels(11))
+    quiet = {name: np.zeros_like(values) for name, values in labels(0).items()}
+    ESMM.check_new_labels(strict, quiet)
+    ESMM.check_new_labels(strict, labels(10))
+    ESMM.check_new_labels(loose, labels(11))
+    with pytest.raises(UserError, match="11 of 1,000 new rows"):
+        ESMM.check_new_labels(strict, labels(11))
     assert "strict_funnel=false" in str(refused.value)

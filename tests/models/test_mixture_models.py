@@ -252,10 +252,11 @@ def test_options_of_gates_that_are_not_used_are_in_no_document() -> None:
 
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("units", [[], [3]])
+@pytest.mark.parametrize("biased", [False, True])
 def test_ple_mixes_own_and_shared_experts_level_by_level(
-    levels: int, units: list[int], randomize: Randomize
+    levels: int, units: list[int], biased: bool, randomize: Randomize
 ) -> None:
-    model = made("ple", randomize, levels=levels, gate_units=units)
+    model = made("ple", randomize, levels=levels, gate_units=units, gate_bias=biased)
     found = model.represent(random_batch())
     layer = model.experts
     reads = [0, 0, 1, 1, T]
@@ -276,8 +277,12 @@ def test_ple_mixes_own_and_shared_experts_level_by_level(
                 ]
                 scores = mlp(z[g], hidden) if hidden else z[g]
                 scores = scores @ gates.kernel.numpy()[g][:, : len(seen)]
+                if biased:
+                    scores += gates.bias.numpy()[g][:, : len(seen)]
             else:
                 scores = z[g] @ bank.kernel.numpy()[:, column : column + len(seen)]
+                if biased:
+                    scores += bank.gate_bias.numpy()[column - 5 * 8 :][: len(seen)]
                 column += len(seen)
             weights = softmax(scores)
             above.append(sum(weights[:, k, None] * outputs[e] for k, e in enumerate(seen)))

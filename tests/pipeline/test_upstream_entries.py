@@ -120,6 +120,38 @@ def test_a_funnel_is_scored_against_what_its_probabilities_are_of(
     assert entry["metrics"]["mean_label"] == pytest.approx(of[known].mean())
 
 
+def test_true_probabilities_of_labels_are_held_against_labels_alone(
+    make_ads: Callable[..., Any], ads_features: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The data's p is of an order at all: among clicked rows another order may be the best."""
+    ads = make_ads(features=ads_features("user_id", "item_id"))
+    truth = np.random.default_rng(0).uniform(size=ads.cache.labels.shape)
+    cache = ads.cache
+    run: Any = SimpleNamespace(cache=cache, spec=ads.spec, upstream=lambda seed: tmp_path)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cache.__dict__, "best_possible", truth)
+        for model in ("mmoe", "esmm"):
+            options = (
+                {"funnel": ["click", "love"], "output": "conditional"} if model == "esmm" else {}
+            )
+            upstream = {"model": model, model: {**options, "expert_units": [4]}}
+            config = parse(RunConfig, {"upstream": upstream}, source="run")
+            scores = scores_of(run, build.upstream(cache.layout, config, seed=0))
+            found[model] = {
+                e["task"]: e["metrics"]["auc_best_possible"]
+                for e in scores.entries
+                if (e["scenario"], e["split"], e["refresh"], e["slice"])
+                == ("all", "test", "frozen", "all")
+            }
+    rows = cache.rows_of("test")
+    love = cache.labels[rows, 1]
+    known = np.isfinite(love)
+    best = roc_auc_score(love[known], truth[rows, 1][known])
+    assert found["mmoe"]["love"] == pytest.approx(best, abs=1e-9)
+    assert found["esmm"] == {"click": found["mmoe"]["click"], "love": None}
+
+
 def test_scores_that_are_not_of_the_labels_have_no_interval(
     make_ads: Callable[..., Any], ads_features: Callable[..., Any], tmp_path: Path
 ) -> None:

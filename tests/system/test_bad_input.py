@@ -6,6 +6,7 @@ import csv
 import errno
 import gzip
 import json
+import shutil
 import sys
 import urllib.error
 from collections.abc import Callable
@@ -476,3 +477,71 @@ def test_exit_codes_of_a_real_process(python: Callable[..., Any], tmp_path: Path
     helped = python(run, "--help")
     assert helped.returncode == 0 and "pretrain" in helped.stdout
     assert np.all([command in helped.stdout for command in ("extract", "transfer", "predict")])
+
+
+def upstream_of(name: str, **options: object) -> list[str]:
+    """Options that take another upstream."""
+    settings = {"upstream.model": name, **{f"upstream.{name}.{k}": v for k, v in options.items()}}
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.mark.parametrize("command", ["prepare", "run"])
+def test_a_funnel_of_a_task_that_the_spec_lacks(case: Case, command: str) -> None:
+    options = upstream_of("esmm", funnel="[click, purchase]")
+    message = case.refused("unknown task 'purchase'", command=command, options=options)
+    assert "use two of click, order" in message
+    assert not case.out.exists()
+
+
+@pytest.mark.parametrize("command", ["prepare", "run"])
+def test_what_is_no_funnel_is_refused_before_it_is_encoded(case: Case, command: str) -> None:
+    """Orders follow clicks, and clicks do not follow orders; nothing is kept that would bind."""
+    day, click, order = (case.column(name) for name in ("day", "clicked", "ordered"))
+    train = [row for row in case.rows if int(row[day]) < 20260106]
+    without = sum(row[click] == "1" and row[order] == "0" for row in train)
+    message = case.refused(
+        "'order' and 'click' are no funnel: click is 1 where order is 0",
+        f"{without:,} of {len(train):,} training rows",
+        "upstream.esmm.strict_funnel=false",
+        command=command,
+        options=upstream_of("esmm", funnel="[order, click]"),
+    )
+    assert message.count("Fix:") == 1
+    if command == "prepare":  # the folder takes the mended command
+        done = case.run(
+            command, *upstream_of("esmm", funnel="[order, click]", strict_funnel="false")
+        )
+        assert done.code == 0 and (case.out / "data" / "manifest.json").exists(), done.text
+
+
+def test_a_funnel_is_told_before_any_stage_on_data_that_are_there(case: Case) -> None:
+    """Data of another upstream's folder, copied: the labels are looked at once more."""
+    done = case.run("prepare")
+    assert done.code == 0, done.text
+    data = case.folder / "encoded"
+    shutil.move(case.out / "data", data)
+    shutil.rmtree(case.out)
+    case.out.mkdir()
+    shutil.move(data, case.out / "data")
+    done = case.run("run", *upstream_of("esmm", funnel="[order, click]"))
+    assert done.code == 2 and "are no funnel" in done.text, done.text
+    assert {p.name for p in case.out.iterdir()} == {"config.yaml", "log.txt", "data"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("ple", {}), ("aitm", {}), ("esmm", {"funnel": "[click, click]"})]
+)
+def test_fewer_than_two_tasks(case: Case, name: str, options: dict[str, str]) -> None:
+    case.spec["tasks"] = {"click": case.spec["tasks"]["click"]}
+    message = case.refused("needs 2 tasks", options=upstream_of(name, **options))
+    assert message.count("Fix:") == 1 and not case.out.exists()
+
+
+@pytest.mark.parametrize("name", ["shared_bottom", "mmoe"])
+def test_a_task_without_a_positive_in_training(case: Case, name: str) -> None:
+    day, order = case.column("day"), case.column("ordered")
+    for row in case.rows:
+        if int(row[day]) < 20260106:
+            row[order] = "0"
+    case.write()
+    case.refused("Task 'order' has one class", "only 0", options=upstream_of(name))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lfm4ads_tf.embeddings.config import ServedStorage
+from lfm4ads_tf.export import stage
+from lfm4ads_tf.export.golden_rows import encoded_batch
+from lfm4ads_tf.export.request_schema import RequestSchema
+from lfm4ads_tf.export.skew.in_process_model import InProcessModel
+from lfm4ads_tf.features.raw_types import RawType
+from lfm4ads_tf.front.encoded_log import EncodedLog
+from lfm4ads_tf.pipeline.run import open_run
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from tests.quick_proof import quick_proof
+from tests.rounding import probability_room
 
 pytestmark = pytest.mark.slow
 
@@ -21,6 +34,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "shared_bottom": {},
     "omoe": {"experts": 2, "gate_units": [4]},
     "ple": {},
+    "stem": {"gate_units": [4]},
+    "ame": {"set_groups": [1, 2]},
     "esmm": {"funnel": ["click", "order"]},
     "aitm": {"calibrator": 0.1},
 }
@@ -45,7 +60,6 @@ def test_run_export_and_predict(
     settings = {
         "upstream.model": name,
         f"upstream.{name}": json.dumps({**SIZES, **OPTIONS[name]}),
-        "upstream.embeddings.sets": 2 if name == "single_task" else 1,
         "downstream.methods": json.dumps([METHOD]),
         "export.method": METHOD,
         "retrieval.enabled": "false",
@@ -72,12 +86,69 @@ def test_run_export_and_predict(
     predicted = pq.read_table(scores)["score"].to_numpy()
     assert len(predicted) and ((predicted > 0) & (predicted < 1)).all()
     assert np.std(predicted) > 0
+    with quick_proof(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage._Exports, "is_due", lambda self, name, source: name == "foundation")
+        done = cli("export", *options, "--set", "export.tables=int8")
+    assert done.code == 0, done.text
+    check_served(out, {"1": "float32", "2": "int8"})
+
+
+def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
+    """Holds exports of the upstream against its own scores, of rows as no training row is."""
+    run = open_run(out)
+    log = EncodedLog(run.spec, out / "data")
+    model, rows = load_upstream(run, 0), log.samples(32)
+    types = log.encoder.raw_types
+
+    def encoded(columns: pa.Table) -> Any:
+        given = {name: columns[name].combine_chunks() for name in columns.column_names}
+        return encoded_batch(log.encoder, given, {})
+
+    def put(column: str, value: str | None) -> pa.Table:
+        place = rows.column_names.index(column)
+        values = pa.array([value] * rows.num_rows, rows.schema.field(column).type)
+        return rows.set_column(place, column, values)
+
+    for version, tables in versions.items():
+        folder = out / "exports" / "foundation" / version
+        assert json.loads((folder / "blessing.json").read_text("utf-8"))["blessed"]
+        contract = json.loads((folder / "assets.extra" / "contract.json").read_text("utf-8"))
+        assert contract["tables"] == tables
+        signatures = {"serving_default", "predict", "classify", "regress", "regress_click"}
+        assert signatures <= set(contract["signatures"])  # which are proven in the blessing
+        loaded = InProcessModel(folder)
+        kinds = {c: types.get(c) or RawType(kind) for c, kind in contract["columns"].items()}
+
+        def served(
+            columns: pa.Table, loaded: InProcessModel = loaded, kinds: Any = kinds
+        ) -> np.ndarray:
+            asked = {name: columns[name].combine_chunks() for name in kinds}
+            found = loaded.run("serving_default", RequestSchema(kinds, {}).examples(asked, {}))
+            return np.stack([found[task] for task in log.layout.tasks], axis=1)
+
+        room = contract["tolerance"] + probability_room(200, 10.0)
+        usual = served(rows)
+        assert np.abs(usual - model.probabilities(model(encoded(rows)))).max() <= room
+        for column, value in (
+            *(("surface", "nowhere"), ("surface", None), ("user_id", "nobody")),
+            *(("user_id", None), ("item_id", "nothing"), ("price", None), ("category", "none")),
+        ):
+            columns = put(column, value)
+            batch = encoded(columns)
+            # no scenario: the logit that all of them share
+            assert (batch["scenario"].numpy() == -1).all() == (column == "surface")
+            found = served(columns)
+            assert np.abs(found - model.probabilities(model(batch))).max() <= room
+            assert not np.array_equal(found, usual)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["upstream.model=single_task"], "set upstream.embeddings.sets=2"),
+        (
+            ["upstream.model=single_task", "upstream.embeddings.sets=1"],
+            "set upstream.embeddings.sets=2",
+        ),
         (["upstream.model=ple", "upstream.mmoe.experts=3"], "'ple' does not read upstream.mmoe"),
         (["upstream.model=esmm"], "upstream.esmm.funnel: this key is required"),
         (
@@ -100,23 +171,87 @@ def test_what_a_model_cannot_do_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_no_funnel_is_refused_before_training(
-    cli: Callable[..., Any], arguments: list[str], tmp_path: Path
-) -> None:
-    """The shop's orders follow clicks, and clicks do not follow orders."""
-    options = {"upstream.model": "esmm", "upstream.esmm.funnel": "[order, click]"}
+@pytest.fixture(scope="module")
+def funnel_run(
+    cli: Callable[..., Any], arguments: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """A run of esmm up to `extract`, and the options of its stages; tests copy it."""
+    options = {
+        "upstream.model": "esmm",
+        "upstream.esmm": json.dumps({**SIZES, **OPTIONS["esmm"]}),
+        "downstream.methods": json.dumps([METHOD]),
+        "retrieval.enabled": "false",
+    }
     given = [part for k, v in options.items() for part in ("--set", f"{k}={v}")]
-    done = cli("run", *arguments, *given, "--out", tmp_path / "run")
-    assert done.code == 2 and "are no funnel: click is 1 where order is 0" in done.text, done.text
-    assert "strict_funnel=false" in done.text
+    out = tmp_path_factory.mktemp("funnel") / "run"
+    for command in ("prepare", "pretrain", "extract"):
+        done = cli(command, *arguments, *given, "--out", out)
+        assert done.code == 0, done.text
+    return out, [*arguments, *given]
 
 
-@pytest.mark.parametrize("name", ["ple"])
-def test_a_spec_of_one_task_is_refused(
-    name: str, cli: Callable[..., Any], shop: Any, arguments: list[str], tmp_path: Path
+def test_a_refresh_refuses_rows_that_are_no_funnel_and_takes_a_day_without_orders(
+    funnel_run: tuple[Path, list[str]], cli: Callable[..., Any], shop: Any, tmp_path: Path
 ) -> None:
-    spec = tmp_path / "one.yaml"
-    spec.write_text(shop.spec.read_text("utf-8").replace(", order: ordered", ""), "utf-8")
-    given = ["--spec", spec, *arguments[2:], "--set", f"upstream.model={name}"]
-    done = cli("run", *given, "--out", tmp_path / "run")
-    assert done.code == 2 and "needs 2 tasks" in done.text, done.text
+    out = tmp_path / "run"
+    shutil.copytree(funnel_run[0], out)
+    with (shop.folder / "shop.csv").open() as stream:
+        columns, *rows = csv.reader(stream)
+    day, time, click, order = (columns.index(c) for c in ("day", "timestamp", "clicked", "ordered"))
+    rows = [row for row in rows if row[day] == "20260107"]
+    for row in rows:
+        row[day], row[time], row[order] = "20260108", str(int(row[time]) + 86_400), "0"
+    path = tmp_path / "new.csv"
+
+    def refreshed() -> Any:
+        with path.open("w", newline="") as stream:
+            csv.writer(stream).writerows([columns, *rows])
+        return cli("refresh", "--out", out, "--input", path, "--quiet")
+
+    wrong = [row for row in rows if row[click] == "0"][: len(rows) // 100 + 1]
+    for row in wrong:
+        row[order] = "1"
+    done = refreshed()
+    assert done.code == 2, done.text
+    told = " ".join(done.err.split())
+    assert f"{len(wrong):,} of {len(rows):,} new rows, more than 1 %" in told
+    assert told.count("Fix:") == 1 and not (out / "versions").exists()
+    for row in wrong:
+        row[order] = "0"
+    done = refreshed()
+    assert done.code == 0, done.text
+    assert (out / "versions" / "2" / "data" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ("      task_units:\n      - 4\n", "      task_units:\n      - 3\n"),
+        ("      task_units:\n      - 4\n", "      task_units:\n      - 4\n      - 4\n"),
+        ("      dim: 4\n", "      dim: 6\n"),
+    ],
+    ids=["narrower", "deeper", "tables"],
+)
+def test_weights_of_other_sizes_are_refused(
+    was: str,
+    now: str,
+    funnel_run: tuple[Path, list[str]],
+    cli: Callable[..., Any],
+    shop: Any,
+    tmp_path: Path,
+) -> None:
+    """With a configuration that was changed by hand; the commands refuse another one anyway."""
+    out = tmp_path / "run"
+    shutil.copytree(funnel_run[0], out)
+    done = cli("extract", *funnel_run[1], "--set", "upstream.esmm.task_units=[3]", "--out", out)
+    assert done.code == 2 and "made from another configuration" in done.text, done.text
+    text = (out / "config.yaml").read_text("utf-8")
+    assert was in text, text
+    (out / "config.yaml").write_text(text.replace(was, now), "utf-8")
+    scores = tmp_path / "scores.parquet"
+    done = cli(
+        "predict", "--out", out, "--model", "foundation",
+        "--input", shop.folder / "shop.csv", "--output", scores,
+    )  # fmt: skip
+    assert done.code == 2 and done.err.count("Error:") == 1, done.text
+    assert not scores.exists()

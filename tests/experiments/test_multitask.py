@@ -1,0 +1,369 @@
+"""The command that compares upstream models, on a small log."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from lfm4ads_tf.experiments import compared_model, rate_training
+from lfm4ads_tf.experiments.multitask import main
+from lfm4ads_tf.models.registry import UPSTREAMS
+from tests.conftest import ADS_SPEC
+
+TIMES = ("seconds", "examples_per_s")
+MODELS = "shared_bottom,mmoe"
+SIZES = [
+    "--set=upstream.embeddings.dim=2",
+    "--set=upstream.network.user_tower=[]",
+    "--set=upstream.network.item_tower=[]",
+    "--set=upstream.training.epochs=2",
+    "--set=upstream.training.batch_size=64",
+    "--set=upstream.training.auxiliary_passes=0",
+    "--set=upstream.shared_bottom={expert_units: [4], task_units: []}",
+    "--set=upstream.mmoe={experts: 2, expert_units: [4], task_units: []}",
+    "--rates=0.5,2",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loggers() -> Iterator[None]:
+    """The command sets the package's level, and may set up logging."""
+    ours, root = logging.getLogger("lfm4ads_tf"), logging.getLogger()
+    before = ours.level, root.level, list(root.handlers)
+    yield
+    ours.setLevel(before[0])
+    root.setLevel(before[1])
+    root.handlers[:] = before[2]
+
+
+@pytest.fixture(scope="module")
+def features(ads_features: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """Few, for models that are traced fast."""
+    return ads_features("user_id", "item_id", "tab", "hour")
+
+
+@pytest.fixture(scope="module")
+def log(
+    ads_files: Callable[..., Path], features: dict[str, Any], tmp_path_factory: Any
+) -> tuple[Path, Path]:
+    """Spec and folder of a small log."""
+    return written(ads_files, features, tmp_path_factory.mktemp("log"), lambda tables: None)
+
+
+def written(
+    ads_files: Callable[..., Path],
+    features: dict[str, Any],
+    folder: Path,
+    change: Callable[[Any], None],
+) -> tuple[Path, Path]:
+    spec = copy.deepcopy(ADS_SPEC) | {"features": features}
+    folder.mkdir(exist_ok=True)
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec), "utf-8")
+    return path, ads_files(folder / "files", change)
+
+
+def call(log: tuple[Path, Path], out: Path, *more: str, models: str = MODELS) -> int:
+    spec, folder = log
+    given = ["--spec", str(spec), "--data-dir", str(folder), "--out", str(out), "--quiet"]
+    sizes = [s for s in SIZES if not s.startswith("--set=upstream.") or _is_read(s, models)]
+    return main([*given, "--models", models, *sizes, *more])
+
+
+def _is_read(option: str, models: str) -> bool:
+    """Whether an option is of a compared model, or of all of them."""
+    name = option.split(".")[1].split("=")[0]
+    return name in ("embeddings", "network", "training") or name in models.split(",")
+
+
+def document(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "comparison.json").read_text("utf-8"))
+    return found
+
+
+def without_times(value: Any) -> Any:
+    """What must not depend on the clock, or on where the folder lies."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if k not in (*TIMES, "command")}
+        return {k: without_times(v) for k, v in kept.items()}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def made(log: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, two rates, two seeds, in one call."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    assert call(log, out, "--seeds", "2") == 0
+    return out
+
+
+def test_every_model_is_scored_by_task_scenario_slice_and_seed(made: Path) -> None:
+    found = document(made)
+    tasks, scenarios = ("click", "love"), ("all", "t0", "t1")
+    places = {
+        (e["model"], e["task"], e["scenario"], e["seed"])
+        for e in found["results"]
+        if e["slice"] == "all"
+    }
+    assert places == {
+        (m, t, s, k) for m in MODELS.split(",") for t in tasks for s in scenarios for k in (0, 1)
+    }
+    assert {"all", "cold_item", "warm_item"} <= {e["slice"] for e in found["results"]}
+    assert found["rows"] == {"train": 360, "valid": 60, "test": 60}
+    whole = [e for e in found["results"] if (e["scenario"], e["slice"]) == ("all", "all")]
+    assert all(0 < e["metrics"]["auc"] < 1 and e["labels"] for e in whole)
+    means = {
+        (e["model"], e["task"]): e["metrics"]["auc"]
+        for e in found["means"]
+        if (e["scenario"], e["slice"]) == ("all", "all")
+    }
+    for (model, task), mean in means.items():
+        values = [e["metrics"]["auc"] for e in whole if (e["model"], e["task"]) == (model, task)]
+        assert mean["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+        assert mean["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+    for entry in found["comparisons"]:
+        if entry["scenario"] == "all":
+            ours = means[entry["model"], entry["task"]]["mean"]
+            theirs = means[entry["baseline"], entry["task"]]["mean"]
+            assert entry["diff_mean"] == pytest.approx(ours - theirs, abs=1e-12)
+    assert {e["baseline"] for e in found["comparisons"]} == {"shared_bottom"}
+
+
+def test_validation_chooses_the_rate(made: Path) -> None:
+    for cost in document(made)["costs"]:
+        values = {tried["rate"]: tried["valid"] for tried in cost["rates"]}
+        assert set(values) == {0.5, 2.0}
+        assert values[cost["rate"]] == max(values.values())
+        assert cost["table_learning_rate"] == pytest.approx(0.05 * cost["rate"])
+        assert cost["dense_learning_rate"] == pytest.approx(1e-3 * cost["rate"])
+        assert cost["tables"] > 0 and cost["outside"] > 0
+        assert all(t["epochs"] <= 2 for t in cost["rates"])
+
+
+def test_no_weights_are_left(made: Path) -> None:
+    kept = {path.name for path in (made / "models").rglob("*") if path.is_dir()}
+    assert not kept & {"weights", "best", "checkpoint"}
+    assert len(list((made / "models").rglob("predictions.npz"))) == 2 * 2
+
+
+def test_a_killed_call_goes_on_to_the_same_results(
+    log: tuple[Path, Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the second model is scored; before, one model was compared with one seed."""
+    out = tmp_path / "out"
+    assert call(log, out, "--seeds", "1", models="shared_bottom") == 0
+    before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("results.json")}
+    assert len(before) == 2
+
+    def kill(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compared_model, "read_weights", kill)
+        assert call(log, out, "--seeds", "2") == 130
+    assert call(log, out, "--seeds", "2") == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert without_times(document(out)) == without_times(document(made))
+
+
+def test_nothing_is_trained_twice(
+    log: tuple[Path, Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(rate_training.RateTraining, "trainer", refuse)
+    assert call(log, out, "--seeds", "2", "--baseline", "mmoe") == 0
+    found = document(out)
+    assert found["baselines"] == ["shared_bottom", "mmoe"]
+    for task in found["tasks"]:
+        there = [
+            e["diff_mean"]
+            for e in found["comparisons"]
+            if e["task"] == task and e["scenario"] == "all"
+        ]
+        assert len(there) == 2 and there[0] == pytest.approx(-there[1], abs=1e-15)
+
+
+def test_labels_of_test_rows_choose_nothing(
+    log: tuple[Path, Path],
+    made: Path,
+    ads_files: Callable[..., Path],
+    features: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """With the test labels permuted, every validation value and choice stays as it is."""
+
+    def permute(tables: Any) -> None:
+        rows = [row for row in tables["log"] if row["day"] >= 7]
+        order = np.random.default_rng(3).permutation(len(rows))
+        labels = [(rows[k]["click"], rows[k]["stars"]) for k in order]
+        for row, (click, stars) in zip(rows, labels, strict=True):
+            row["click"], row["stars"] = click, stars
+
+    other = written(ads_files, features, tmp_path / "log", permute)
+    out = tmp_path / "out"
+    assert call(other, out, "--seeds", "1") == 0
+    mine, theirs = document(out), document(made)
+    tried = [[without_times(c["rates"]) for c in d["costs"]] for d in (mine, theirs)]
+    assert tried[0] == tried[1]
+    assert [c["rate"] for c in mine["costs"]] == [c["rate"] for c in theirs["costs"]]
+    scored = [
+        [e["metrics"]["auc"] for e in d["results"] if e["seed"] == 0 and e["slice"] == "all"]
+        for d in (mine, theirs)
+    ]
+    assert scored[0] != scored[1]
+
+
+REFUSED = [
+    ([], "shared_bottom,mmo", "unknown upstream model 'mmo'. Did you mean 'mmoe'?"),
+    ([], "mmoe,mmoe", "--models needs names of upstream models, each one once"),
+    (["--baseline", "ple"], MODELS, "--baseline names 'ple', which is not compared"),
+    (["--rates", "1,zwei"], MODELS, "--rates needs numbers"),
+    (["--rates", "1,-1"], MODELS, "--rates needs positive factors"),
+    (["--seeds", "0"], MODELS, "--seeds must be at least 1"),
+    (["--model-set", "mmoe"], MODELS, "--model-set needs the form model:key.path=value"),
+    (["--set", "upstream.training.auto=true"], MODELS, "gives upstream.training.auto, which"),
+    (["--set", "upstream.ple.levels=2"], MODELS, "gives options of the model 'ple'"),
+    (
+        ["--model-set", "mmoe:upstream.training.batch_size=8"],
+        MODELS,
+        "gives one model what all models have in common",
+    ),
+    ([], "shared_bottom,esmm", "The model 'esmm' cannot be compared"),
+    (
+        ["--set", "upstream.esmm.funnel=[love, click]"],
+        "shared_bottom,esmm",
+        "are no funnel: click is 1 where love is 0",
+    ),
+    (["--model-set", "mmoe:upstream.embeddings.sets=0"], MODELS, "upstream.embeddings.sets"),
+    (
+        ["--set", "upstream.embeddings.sets=1"],
+        "shared_bottom,single_task",
+        "has a set of embeddings for each task",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "models", "message"), REFUSED)
+def test_what_cannot_be_compared_is_refused_before_training(
+    log: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    models: str,
+    message: str,
+) -> None:
+    out = tmp_path / "out"
+    assert call(log, out, *more, models=models) == 2
+    assert message in capsys.readouterr().err
+    assert not (out / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "upstream.training.batch_size=32"], "upstream.training.batch_size"),
+        (["--set", "upstream.embeddings.dim=3"], "dim was 2, is now 3"),
+        (["--set", "split.valid_until=6.5"], "spec.split.valid_until"),
+        (["--rates", "0.5,1"], "rates was [0.5, 2.0]"),
+    ],
+)
+def test_a_folder_of_another_comparison_is_refused(
+    log: tuple[Path, Path],
+    made: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    message: str,
+) -> None:
+    before = (made / "comparison.json").read_bytes()
+    assert call(log, made, *more) == 2
+    said = capsys.readouterr().err
+    assert "made by another comparison" in said
+    assert message.split(".")[-1] in said
+    assert (made / "comparison.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_not_emptied(log: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("months of work", "utf-8")
+    assert call(log, tmp_path, "--overwrite") == 2
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.slow
+def test_every_model_has_its_tables_and_unlike_labels_are_not_compared(
+    log: tuple[Path, Path], made: Path, tmp_path: Path
+) -> None:
+    """In a folder of another comparison, which is emptied."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    more = (
+        "--overwrite",
+        "--rates",
+        "1",
+        "--seeds",
+        "1",
+        "--set",
+        "upstream.esmm.output=conditional",
+    )
+    funnel = (
+        "--set",
+        "upstream.esmm.output=conditional",
+        "--set",
+        "upstream.esmm.funnel=[click, love]",
+        "--set",
+        "upstream.esmm.strict_funnel=false",
+    )
+    assert call(log, out, *more, *funnel, models="shared_bottom,single_task,esmm") == 0
+    found = document(out)
+    assert {c["model"]: c["sets"] for c in found["costs"]} == {
+        "shared_bottom": 1,
+        "single_task": 2,
+        "esmm": 1,
+    }
+    tables = {c["model"]: c["tables"] for c in found["costs"]}
+    assert tables["single_task"] == 2 * tables["shared_bottom"]
+    unlike = [e for e in found["comparisons"] if not e["comparable"]]
+    assert {(e["model"], e["task"]) for e in unlike} == {("esmm", "love")}
+    assert all(e["diff_mean"] is None for e in unlike)
+    assert {e["scenario"]: e["p"] for e in found["comparisons"]}["all"] is None  # one seed
+
+
+def test_a_plug_in_names_a_model(
+    log: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own refusal shows that the class was found."""
+    path = tmp_path / "own_stubborn.py"
+    path.write_text(
+        "from lfm4ads_tf.errors import UserError\n"
+        "from lfm4ads_tf.models.registry import UPSTREAMS\n"
+        "from lfm4ads_tf.models.shared_bottom import SharedBottom\n"
+        "@UPSTREAMS.register('stubborn')\n"
+        "class Stubborn(SharedBottom):\n"
+        "    @classmethod\n"
+        "    def check_tasks(cls, config, tasks):\n"
+        "        raise UserError(f'Not {len(tasks)} tasks.')\n",
+        "utf-8",
+    )
+    try:
+        given = ("--plugin", str(path))
+        assert call(log, tmp_path / "out", *given, models="shared_bottom,stubborn") == 2
+    finally:
+        UPSTREAMS._entries.pop("stubborn", None)
+        for name in [name for name in sys.modules if "plugin_own_stubborn" in name]:
+            del sys.modules[name]
+    said = capsys.readouterr().err
+    assert "The model 'stubborn' cannot be compared" in said and "Not 2 tasks." in said

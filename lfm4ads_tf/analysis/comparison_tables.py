@@ -91,7 +91,10 @@ def place_tables(document: Mapping[str, Any], kind: str) -> Markup:
     for task in document["tasks"]:
         every = [e for e in document["means"] if e["task"] == task]
         other = "slice" if kind == "scenario" else "scenario"
-        places = dict.fromkeys(e[kind] for e in every if e[other] == "all" and e[kind] != "all")
+        sized = {e[kind]: e["rows"] for e in every if e[other] == "all" and e[kind] != "all"}
+        places = list(sized)
+        if kind == "scenario":
+            places.sort(key=lambda place: -sized[place])
         rows = []
         for place in places:
             chosen = (place, "all") if kind == "scenario" else ("all", place)

@@ -68,9 +68,9 @@ def plain(value: object) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def plural(number: int, noun: str) -> str:
-    """A number of things, such as `1 seed` or `3 seeds`."""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str, several: str | None = None) -> str:
+    """A number of things, such as `1 seed` or `3 seeds`; `several` is the noun of many."""
+    return f"{count(number)} {noun if number == 1 else several or noun + 's'}"
 
 
 def size(count_of_bytes: float) -> str:

@@ -54,6 +54,7 @@ def comparison_document(
         "scenarios": [n for n in (*cache.layout.scenarios, *cache.layout.segments) if n != ALL],
         "rows": {split: len(cache.rows_of(split)) for split in SPLITS},
         "auxiliary_rows": len(cache.auxiliary_rows),
+        "auxiliary_passes": training.auxiliary_passes,
         "split": dump["split"],
         "rates": list(settings.rates),
         "batch_size": training.batch_size,

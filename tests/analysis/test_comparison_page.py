@@ -23,7 +23,13 @@ def entry(model: str, task: str, scenario: str, part: str, labels: bool) -> dict
     value = None if part == "cold_user" else 0.7 + 0.01 * MODELS.index(model)
     metrics = {"auc": mean(value), "gauc": mean(0.6), "logloss": mean(0.3), "calibration": mean(1)}
     place = {"model": model, "task": task, "scenario": scenario, "slice": part}
-    return {**place, "rows": 900, "positives": 90, "labels": labels, "metrics": metrics}
+    return {
+        **place,
+        "rows": {"feed": 300, "story": 600}.get(scenario, 900),
+        "positives": 90,
+        "labels": labels,
+        "metrics": metrics,
+    }
 
 
 def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[str, Any]:
@@ -89,6 +95,7 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
         "scenarios": SCENARIOS,
         "rows": {"train": 5000, "valid": 1000, "test": 900},
         "auxiliary_rows": 0,
+        "auxiliary_passes": 1,
         "split": {"by": "day", "train_until": 20240311.0, "valid_until": 20240313.0},
         "rates": [0.5, 2.0],
         "batch_size": 512,
@@ -176,3 +183,22 @@ def test_models_of_other_labels_are_told_apart(model: str) -> None:
     assert f"click of {model} is scored on other labels than the spec's" in text
     assert f"{model} (other labels)" in text
     assert f"scored on other labels and not compared: {model}." in text
+
+
+def test_the_largest_scenario_stands_first() -> None:
+    page = comparison_page(document())
+    scenarios = page[page.index('id="scenarios"') : page.index('id="slices"')]
+    assert scenarios.index(">story<") < scenarios.index(">feed<")
+
+
+@pytest.mark.parametrize(
+    ("passes", "told"),
+    [
+        (0, "5,000 training rows (700 auxiliary ones are left out), 1,000 validation rows"),
+        (1, "5,000 training rows, before them 1 pass over 700 auxiliary ones, 1,000 validation"),
+        (2, "before them 2 passes over 700 auxiliary ones,"),
+    ],
+)
+def test_auxiliary_rows_are_told_as_they_were_used(passes: int, told: str) -> None:
+    found = document() | {"auxiliary_rows": 700, "auxiliary_passes": passes}
+    assert told in " ".join(read(comparison_page(found)).text.split())

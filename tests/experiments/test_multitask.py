@@ -310,24 +310,10 @@ def test_every_model_has_its_tables_and_unlike_labels_are_not_compared(
     """In a folder of another comparison, which is emptied."""
     out = tmp_path / "out"
     shutil.copytree(made, out)
-    more = (
-        "--overwrite",
-        "--rates",
-        "1",
-        "--seeds",
-        "1",
-        "--set",
-        "upstream.esmm.output=conditional",
-    )
-    funnel = (
-        "--set",
-        "upstream.esmm.output=conditional",
-        "--set",
-        "upstream.esmm.funnel=[click, love]",
-        "--set",
-        "upstream.esmm.strict_funnel=false",
-    )
-    assert call(log, out, *more, *funnel, models="shared_bottom,single_task,esmm") == 0
+    settings = ("output=conditional", "funnel=[click, love]", "strict_funnel=false")
+    more = ["--overwrite", "--rates=1,1e30", "--seeds=1"]
+    more += [f"--set=upstream.esmm.{setting}" for setting in settings]
+    assert call(log, out, *more, models="shared_bottom,single_task,esmm") == 0
     found = document(out)
     assert {c["model"]: c["sets"] for c in found["costs"]} == {
         "shared_bottom": 1,
@@ -336,6 +322,9 @@ def test_every_model_has_its_tables_and_unlike_labels_are_not_compared(
     }
     tables = {c["model"]: c["tables"] for c in found["costs"]}
     assert tables["single_task"] == 2 * tables["shared_bottom"]
+    for cost in found["costs"]:  # a loss that is no number ends a rate, not the comparison
+        assert cost["rate"] == 1.0 and cost["rates"][1]["valid"] is None
+        assert "diverged at step" in cost["rates"][1]["diverged"]
     unlike = [e for e in found["comparisons"] if not e["comparable"]]
     assert {(e["model"], e["task"]) for e in unlike} == {("esmm", "love")}
     assert all(e["diff_mean"] is None for e in unlike)

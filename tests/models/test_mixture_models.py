@@ -334,6 +334,21 @@ def test_single_tasks_have_the_gradients_of_tasks_trained_alone(randomize: Rando
     assert_close(total, tf.add_n(losses), terms=40, magnitude=float(total))
 
 
+def test_no_gradient_of_a_single_task_reaches_another(randomize: Randomize) -> None:
+    model, batch = made("single_task", randomize), random_batch()
+    names = [v.name for v in model.trainable_variables]
+    for t in range(T):
+        alone = batch["labels"].numpy()
+        alone[:, 1 - t] = np.nan
+        with tf.GradientTape() as tape:
+            loss = model.loss_terms({**batch, "labels": tf.constant(alone)})["tasks"]
+        gradients = tape.gradient(loss, model.trainable_variables)
+        of_variables = dict(zip(names, gradients, strict=True))
+        for name, found in _parts(of_variables, 1 - t).items():
+            assert not np.any(found), name  # exactly
+        assert all(np.any(found) for found in _parts(of_variables, t).values())
+
+
 def _parts(values: Mapping[str, Any], task: int) -> dict[str, Any]:
     """What a model of one task has in place of variables, or their gradients, of two tasks."""
     found: dict[str, Any] = {}

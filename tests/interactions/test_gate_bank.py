@@ -155,6 +155,20 @@ def test_gates_with_hidden_units_are_a_bank_of_the_mixture() -> None:
     assert all(gradient is not None and np.any(gradient) for gradient in gradients)
 
 
+@pytest.mark.parametrize("units", [[], [4]])
+@pytest.mark.parametrize("apart", [False, True])
+def test_every_gate_starts_at_values_of_its_own(units: list[int], apart: bool) -> None:
+    def scores(gates: int) -> np.ndarray:
+        bank = GateBank([[True, True]] * gates, units=units, seed=1)
+        read = np.broadcast_to(drawn(B, D), (gates, B, D)) if apart else drawn(B, D)
+        bank((tf.constant(read), tf.constant(drawn(B, 2, H, seed=8))))
+        return bank.weights_of(tf.constant(read)).numpy()  # (B, G, 2)
+
+    two, three = scores(2), scores(3)
+    assert not np.allclose(two[:, 0], two[:, 1])
+    assert_close(three[:, :2], two, terms=4 * D, magnitude=10.0)  # one more leaves the others
+
+
 @pytest.mark.parametrize(
     ("sees", "cuts", "message"),
     [

@@ -164,6 +164,13 @@ def test_a_warm_start_above_the_towers_is_refused_by_name(name: str, level: str)
         read_method(_run(name), "module/isomorphic")
 
 
+def test_towers_of_several_sets_are_no_level_of_a_warm_start() -> None:
+    """A downstream's towers read all sets together: they could not be copied to them."""
+    with pytest.raises(UserError, match="towers") as refused:
+        read_method(_run("single_task"), "module/warm_start/towers")
+    assert "embeddings" in str(refused.value)
+
+
 def _run(name: str) -> Any:
     return SimpleNamespace(
         config=config_of(name), spec=SimpleNamespace(task_names=list(LAYOUT.tasks))

@@ -16,7 +16,7 @@ from lfm4ads_tf.analysis.comparison_tables import (
     place_tables,
     rate_table,
 )
-from lfm4ads_tf.analysis.markup import PARTS, breakable, macros, page
+from lfm4ads_tf.analysis.markup import PARTS, breakable, count, macros, page
 from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.results import MIN_LABELS, MIN_ROWS
 from lfm4ads_tf.analysis.stylesheet import stylesheet
@@ -138,18 +138,22 @@ def _warnings(document: Mapping[str, Any]) -> list[Markup]:
     told = []
     if len(document["seeds"]) == 1:
         told.append(Markup("One seed: deviations are unknown and no t-test is possible."))
-    others: dict[str, list[str]] = {}
-    for entry in document["means"]:
-        if not entry["labels"] and entry["model"] not in others.get(entry["task"], []):
-            others.setdefault(entry["task"], []).append(entry["model"])
-    for task, models in others.items():
-        told.append(
-            Markup(
-                "{} of {} is scored on other labels than the spec's, so its numbers stand beside "
-                "those of the other models and are not compared with them, unless they are scored "
-                "on the same."
-            ).format(breakable(task), _listed(models))
+    others: dict[tuple[str, str], Mapping[str, Any] | None] = {
+        (e["task"], e["model"]): None for e in document["means"] if not e["labels"]
+    }
+    for entry in document["comparisons"]:
+        place = (entry["task"], entry["model"])
+        if place in others and entry["scenario"] == "all" and entry["comparable"]:
+            others[place] = entry
+    for (task, model), entry in others.items():
+        text = Markup("{} of {} is scored on other labels than the spec's").format(
+            breakable(task), breakable(model)
         )
+        if entry is None:
+            text += ", so its numbers stand beside those of the other models and are not compared."
+        else:
+            text += f", in {count(entry['rows_left_out'])} rows, which its differences leave out."
+        told.append(text)
     return told
 
 

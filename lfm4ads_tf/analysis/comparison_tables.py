@@ -72,7 +72,10 @@ def difference_table(document: Mapping[str, Any], baseline: str) -> Markup:
                 span = f"{_signed(e['low'])} to {_signed(e['high'])}"
             detected = [DASH if e[k] is None else f"{100 * e[k]:.2f}" for k in _DETECTABLE]
             told = points(e) if e["comparable"] else "other labels"
-            cells = [breakable(e["model"]), PARTS.judged(told, judged)]
+            name = breakable(e["model"])
+            if e["rows_left_out"]:
+                name += f" ({count(e['rows_left_out'])} rows left out)"
+            cells = [name, PARTS.judged(told, judged)]
             rows.append([*cells, _p(e["p"]), _p(e["p_holm"]), span, *detected])
     return PARTS.table(heads, rows)
 

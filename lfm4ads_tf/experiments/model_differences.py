@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lfm4ads_tf.metrics import Resampled, auc, auc_resamples, holm, paired_comparison
+from lfm4ads_tf.metrics import auc, auc_resamples, holm, paired_comparison
 from lfm4ads_tf.metrics.bootstrap import RESAMPLES
 from lfm4ads_tf.metrics.detectable_difference import detectable_difference
 
 LEVEL = 0.05
+_TOLERATED = 0.01
+"""Share of labels in which two models may differ, and be compared on the others."""
 Scores = Mapping[str, Mapping[int, np.ndarray]]
 """Model -> seed -> scores (M,)."""
 
@@ -35,35 +37,53 @@ class ComparedScores:
     users: np.ndarray
     resamples: int = RESAMPLES
 
-    def comparable(self, model: str, other: str) -> bool:
-        """Whether two models are scored on the same targets; else no difference means anything."""
-        return np.array_equal(self.targets[model], self.targets[other], equal_nan=True)
+    def common(self, models: Sequence[str]) -> np.ndarray | None:
+        """The targets (M,) that some models share, NaN on rows where they differ or are unknown.
+
+        None where they are of other events, so that no difference means anything: one model is
+        scored on rows that another is not, or more than 1 % of the labels differ. Fewer are those
+        of a log that contradicts a model's assumption, such as second events without first ones.
+        """
+        targets = np.stack([self.targets[model] for model in models])  # (models, M)
+        scored = np.isfinite(targets)
+        if (scored != scored[0]).any():
+            return None
+        differ = scored[0] & (targets != targets[0]).any(axis=0)
+        if differ.sum() > _TOLERATED * scored[0].sum():
+            return None
+        return np.where(differ, np.nan, targets[0])
 
     def against(self, baseline: str) -> list[dict[str, Any]]:
         """Every other model less a baseline.
 
         Returns:
-            One entry per model: `comparable`; over seeds `diff_mean`, `diff_sd`, `p` and `seeds`;
-            `low` and `high`, the 95 % interval over users of the mean over seeds; `detectable`,
-            the difference that so many seeds find four times out of five by the deviation of the
-            pairs, and `detectable_pooled`, by that of all models' pairs with the baseline.
+            One entry per model: `comparable`, and `rows_left_out`, on which the two have other
+            labels; over seeds `diff_mean`, `diff_sd`, `p` and `seeds`; `low` and `high`, the 95 %
+            interval over users of the mean over seeds; `detectable`, the difference that so many
+            seeds find four times out of five by the deviation of the pairs, and
+            `detectable_pooled`, by that of all models' pairs with the baseline.
         """
-        draws = self._draws(baseline)
-        values = {model: self._aucs(model) for model in self.scores}
         found = []
         for model in self.scores:
             if model == baseline:
                 continue
-            comparable = self.comparable(model, baseline)
-            pair = paired_comparison(values[model] if comparable else {}, values[baseline])
-            low, high = self._interval(draws, model, baseline) if comparable else (None, None)
+            labels = self.common([model, baseline])
+            left_out, low, high = None, None, None
+            ours: dict[int, float | None] = {}
+            theirs: dict[int, float | None] = {}
+            if labels is not None:
+                left_out = int((np.isfinite(self.targets[model]) & ~np.isfinite(labels)).sum())
+                ours, theirs = self._aucs(model, labels), self._aucs(baseline, labels)
+                low, high = self._interval(model, baseline, labels)
+            pair = paired_comparison(ours, theirs)
             found.append(
                 {
                     **self.place,
                     "model": model,
                     "baseline": baseline,
                     "metric": "auc",
-                    "comparable": comparable,
+                    "comparable": labels is not None,
+                    "rows_left_out": left_out,
                     "diff_mean": pair.diff_mean,
                     "diff_sd": pair.diff_sd,
                     "p": pair.p,
@@ -83,32 +103,31 @@ class ComparedScores:
     def leader(self) -> dict[str, Any] | None:
         """The model of the highest mean AUC, and which others are not told apart from it.
 
-        Compared are the models that are scored on what most of them are, the first group of equal
-        ones. A model is told apart from the leader where both say so that can be asked: the 95 %
-        interval over users of the difference leaves zero out, and the paired t-test over seeds has
-        p < 0.05.
+        Compared are the models that share their targets with most others, on the rows that all of
+        them share. A model is told apart from the leader where both say so that can be asked: the
+        95 % interval over users of the difference leaves zero out, and the paired t-test over seeds
+        has p < 0.05.
 
         Returns:
-            `model`, `auc`, `ties`, `behind`, and `other_labels`, which were not compared; None
-            where no AUC is defined.
+            `model`, `auc` on its own targets, `ties`, `behind`, and `other_labels`, which were not
+            compared; None where no AUC is defined.
         """
         groups = [
-            [other for other in self.scores if self.comparable(model, other)]
+            [other for other in self.scores if self.common([model, other]) is not None]
             for model in self.scores
         ]
         group = max(groups, key=len)
-        means = {}
-        for model in group:
-            known = [value for value in self._aucs(model).values() if value is not None]
-            if known:
-                means[model] = float(np.mean(known))
-        if not means:
+        while (labels := self.common(group)) is None:  # each pair is alike enough, all are not
+            group.pop()
+        means = {model: _mean(self._aucs(model, labels)) for model in group}
+        known = {model: value for model, value in means.items() if value is not None}
+        if not known:
             return None
-        best = max(means, key=lambda model: means[model])
+        best = max(known, key=lambda model: known[model])
         behind = [
             entry["model"]
             for entry in self.against(best)
-            if entry["model"] in means
+            if entry["model"] in known
             and (entry["high"] is None or entry["high"] < 0)
             and (entry["p"] is None or entry["p"] < LEVEL)
             and not (entry["high"] is None and entry["p"] is None)
@@ -116,43 +135,28 @@ class ComparedScores:
         return {
             **self.place,
             "model": best,
-            "auc": means[best],
-            "ties": [m for m in means if m != best and m not in behind],
+            "auc": _mean(self._aucs(best, self.targets[best])),
+            "ties": [m for m in known if m != best and m not in behind],
             "behind": behind,
             "other_labels": [m for m in self.scores if m not in group],
         }
 
-    def _aucs(self, model: str) -> dict[int, float | None]:
-        targets = self.targets[model]
-        if not np.isfinite(targets).any():
+    def _aucs(self, model: str, labels: np.ndarray) -> dict[int, float | None]:
+        """Seed -> AUC of a model's scores."""
+        if not np.isfinite(labels).any():
             return dict.fromkeys(self.scores[model])
-        return {seed: auc(targets, scores) for seed, scores in self.scores[model].items()}
+        return {seed: auc(labels, scores) for seed, scores in self.scores[model].items()}
 
-    def _draws(self, baseline: str) -> tuple[list[str], Resampled | None]:
-        """The models that are comparable with a baseline, a name per score, over equal draws."""
-        names = [
-            (model, scores)
-            for model, seeds in self.scores.items()
-            if self.comparable(model, baseline)
-            for scores in seeds.values()
-        ]
-        drawn = auc_resamples(
-            self.targets[baseline],
-            [scores for _, scores in names],
-            self.users,
-            resamples=self.resamples,
-        )
-        return [name for name, _ in names], drawn
-
-    @staticmethod
     def _interval(
-        draws: tuple[list[str], Resampled | None], model: str, baseline: str
+        self, model: str, baseline: str, labels: np.ndarray
     ) -> tuple[float | None, float | None]:
-        names, drawn = draws
+        """The paired interval over users; the same users are drawn for every pair."""
+        ours, theirs = [*self.scores[model].values()], [*self.scores[baseline].values()]
+        drawn = auc_resamples(labels, [*ours, *theirs], self.users, resamples=self.resamples)
         if drawn is None:
             return None, None
-        first, second = ([k for k, n in enumerate(names) if n == m] for m in (model, baseline))
-        found = drawn.difference(first, second)
+        first = range(len(ours))
+        found = drawn.difference(first, range(len(ours), len(ours) + len(theirs)))
         return found.low, found.high
 
 
@@ -173,3 +177,8 @@ def correct(comparisons: Sequence[dict[str, Any]], overall: str) -> None:
 
 def _detectable(deviation: float | None, pairs: Any) -> float | None:
     return None if deviation is None else detectable_difference(deviation, pairs)
+
+
+def _mean(values: Mapping[int, float | None]) -> float | None:
+    known = [value for value in values.values() if value is not None]
+    return float(np.mean(known)) if known else None

@@ -47,6 +47,7 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
                     "model": model,
                     "baseline": "shared_bottom",
                     "comparable": same,
+                    "rows_left_out": 0 if same else None,
                     "diff_mean": 0.0123 if same else None,
                     "diff_sd": 0.004 if several else None,
                     "p": 0.01 if several else None,
@@ -202,3 +203,12 @@ def test_the_largest_scenario_stands_first() -> None:
 def test_auxiliary_rows_are_told_as_they_were_used(passes: int, told: str) -> None:
     found = document() | {"auxiliary_rows": 700, "auxiliary_passes": passes}
     assert told in " ".join(read(comparison_page(found)).text.split())
+
+
+def test_rows_of_other_labels_are_told_where_they_are_left_out() -> None:
+    found = document(other=("mmoe", "click"))
+    entry = found["comparisons"][0]
+    entry |= {"comparable": True, "rows_left_out": 1234, "diff_mean": 0.01}
+    text = " ".join(read(comparison_page(found)).text.split())
+    assert "in 1,234 rows, which its differences leave out." in text
+    assert "mmoe (1,234 rows left out)" in text

@@ -104,3 +104,26 @@ def test_a_place_of_one_class_has_no_difference() -> None:
     assert one.leader() is None
     entries = one.against("base")
     assert all(e["comparable"] and e["diff_mean"] is None for e in entries)
+
+
+def test_a_few_contradicting_labels_are_left_out_and_many_are_another_event() -> None:
+    scored = compared({"base": 1.0, "good": 0.2})
+    labels = scored.targets["base"]
+    for differing, comparable in ((4, True), (5, False)):  # 1 % of 400 rows
+        other = labels.copy()
+        other[:differing] = 1 - other[:differing]
+        pair = ComparedScores(
+            scored.place, scored.scores, {"base": labels, "good": other}, scored.users
+        )
+        (entry,) = pair.against("base")
+        assert entry["comparable"] == comparable
+        if comparable:
+            rest = slice(differing, None)
+            means = [
+                np.mean([auc(labels[rest], s[rest]) for s in scored.scores[m].values()])
+                for m in ("good", "base")
+            ]
+            assert entry["rows_left_out"] == differing
+            assert entry["diff_mean"] == pytest.approx(means[0] - means[1], abs=1e-12)
+    leader = pair.leader()
+    assert leader is not None and leader["other_labels"] == ["good"]

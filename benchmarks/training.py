@@ -1,9 +1,12 @@
 """Our training step against five libraries' on the same rows, network by network.
 
     python -m benchmarks.training --json FILE [--quick] [--peers none|all] [--ids uniform|zipf]
+                                  [--models NAME ...] [--batches N ...]
+    python -m benchmarks.training --json FILE --against CHECKOUT [--models NAME ...]
 
 Each library runs in its own process and environment (`python -m benchmarks.environments`), on two
-threads, and all take turns. `docs/benchmarks.md` says what is equal between them and what is not.
+threads, and all take turns. `--against` measures our step of another checkout instead, in pairs.
+`docs/benchmarks.md` says what is equal between the contenders and what is not.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from lfm4ads_tf.errors import UserError
 OURS = "ours"
 BFLOAT16 = "ours_bfloat16"
 PRODUCTS = "products"
+PAIRS = 15  # of turns, against another checkout
 
 
 @dataclass(frozen=True)
@@ -133,23 +137,8 @@ def _model(
         entrants: dict[str, Entrant] = {}
 
         def enter(name: str, network: Network, python: Path, module: str) -> None:
-            worker = Worker(
-                name,
-                [str(python), "-m", f"benchmarks.peers.{module}_worker"],
-                folder=environments.ROOT,
-                log=folder / f"{model}_{name}.log",
-                environment={
-                    "OMP_NUM_THREADS": str(plan.threads),
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "TF_CPP_MIN_LOG_LEVEL": "3",
-                },
-            )
-            stack.callback(worker.close)
-            entrants[name] = Entrant(worker, network)
-            config = folder / f"{model}_{name}.json"
-            document = {"network": network.to_json(), "rows": str(folder), "threads": plan.threads}
-            config.write_text(json.dumps(document), "utf-8")
-            worker.send({"do": "prepare", "config": str(config)})
+            command = [str(python), "-m", f"benchmarks.peers.{module}_worker"]
+            entrants[name] = _enter(stack, plan, folder, f"{model}_{name}", name, network, command)
 
         # Each network once, the reference first.
         networks = dict.fromkeys([reference, *_known(peers)])
@@ -168,6 +157,116 @@ def _model(
             seconds = _measure(plan, batch, entrants, ours[reference])
             entries.append(_entry(model, batch, reference, peers, ours, entrants, seconds))
         return entries
+
+
+def _enter(
+    stack: ExitStack,
+    plan: Plan,
+    folder: Path,
+    file: str,
+    name: str,
+    network: Network,
+    command: Sequence[str],
+    checkout: Path = environments.ROOT,
+) -> Entrant:
+    """Starts a worker and tells it to prepare, without waiting for it.
+
+    Args:
+        stack: Closes the worker at its end.
+        folder: Folder of the rows and of what the worker reads and prints.
+        file: Name of its files there.
+        checkout: Where the command runs, whose modules it finds.
+    """
+    worker = Worker(
+        name,
+        command,
+        folder=checkout,
+        log=folder / f"{file}.log",
+        environment={
+            "OMP_NUM_THREADS": str(plan.threads),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        },
+    )
+    stack.callback(worker.close)
+    config = folder / f"{file}.json"
+    document = {"network": network.to_json(), "rows": str(folder), "threads": plan.threads}
+    config.write_text(json.dumps(document), "utf-8")
+    worker.send({"do": "prepare", "config": str(config)})
+    return Entrant(worker, network)
+
+
+def run_against(plan: Plan, checkout: Path, say: Callable[[str], None] = _say) -> dict[str, Any]:
+    """Measures our step of the plan's networks here and in another checkout, in pairs of turns.
+
+    Args:
+        plan: Its peers are not read.
+        checkout: Root of the other checkout, which has our worker and the networks' models.
+        say: Gets a line for each step.
+
+    Returns:
+        `{"against": path, "runs": [...]}`: for each model and batch size `examples_per_s` and
+        `spread` of `this` and `other`, `ratios` this / other by pair, their median `ratio`.
+
+    Raises:
+        UserError: It is no such checkout, or a step failed.
+    """
+    if not (checkout / "benchmarks" / "peers" / "ours_worker.py").exists():
+        raise UserError(
+            "There is no checkout of this project with its benchmarks.",
+            received=str(checkout),
+            fix="make one: git worktree add FOLDER COMMIT, with the compiled kernels "
+            "(python -m lfm4ads_tf.kernels.build there)",
+        )
+    command = [sys.executable, "-m", "benchmarks.peers.ours_worker"]
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="lfm4ads_training_") as name:
+        folder = Path(name)
+        _write_rows(folder, replace(plan, peers={}))
+        for model, network in plan.networks.items():
+            with ExitStack() as stack:
+                both = {
+                    # both are ours, which `_guard` tells by the name
+                    of: _enter(
+                        stack,
+                        plan,
+                        folder,
+                        f"{model}_{of}",
+                        f"{OURS}_{of}",
+                        network,
+                        command,
+                        where,
+                    )
+                    for of, where in (("this", environments.ROOT), ("other", checkout))
+                }
+                for entrant in both.values():
+                    _guard(entrant, partial(_prepare, entrant, say))
+                for batch in plan.batches:
+                    say(f"{model}, batch {batch}: {plan.warmup} + {plan.rounds} pairs")
+                    runs.append(_pairs(plan, model, batch, both))
+    return {"against": str(checkout), "runs": runs}
+
+
+def _pairs(plan: Plan, model: str, batch: int, both: Mapping[str, Entrant]) -> dict[str, Any]:
+    """The entry of one model and batch size."""
+    turns: dict[str, Callable[[], float]] = {}
+    for name, entrant in both.items():
+        first = {"do": "steps", "batch": batch, "n": 1}
+        _guard(entrant, partial(entrant.worker.ask, first))  # traces
+        turn = _turn(entrant, batch, "steps", plan.turn_seconds)
+        if turn is not None:
+            turns[name] = turn
+    seconds = interleave(turns, rounds=plan.rounds, warmup=plan.warmup)
+    ratios = [b / a for a, b in zip(seconds["this"], seconds["other"], strict=True)]
+    measured = {name: summary(own) for name, own in seconds.items()}
+    return {
+        "model": model,
+        "batch": batch,
+        "examples_per_s": {name: batch / one.median for name, one in measured.items()},
+        "spread": {name: one.spread for name, one in measured.items()},
+        "ratios": ratios,
+        "ratio": summary(ratios).median,
+    }
 
 
 def _prepare(entrant: Entrant, say: Callable[[str], None]) -> None:
@@ -314,36 +413,66 @@ def table(result: Mapping[str, Any]) -> Table:
     return shown
 
 
+def table_against(result: Mapping[str, Any]) -> Table:
+    """The result of `run_against` for a person."""
+    shown = Table(title=f"Our step, examples/s, against {result['against']}")
+    for head in ("model", "batch", "this", "other", "ratio", "lowest", "highest"):
+        shown.add_column(head, justify="left" if head == "model" else "right")
+    for entry in result["runs"]:
+        rates = (f"{entry['examples_per_s'][name]:,.0f}" for name in ("this", "other"))
+        ratios = entry["ratio"], min(entry["ratios"]), max(entry["ratios"])
+        cells = (f"{ratio:.3f}" for ratio in ratios)
+        shown.add_row(entry["model"], f"{entry['batch']:,}", *rates, *cells)
+    return shown
+
+
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the command line asks for."""
-    networks: dict[str, Network] = dict(REFERENCE)
-    plan = Plan(networks, {} if options.peers == "none" else NETWORKS, ids=options.ids)
+    plan = Plan(REFERENCE, {} if options.peers == "none" else NETWORKS, ids=options.ids)
     if options.environments is not None:
         plan = replace(plan, environments=options.environments)
+    models, batches = options.models, options.batches
     if options.quick:
-        only = {"DCNv2": networks["DCNv2"]}
-        plan = replace(plan, networks=only, batches=(4096,), rounds=7, turn_seconds=0.6)
+        models, batches = models or ["DCNv2"], batches or [4096]
+        plan = replace(plan, rounds=7, turn_seconds=0.6)
+    if options.against is not None:
+        models, batches = models or ["DCNv2", "MMoE"], batches or [4096]
+        plan = replace(plan, rounds=PAIRS)
+    if models is not None:
+        only = {model: REFERENCE[model] for model in models}
+        plan = replace(plan, networks=only)
         plan = replace(plan, peers={m: p for m, p in plan.peers.items() if m in only})
-    return plan
+    return plan if batches is None else replace(plan, batches=batches)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="DCNv2 at batch 4,096 alone")
+    parser.add_argument("--quick", action="store_true", help="DCNv2 at batch 4,096, short rounds")
+    parser.add_argument("--models", nargs="+", choices=REFERENCE, help="these alone")
+    parser.add_argument("--batches", nargs="+", type=int, metavar="N", help="these sizes alone")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help=f"our step of another checkout instead of the peers, {PAIRS} pairs",
+    )
     parser.add_argument("--peers", choices=("none", "all"), default="all")
     parser.add_argument("--ids", choices=("zipf", "uniform"), default="uniform")
     parser.add_argument("--environments", type=Path, help="folder of the peers' environments")
     plan = plan_of(parsed := parser.parse_args(arguments))
+    against = parsed.against
     try:
-        result = run(plan)
+        result = run(plan) if against is None else run_against(plan, against.resolve())
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     parsed.json.parent.mkdir(parents=True, exist_ok=True)
     parsed.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    Console(width=140).print(table(result))
+    Console(width=140).print(table(result) if against is None else table_against(result))
+    if against is not None:
+        return 0
     failed = {
         (entry["model"], peer)
         for entry in result["runs"]

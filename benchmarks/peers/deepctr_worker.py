@@ -1,4 +1,4 @@
-"""DeepCTR: its DCN (parallel, full matrices, one task) and its MMOE."""
+"""DeepCTR: its DCN (parallel, full matrices, one task), its MMOE and its PLE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tf_keras  # noqa: E402
 with mock.patch.object(Thread, "start"):  # its import would ask the registry for its version
     import deepctr
     from deepctr.feature_column import SparseFeat
-    from deepctr.models import DCN, MMOE
+    from deepctr.models import DCN, MMOE, PLE
 
 from benchmarks.peers.networks import Kernel, Network  # noqa: E402
 from benchmarks.peers.protocol import serve  # noqa: E402
@@ -36,15 +36,22 @@ class DeepCtr:
         tf_keras.utils.set_random_seed(0)
         names = [f"f{k}" for k in range(network.features)]
         columns = [SparseFeat(n, network.rows, network.dim, dtype="int64") for n in names]
+        of_tasks: dict[str, Any] = {
+            "expert_dnn_hidden_units": network.units,
+            "tower_dnn_hidden_units": network.tower,
+            "l2_reg_embedding": 0,
+            "task_types": ["binary"] * network.tasks,
+            "task_names": [f"task_{k}" for k in range(network.tasks)],
+        }
         if network.model == "mmoe":
-            self.model = MMOE(
+            self.model = MMOE(columns, num_experts=network.experts, **of_tasks)
+        elif network.model == "ple":
+            self.model = PLE(
                 columns,
-                num_experts=network.experts,
-                expert_dnn_hidden_units=network.units,
-                tower_dnn_hidden_units=network.tower,
-                l2_reg_embedding=0,
-                task_types=["binary"] * network.tasks,
-                task_names=[f"task_{k}" for k in range(network.tasks)],
+                shared_expert_num=network.shared,
+                specific_expert_num=network.own,
+                num_levels=network.levels,
+                **of_tasks,
             )
         else:
             self.model = DCN(

@@ -42,15 +42,12 @@ def layout_of(network: Network) -> FeatureLayout:
 def config_of(network: Network) -> RunConfig:
     """The run configuration whose upstream is the network."""
     upstream: dict[str, Any] = {"embeddings": {"dim": network.dim}}
+    sizes = {"expert_units": list(network.units), "task_units": list(network.tower)}
     if network.model == "mmoe":
-        upstream |= {
-            "model": "mmoe",
-            "mmoe": {
-                "experts": network.experts,
-                "expert_units": list(network.units),
-                "task_units": list(network.tower),
-            },
-        }
+        upstream |= {"model": "mmoe", "mmoe": {"experts": network.experts, **sizes}}
+    elif network.model == "ple":
+        experts = {"task_experts": network.own, "shared_experts": network.shared}
+        upstream |= {"model": "ple", "ple": {"levels": network.levels, **experts, **sizes}}
     else:
         layers = [
             {"type": "cross", "depth": network.cross_depth, "rank": network.cross_rank},

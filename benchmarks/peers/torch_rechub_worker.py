@@ -1,4 +1,4 @@
-"""torch-rechub: its DCNv2 (parallel, full matrices, one task) and its MMOE."""
+"""torch-rechub: its DCNv2 (parallel, full matrices, one task), its MMOE and its PLE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch_rechub.basic.features import SparseFeature
-from torch_rechub.models.multi_task import MMOE
+from torch_rechub.models.multi_task import MMOE, PLE
 from torch_rechub.models.ranking import DCNv2
 
 from benchmarks.peers.networks import Kernel, Network
@@ -26,12 +26,13 @@ class TorchRechub:
         features = [SparseFeature(n, network.rows, embed_dim=network.dim) for n in self.names]
         layers = {"dims": list(network.units), "activation": "relu", "dropout": 0}
         self.model: nn.Module
+        kinds = ["classification"] * network.tasks
+        towers = [{"dims": list(network.tower), "activation": "relu", "dropout": 0}] * network.tasks
         if network.model == "mmoe":
-            tower = {"dims": list(network.tower), "activation": "relu", "dropout": 0}
-            tasks = network.tasks
-            self.model = MMOE(
-                features, ["classification"] * tasks, network.experts, layers, [tower] * tasks
-            )
+            self.model = MMOE(features, kinds, network.experts, layers, towers)
+        elif network.model == "ple":
+            sizes = network.levels, network.own, network.shared
+            self.model = PLE(features, kinds, *sizes, layers, towers)
         else:
             self.model = DCNv2(
                 features,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from benchmarks.peers.networks import NETWORKS, REFERENCE, Network, flops
+from benchmarks.peers.ours_worker import config_of, dense_variables, layout_of
 from benchmarks.peers.rows import write_rows
+from lfm4ads_tf.pipeline.build import upstream
 
 
 def test_operations_of_the_reference_networks() -> None:
@@ -18,6 +23,23 @@ def test_operations_of_the_reference_networks() -> None:
     experts = 4 * (640 * 256 + 256 * 128)
     towers = 3 * (128 * 64 + 64 * 1)
     assert flops(REFERENCE["MMoE"].kernels()) == 6 * (experts + 3 * 640 * 4 + towers)
+
+
+def test_operations_of_levels_of_experts() -> None:
+    first = 5 * (640 * 256 + 256 * 128) + 3 * 640 * 3 + 640 * 5
+    second = 5 * (128 * 256 + 256 * 128) + 3 * 128 * 3
+    towers = 3 * (128 * 64 + 64 * 1)
+    assert flops(REFERENCE["PLE"].kernels()) == 6 * (first + second + towers)
+
+
+@pytest.mark.parametrize("model", ["mmoe", "ple"])
+def test_our_worker_builds_what_the_network_says(model: Any) -> None:
+    network = Network(
+        model, features=4, rows=9, dim=3, units=(6, 5), tower=(4,), experts=3, own=2, shared=3
+    )
+    made = upstream(layout_of(network), config_of(network), seed=0)
+    shapes = [v.shape for v in dense_variables(made) if "kernel" in v.name.rpartition("/")[2]]
+    assert 6 * sum(math.prod(shape) for shape in shapes) == flops(network.kernels())
 
 
 def test_operations_of_full_parallel_cross_layers() -> None:
@@ -34,9 +56,15 @@ def test_networks_survive_json() -> None:
         assert Network.from_json(network.to_json()) == network
 
 
+def test_older_checkouts_read_the_networks_that_they_know() -> None:
+    older = {"levels", "own", "shared"}
+    assert older.isdisjoint(REFERENCE["MMoE"].to_json())
+    assert older < set(REFERENCE["PLE"].to_json())
+
+
 def test_every_peer_has_each_network_or_a_reason() -> None:
     peers = {model: set(own) for model, own in NETWORKS.items()}
-    assert peers["DCNv2"] == peers["MMoE"]
+    assert peers["DCNv2"] == peers["MMoE"] == peers["PLE"]
     assert all(isinstance(n, Network) or n for own in NETWORKS.values() for n in own.values())
 
 

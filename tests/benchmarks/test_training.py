@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import training
 from benchmarks.peers.networks import Network, flops
+from lfm4ads_tf.errors import UserError
 
 SMALL = Network("dcnv2", features=4, rows=30, dim=4, tasks=2, units=(8,), cross_rank=2)
 
@@ -108,3 +109,67 @@ def test_a_peer_that_built_another_network_is_out() -> None:
     entrant = training.Entrant(_Stub("tfrs", replace(SMALL, units=(9,)), 0.1), SMALL)  # type: ignore[arg-type]
     training._guard(entrant, lambda: training._prepare(entrant, lambda _: None))
     assert entrant.failure is not None and "operations per example" in entrant.failure
+
+
+def test_pairs_against_another_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = {"ours_this": 0.1, "ours_other": 0.2}
+    where: dict[str, Path] = {}
+
+    class Made(_Stub):
+        def __init__(self, name: str, command: list[str], *, folder: Path, **_: object) -> None:
+            super().__init__(name, SMALL, seconds[name])
+            where[name] = folder
+
+        def send(self, request: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(training, "Worker", Made)
+    path = tmp_path / "result.json"
+    arguments = ["--json", str(path), "--against", str(tmp_path)]
+    assert training.main(arguments) == 2  # the folder is no checkout
+    assert "git worktree add" in capsys.readouterr().err
+    worker = tmp_path / "benchmarks" / "peers" / "ours_worker.py"
+    worker.parent.mkdir(parents=True)
+    worker.touch()
+    plan = training.Plan({"DCNv2": SMALL}, {}, batches=(10,), rows=20, rounds=5, warmup=1)
+    monkeypatch.setattr(training, "plan_of", lambda _: plan)
+    assert training.main(arguments) == 0
+    assert where == {"ours_this": training.environments.ROOT, "ours_other": tmp_path}
+    (run,) = json.loads(path.read_text("utf-8"))["runs"]
+    assert run["ratios"] == pytest.approx([2.0] * 5) and run["ratio"] == pytest.approx(2.0)
+    assert run["examples_per_s"] == pytest.approx({"this": 100.0, "other": 50.0})
+    assert "DCNv2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "models", "batches", "rounds"),
+    [
+        ([], ["DCNv2", "MMoE", "PLE"], (1024, 4096, 16_384), 9),
+        (["--quick"], ["DCNv2"], (4096,), 7),
+        (["--models", "PLE", "MMoE", "--batches", "64"], ["PLE", "MMoE"], (64,), 9),
+        (["--against", "x"], ["DCNv2", "MMoE"], (4096,), 15),
+    ],
+)
+def test_plans_of_the_command_line(
+    arguments: list[str],
+    models: list[str],
+    batches: tuple[int, ...],
+    rounds: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    plans: list[training.Plan] = []
+
+    def kept(plan: training.Plan, *_: object) -> None:
+        plans.append(plan)
+        raise UserError("enough")
+
+    monkeypatch.setattr(training, "run", kept)
+    monkeypatch.setattr(training, "run_against", kept)
+    assert training.main(["--json", str(tmp_path / "r.json"), *arguments]) == 2
+    (plan,) = plans
+    assert list(plan.networks) == models and set(plan.peers) == set(models)
+    assert tuple(plan.batches) == batches and plan.rounds == rounds

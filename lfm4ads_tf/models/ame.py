@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import tensorflow as tf
 from pydantic import Field
 
+from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.group_mixture import GroupMixture
@@ -84,6 +86,19 @@ class AME(SetModel):
             seed=seed,
             name="ame",
         )
+        self._sizes = tuple(mixture.set_groups)
+        self._dim = embeddings.dim
+
+    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
+        """The weight of each group in each task's gate, (B,), by the group's width m D."""
+        _, _, groups = self._read(batch)
+        weights = self.experts.weights_of(groups)  # (B, T, G)
+        widths = [m * self._dim for m in self._sizes]
+        return {
+            f"gate/{task}/group_{g}_width_{width}": weights[:, t, g]
+            for t, task in enumerate(self.layout.tasks)
+            for g, width in enumerate(widths)
+        }
 
     @classmethod
     def sets(cls, options: Any, tasks: Sequence[str]) -> tuple[int, str]:

@@ -219,6 +219,19 @@ class UpstreamModel(TaskModel):
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
 
+    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
+        """Numbers that tell how the model works, such as the weights of its gates; here none.
+
+        Their means over the validation rows are logged after training and stand in `results.json`.
+
+        Args:
+            batch: A batch.
+
+        Returns:
+            Name -> (B,).
+        """
+        return {}
+
     @abc.abstractmethod
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """All representations of a batch.

@@ -54,6 +54,7 @@ class Pretraining(UpstreamTraining):
             "curve": result.curve,
             "steps": result.steps,
             "examples_per_s": result.examples_per_s,
+            **({"observed": observed} if (observed := self.observed()) else {}),
         }
 
 

@@ -38,6 +38,22 @@ def predict_rows(
     return np.concatenate([p.numpy() for p in apply(_probabilities, data, model)])
 
 
+def observed_means(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> dict[str, float]:
+    """Means over some rows of what an upstream is observed by, see `UpstreamModel.observed`."""
+    if type(model).observed is UpstreamModel.observed or not len(rows):
+        return {}
+    sums: dict[str, float] = {}
+    for found in apply(_observed_sums, batches(cache, rows, _BATCH), model):
+        for name, value in found.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return {name: value / len(rows) for name, value in sums.items()}
+
+
+def _observed_sums(model: Any, batch: Any) -> dict[str, tf.Tensor]:
+    observed = model.observed(batch)
+    return {n: tf.reduce_sum(tf.cast(v, tf.float64)) for n, v in observed.items()}
+
+
 def _probabilities(model: Any, batch: Any) -> tf.Tensor:
     return model.probabilities(model(batch))
 

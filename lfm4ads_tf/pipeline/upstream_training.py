@@ -16,7 +16,7 @@ from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import mean_auc, predict_rows, targets_of
+from lfm4ads_tf.pipeline.scoring import mean_auc, observed_means, predict_rows, targets_of
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
@@ -37,6 +37,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
     def __init__(self, run: Run, seed: int, label: str) -> None:
         super().__init__(run, run.upstream(seed), label)
         self.seed = seed
+        self._observed: dict[str, float] | None = None
 
     def trainer(self) -> Trainer:
         """The trainer of the model at its initial weights; writes `manifest.json` of its tables."""
@@ -86,9 +87,18 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         """The tasks and splits on which the upstream is no better than a constant."""
         return unlearnt(self.run.cache, entries, targets=targets_of(self.model))
 
+    def observed(self) -> dict[str, float]:
+        """Means over the validation rows of what the model is observed by; see `UpstreamModel`."""
+        if self._observed is None:
+            cache = self.run.cache
+            self._observed = observed_means(self.model, cache, cache.rows_of("valid"))
+        return self._observed
+
     def tell(self, result: TrainingResult, wall: float) -> None:
-        """Logs steps and seconds."""
+        """Logs steps and seconds, and what the model is observed by."""
         _LOG.info("%s: %d steps in %.0f s", self.label, result.steps, wall)
+        for name, value in self.observed().items():
+            _LOG.info("%s: %s: %.3f", self.label, name, value)
 
 
 def _auc(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> float | None:

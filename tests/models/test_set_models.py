@@ -111,3 +111,17 @@ def test_groups_are_checked() -> None:
     for groups in ([1, 0, 2], [3]):
         with pytest.raises(ValueError, match="set_groups"):
             AMEConfig(set_groups=groups)
+
+
+def test_the_weights_of_the_gates_are_observed(randomize: Randomize) -> None:
+    model = AME(LAYOUT, NETWORK, tables(3), AMEConfig(set_groups=[1, 2], **SIZES))
+    batch = random_batch()
+    model(batch)
+    randomize(model)
+    found = model.observed(batch)
+    names = [f"gate/{t}/group_{g}_width_{w}" for t in LAYOUT.tasks for g, w in ((0, 4), (1, 8))]
+    assert list(found) == names
+    x = model.represent(batch)["towers"].numpy().astype(np.float64)
+    for t, weights in enumerate(gates_of(model.experts.gates, x)):
+        for g in range(2):
+            assert_close(found[names[2 * t + g]], weights[:, g], terms=60)

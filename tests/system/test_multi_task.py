@@ -74,6 +74,12 @@ def test_run_export_and_predict(
     document = json.loads((out / "metrics.json").read_text("utf-8"))
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
     assert {"upstream", METHOD} <= scored
+    told = json.loads((out / "upstream/seed_0/results.json").read_text("utf-8")).get("observed", {})
+    assert (name == "ame") == bool(told)
+    for task in {key.split("/")[1] for key in told}:
+        parts = [value for key, value in told.items() if key.startswith(f"gate/{task}/")]
+        # means of weights that sum to 1 in every row, of float32
+        assert len(parts) == 2 and abs(sum(parts) - 1) < 1e-5
     states = {e["model"]: e["state"] for e in document["exports"]}
     assert states == dict.fromkeys(
         ("foundation", "user_tower", "item_tower", "ranker_home"), "published"

@@ -18,6 +18,7 @@ from lfm4ads_tf.config import Resolved
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.experiments.rate_training import RateTraining
+from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.file_names import file_name
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.metrics import logloss
@@ -27,7 +28,7 @@ from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.pipeline.scoring import predict_rows, targets_of
+from lfm4ads_tf.pipeline.scoring import RowSlices, entries, predict_rows, targets_of
 from lfm4ads_tf.pipeline.stored_results import RESULTS
 from lfm4ads_tf.pipeline.training_labels import TrainingLabels
 from lfm4ads_tf.training.checkpoints import read_weights
@@ -152,6 +153,27 @@ class ComparedModel:
         """Test entries of a scored training."""
         path = self._folder(rate, seed) / _SCORES
         found: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["entries"]
+        return found
+
+    def entries_of(self, slices: RowSlices, rate: float, seed: int) -> list[dict[str, Any]]:
+        """Test entries of a scored training by other slices of all test rows."""
+        stored, cache = self.predictions(rate, seed), self.run.cache
+        targets = stored["targets"]
+        found = entries(
+            cache,
+            slices,
+            stored["rows"],
+            stored["probabilities"],
+            targets=lambda _: targets,
+            stage="upstream",
+            scenario=ALL,
+            method=self.name,
+            refresh="frozen",
+            seed=seed,
+            split="test",
+        )
+        for entry in found:
+            _add_truth(entry, cache, stored["rows"], stored["probabilities"], targets)
         return found
 
     def predictions(self, rate: float, seed: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import SPLITS
 from lfm4ads_tf.experiments.compared_model import ComparedModel
+from lfm4ads_tf.experiments.feedback_slices import FeedbackSlices
 from lfm4ads_tf.experiments.model_differences import ComparedScores, correct
 from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
 from lfm4ads_tf.features.fitted_encoding import ALL
@@ -24,6 +25,7 @@ def comparison_document(
     models: Sequence[ComparedModel],
     trained: Mapping[str, Mapping[str, Any]],
     cache: EncodedCache,
+    slices: FeedbackSlices | None = None,
 ) -> dict[str, Any]:
     """The comparison as plain values, see docs/experiments.md.
 
@@ -32,13 +34,16 @@ def comparison_document(
         models: The models.
         trained: Model -> what `ComparedModel.complete` gave.
         cache: The encoded data.
+        slices: Further slices of all test rows.
     """
-    results = [
-        _result(model.name, entry)
-        for model in models
-        for training in trained[model.name]["seeds"]
-        for entry in model.entries(trained[model.name]["rate"], training["seed"])
-    ]
+    results = []
+    for model in models:
+        rate = trained[model.name]["rate"]
+        for training in trained[model.name]["seeds"]:
+            found = model.entries(rate, training["seed"])
+            if slices is not None:
+                found += model.entries_of(slices, rate, training["seed"])
+            results += [_result(model.name, entry) for entry in found]
     comparisons, leaders = _differences(settings, models, trained, cache)
     first = models[0]
     training = first.config.training
@@ -60,6 +65,7 @@ def comparison_document(
         "batch_size": training.batch_size,
         "epochs": training.epochs,
         "patience": training.patience,
+        "feedback_pair": list(settings.feedback_pair),
         "truth": cache.best_possible is not None,
         "costs": [_cost(model, trained[model.name]) for model in models],
         "leaders": leaders,

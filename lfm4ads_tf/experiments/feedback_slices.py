@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,10 +20,10 @@ class FeedbackSlices:
         r_{u,a} = (P_{u,a} + c R_a) / (N_{u,a} + c)
         rho_u = logit r_{u,a} - logit r_{u,b} - (logit R_a - logit R_b)
 
-    P and N are the positives and the known labels of user u among the training rows, R_a the rate of
-    all of them, c = 10. Rows of a user with |rho| <= ln 2 are comparable: neither task's odds are
-    more than twice the other's, measured by what is usual. Others are dominated by the task of the
-    higher odds. Rows of users without a training row are in no slice.
+    P and N are the positives and the known labels of user u among the training rows, R_a the rate
+    of all of them, c = 10. Rows of a user with |rho| <= ln 2 are comparable: neither task's odds
+    are more than twice the other's, measured by what is usual. Others are dominated by the task of
+    the higher odds. Rows of users without a training row are in no slice.
 
     Args:
         cache: The encoded data.
@@ -36,21 +36,21 @@ class FeedbackSlices:
     among tasks; the definition is ours.
     """
 
-    def __init__(self, cache: EncodedCache, pair: tuple[str, str]) -> None:
+    def __init__(self, cache: EncodedCache, pair: Sequence[str]) -> None:
         tasks = list(cache.layout.tasks)
+        if len(pair) != 2 or pair[0] == pair[1]:
+            raise UserError(
+                "--feedback-pair needs two tasks.",
+                received=",".join(pair),
+                fix=f"name two of {', '.join(tasks)}",
+            )
         for task in pair:
             if task not in tasks:
                 raise UserError(
-                    f"The pair of tasks names the unknown task '{task}'.{nearest(task, tasks)}",
-                    received=", ".join(pair),
+                    f"--feedback-pair names the unknown task '{task}'.{nearest(task, tasks)}",
+                    received=",".join(pair),
                     fix=f"name two of {', '.join(tasks)}",
                 )
-        if pair[0] == pair[1]:
-            raise UserError(
-                "The pair of tasks names one task twice.",
-                received=", ".join(pair),
-                fix=f"name two of {', '.join(tasks)}",
-            )
         self._pair, self._user = pair, cache.user
         rows = cache.train_rows
         users = int(cache.user.max()) + 1

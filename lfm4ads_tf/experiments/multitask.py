@@ -70,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         "--models",
     )
     parser.add_argument(
+        "--feedback-pair",
+        default="",
+        metavar="TASK,TASK",
+        help="slices by which of two tasks a user tends to, measured by the training rows",
+    )
+    parser.add_argument(
         "--set",
         dest="assignments",
         action="append",
@@ -121,6 +127,7 @@ def _settings(options: argparse.Namespace, given: Sequence[str]) -> MultitaskSet
         assignments=tuple(options.assignments),
         model_assignments=tuple(assigned),
         baseline=options.baseline,
+        feedback_pair=tuple(t.strip() for t in options.feedback_pair.split(",") if t.strip()),
         overwrite=options.overwrite,
         quiet=options.quiet,
         command=shlex.join(["lfm4ads-multitask", *given]),

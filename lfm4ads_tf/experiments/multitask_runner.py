@@ -16,6 +16,7 @@ from lfm4ads_tf.experiments.compared_models import compared_models
 from lfm4ads_tf.experiments.comparison_document import comparison_document
 from lfm4ads_tf.experiments.comparison_folder import take_folder
 from lfm4ads_tf.experiments.comparison_text import comparison_text
+from lfm4ads_tf.experiments.feedback_slices import FeedbackSlices
 from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
 from lfm4ads_tf.files import write_json, write_text
 from lfm4ads_tf.pipeline.prepare import prepare, source_fingerprint, source_folder
@@ -55,8 +56,10 @@ def run_comparison(settings: MultitaskSettings) -> str:
     _check_validation(cache)
     for model in models:
         model.check()
+    pair = settings.feedback_pair
+    slices = FeedbackSlices(cache, pair) if pair else None
     trained = _train(models, settings)
-    document = comparison_document(settings, models, trained, cache)
+    document = comparison_document(settings, models, trained, cache, slices)
     write_json(settings.out / "comparison.json", document)
     write_text(settings.out / "comparison.html", comparison_page(document))
     return comparison_text(document)

@@ -26,6 +26,7 @@ class MultitaskSettings:
         assignments: `key.path=value` overrides for all models.
         model_assignments: (model, `key.path=value`) overrides for one of them.
         baseline: A second model that all are compared with.
+        feedback_pair: Two tasks whose users' feedback makes slices, see `FeedbackSlices`; or none.
         overwrite: Whether a folder of another comparison is emptied.
         quiet: Whether progress is hidden.
         command: The command line, for the page.
@@ -43,6 +44,7 @@ class MultitaskSettings:
     assignments: tuple[str, ...] = ()
     model_assignments: tuple[tuple[str, str], ...] = ()
     baseline: str | None = None
+    feedback_pair: tuple[str, ...] = ()
     overwrite: bool = False
     quiet: bool = False
     command: str = ""

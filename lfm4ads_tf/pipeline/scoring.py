@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -77,6 +77,13 @@ def mean_auc(
     return float(np.mean(known)) if known else None
 
 
+class RowSlices(Protocol):
+    """Divides rows into named slices, which may overlap."""
+
+    def of(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Name and mask over `rows` of every slice."""
+
+
 class Slices:
     """Rows by how often training saw their item and user.
 
@@ -115,7 +122,7 @@ class Slices:
 
 def entries(
     cache: EncodedCache,
-    slices: Slices,
+    slices: RowSlices,
     rows: np.ndarray,
     probabilities: np.ndarray,
     *,

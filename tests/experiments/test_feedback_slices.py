@@ -70,9 +70,13 @@ def test_later_labels_change_no_slice() -> None:
 
 @pytest.mark.parametrize(
     ("pair", "message"),
-    [(("click", "lyke"), "Did you mean 'like'"), (("click", "click"), "one task twice")],
+    [
+        (("click", "lyke"), "Did you mean 'like'"),
+        (("click", "click"), "needs two tasks"),
+        (("click",), "needs two tasks"),
+    ],
 )
-def test_other_pairs_are_refused(pair: tuple[str, str], message: str) -> None:
+def test_other_pairs_are_refused(pair: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         FeedbackSlices(drawn(), pair)
 

@@ -176,6 +176,14 @@ def test_a_killed_call_goes_on_to_the_same_results(
     assert without_times(document(out)) == without_times(document(made))
 
 
+def test_a_pair_of_one_task_is_refused(log: tuple[Path, Path], made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    before = (out / "comparison.json").read_bytes()
+    assert call(log, out, "--seeds", "2", "--feedback-pair", "click,lyke") == 2
+    assert (out / "comparison.json").read_bytes() == before
+
+
 def test_nothing_is_trained_twice(
     log: tuple[Path, Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,8 +194,18 @@ def test_nothing_is_trained_twice(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(rate_training.RateTraining, "trainer", refuse)
-    assert call(log, out, "--seeds", "2", "--baseline", "mmoe") == 0
+    pair = ("--feedback-pair", "click,love")
+    assert call(log, out, "--seeds", "2", "--baseline", "mmoe", *pair) == 0
     found = document(out)
+    counted = {
+        e["slice"]: e["rows"]
+        for e in found["results"]
+        if (e["scenario"], e["task"], e["seed"]) == ("all", "click", 0)
+    }
+    more = ("comparable", "click_dominated", "love_dominated")
+    assert 0 < sum(counted[name] for name in more) <= counted["all"] and counted["comparable"]
+    page = (out / "comparison.html").read_text("utf-8")
+    assert all(name in page for name in more if counted[name])
     assert found["baselines"] == ["shared_bottom", "mmoe"]
     for task in found["tasks"]:
         there = [

@@ -13,7 +13,8 @@ from benchmarks.peers.networks import Kernel
 def use_threads(count: int) -> None:
     """Sets the threads of one operation; the backward pass runs on the calling thread."""
     torch.set_num_threads(count)
-    torch.set_num_interop_threads(1)
+    if torch.get_num_interop_threads() != 1:  # can be set once, before anything runs in parallel
+        torch.set_num_interop_threads(1)
 
 
 def kernels_of(parameters: Iterable[nn.Parameter]) -> list[Kernel]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,41 @@ def dense_variables(model: UpstreamModel) -> list[tf.Variable]:
     return [v for v in model.trainable_variables if id(v) not in tables]
 
 
+def multiplications(shapes: Sequence[tuple[int, ...]], batch: int) -> Callable[[], None]:
+    """The products of a step with matrices of some shapes, forward and both gradients.
+
+    The operands that differ in the step differ here too, or the graph would compute equal products
+    once; one element of each is summed, or the graph would drop them.
+    """
+    inputs: dict[tuple[int, ...], tf.Tensor] = {}
+    cases: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = []
+    for *stack, m, n in shapes:
+        shape = (*stack, batch, m)
+        if shape not in inputs:
+            inputs[shape] = tf.random.normal(shape)
+        cases.append(
+            (
+                inputs[shape],
+                tf.random.normal((*stack, m, n)),
+                tf.random.normal((*stack, batch, n)),
+            )
+        )
+
+    @tf.function
+    def multiply() -> tf.Tensor:
+        results: list[tf.Tensor] = []
+        for x, kernel, upper in cases:
+            results.append(tf.matmul(x, kernel))
+            results.append(tf.matmul(upper, kernel, transpose_b=True))
+            results.append(tf.matmul(x, upper, transpose_a=True))
+        return tf.add_n([product[(0,) * product.shape.rank] for product in results])
+
+    def run() -> None:
+        float(multiply())
+
+    return run
+
+
 class Ours:
     """An upstream model, its training step, and the step's matrix products alone."""
 
@@ -131,38 +166,8 @@ class Ours:
         return self._step({**self._empty[rows], **columns})
 
     def products(self, batch: int) -> Callable[[], None]:
-        """See `MultipliesAlone`: forward and both gradients, with the shapes of the step.
-
-        The operands that differ in the step differ here too, or the graph would compute equal
-        products once; one element of each is summed, or the graph would drop them.
-        """
-        inputs: dict[tuple[int, ...], tf.Tensor] = {}
-        cases: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = []
-        for *stack, m, n in self._shapes:
-            shape = (*stack, batch, m)
-            if shape not in inputs:
-                inputs[shape] = tf.random.normal(shape)
-            cases.append(
-                (
-                    inputs[shape],
-                    tf.random.normal((*stack, m, n)),
-                    tf.random.normal((*stack, batch, n)),
-                )
-            )
-
-        @tf.function
-        def multiply() -> tf.Tensor:
-            results: list[tf.Tensor] = []
-            for x, kernel, upper in cases:
-                results.append(tf.matmul(x, kernel))
-                results.append(tf.matmul(upper, kernel, transpose_b=True))
-                results.append(tf.matmul(x, upper, transpose_a=True))
-            return tf.add_n([product[(0,) * product.shape.rank] for product in results])
-
-        def run() -> None:
-            float(multiply())
-
-        return run
+        """See `MultipliesAlone`."""
+        return multiplications(self._shapes, batch)
 
 
 if __name__ == "__main__":

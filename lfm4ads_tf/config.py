@@ -229,6 +229,8 @@ def resolve(
         config = _with_default_sets(config, spec.task_names)
     config.upstream.model_class.check(config.upstream, ads=spec.ads is not None)
     config.upstream.model_class.check_tasks(config.upstream, spec.task_names)
+    scenarios = spec.keys.scenario is not None
+    config.upstream.model_class.check_scenarios(config.upstream, given=scenarios)
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
     _check_sequences(config, spec)

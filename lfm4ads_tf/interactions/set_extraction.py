@@ -41,6 +41,8 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         others: What a task's gate does with other tasks' experts.
         gate_input: What a task's gate reads.
         strict: Whether the shared gate cuts the tasks' own experts.
+        shared_output: Whether the last level has a shared gate too, whose z_S^L stands behind the
+            tasks' vectors.
         gate_units: Hidden units of a gate.
         gate_bias: Whether a gate's scores have a bias.
         seed: Seed of the initial weights.
@@ -61,6 +63,7 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         others: Others = "cut",
         gate_input: GateInput = "sum",
         strict: bool = True,
+        shared_output: bool = False,
         gate_units: Sequence[int] = (),
         gate_bias: bool = False,
         seed: int = 0,
@@ -83,7 +86,7 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
             of_level = self._reads[owners] if level == 1 else owners
             own_name = f"level_{level}"
             self.experts.append(ExpertBank(list(of_level), units, seed=seed, name=own_name))
-            last = level == levels
+            last = level == levels and not shared_output
             self.gates.append(
                 GateBank(
                     sees if last else both,
@@ -103,7 +106,7 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
             training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
-            z^L: (B, T, h).
+            z^L: (B, T, h), with `shared_output` (B, T + 1, h).
         """
         each = tf.unstack(sets)
         own, read = [each[k] for k in self._reads], sets  # T + 1 of (B, d): z_t, then z_S

@@ -15,6 +15,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import mixture_names
+from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.set_tower import side_by_side
@@ -92,14 +93,18 @@ class MixtureModel(UpstreamModel):
             name="backbone",
         )
         self.experts = experts
-        self.heads = TaskTowers(
-            task_units,
-            len(layout.scenarios),
-            len(layout.tasks),
-            shared=network.shared_head,
-            seed=seed,
-            name="task_towers",
-        )
+        self.heads = self.made_heads(task_units, shared=network.shared_head, seed=seed)
+
+    def made_heads(self, units: Sequence[int], *, shared: bool, seed: int) -> TowerBank:
+        """The towers and logits over m; here a tower for each task.
+
+        Args:
+            units: Hidden units of a tower.
+            shared: Whether a logit is shared by all scenarios.
+            seed: Seed of the initial weights.
+        """
+        sizes = len(self.layout.scenarios), len(self.layout.tasks)
+        return TaskTowers(units, *sizes, shared=shared, seed=seed, name="task_towers")
 
     @classmethod
     def create(

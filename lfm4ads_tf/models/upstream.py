@@ -177,6 +177,18 @@ class UpstreamModel(TaskModel):
         """
 
     @classmethod
+    def check_scenarios(cls, config: UpstreamConfig, *, given: bool) -> None:
+        """Refuses a log with or without scenarios; here both are taken.
+
+        Args:
+            config: The configuration.
+            given: Whether the feature spec names a scenario column.
+
+        Raises:
+            UserError: The model cannot be built for it.
+        """
+
+    @classmethod
     def check_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
         """Refuses training labels that the model cannot learn from; here all are taken.
 

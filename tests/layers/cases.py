@@ -553,6 +553,13 @@ MODELS = [
         _batch,
     ),
     Case(
+        "STEM over scenarios",
+        lambda: STEM(
+            LAYOUT, NETWORK, EMBEDDINGS, STEMConfig(axis="scenario", levels=2, **_EXPERTS), seed=1
+        ),
+        _batch,
+    ),
+    Case(
         "AME",
         lambda: AME(LAYOUT, NETWORK, _THREE_SETS, AMEConfig(set_groups=[2, 1], **_EXPERTS), seed=1),
         _batch,

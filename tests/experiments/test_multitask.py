@@ -321,6 +321,35 @@ def test_a_folder_of_something_else_is_not_emptied(log: tuple[Path, Path], tmp_p
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_a_refused_call_binds_nothing(
+    log: tuple[Path, Path], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mended command goes on in the folder, with what was trained there before."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    models, wrong = f"{MODELS},esmm", ("--set", "upstream.esmm.funnel=[love, click]")
+    assert call(log, out, *wrong, "--seeds", "2", models=models) == 2
+    assert "are no funnel" in capsys.readouterr().err
+    right = ("--set", "upstream.esmm={funnel: [click, love], expert_units: [4], task_units: []}")
+    before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("results.json")}
+    more = ("--set", "upstream.esmm.strict_funnel=false")
+    assert call(log, out, *right, *more, "--seeds", "2", models=models) == 0
+    assert document(out)["models"] == models.split(",")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_folder_without_a_training_takes_any_comparison(
+    log: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A first call that was refused with its data encoded."""
+    out = tmp_path / "out"
+    wrong = ("--set", "upstream.esmm.funnel=[love, click]")
+    assert call(log, out, *wrong, models="shared_bottom,esmm") == 2
+    assert (out / "data").exists()
+    others = ("--set", "split.valid_until=6.5", "--seeds", "1")
+    assert call(log, out, *others, models="shared_bottom") == 0
+
+
 @pytest.mark.slow
 def test_every_model_has_its_tables_and_unlike_labels_are_not_compared(
     log: tuple[Path, Path], made: Path, tmp_path: Path

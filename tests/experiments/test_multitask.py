@@ -261,6 +261,11 @@ REFUSED = [
         MODELS,
         "gives one model what all models have in common",
     ),
+    (
+        ["--model-set", "mmoe:upstream={training: {batch_size: 8}}"],
+        MODELS,
+        "gives one model what all models have in common",
+    ),
     ([], "shared_bottom,esmm", "The model 'esmm' cannot be compared"),
     (
         ["--set", "upstream.esmm.funnel=[love, click]"],

@@ -252,6 +252,8 @@ REFUSED = [
     (["--baseline", "ple"], MODELS, "--baseline names 'ple', which is not compared"),
     (["--rates", "1,zwei"], MODELS, "--rates needs numbers"),
     (["--rates", "1,-1"], MODELS, "--rates needs positive factors"),
+    (["--rates", "1,nan"], MODELS, "--rates needs positive factors"),
+    (["--rates", "1,inf"], MODELS, "--rates needs positive factors"),
     (["--seeds", "0"], MODELS, "--seeds must be at least 1"),
     (["--model-set", "mmoe"], MODELS, "--model-set needs the form model:key.path=value"),
     (["--set", "upstream.training.auto=true"], MODELS, "gives upstream.training.auto, which"),

@@ -456,7 +456,7 @@ LAYERS = [
     ),
     Case(
         "TwoTowers, towers of each set",
-        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, per_set=True),
+        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, set_groups=[1] * _SHARDED.sets),
         _batch,
         tables=True,
     ),

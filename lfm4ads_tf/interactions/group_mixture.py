@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -11,7 +12,7 @@ from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.gate_bank import GateBank
 from lfm4ads_tf.rebuildable import Rebuildable
 
-Inputs = Sequence[tf.Tensor] | tf.Tensor
+Inputs: TypeAlias = Sequence[tf.Tensor] | tf.Tensor
 
 
 class GroupMixture(Rebuildable, tf_keras.layers.Layer):

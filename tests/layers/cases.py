@@ -557,6 +557,13 @@ MODELS = [
         lambda: AME(LAYOUT, NETWORK, _THREE_SETS, AMEConfig(set_groups=[2, 1], **_EXPERTS), seed=1),
         _batch,
     ),
+    Case(
+        "AME, groups of one",
+        lambda: AME(
+            LAYOUT, NETWORK, _THREE_SETS, AMEConfig(set_groups=[1, 1, 1], **_EXPERTS), seed=1
+        ),
+        _batch,
+    ),
     *(
         Case(
             f"ESMM, {output}",

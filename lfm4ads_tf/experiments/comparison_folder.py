@@ -41,6 +41,7 @@ def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> N
             )
     else:
         known = _read(path)
+        known.pop("rates", None)  # of a folder from before calls could differ in them
         both = [name for name in known["models"] if name in ours["models"]]
         theirs = {**known, "models": {name: known["models"][name] for name in both}}
         mine = {**ours, "models": {name: ours["models"][name] for name in both}}

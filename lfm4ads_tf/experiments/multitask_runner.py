@@ -49,7 +49,6 @@ def run_comparison(settings: MultitaskSettings) -> str:
     identity = {
         "spec": spec.model_dump(mode="json", exclude={"run", "skew"}),
         "data": source_fingerprint(spec, folder),
-        "rates": settings.rates,
         "models": configs,
     }
     take_folder(settings.out, identity, overwrite=settings.overwrite)

@@ -216,6 +216,26 @@ def test_nothing_is_trained_twice(
         assert len(there) == 2 and there[0] == pytest.approx(-there[1], abs=1e-15)
 
 
+def test_other_rates_keep_the_trainings_that_are_there(
+    log: tuple[Path, Path], made: Path, tmp_path: Path
+) -> None:
+    """More of them, and then the one that was not chosen, whose weights are gone."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("results.json")}
+    assert call(log, out, "--seeds", "1", "--rates", "0.5,1,2") == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    for cost, earlier in zip(document(out)["costs"], document(made)["costs"], strict=True):
+        tried = {t["rate"]: t for t in without_times(cost["rates"])}
+        assert set(tried) == {0.5, 1.0, 2.0}
+        assert [tried[0.5], tried[2.0]] == without_times(earlier["rates"])
+    (other,) = {0.5, 2.0} - {document(made)["costs"][0]["rate"]}
+    one = ("--seeds", "1", "--rates", str(other))
+    assert call(log, out, *one, models="shared_bottom") == 0
+    assert call(log, tmp_path / "alone", *one, models="shared_bottom") == 0
+    assert without_times(document(out)) == without_times(document(tmp_path / "alone"))
+
+
 def test_labels_of_test_rows_choose_nothing(
     log: tuple[Path, Path],
     made: Path,
@@ -304,7 +324,6 @@ def test_what_cannot_be_compared_is_refused_before_training(
         (["--set", "upstream.training.batch_size=32"], "upstream.training.batch_size"),
         (["--set", "upstream.embeddings.dim=3"], "dim was 2, is now 3"),
         (["--set", "split.valid_until=6.5"], "spec.split.valid_until"),
-        (["--rates", "0.5,1"], "rates was [0.5, 2.0]"),
     ],
 )
 def test_a_folder_of_another_comparison_is_refused(

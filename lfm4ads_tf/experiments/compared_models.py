@@ -54,7 +54,9 @@ def compared_models(settings: MultitaskSettings) -> list[ComparedModel]:
     for model, assignment in settings.model_assignments:
         _refuse_ours(assignment, "--model-set")
         path = _path(assignment)
-        shared = path[:2] == ["upstream", "training"] and (path + [""])[2] in ("", *_OF_ALL)
+        shared = path == ["upstream"] or (
+            path[:2] == ["upstream", "training"] and (path + [""])[2] in ("", *_OF_ALL)
+        )
         if path[0] not in ("upstream", "embeddings") or shared:
             raise UserError(
                 "--model-set gives one model what all models have in common.",

@@ -16,7 +16,10 @@ _IDENTITY = "comparison_of.json"
 
 
 def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Takes a folder for a comparison, and notes what it is of; later calls may add models.
+    """Takes a folder for a comparison, and notes what it is of; `add_models` notes the models.
+
+    A folder in which no model was taken holds nothing but encoded data, which are removed where it
+    is of another comparison.
 
     Args:
         out: `OUT`.
@@ -27,8 +30,8 @@ def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> N
     Raises:
         UserError: The folder is of another comparison, or holds something else.
     """
-    path = out / _IDENTITY
-    ours = json.loads(json.dumps(identity))
+    path, ours = out / _IDENTITY, _plain(identity)
+    models: dict[str, Any] = {}
     if not path.exists():
         if out.is_dir() and any(out.iterdir()):
             raise UserError(
@@ -37,19 +40,46 @@ def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> N
                 fix="choose another --out",
             )
     else:
-        known = json.loads(path.read_text("utf-8"))
+        known = _read(path)
+        known.pop("rates", None)  # of a folder from before calls could differ in them
         both = [name for name in known["models"] if name in ours["models"]]
         theirs = {**known, "models": {name: known["models"][name] for name in both}}
         mine = {**ours, "models": {name: ours["models"][name] for name in both}}
         difference = first_difference(theirs, mine)
-        if difference is not None and not overwrite:
+        if difference is not None and known["models"] and not overwrite:
             raise UserError(
                 f"The folder '{out}' was made by another comparison.",
                 received=difference,
                 fix="choose another --out, or empty it with --overwrite",
             )
-        if difference is not None:
+        if difference is not None and known["models"]:
             shutil.rmtree(out)
+        elif difference is not None:
+            shutil.rmtree(out / "data", ignore_errors=True)
         else:
-            ours["models"] = {**known["models"], **ours["models"]}
-    write_json(path, ours)
+            models = known["models"]
+    write_json(path, {**ours, "models": models})
+
+
+def add_models(out: Path, models: Mapping[str, Any]) -> None:
+    """Notes models that are about to be trained in a folder that was taken.
+
+    Until then a call that is refused binds no later one to its configurations.
+
+    Args:
+        out: `OUT`.
+        models: Model -> its configuration, plain values.
+    """
+    known = _read(out / _IDENTITY)
+    write_json(out / _IDENTITY, {**known, "models": {**known["models"], **_plain(models)}})
+
+
+def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as it is read back."""
+    found: dict[str, Any] = json.loads(json.dumps(document))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found

@@ -14,7 +14,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.experiments.compared_model import ComparedModel
 from lfm4ads_tf.experiments.compared_models import compared_models
 from lfm4ads_tf.experiments.comparison_document import comparison_document
-from lfm4ads_tf.experiments.comparison_folder import take_folder
+from lfm4ads_tf.experiments.comparison_folder import add_models, take_folder
 from lfm4ads_tf.experiments.comparison_text import comparison_text
 from lfm4ads_tf.experiments.feedback_slices import FeedbackSlices
 from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
@@ -45,11 +45,11 @@ def run_comparison(settings: MultitaskSettings) -> str:
     models = compared_models(settings)
     spec = models[0].resolved.spec
     folder = source_folder(spec, settings.data_dir, quiet=settings.quiet)
+    configs = {model.name: model.config.model_dump(mode="json") for model in models}
     identity = {
         "spec": spec.model_dump(mode="json", exclude={"run", "skew"}),
         "data": source_fingerprint(spec, folder),
-        "rates": settings.rates,
-        "models": {model.name: model.config.model_dump(mode="json") for model in models},
+        "models": configs,
     }
     take_folder(settings.out, identity, overwrite=settings.overwrite)
     cache = prepare(models[0].run, settings.data_dir)
@@ -58,6 +58,7 @@ def run_comparison(settings: MultitaskSettings) -> str:
         model.check()
     pair = settings.feedback_pair
     slices = FeedbackSlices(cache, pair) if pair else None
+    add_models(settings.out, configs)
     trained = _train(models, settings)
     document = comparison_document(settings, models, trained, cache, slices)
     write_json(settings.out / "comparison.json", document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,8 @@ class MultitaskSettings:
                 )
         if not self.seeds or min(self.seeds) < 0:
             raise UserError("--seeds must be at least 1 and --seed not negative.")
-        if not self.rates or min(self.rates) <= 0 or len(set(self.rates)) < len(self.rates):
+        usable = bool(self.rates) and all(0 < rate < math.inf for rate in self.rates)
+        if not usable or len(set(self.rates)) < len(self.rates):
             raise UserError(
                 "--rates needs positive factors of the learning rates, each one once.",
                 received=", ".join(f"{rate:g}" for rate in self.rates) or "none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -10,6 +11,8 @@ import tf_keras
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.gate_bank import GateBank
 from lfm4ads_tf.rebuildable import Rebuildable
+
+Inputs: TypeAlias = Sequence[tf.Tensor] | tf.Tensor
 
 
 class GroupMixture(Rebuildable, tf_keras.layers.Layer):
@@ -45,26 +48,32 @@ class GroupMixture(Rebuildable, tf_keras.layers.Layer):
         sees = [[True] * inputs] * tasks
         self.gates = GateBank(sees, units=gate_units, bias=gate_bias, seed=seed, name="gates")
 
-    def weights_of(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
+    def weights_of(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
         """What each expert is mixed with, (B, T, n); the last axis sums to 1.
 
         Args:
-            inputs: x^g, (B, d_g) each.
+            inputs: x^g, (B, d_g) each, or (n, B, d) of one width.
             training: Whether compiled kernels may be used; an exported graph holds none.
         """
-        return self.gates.weights_of(tf.concat(list(inputs), axis=-1), training)
+        return self.gates.weights_of(tf.concat(_apart(inputs), axis=-1), training)
 
-    def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> tf.Tensor:
+    def call(self, inputs: Inputs, training: bool = False) -> tf.Tensor:
         """Mixes the experts' outputs for every task.
 
         Args:
-            inputs: x^g, (B, d_g) each.
+            inputs: x^g, (B, d_g) each, or (n, B, d) of one width.
             training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             m: (B, T, h).
         """
-        pairs = zip(self.experts, inputs, strict=True)
+        each = _apart(inputs)
+        pairs = zip(self.experts, each, strict=True)
         outputs = tf.concat([expert(x, training=training) for expert, x in pairs], axis=1)
-        read = tf.concat(list(inputs), axis=-1)  # (B, sum of d_g)
+        read = tf.concat(each, axis=-1)  # (B, sum of d_g)
         return self.gates((read, outputs), training=training)  # outputs (B, n, h)
+
+
+def _apart(inputs: Inputs) -> list[tf.Tensor]:
+    """n of (B, d_g)."""
+    return tf.unstack(inputs) if tf.is_tensor(inputs) else [*inputs]

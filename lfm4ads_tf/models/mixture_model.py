@@ -48,9 +48,8 @@ class MixtureModel(UpstreamModel):
         options: Options of the model.
         experts: See above.
         task_units: Hidden units of each task's tower; empty means logits of m_t itself.
-        per_set: Whether each set of the embeddings has towers of its own; x is then (K, B, d).
-        set_groups: Numbers of sets that share towers, see `TwoTowers`; x is then a list, (B, d_g)
-            each.
+        set_groups: Numbers of sets of the embeddings with towers of their own, see `TwoTowers`; x
+            of several is (K, B, d) where each set is a group, else a list of (B, d_g).
         seed: Seed of all initial weights.
         name: Name of the model.
 
@@ -72,7 +71,6 @@ class MixtureModel(UpstreamModel):
         experts: tf_keras.layers.Layer,
         task_units: Sequence[int],
         *,
-        per_set: bool = False,
         set_groups: Sequence[int] = (),
         seed: int,
         name: str,
@@ -81,13 +79,11 @@ class MixtureModel(UpstreamModel):
         self.refuse(options, embeddings, layout.tasks)
         self.layout = layout
         self.task_loss = plain_loss(layout.tasks)
-        self._grouped = bool(set_groups)
         self.backbone = TwoTowers(
             layout,
             network.user_tower,
             network.item_tower,
             embeddings,
-            per_set=per_set,
             set_groups=set_groups,
             seed=seed,
             name="backbone",
@@ -227,19 +223,21 @@ class MixtureModel(UpstreamModel):
         self, batch: EncodedBatch, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or set by set, or a list."""
-        if self._grouped:
-            of_groups = self.backbone.group_towers(batch, training=training)
-            streams = [tf.concat(parts, axis=-1) for parts in zip(*of_groups.values(), strict=True)]
-            return _joined(of_groups["user"]), _joined(of_groups["item"]), streams
-        if self.backbone.per_set:
-            sets = self.backbone.set_towers(batch, training=training)
-            stream = tf.concat([*sets.values()], axis=-1)  # (K, B, d): user, item, context
-            return side_by_side(sets["user"]), side_by_side(sets["item"]), stream
+        if len(self.backbone.set_groups) > 1:
+            sides = self.backbone.group_towers(batch, training=training)
+            return _joined(sides["user"]), _joined(sides["item"]), _beside([*sides.values()])
         towers = self.backbone.towers(batch, training=training)
         parts = [towers.user, towers.item]
         if towers.context is not None:
             parts.append(towers.context)
-        return towers.user, towers.item, tf.concat(parts, axis=-1)  # (B, d_u + d_i + d_c)
+        return towers.user, towers.item, _beside(parts)  # (B, d_u + d_i + d_c)
+
+
+def _beside(owners: list[Any]) -> Any:
+    """What each owner gives, side by side: (B, d), sets (K, B, d), or groups (B, d_g)."""
+    if isinstance(owners[0], list):
+        return [tf.concat(of_group, axis=-1) for of_group in zip(*owners, strict=True)]
+    return tf.concat(owners, axis=-1)
 
 
 def _joined(stream: Any) -> tf.Tensor:

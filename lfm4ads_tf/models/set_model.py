@@ -58,8 +58,7 @@ class SetModel(MixtureModel):
             options,
             experts,
             task_units,
-            per_set=not set_groups,
-            set_groups=set_groups,
+            set_groups=set_groups or [1] * embeddings.sets,
             seed=seed,
             name=name,
         )

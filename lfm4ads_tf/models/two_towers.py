@@ -19,7 +19,7 @@ from lfm4ads_tf.interactions.block import check_sequences
 from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.group_tower import GroupTower
-from lfm4ads_tf.models.owned_fields import OwnedFields
+from lfm4ads_tf.models.owned_fields import OwnedFields, OwnedInputs
 from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.rebuildable import Rebuildable
@@ -53,18 +53,19 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         layout: Columns of the encoded batch.
         user_units, item_units: Hidden units of the towers, see `Tower`.
         embeddings: Tables.
-        per_set: Whether each of several sets of embeddings has towers of its own, see `SetTower`;
-            otherwise a tower reads all sets side by side.
-        set_groups: Numbers of sets, in the order of the sets, that share towers of their own, see
-            `GroupTower`; none where absent.
+        set_groups: Numbers of sets, in the order of the sets; each group has towers of its own,
+            which read its sets side by side: see `GroupTower`, and `SetTower` for groups of one.
+            Absent, all sets are one group.
         seed: Seed of all initial weights.
 
     Attributes:
         owned: How its fields and numbers are split by owner.
-        per_set: Whether there are several sets with towers of their own.
+        set_groups: The groups.
+        per_set: Whether there are several groups, of one set each.
 
     Raises:
         UserError: The layout has no user or no item feature.
+        ValueError: The groups are not of as many sets as the tables have.
     """
 
     def __init__(
@@ -74,7 +75,6 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         item_units: Sequence[int],
         embeddings: EmbeddingsConfig,
         *,
-        per_set: bool = False,
         set_groups: Sequence[int] = (),
         seed: int = 0,
         name: str = "two_towers",
@@ -92,14 +92,17 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         tables = self.embeddings
         names = {dim: tables.fields(dim) for dim in tables.dims}
         self.owned = OwnedFields(layout, names, tables.sets)
-        self.per_set = per_set and tables.sets > 1
-        self._set_groups = tuple(set_groups)
+        self.set_groups = tuple(set_groups) or (tables.sets,)
+        if sum(self.set_groups) != tables.sets or min(self.set_groups) < 1:
+            raise ValueError(f"Groups {self.set_groups} are not of {tables.sets} sets.")
+        self.per_set = len(self.set_groups) > 1 and set(self.set_groups) == {1}
 
         def tower(units: Sequence[int], name: str) -> Any:
-            if self._set_groups:
-                return GroupTower(units, self._set_groups, seed=seed, name=name)
-            kind: Any = SetTower if self.per_set else Tower
-            return kind(units, seed=seed, name=name)
+            if self.per_set:
+                return SetTower(units, seed=seed, name=name)
+            if len(self.set_groups) > 1:
+                return GroupTower(units, self.set_groups, seed=seed, name=name)
+            return Tower(units, seed=seed, name=name)
 
         self.user_tower = tower(user_units, "user_tower")
         self.item_tower = tower(item_units, "item_tower")
@@ -140,37 +143,24 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         """See `towers`."""
         return self.towers(batch, training=training)
 
-    def set_towers(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
-        """What the towers of each set give, set by set; see `per_set`.
+    def group_towers(self, batch: EncodedBatch, training: bool = False) -> dict[str, Any]:
+        """What the towers of each of several groups of sets give; see `set_groups`.
 
         Args:
             batch: The batch.
             training: Whether compiled kernels may be used.
 
         Returns:
-            Owner -> (K, B, d): u^k of `user`, i^k of `item`, and what set k gives of `context`,
-            which is left out where it has no feature. u^0 to u^(K-1) side by side are UR.
+            Owner -> u^g of `user`, i^g of `item`, and what the group's sets give of `context`,
+            which is left out where it has no feature: (K, B, d) where each set is a group, else a
+            list of (B, d_g). u^0 to u^(G-1) side by side are UR.
         """
-        views = self.set_views(batch, training)
-        views["user"] = self.user_tower(views["user"])
-        views["item"] = self.item_tower(views["item"])
-        return views
-
-    def group_towers(
-        self, batch: EncodedBatch, training: bool = False
-    ) -> dict[str, list[tf.Tensor]]:
-        """What the towers of each group of sets give; see `set_groups`.
-
-        Args:
-            batch: The batch.
-            training: Whether compiled kernels may be used.
-
-        Returns:
-            Owner -> per group (B, d_g): u^g of `user`, i^g of `item`, and what the group's sets
-            give of `context`, which is left out where it has no feature.
-        """
-        inputs = self.owned.split(self._groups(batch, training, None), self._numbers(batch))
-        views = {o: of.per_group(self._set_groups) for o, of in inputs.items() if of}
+        inputs = self._inputs(batch, training)
+        views: dict[str, Any] = {
+            owner: of.per_set() if self.per_set else of.per_group(self.set_groups)
+            for owner, of in inputs.items()
+            if of
+        }
         views["user"] = self.user_tower(views["user"])
         views["item"] = self.item_tower(views["item"])
         return views
@@ -186,8 +176,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             Owner -> (K, B, d): view k holds set k of the owner's fields, and its numbers. With one
             set it is what the tower reads. Owners without a feature are left out.
         """
-        groups = self._groups(batch, training, None)
-        inputs = self.owned.split(groups, self._numbers(batch))
+        inputs = self._inputs(batch, training)
         return {owner: of_owner.per_set() for owner, of_owner in inputs.items() if of_owner}
 
     def sequences(
@@ -205,6 +194,9 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             for name, length in self.sequence_lengths.items()
             if bags[name] in owners
         }
+
+    def _inputs(self, batch: EncodedBatch, training: bool) -> dict[str, OwnedInputs]:
+        return self.owned.split(self._groups(batch, training, None), self._numbers(batch))
 
     def _groups(
         self, batch: EncodedBatch, training: bool, gate: tf.Tensor | None
@@ -243,10 +235,9 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
 
     def _plain_stream(self, fields: list[FieldGroup]) -> tf.Tensor | None:
         """[UR; IR; context] without a copy, where it is nothing but the fields in order."""
-        plain = not (self.per_set or self._set_groups or self.layout.dense) and not (
-            self.user_tower.layers or self.item_tower.layers
-        )
-        if not plain or len(fields) != 1:
+        if len(self.set_groups) > 1 or self.layout.dense or len(fields) != 1:
+            return None
+        if self.user_tower.layers or self.item_tower.layers:
             return None
         values = fields[0].values
         return tf.reshape(values, [-1, values.shape[1] * values.shape[2]])  # (B, F K w)

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.representations.writer import RepresentationWriter
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, read_weights
 from lfm4ads_tf.training.schedule import Phase, continuation
-from lfm4ads_tf.training.trainer import Trainer, TrainingResult
+from lfm4ads_tf.training.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
 _SNAPSHOTS = "snapshots"
@@ -73,14 +72,6 @@ class UpstreamContinuation(UpstreamTraining):
             chosen = periods == period
             scores[chosen] = predict_rows(self.model, cache, rows[chosen], refresh=refresh)
         return scores
-
-    def report(self, result: TrainingResult) -> dict[str, Any]:
-        """Steps and speed."""
-        return {
-            "history": result.history,
-            "steps": result.steps,
-            "examples_per_s": result.examples_per_s,
-        }
 
 
 def extend_stored(parent: Run, child: Run, seed: int) -> None:

@@ -53,8 +53,8 @@ def _check_module(config: RunConfig, name: str, levels: Sequence[str]) -> None:
         raise UserError(
             f"The upstream model '{config.upstream.model}' has no mix tower.",
             received=name,
-            fix="use module/warm_start/towers, or an upstream with an interaction block, such as "
-            "foundation",
+            fix=f"use module/warm_start/{levels[-1]}, or an upstream with an interaction block, "
+            "such as foundation",
         )
     check_block(config.upstream.block)
     layer, known = config.downstream.isomorphic_layer, levels[1:]

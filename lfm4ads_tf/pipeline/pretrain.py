@@ -48,14 +48,9 @@ class Pretraining(UpstreamTraining):
         return predict_rows(self.model, self.run.cache, rows, refresh=refresh)
 
     def report(self, result: TrainingResult) -> dict[str, Any]:
-        """Curves, steps and speed."""
-        return {
-            "history": result.history,
-            "curve": result.curve,
-            "steps": result.steps,
-            "examples_per_s": result.examples_per_s,
-            **({"observed": observed} if (observed := self.observed()) else {}),
-        }
+        """Curves too, see `UpstreamTraining`."""
+        history = {"history": result.history, "curve": result.curve}
+        return {**history, **super().report(result)}
 
 
 def check_training(run: Run) -> None:

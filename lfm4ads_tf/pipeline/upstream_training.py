@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         Args:
             wall: Seconds of training.
         """
+        self.observed()  # now: scoring may leave earlier weights in the model
         entries, predictions = global_entries(
             self.run,
             self.probabilities,
@@ -86,6 +88,16 @@ class UpstreamTraining(TrainingRun, abc.ABC):
     def unlearnt(self, entries: Entries) -> Entries:
         """The tasks and splits on which the upstream is no better than a constant."""
         return unlearnt(self.run.cache, entries, targets=targets_of(self.model))
+
+    def report(self, result: TrainingResult) -> dict[str, Any]:
+        """Validation by epoch, steps and speed, and what the model is observed by."""
+        observed = self.observed()
+        return {
+            "history": result.history,
+            "steps": result.steps,
+            "examples_per_s": result.examples_per_s,
+            **({"observed": observed} if observed else {}),
+        }
 
     def observed(self) -> dict[str, float]:
         """Means over the validation rows of what the model is observed by; see `UpstreamModel`."""

@@ -216,6 +216,26 @@ def test_nothing_is_trained_twice(
         assert len(there) == 2 and there[0] == pytest.approx(-there[1], abs=1e-15)
 
 
+def test_other_rates_keep_the_trainings_that_are_there(
+    log: tuple[Path, Path], made: Path, tmp_path: Path
+) -> None:
+    """More of them, and then the one that was not chosen, whose weights are gone."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("results.json")}
+    assert call(log, out, "--seeds", "1", "--rates", "0.5,1,2") == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    for cost, earlier in zip(document(out)["costs"], document(made)["costs"], strict=True):
+        tried = {t["rate"]: t for t in without_times(cost["rates"])}
+        assert set(tried) == {0.5, 1.0, 2.0}
+        assert [tried[0.5], tried[2.0]] == without_times(earlier["rates"])
+    (other,) = {0.5, 2.0} - {document(made)["costs"][0]["rate"]}
+    one = ("--seeds", "1", "--rates", str(other))
+    assert call(log, out, *one, models="shared_bottom") == 0
+    assert call(log, tmp_path / "alone", *one, models="shared_bottom") == 0
+    assert without_times(document(out)) == without_times(document(tmp_path / "alone"))
+
+
 def test_labels_of_test_rows_choose_nothing(
     log: tuple[Path, Path],
     made: Path,
@@ -252,12 +272,19 @@ REFUSED = [
     (["--baseline", "ple"], MODELS, "--baseline names 'ple', which is not compared"),
     (["--rates", "1,zwei"], MODELS, "--rates needs numbers"),
     (["--rates", "1,-1"], MODELS, "--rates needs positive factors"),
+    (["--rates", "1,nan"], MODELS, "--rates needs positive factors"),
+    (["--rates", "1,inf"], MODELS, "--rates needs positive factors"),
     (["--seeds", "0"], MODELS, "--seeds must be at least 1"),
     (["--model-set", "mmoe"], MODELS, "--model-set needs the form model:key.path=value"),
     (["--set", "upstream.training.auto=true"], MODELS, "gives upstream.training.auto, which"),
     (["--set", "upstream.ple.levels=2"], MODELS, "gives options of the model 'ple'"),
     (
         ["--model-set", "mmoe:upstream.training.batch_size=8"],
+        MODELS,
+        "gives one model what all models have in common",
+    ),
+    (
+        ["--model-set", "mmoe:upstream={training: {batch_size: 8}}"],
         MODELS,
         "gives one model what all models have in common",
     ),
@@ -297,7 +324,6 @@ def test_what_cannot_be_compared_is_refused_before_training(
         (["--set", "upstream.training.batch_size=32"], "upstream.training.batch_size"),
         (["--set", "upstream.embeddings.dim=3"], "dim was 2, is now 3"),
         (["--set", "split.valid_until=6.5"], "spec.split.valid_until"),
-        (["--rates", "0.5,1"], "rates was [0.5, 2.0]"),
     ],
 )
 def test_a_folder_of_another_comparison_is_refused(
@@ -319,6 +345,35 @@ def test_a_folder_of_something_else_is_not_emptied(log: tuple[Path, Path], tmp_p
     (tmp_path / "thesis.txt").write_text("months of work", "utf-8")
     assert call(log, tmp_path, "--overwrite") == 2
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_refused_call_binds_nothing(
+    log: tuple[Path, Path], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The mended command goes on in the folder, with what was trained there before."""
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    models, wrong = f"{MODELS},esmm", ("--set", "upstream.esmm.funnel=[love, click]")
+    assert call(log, out, *wrong, "--seeds", "2", models=models) == 2
+    assert "are no funnel" in capsys.readouterr().err
+    right = ("--set", "upstream.esmm={funnel: [click, love], expert_units: [4], task_units: []}")
+    before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("results.json")}
+    more = ("--set", "upstream.esmm.strict_funnel=false")
+    assert call(log, out, *right, *more, "--seeds", "2", models=models) == 0
+    assert document(out)["models"] == models.split(",")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_folder_without_a_training_takes_any_comparison(
+    log: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A first call that was refused with its data encoded."""
+    out = tmp_path / "out"
+    wrong = ("--set", "upstream.esmm.funnel=[love, click]")
+    assert call(log, out, *wrong, models="shared_bottom,esmm") == 2
+    assert (out / "data").exists()
+    others = ("--set", "split.valid_until=6.5", "--seeds", "1")
+    assert call(log, out, *others, models="shared_bottom") == 0
 
 
 @pytest.mark.slow

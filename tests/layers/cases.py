@@ -456,7 +456,7 @@ LAYERS = [
     ),
     Case(
         "TwoTowers, towers of each set",
-        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, per_set=True),
+        lambda: TwoTowers(LAYOUT, [6], [3], _SHARDED, set_groups=[1] * _SHARDED.sets),
         _batch,
         tables=True,
     ),
@@ -562,6 +562,13 @@ MODELS = [
     Case(
         "AME",
         lambda: AME(LAYOUT, NETWORK, _THREE_SETS, AMEConfig(set_groups=[2, 1], **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "AME, groups of one",
+        lambda: AME(
+            LAYOUT, NETWORK, _THREE_SETS, AMEConfig(set_groups=[1, 1, 1], **_EXPERTS), seed=1
+        ),
         _batch,
     ),
     *(

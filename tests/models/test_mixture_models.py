@@ -160,8 +160,9 @@ def test_a_warm_start_above_the_towers_is_refused_by_name(name: str, level: str)
         read_method(_run(name), f"module/warm_start/{level}")
     assert last in str(refused.value)
     assert read_method(_run(name), f"module/warm_start/{last}").warm_start is not None
-    with pytest.raises(UserError, match=f"'{name}' has no mix tower"):
+    with pytest.raises(UserError, match=f"'{name}' has no mix tower") as refused:
         read_method(_run(name), "module/isomorphic")
+    assert f"use module/warm_start/{last}, or" in str(refused.value)  # what is not refused itself
 
 
 def test_towers_of_several_sets_are_no_level_of_a_warm_start() -> None:

@@ -51,11 +51,12 @@ def test_expert_e_reads_set_e_and_every_gate_the_same(
         assert_close(found[f"mix_{task}"], expected, terms=60)
 
 
-def test_a_group_of_sets_is_one_wide_embedding(randomize: Randomize) -> None:
+@pytest.mark.parametrize("sizes", [[1, 2], [1, 1]])
+def test_a_group_of_sets_is_one_wide_embedding(sizes: list[int], randomize: Randomize) -> None:
     """Expert g reads its group's fields at the group's width, then the numbers, side by side."""
-    network = NETWORK.model_copy(update={"user_tower": [], "item_tower": []})
-    options = AMEConfig(set_groups=[1, 2], **SIZES)
-    model, batch = AME(LAYOUT, network, tables(3), options, seed=1), random_batch()
+    network, sets = NETWORK.model_copy(update={"user_tower": [], "item_tower": []}), sum(sizes)
+    options = AMEConfig(set_groups=sizes, **SIZES)
+    model, batch = AME(LAYOUT, network, tables(sets), options, seed=1), random_batch()
     model(batch)
     randomize(model)
     found = model.represent(batch)
@@ -65,11 +66,11 @@ def test_a_group_of_sets_is_one_wide_embedding(randomize: Randomize) -> None:
     for owner in ("user", "item", "context"):
         numbers = batch["dense"].numpy()[:, LAYOUT.dense_columns(owner)]
         sides[owner] = []
-        for of_group in (slice(0, 1), slice(1, 3)):
+        for of_group in (slice(0, 1), slice(1, sets)):
             parts = []
             for dim, fields in names.items():
                 owners = {f.name: f.owner for f in LAYOUT.fields}
-                values = tf.reshape(embedded[dim], [12, len(fields), 3, dim]).numpy()
+                values = tf.reshape(embedded[dim], [12, len(fields), sets, dim]).numpy()
                 parts += [
                     values[:, k, of_group].reshape(12, -1)
                     for k, field in enumerate(fields)

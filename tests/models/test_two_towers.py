@@ -138,11 +138,11 @@ def test_towers_of_each_set_read_their_set_alone(
     units: list[int],
 ) -> None:
     embeddings = EmbeddingsConfig(dim=4, sets=3, init_scale=0.5)
-    towers = TwoTowers(layout, units, [3], embeddings, per_set=True, seed=1)
+    towers = TwoTowers(layout, units, [3], embeddings, set_groups=[1, 1, 1], seed=1)
     batch = make_batch()
     towers(batch)
     randomize(towers)
-    outputs, views, sets = towers(batch), towers.set_views(batch), towers.set_towers(batch)
+    outputs, views, sets = towers(batch), towers.set_views(batch), towers.group_towers(batch)
     assert outputs.stream is None
     np.testing.assert_array_equal(sets["context"], views["context"])
     for owner, tower in (("user", towers.user_tower), ("item", towers.item_tower)):
@@ -161,8 +161,16 @@ def test_one_set_has_the_towers_of_all_sets(
 ) -> None:
     batch, embeddings = make_batch(), EmbeddingsConfig(dim=4, init_scale=0.5)
     apart, plain = (
-        TwoTowers(layout, [6], [3], embeddings, per_set=per_set, seed=1, name="towers")
-        for per_set in (True, False)
+        TwoTowers(layout, [6], [3], embeddings, set_groups=groups, seed=1, name="towers")
+        for groups in ([1], [])
     )
     np.testing.assert_array_equal(apart(batch).user, plain(batch).user)
     assert [v.name for v in apart.weights] == [v.name for v in plain.weights]
+
+
+@pytest.mark.parametrize("groups", [[1, 1], [1, 3], [3, 0]])
+def test_groups_of_another_number_of_sets_are_refused(
+    layout: FeatureLayout, groups: list[int]
+) -> None:
+    with pytest.raises(ValueError, match="are not of 3 sets"):
+        TwoTowers(layout, [6], [3], EmbeddingsConfig(dim=4, sets=3), set_groups=groups)

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.files import write_arrays, write_json
 from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.continuation import UpstreamContinuation
 from lfm4ads_tf.pipeline.intervals import add_intervals, draw_users
 from lfm4ads_tf.pipeline.pretrain import Pretraining
+from lfm4ads_tf.pipeline.scoring import observed_means
 from lfm4ads_tf.pipeline.training_run import Scores
 from lfm4ads_tf.strict import parse
 
@@ -150,6 +153,36 @@ def test_true_probabilities_of_labels_are_held_against_labels_alone(
     best = roc_auc_score(love[known], truth[rows, 1][known])
     assert found["mmoe"]["love"] == pytest.approx(best, abs=1e-9)
     assert found["esmm"] == {"click": found["mmoe"]["click"], "love": None}
+
+
+def test_a_refreshed_upstream_is_observed_at_the_weights_that_it_ends_with(
+    make_ads: Callable[..., Any],
+    ads_features: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its held-out rows are scored by earlier weights, which the model then holds."""
+    ads = make_ads(features=ads_features("user_id", "item_id"))
+    upstream = {"model": "ame", "ame": {"expert_units": [4]}, "embeddings": {"sets": 7}}
+    config = parse(RunConfig, {"upstream": upstream}, source="run")
+    run: Any = SimpleNamespace(
+        cache=ads.cache, spec=ads.spec, version=2, upstream=lambda seed: tmp_path
+    )
+    training = UpstreamContinuation(run, run, 0)
+    model: Any = build.upstream(ads.cache.layout, config, seed=0)
+    training.model = model
+    expected = observed_means(model, ads.cache, ads.cache.rows_of("valid"))
+    kernel = model.experts.gates.kernel
+
+    def of_earlier_weights(rows: np.ndarray, refresh: str) -> np.ndarray:
+        kernel.assign(tf.zeros_like(kernel))
+        return np.full((len(rows), len(ads.cache.layout.tasks)), 0.5, np.float32)
+
+    monkeypatch.setattr(training, "probabilities", of_earlier_weights)
+    training.score(1.0)
+    result: Any = SimpleNamespace(history=[], steps=1, examples_per_s=None)
+    assert training.report(result)["observed"] == expected
+    assert len(set(expected.values())) == len(expected)
 
 
 def test_scores_that_are_not_of_the_labels_have_no_interval(

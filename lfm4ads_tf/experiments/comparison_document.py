@@ -95,7 +95,7 @@ def _cost(model: ComparedModel, trained: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": model.name,
         **model.sizes,
-        "sets": model.config.embeddings.sets,
+        "sets": model.config.model_class.tables(model.config, model.run.cache.layout).sets,
         "rate": trained["rate"],
         "table_learning_rate": trained["rate"] * optimizer.table_learning_rate,
         "dense_learning_rate": trained["rate"] * optimizer.dense_learning_rate,

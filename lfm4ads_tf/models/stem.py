@@ -147,6 +147,13 @@ class STEM(SetModel):
         return super().default_sets(config, tasks) or 1
 
     @classmethod
+    def tables(cls, config: UpstreamConfig, layout: FeatureLayout) -> EmbeddingsConfig:
+        """See `UpstreamModel`; with scenarios of as many sets as these need."""
+        if config.options.axis == "task":
+            return super().tables(config, layout)
+        return _sets_of_scenarios(config.options, config.embeddings, layout.scenarios)
+
+    @classmethod
     def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
         """The tables alone."""
         return {"embeddings": "embeddings"}

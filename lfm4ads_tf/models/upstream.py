@@ -146,6 +146,19 @@ class UpstreamModel(TaskModel):
         return 1
 
     @classmethod
+    def tables(cls, config: UpstreamConfig, layout: FeatureLayout) -> EmbeddingsConfig:
+        """The tables that the model has for a log, which a warm start copies; here as configured.
+
+        Args:
+            config: The configuration.
+            layout: Columns of the encoded batch, with the scenarios.
+
+        Raises:
+            UserError: They do not fit the log.
+        """
+        return config.embeddings
+
+    @classmethod
     def check(cls, config: UpstreamConfig, *, ads: bool) -> None:
         """Refuses a configuration that cannot be built.
 

@@ -73,7 +73,7 @@ def downstream(
     of_module = layout if section.module_inputs == "upstream" else read
     if method.warm_start is not None:
         read = of_module
-        network, embeddings = _upstream_network(config), theirs.embeddings
+        network, embeddings = _upstream_network(config), theirs.model_class.tables(theirs, layout)
         embeddings = _copied(read, embeddings, method.warm_start.frozen)
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
@@ -108,7 +108,8 @@ def _module(
     """The isomorphic module of a method, None if it has none."""
     if method.isomorphic is None:
         return None
-    section, embeddings = config.downstream, config.upstream.embeddings
+    section, theirs = config.downstream, config.upstream
+    embeddings = theirs.model_class.tables(theirs, layout)
     fresh, frozen = method.isomorphic.fresh, method.isomorphic.frozen
     if not fresh:
         embeddings = _copied(read, embeddings, frozen)

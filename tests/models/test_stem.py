@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.me_ple import MEPLE, MEPLEConfig
@@ -19,6 +21,8 @@ from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.rules.adagrad import Adagrad
 from lfm4ads_tf.optim.rules.adam import LazyAdam
 from lfm4ads_tf.optim.rules.rule import RowRule
+from lfm4ads_tf.pipeline import build
+from lfm4ads_tf.pipeline.named_method import read_method
 from tests.models.test_mixture_models import mlp
 from tests.rounding import assert_close
 from tests.small_models import LAYOUT, NETWORK, random_batch
@@ -262,3 +266,19 @@ def test_a_spec_without_scenarios_is_refused() -> None:
     with pytest.raises(UserError, match="needs a feature spec with scenarios"):
         STEM.check_scenarios(config, given=False)
     STEM.check_scenarios(UpstreamConfig(model="stem"), given=False)
+
+
+def test_a_downstream_of_copied_tables_has_the_sets_of_the_scenarios() -> None:
+    """The configuration says 1; what a warm start copies has as many as there are scenarios."""
+    upstream = UpstreamConfig(
+        model="stem", stem={"axis": "scenario"}, embeddings=EmbeddingsConfig(dim=D)
+    )
+    config = RunConfig(upstream=upstream)
+    run: Any = SimpleNamespace(
+        config=config, spec=SimpleNamespace(task_names=list(THREE.tasks), omit=[])
+    )
+    method = read_method(run, "module/warm_start/embeddings")
+    source = build.upstream(THREE, config, 0).backbone.embeddings
+    target = build.downstream(THREE, config, method, {}, 0).backbone.embeddings
+    assert (source.sets, target.sets) == (4, 4)
+    assert [p.shape for p in source.all_parts()] == [p.shape for p in target.all_parts()]

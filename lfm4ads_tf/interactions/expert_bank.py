@@ -121,9 +121,11 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
                 return hidden, beside
             hidden = tf.transpose(hidden, [1, 0, 2])  # (n, B, h_1)
         else:
-            sets = tf.unstack(inputs)  # K of (B, d)
-            # a stack's gradient is a sum of whole sets; that of a gather adds row by row
-            read = tf.stack([sets[k] for k in self._reads])  # (n, B, d)
+            read = inputs
+            if list(self._reads) != list(range(inputs.shape[0])):
+                sets = tf.unstack(inputs)  # K of (B, d)
+                # a stack's gradient is a sum of whole sets; that of a gather adds row by row
+                read = tf.stack([sets[k] for k in self._reads])  # (n, B, d)
             hidden = tf.nn.relu(product(read, self.kernel) + self.bias)  # (n, B, h_1)
         for kernel, bias in self.deeper:
             hidden = tf.nn.relu(product(hidden, kernel) + bias)  # (n, B, h_k)

@@ -108,18 +108,31 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         Returns:
             z^L: (B, T, h), with `shared_output` (B, T + 1, h).
         """
-        each = tf.unstack(sets)
-        own, read = [each[k] for k in self._reads], sets  # T + 1 of (B, d): z_t, then z_S
+        own, read = sets, sets  # own: z_t and z_S, (T + 1, B, d)
+        if list(self._reads) != list(range(self.sets)):
+            each = tf.unstack(sets)
+            own = tf.stack([each[k] for k in self._reads])
         mixed: Any = None
         for experts, gates in zip(self.experts, self.gates, strict=True):
             outputs = experts(read, training=training)  # (B, E, h)
             mixed = gates((self._gate_read(own, gates.mix.gates), outputs), training=training)
-            read = tf.transpose(mixed, [1, 0, 2])  # (T + 1, B, h)
-            own = tf.unstack(read)
+            own = read = tf.transpose(mixed, [1, 0, 2])  # (T + 1, B, h)
         return mixed
 
-    def _gate_read(self, own: Sequence[tf.Tensor], gates: int) -> tf.Tensor:
+    def _gate_read(self, own: tf.Tensor, gates: int) -> tf.Tensor:
         """v of the tasks' gates, and z_S of the shared one where there is one, (G, B, d)."""
-        shared = own[-1]
-        tasks = [z + shared for z in own[:-1]] if self.gate_input == "sum" else own[:-1]
-        return tf.stack([*tasks, shared][:gates])
+        tasks = len(self._reads) - 1
+        if self.gate_input == "task":
+            return own[:gates]
+        with_shared = _with_last(own)  # (T, B, d)
+        return with_shared if gates == tasks else tf.concat([with_shared, own[tasks:]], axis=0)
+
+
+@tf.custom_gradient
+def _with_last(own: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """z_0 + z_S, ..., z_(T-1) + z_S of (T + 1, B, d); its gradient is written once."""
+
+    def grad(upstream: tf.Tensor) -> tf.Tensor:
+        return tf.concat([upstream, tf.reduce_sum(upstream, axis=0, keepdims=True)], axis=0)
+
+    return own[:-1] + own[-1:], grad

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import yaml
 from lfm4ads_tf.config import Resolved, RunConfig, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.registry import INTERACTIONS
+from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.strict import parse
 from tests.interactions.test_layer import Reader
+from tests.small_models import LAYOUT
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -145,6 +148,30 @@ def test_preset_lies_under_the_spec_and_the_user(tmp_path: Path) -> None:
     assert resolve(write(tmp_path, both)).config.upstream.embeddings.dim == 12
     found = resolve(write(tmp_path, SPEC), ["preset=public_experiment", "embeddings.dim=3"])
     assert found.config.upstream.embeddings.dim == 3
+
+
+def test_the_preset_of_stem_has_the_sizes_and_the_training_of_the_released_code(
+    tmp_path: Path,
+) -> None:
+    """The numbers of its configuration for three tasks; the spec's own are below the preset."""
+    three = {**SPEC, "tasks": {"click": "click", "like": "like", "share": "share"}}
+    config = resolve(write(tmp_path, three), ["preset=stem_released"]).config
+    assert (config.upstream.embeddings.sets, config.upstream.embeddings.dim) == (4, 16)
+    training, optimizer = config.upstream.training, config.upstream.training.optimizer
+    assert not training.auto and training.schedule == "epochs"
+    assert (training.batch_size, training.patience, training.min_gain) == (4096, 1, 0)
+    assert optimizer.rule == "adam" and not training.task_weights
+    assert optimizer.table_learning_rate == optimizer.dense_learning_rate == 1e-3
+    assert (optimizer.table_l2, optimizer.clip_norm) == (1e-6, 10)
+    layout = replace(LAYOUT, tasks=tuple(three["tasks"]))
+    model: Any = build.upstream(layout, config, seed=0)
+    assert not model.backbone.user_tower.layers and not model.backbone.item_tower.layers
+    (experts,), (gates,) = model.experts.experts, model.experts.gates
+    assert [experts.kernel.shape[-1], *(k.shape[-1] for k, _ in experts.deeper)] == [512] * 3
+    count = 3 * 1 + 8  # own experts of each task, then the shared ones
+    assert experts.kernel.shape[0] == count and gates.kernel.shape == (3, 64, count)
+    assert [k.shape[-1] for k, _ in gates.hidden] == [128, 64] and gates.bias is not None
+    assert [k.shape[-1] for k, _ in model.heads.layers] == [128, 64]
 
 
 def test_resolved_yaml_reads_back_equal(spec_path: Path) -> None:

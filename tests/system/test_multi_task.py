@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "single_task": {},
     "shared_bottom": {},
     "omoe": {"experts": 2, "gate_units": [4]},
+    "mmoe": {"experts": 2},
     "ple": {},
     "stem": {"gate_units": [4]},
     "ame": {"set_groups": [1, 2]},

@@ -21,7 +21,7 @@ from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.set_tower import side_by_side
 from lfm4ads_tf.models.task_names import check_task_names
 from lfm4ads_tf.models.task_towers import TaskTowers
-from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.models.two_towers import TwoTowers, beside
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 
@@ -187,7 +187,7 @@ class MixtureModel(UpstreamModel):
 
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T) of each row's scenario."""
-        _, _, stream = self._read(batch, training)
+        stream = self.backbone.stream(batch, training=training)
         return self.tower_logits(self.mixtures(stream, training), batch["scenario"])
 
     def mixtures(self, stream: tf.Tensor | list[tf.Tensor], training: bool = False) -> tf.Tensor:
@@ -219,25 +219,16 @@ class MixtureModel(UpstreamModel):
         activations = dict(zip(self.layer_names, [_joined(stream), *mixed], strict=True))
         return {"UR": user, "IR": item, **activations}
 
-    def _read(
-        self, batch: EncodedBatch, training: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    def _read(self, batch: EncodedBatch) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or set by set, or a list."""
         if len(self.backbone.set_groups) > 1:
-            sides = self.backbone.group_towers(batch, training=training)
-            return _joined(sides["user"]), _joined(sides["item"]), _beside([*sides.values()])
-        towers = self.backbone.towers(batch, training=training)
+            sides = self.backbone.group_towers(batch)
+            return _joined(sides["user"]), _joined(sides["item"]), beside([*sides.values()])
+        towers = self.backbone.towers(batch)
         parts = [towers.user, towers.item]
         if towers.context is not None:
             parts.append(towers.context)
-        return towers.user, towers.item, _beside(parts)  # (B, d_u + d_i + d_c)
-
-
-def _beside(owners: list[Any]) -> Any:
-    """What each owner gives, side by side: (B, d), sets (K, B, d), or groups (B, d_g)."""
-    if isinstance(owners[0], list):
-        return [tf.concat(of_group, axis=-1) for of_group in zip(*owners, strict=True)]
-    return tf.concat(owners, axis=-1)
+        return towers.user, towers.item, beside(parts)  # (B, d_u + d_i + d_c)
 
 
 def _joined(stream: Any) -> tf.Tensor:

@@ -92,6 +92,10 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         tables = self.embeddings
         names = {dim: tables.fields(dim) for dim in tables.dims}
         self.owned = OwnedFields(layout, names, tables.sets)
+        # [UR; IR; context] of every set is then nothing but its fields in order
+        owners = [OWNERS.index(f.owner) for f in layout.fields]
+        sides = user_units or item_units or layout.dense
+        self._plain = not sides and len(tables.dims) == 1 and owners == sorted(owners)
         self.set_groups = tuple(set_groups) or (tables.sets,)
         if sum(self.set_groups) != tables.sets or min(self.set_groups) < 1:
             raise ValueError(f"Groups {self.set_groups} are not of {tables.sets} sets.")
@@ -155,15 +159,25 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             which is left out where it has no feature: (K, B, d) where each set is a group, else a
             list of (B, d_g). u^0 to u^(G-1) side by side are UR.
         """
-        inputs = self._inputs(batch, training)
-        views: dict[str, Any] = {
-            owner: of.per_set() if self.per_set else of.per_group(self.set_groups)
-            for owner, of in inputs.items()
-            if of
-        }
-        views["user"] = self.user_tower(views["user"])
-        views["item"] = self.item_tower(views["item"])
-        return views
+        return self._sides(self._inputs(batch, training))
+
+    def stream(self, batch: EncodedBatch, training: bool = False) -> Any:
+        """[UR; IR; context], as experts read it.
+
+        Args:
+            batch: The batch.
+            training: Whether compiled kernels may be used.
+
+        Returns:
+            (B, d); of several groups of sets (K, B, d) where each set is one, else (B, d_g) each.
+        """
+        groups = self._groups(batch, training, None)
+        if self._plain and len(self.set_groups) == 1:
+            return self._plain_stream(groups)
+        if self._plain and self.per_set:
+            return OwnedInputs(groups, None, len(self.set_groups)).per_set()
+        inputs = self.owned.split(groups, self._numbers(batch))
+        return beside([*self._sides(inputs).values()])
 
     def set_views(self, batch: EncodedBatch, training: bool = False) -> dict[str, tf.Tensor]:
         """What each set of the embeddings gives the towers to read, set by set.
@@ -194,6 +208,19 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             for name, length in self.sequence_lengths.items()
             if bags[name] in owners
         }
+
+    def _sides(self, inputs: Mapping[str, OwnedInputs]) -> dict[str, Any]:
+        """See `group_towers`; of one group (B, d)."""
+
+        def view(of: OwnedInputs) -> Any:
+            if len(self.set_groups) == 1:
+                return of.joined()
+            return of.per_set() if self.per_set else of.per_group(self.set_groups)
+
+        views = {owner: view(of) for owner, of in inputs.items() if of}
+        views["user"] = self.user_tower(views["user"])
+        views["item"] = self.item_tower(views["item"])
+        return views
 
     def _inputs(self, batch: EncodedBatch, training: bool) -> dict[str, OwnedInputs]:
         return self.owned.split(self._groups(batch, training, None), self._numbers(batch))
@@ -235,12 +262,17 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
 
     def _plain_stream(self, fields: list[FieldGroup]) -> tf.Tensor | None:
         """[UR; IR; context] without a copy, where it is nothing but the fields in order."""
-        if len(self.set_groups) > 1 or self.layout.dense or len(fields) != 1:
-            return None
-        if self.user_tower.layers or self.item_tower.layers:
+        if len(self.set_groups) > 1 or not self._plain:
             return None
         values = fields[0].values
         return tf.reshape(values, [-1, values.shape[1] * values.shape[2]])  # (B, F K w)
+
+
+def beside(owners: list[Any]) -> Any:
+    """What each owner gives, side by side: (B, d), sets (K, B, d), or groups (B, d_g)."""
+    if isinstance(owners[0], list):
+        return [tf.concat(of_group, axis=-1) for of_group in zip(*owners, strict=True)]
+    return tf.concat(owners, axis=-1)
 
 
 def own_columns(values: tf.Tensor, columns: Sequence[int] | None) -> tf.Tensor:

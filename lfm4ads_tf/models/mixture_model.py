@@ -221,14 +221,8 @@ class MixtureModel(UpstreamModel):
 
     def _read(self, batch: EncodedBatch) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or set by set, or a list."""
-        if len(self.backbone.set_groups) > 1:
-            sides = self.backbone.group_towers(batch)
-            return _joined(sides["user"]), _joined(sides["item"]), beside([*sides.values()])
-        towers = self.backbone.towers(batch)
-        parts = [towers.user, towers.item]
-        if towers.context is not None:
-            parts.append(towers.context)
-        return towers.user, towers.item, beside(parts)  # (B, d_u + d_i + d_c)
+        sides = self.backbone.group_towers(batch)
+        return _joined(sides["user"]), _joined(sides["item"]), beside([*sides.values()])
 
 
 def _joined(stream: Any) -> tf.Tensor:

@@ -148,7 +148,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         return self.towers(batch, training=training)
 
     def group_towers(self, batch: EncodedBatch, training: bool = False) -> dict[str, Any]:
-        """What the towers of each of several groups of sets give; see `set_groups`.
+        """What the towers of each group of sets give; see `set_groups`.
 
         Args:
             batch: The batch.
@@ -156,8 +156,8 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
 
         Returns:
             Owner -> u^g of `user`, i^g of `item`, and what the group's sets give of `context`,
-            which is left out where it has no feature: (K, B, d) where each set is a group, else a
-            list of (B, d_g). u^0 to u^(G-1) side by side are UR.
+            which is left out where it has no feature: (B, d) of one group, (K, B, d) of several
+            where each set is one, else a list of (B, d_g). u^0 to u^(G-1) side by side are UR.
         """
         return self._sides(self._inputs(batch, training))
 
@@ -210,7 +210,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         }
 
     def _sides(self, inputs: Mapping[str, OwnedInputs]) -> dict[str, Any]:
-        """See `group_towers`; of one group (B, d)."""
+        """See `group_towers`."""
 
         def view(of: OwnedInputs) -> Any:
             if len(self.set_groups) == 1:

@@ -102,7 +102,7 @@ class ServingClient:
 
         Returns:
             Task -> (N,) float32; of a tower `representation` (N, D); of a retrieval model `ids`
-            text (N, k) and `scores` (N, k).
+            text (N, k) and `scores` (N, k). In the order of their names: a server's has none.
 
         Raises:
             ServingError: The rows do not fit, or the server did not answer.
@@ -279,7 +279,7 @@ class ServingClient:
             )
             if answered != version and None not in (answered, version):
                 self._asked = None  # a new version may read other columns
-            return outputs
+            return {name: outputs[name] for name in sorted(outputs)}  # a map has no order
 
         return self._run(signature, build, ask, deadline)
 

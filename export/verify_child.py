@@ -463,7 +463,7 @@ def run(model: Any, signature: str, inputs: Tensors, what: str) -> Tensors:
 
 def check_finite(signature: str, outputs: Tensors, what: str) -> None:
     """No output is NaN or infinite."""
-    for name, values in outputs.items():
+    for name, values in sorted(outputs.items()):
         if values.dtype == object:  # text
             continue
         sound = np.isfinite(values) | is_padding(values, outputs)
@@ -505,7 +505,7 @@ def compare_outputs(
             f"'{signature}' has the outputs {sorted(outputs)}, not {sorted(expected)} as expected"
         )
     largest = Difference()
-    for name, values in outputs.items():
+    for name, values in sorted(outputs.items()):
         wanted = expected[name]
         if wanted.dtype.kind == "S":
             compare_texts(name, signature, values, expected, outputs, allowed)

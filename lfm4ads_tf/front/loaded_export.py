@@ -59,6 +59,7 @@ class LoadedExport:
             {c: types.get(c) or RawType(kind) for c, kind in contract["columns"].items()}, {}
         )
         self._log = log
+        self._tasks: list[str] = contract["tasks"]
         self._model = InProcessModel(folder)
 
     def predict(self, rows: Any) -> dict[str, np.ndarray]:
@@ -69,7 +70,8 @@ class LoadedExport:
                 the columns of the log; labels and times are not needed.
 
         Returns:
-            Task -> (N,) float32; of a tower `representation` (N, d).
+            Task -> (N,) float32, in the model's order of tasks; of a tower `representation`
+            (N, d).
 
         Raises:
             UserError: A column is missing or has the wrong type.
@@ -86,4 +88,6 @@ class LoadedExport:
             part = slice(start, min(start + _BATCH, count))
             asked = {c: raw_values.slice_rows(columns[c], part) for c in self._schema.columns}
             answers.append(self._model.run("serving_default", self._schema.examples(asked, {})))
-        return {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+        # A signature's outputs are a protobuf map, whose order is not that of the tasks.
+        named = [*self._tasks, *sorted(set(answers[0]) - set(self._tasks))]
+        return {name: np.concatenate([a[name] for a in answers]) for name in named}

@@ -325,6 +325,19 @@ def test_requests_hold_target_signature_and_examples() -> None:
     assert sent["Authorization"] == "Bearer x"
 
 
+def test_outputs_come_by_name() -> None:
+    """A server's outputs are a map: their order says nothing and differs between processes."""
+    with grpc_server(Script()) as address, ServingClient(address, "m", SPEC) as client:
+        predict = client._transport.predict
+
+        def shuffled(*given: Any) -> Any:
+            outputs, version = predict(*given)
+            return {"view": outputs["click"], "click": outputs["click"], "a": SCORES}, version
+
+        client._transport.predict = shuffled  # type: ignore[method-assign]
+        assert list(client.predict(ROWS, deadline=5)) == ["a", "click", "view"]
+
+
 def test_metadata_are_asked_once_per_version() -> None:
     script = Script()
     with grpc_server(script) as address, ServingClient(address, "m", SPEC, deadline=5) as client:

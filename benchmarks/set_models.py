@@ -36,7 +36,8 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.stem import STEM, STEMConfig
+from lfm4ads_tf.models.stem import STEM
+from lfm4ads_tf.models.stem_config import STEMConfig
 from lfm4ads_tf.models.two_towers import build_embeddings
 from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
 from lfm4ads_tf.optim.objective import Objective

@@ -42,8 +42,9 @@ def write_contract(
         float32), `rounding` (output -> `of`, `bound`: what another processor may change, see
         `Rounding`), `variables_sha256` (see `variables_digest`), `encoding` (digest of the fitted
         encoding), `columns` (raw column -> type), `representations` (name ->
-        width), `user_columns`, `item_columns`, `tasks`, `signatures` (see `described_signatures`),
-        and `vocabulary_sha256` where there is a vocabulary.
+        width), `user_columns`, `item_columns`, `tasks` (those that it answers),
+        `auxiliary_tasks` (those that it was trained for beside them), `signatures` (see
+        `described_signatures`), and `vocabulary_sha256` where there is a vocabulary.
     """
     sides: Mapping[str, str] = graph.sides
     contract: dict[str, Any] = {
@@ -62,6 +63,7 @@ def write_contract(
         "user_columns": [name for name, side in sides.items() if side == "user"],
         "item_columns": [name for name, side in sides.items() if side == "item"],
         "tasks": graph.tasks,
+        "auxiliary_tasks": graph.auxiliary_tasks,
         "signatures": described_signatures(folder),
     }
     keys, ids = graph.vocabulary

@@ -119,7 +119,7 @@ def write_export(request: ExportRequest) -> WrittenExport:
         evaluation = Evaluation.of(
             graph.trained(rows),
             graph.expected(rows),
-            samples.evaluated or {},
+            {t: v for t, v in (samples.evaluated or {}).items() if t not in graph.auxiliary_tasks},
             config.tables,
             roundings,
             # float32 tables change nothing: no item of an index need be looked at

@@ -107,7 +107,12 @@ class PredictionServing(ServingModel):
     @property
     def tasks(self) -> list[str]:
         """See `ServingModel`."""
-        return list(self._original.layout.tasks)
+        return self._original.served_tasks
+
+    @property
+    def auxiliary_tasks(self) -> list[str]:
+        """See `ServingModel`."""
+        return [task for task in self._original.layout.tasks if task not in self.tasks]
 
     def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""
@@ -295,9 +300,10 @@ class PredictionServing(ServingModel):
         return self._named(model, model(batch, training=False))
 
     def _named(self, model: Any, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        """A model's logits (B, T) as its probabilities by task; they may read its variables."""
+        """A model's logits (B, T) as probabilities of the served tasks; may read its variables."""
         scores = model.probabilities(tf.cast(logits, tf.float32))  # (B, T)
-        return dict(zip(self.tasks, tf.unstack(scores, axis=1), strict=True))
+        every = zip(self._original.layout.tasks, tf.unstack(scores, axis=1), strict=True)
+        return {task: score for task, score in every if task in self.tasks}
 
 
 def representation_sources(model: Any) -> list[str]:

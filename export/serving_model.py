@@ -51,6 +51,11 @@ class ServingModel(abc.ABC):
         return []
 
     @property
+    def auxiliary_tasks(self) -> list[str]:
+        """Tasks that the model was trained for and the export does not answer."""
+        return []
+
+    @property
     def sides(self) -> Mapping[str, str]:
         """Side of each column and representation of a request, where it is told."""
         return {}

@@ -140,7 +140,9 @@ def _check_inputs(signatures: Mapping[str, Any], schema: RequestSchema, spec: Fe
 
 def _check_outputs(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
     """Tasks, and the outputs that are named after them."""
-    if list(contract["tasks"]) != spec.task_names:
+    trained = {*contract["tasks"], *contract.get("auxiliary_tasks", [])}
+    served = [task for task in spec.task_names if task in contract["tasks"]]
+    if trained != set(spec.task_names) or contract["tasks"] != served:
         raise ExportRefused(
             f"the export predicts {', '.join(contract['tasks']) or 'nothing'}, the spec "
             f"'{spec.name}' {', '.join(spec.task_names)}"
@@ -149,10 +151,10 @@ def _check_outputs(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
         if signature not in contract["signatures"]:
             continue  # a foundation has no `rank`
         outputs = contract["signatures"][signature]["outputs"]
-        if outputs.keys() != set(spec.task_names):
+        if outputs.keys() != set(served):
             raise ExportRefused(
-                f"'{signature}' has the outputs {sorted(outputs)}, the tasks of the spec "
-                f"'{spec.name}' are {sorted(spec.task_names)}"
+                f"'{signature}' has the outputs {sorted(outputs)}, the tasks that it answers "
+                f"are {sorted(served)}"
             )
 
 

@@ -112,8 +112,7 @@ def check_skew(
         raw=replay.raw_columns(),
         scores=replay.scores(),
         tolerance=max(
-            float(score_limit(contract, task, np.array([0.5]))[0])
-            for task in side.encoder.layout.tasks
+            float(score_limit(contract, task, np.array([0.5]))[0]) for task in contract["tasks"]
         ),
         drift=drift,
     )

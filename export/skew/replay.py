@@ -113,7 +113,7 @@ class SkewReplay:
 
     def scores(self) -> list[SkewComparison]:
         """One per task."""
-        tasks = self._side.encoder.layout.tasks
+        tasks = self._contract["tasks"]
         return [self._comparison(self._tallies[f"score {task}"], "") for task in tasks]
 
     def raw_columns(self) -> list[SkewComparison]:
@@ -171,7 +171,8 @@ class SkewReplay:
                 self._note_ids(name, rows, ids[:, np.newaxis], answer[:, np.newaxis])
 
     def _compare_scores(self, rows: slice, served: Outputs, where: str) -> None:
-        for t, task in enumerate(self._side.encoder.layout.tasks):
+        for task in self._contract["tasks"]:
+            t = self._side.encoder.layout.tasks.index(task)
             answer = _output(served, task, where, rows)
             ours = self._side.scores[rows, t : t + 1]
             self._note_numbers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -30,15 +30,17 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
     values count and nothing of its loss reaches them or their set. Below the last level a shared
     gate G_S reads z_S and mixes all experts to z_S^l; it cuts the tasks' own where `strict`, for
     otherwise a task's loss reaches another's set through the shared experts of the next level.
+    Without shared experts there is neither a shared set nor a shared gate.
 
     Args:
         levels: Number of levels L.
         reads: For each task, the set that it reads, counted from 0; the set behind the highest one
             is the shared one.
         own: Experts of each task in a level, K1.
-        shared: Shared experts of a level, K2.
+        shared: Shared experts of a level, K2; without any, all sets are the tasks' own.
         units: Width of each layer of an expert, at least one; the last one is h.
         others: What a task's gate does with other tasks' experts.
+        alone: Tasks, by number, whose gate sees no other task's experts whatever `others` says.
         gate_input: What a task's gate reads.
         strict: Whether the shared gate cuts the tasks' own experts.
         shared_output: Whether the last level has a shared gate too, whose z_S^L stands behind the
@@ -46,6 +48,9 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         gate_units: Hidden units of a gate.
         gate_bias: Whether a gate's scores have a bias.
         seed: Seed of the initial weights.
+
+    Raises:
+        ValueError: Without shared experts, gates read z_S or mix them.
 
     Source: Su et al., STEM: Unleashing the Power of Embeddings for Multi-task Recommendation (AAAI
     2024) for `cut`; Tang et al., Progressive Layered Extraction (RecSys 2020) for `hidden`, there
@@ -61,6 +66,7 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         units: Sequence[int],
         *,
         others: Others = "cut",
+        alone: Collection[int] = (),
         gate_input: GateInput = "sum",
         strict: bool = True,
         shared_output: bool = False,
@@ -70,15 +76,20 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         name: str = "extraction",
     ) -> None:
         super().__init__(name=name)
+        if not shared and (gate_input != "task" or shared_output):
+            raise ValueError("Without shared experts the gates read z_t, and none is shared.")
         tasks = len(reads)
-        self.sets = max(reads) + 2
+        own_sets = max(reads) + 1
+        self.sets = own_sets + (shared > 0)
         self.gate_input = gate_input
-        self._reads = np.array([*reads, self.sets - 1])  # no list: Keras would make it a part
+        of_shared = [own_sets] * (shared > 0)
+        self._reads = np.array([*reads, *of_shared])  # no list: Keras would make it a part
         owners = [t for t in range(tasks) for _ in range(own)] + [tasks] * shared
         near = [[owner in (t, tasks) for owner in owners] for t in range(tasks)]
-        sees = near if others == "hidden" else [[True] * len(owners)] * tasks
+        every = [True] * len(owners)
+        sees = [row if others == "hidden" or t in alone else every for t, row in enumerate(near)]
         cuts = [[others == "cut" and not one for one in row] for row in near]
-        both = [*sees, [True] * len(owners)]
+        both = [*sees, every]
         both_cuts = [*cuts, [strict and owner < tasks for owner in owners]]
         self.experts: list[ExpertBank] = []
         self.gates: list[GateBank] = []
@@ -86,11 +97,11 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
             of_level = self._reads[owners] if level == 1 else owners
             own_name = f"level_{level}"
             self.experts.append(ExpertBank(list(of_level), units, seed=seed, name=own_name))
-            last = level == levels and not shared_output
+            apart = not shared or (level == levels and not shared_output)
             self.gates.append(
                 GateBank(
-                    sees if last else both,
-                    cuts if last else both_cuts,
+                    sees if apart else both,
+                    cuts if apart else both_cuts,
                     gate_units,
                     bias=gate_bias,
                     seed=seed,
@@ -108,7 +119,7 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         Returns:
             z^L: (B, T, h), with `shared_output` (B, T + 1, h).
         """
-        own, read = sets, sets  # own: z_t and z_S, (T + 1, B, d)
+        own, read = sets, sets  # own: z_t and z_S where there is one, (T + 1, B, d)
         if list(self._reads) != list(range(self.sets)):
             each = tf.unstack(sets)
             own = tf.stack([each[k] for k in self._reads])
@@ -121,9 +132,9 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
 
     def _gate_read(self, own: tf.Tensor, gates: int) -> tf.Tensor:
         """v of the tasks' gates, and z_S of the shared one where there is one, (G, B, d)."""
-        tasks = len(self._reads) - 1
         if self.gate_input == "task":
-            return own[:gates]
+            return own if own.shape[0] == gates else own[:gates]
+        tasks = len(self._reads) - 1
         with_shared = _with_last(own)  # (T, B, d)
         return with_shared if gates == tasks else tf.concat([with_shared, own[tasks:]], axis=0)
 

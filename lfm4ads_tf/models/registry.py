@@ -18,6 +18,7 @@ UPSTREAMS: Registry[Any] = Registry(
         "me_mmoe": "lfm4ads_tf.models.me_mmoe:MEMMoE",
         "me_ple": "lfm4ads_tf.models.me_ple:MEPLE",
         "stem": "lfm4ads_tf.models.stem:STEM",
+        "stem_al": "lfm4ads_tf.models.stem_al:STEMAL",
         "ame": "lfm4ads_tf.models.ame:AME",
         "esmm": "lfm4ads_tf.models.esmm:ESMM",
         "aitm": "lfm4ads_tf.models.aitm:AITM",

@@ -49,6 +49,11 @@ class TaskModel(TrainableModel):
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T) of each row's scenario."""
 
+    @property
+    def served_tasks(self) -> list[str]:
+        """The tasks that an export answers, in the layout's order; here all."""
+        return list(self.layout.tasks)
+
     def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
         """What is evaluated and served for logits (B, T): here their sigmoid, (B, T).
 

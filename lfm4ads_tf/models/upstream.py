@@ -60,6 +60,24 @@ class UpstreamModel(TaskModel):
     heads: Any
 
     @classmethod
+    def of(cls, options: Any) -> type[UpstreamModel]:
+        """The class that is built for some options; here this one, whatever they are.
+
+        Args:
+            options: An instance of `Config`, None without any.
+        """
+        return cls
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """The name in `UPSTREAMS` that stands for it.
+
+        Raises:
+            UserError: The class is not registered.
+        """
+        return UPSTREAMS.name_of(cls)
+
+    @classmethod
     @abc.abstractmethod
     def create(
         cls,
@@ -87,7 +105,7 @@ class UpstreamModel(TaskModel):
         Raises:
             UserError: The class is not registered in `UPSTREAMS`.
         """
-        name, given = UPSTREAMS.name_of(type(self)), self.arguments
+        name, given = self.registered_name(), self.arguments
         sections: dict[str, Any] = {"model": name}
         for value in given.values():
             if isinstance(value, NetworkConfig):

@@ -55,8 +55,8 @@ class UpstreamConfig(StrictModel):
 
     @property
     def model_class(self) -> Any:
-        """The `UpstreamModel` of the configuration."""
-        return UPSTREAMS[self.model]
+        """The `UpstreamModel` that is built for the configuration."""
+        return UPSTREAMS[self.model].of((self.model_extra or {}).get(self.model))
 
     @property
     def options(self) -> Any:

@@ -23,8 +23,12 @@ CASES: list[dict[str, Any]] = [
     {"others": "open", "gate_input": "sum", "strict": False},
     {"others": "hidden", "gate_input": "task", "strict": False},
     {"others": "hidden", "gate_input": "sum", "strict": True},
+    {"others": "cut", "gate_input": "task", "shared": 0, "alone": [2]},
+    {"others": "open", "gate_input": "task", "shared": 0, "alone": [0, 2], "gate_units": [4]},
 ]
-of_cases = pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['others']}-{c['gate_input']}")
+of_cases = pytest.mark.parametrize(
+    "case", CASES, ids=lambda c: f"{c['others']}-{c['gate_input']}-{c.get('shared', 1)}"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +42,10 @@ def float64() -> Iterator[None]:
 
 def made(levels: int, case: dict[str, Any]) -> tuple[SetExtraction, tf.Variable]:
     """The layer of two own and one shared expert with random weights, and what it reads."""
-    layer = SetExtraction(levels, READS, 2, 1, [4, H], seed=1, **case)
+    options = {"shared": 1, **case}
+    layer = SetExtraction(levels, READS, 2, units=[4, H], seed=1, **options)
     rng = np.random.default_rng(3)
-    sets = tf.Variable(rng.normal(size=(K, B, D)))
+    sets = tf.Variable(rng.normal(size=(K - 1 + options["shared"], B, D)))
     layer(sets)
     for variable in layer.trainable_variables:
         variable.assign(rng.normal(0, 0.7, size=variable.shape))
@@ -63,15 +68,20 @@ def mlp(x: np.ndarray, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarra
 
 def oracle(layer: SetExtraction, live: Values, case: dict[str, Any], frozen: Values) -> np.ndarray:
     """z^L (B, T, h) of the formulas; what is cut is computed of `frozen` in place of `live`."""
-    of_live = [live["x"][k] for k in (*READS, K - 1)]
-    of_frozen = [frozen["x"][k] for k in (*READS, K - 1)]
-    owners = [0, 0, 1, 1, 2, 2, T]  # two experts of each task, then the shared one
+    shared = case.get("shared", 1)
+    reads = [*READS, K - 1][: T + shared]
+    of_live = [live["x"][k] for k in reads]
+    of_frozen = [frozen["x"][k] for k in reads]
+    owners = [0, 0, 1, 1, 2, 2, T][: 6 + shared]  # two experts of each task, then the shared one
     strict = case.get("strict", True)
     for experts, gates in zip(layer.experts, layer.gates, strict=True):
         outputs = []
         for values, z in ((live, of_live), (frozen, of_frozen)):
             layers = [(experts.kernel, experts.bias), *experts.deeper]
-            own = [[(values[k.name][e], values[b.name][e]) for k, b in layers] for e in range(7)]
+            own = [
+                [(values[k.name][e], values[b.name][e]) for k, b in layers]
+                for e in range(len(owners))
+            ]
             outputs.append([mlp(z[owner], own[e]) for e, owner in enumerate(owners)])
         above = []
         for values, z, whole in ((live, of_live, False), (frozen, of_frozen, True)):
@@ -80,7 +90,8 @@ def oracle(layer: SetExtraction, live: Values, case: dict[str, Any], frozen: Val
                 shared_gate = g == T
                 read = z[g] + z[T] if case["gate_input"] == "sum" and not shared_gate else z[g]
                 near = [shared_gate or owner in (g, T) for owner in owners]
-                seen = [e for e in range(7) if case["others"] != "hidden" or near[e]]
+                blind = case["others"] == "hidden" or g in case.get("alone", [])
+                seen = [e for e in range(len(owners)) if near[e] or not blind]
                 hidden = [(values[k.name][g], values[b.name][g]) for k, b in gates.hidden]
                 scores = mlp(read, hidden) @ values[gates.kernel.name][g][:, : len(seen)]
                 if gates.bias is not None:
@@ -153,3 +164,9 @@ def test_a_shared_gate_that_is_not_strict_lets_a_loss_through() -> None:
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(layer(sets)[:, 1])
     assert np.abs(tape.gradient(total, sets)).max(axis=(1, 2)).all()
+
+
+def test_without_shared_experts_nothing_shared_can_be_asked_for() -> None:
+    for asked in ({"gate_input": "sum"}, {"gate_input": "task", "shared_output": True}):
+        with pytest.raises(ValueError, match="Without shared experts"):
+            SetExtraction(1, READS, 2, 0, [H], **asked)  # type: ignore[arg-type]

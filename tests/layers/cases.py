@@ -49,10 +49,13 @@ from lfm4ads_tf.models.me_ple import MEPLE, MEPLEConfig
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
 from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
 from lfm4ads_tf.models.ple import PLE, PLEConfig
+from lfm4ads_tf.models.sdem import SDEM
 from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.shared_bottom import SharedBottom, SharedBottomConfig
 from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
-from lfm4ads_tf.models.stem import STEM, STEMConfig
+from lfm4ads_tf.models.stem import STEM
+from lfm4ads_tf.models.stem_al import STEMAL, STEMALConfig
+from lfm4ads_tf.models.stem_config import STEMConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.models.two_towers import TwoTowers
@@ -553,8 +556,15 @@ MODELS = [
         _batch,
     ),
     Case(
-        "STEM over scenarios",
-        lambda: STEM(
+        "STEMAL",
+        lambda: STEMAL(
+            LAYOUT, NETWORK, _SHARDED, STEMALConfig(auxiliary=["buy"], levels=2, **_EXPERTS), seed=1
+        ),
+        _batch,
+    ),
+    Case(
+        "SDEM",
+        lambda: SDEM(
             LAYOUT, NETWORK, EMBEDDINGS, STEMConfig(axis="scenario", levels=2, **_EXPERTS), seed=1
         ),
         _batch,

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.kernels.bias import add_bias
+from lfm4ads_tf.kernels.bias import biased_relu
 from lfm4ads_tf.precision import product
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
@@ -114,8 +114,7 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
             more = self.kernel.shape[-1] - first
             if more:
                 hidden, beside = tf.split(hidden, [first, more], axis=-1)
-            add = add_bias if training else tf.nn.bias_add
-            hidden = tf.nn.relu(add(hidden, self.bias))  # (B, n h_1)
+            hidden = biased_relu(hidden, self.bias, training=training)  # (B, n h_1)
             hidden = tf.reshape(hidden, [-1, self.experts, self.units[0]])  # (B, n, h_1)
             if not self.deeper:
                 return hidden, beside
@@ -126,9 +125,10 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
                 sets = tf.unstack(inputs)  # K of (B, d)
                 # a stack's gradient is a sum of whole sets; that of a gather adds row by row
                 read = tf.stack([sets[k] for k in self._reads])  # (n, B, d)
-            hidden = tf.nn.relu(product(read, self.kernel) + self.bias)  # (n, B, h_1)
+            hidden = product(read, self.kernel)  # (n, B, h_1)
+            hidden = biased_relu(hidden, self.bias, training=training)
         for kernel, bias in self.deeper:
-            hidden = tf.nn.relu(product(hidden, kernel) + bias)  # (n, B, h_k)
+            hidden = biased_relu(product(hidden, kernel), bias, training=training)  # (n, B, h_k)
         return tf.transpose(hidden, [1, 0, 2]), beside  # (B, n, h)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import constant, stacked_glorot
 from lfm4ads_tf.interactions.expert_mix import ExpertMix, Pairs
-from lfm4ads_tf.kernels.bias import add_bias
+from lfm4ads_tf.kernels.bias import biased_relu
 from lfm4ads_tf.precision import product
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import glorot
@@ -102,13 +102,12 @@ class GateBank(Rebuildable, tf_keras.layers.Layer):
         """
         hidden = read
         for kernel, bias in self.hidden:
-            if len(kernel.shape) == 2:
-                add = add_bias if training else tf.nn.bias_add
-                hidden = tf.nn.relu(add(product(hidden, kernel), bias))  # (B, G u_1)
+            joined = len(kernel.shape) == 2
+            hidden = product(hidden, kernel)  # (B, G u_1), or (G, B, u_k)
+            hidden = biased_relu(hidden, bias, training=training)
+            if joined:
                 hidden = tf.reshape(hidden, [-1, self.mix.gates, self.units[0]])  # (B, G, u_1)
                 hidden = tf.transpose(hidden, [1, 0, 2])  # (G, B, u_1)
-            else:
-                hidden = tf.nn.relu(product(hidden, kernel) + bias)  # (G, B, u_k)
         scores = product(hidden, self.kernel)  # (B, sum of the counts) or (G, B, most)
         if self.bias is not None:
             scores += self.bias

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import constant, stacked_glorot
+from lfm4ads_tf.kernels.bias import biased_relu
 from lfm4ads_tf.precision import product
 from lfm4ads_tf.rebuildable import Rebuildable
 
@@ -93,13 +94,14 @@ class TowerBank(Rebuildable, tf_keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, read: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
+    def call(self, read: tf.Tensor, scenario: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Computes the logits of each row's own scenario.
 
         Args:
             read: What the towers read, (B, n, h): n = 1 for all alike; n = T of `both`, each task's
                 towers alike; or n = G, each its own.
             scenario: (B,) index; -1 (unknown) selects no scenario's weights.
+            training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             Logits (B, T).
@@ -114,7 +116,7 @@ class TowerBank(Rebuildable, tf_keras.layers.Layer):
         if given < self.towers:
             hidden = tf.tile(hidden, [self.towers // given, 1, 1])  # (G, B, h)
         for kernel, bias in self.layers:
-            hidden = tf.nn.relu(product(hidden, kernel) + bias)  # (G, B, u_k)
+            hidden = biased_relu(product(hidden, kernel), bias, training=training)  # (G, B, u_k)
         every = tf.matmul(hidden, self.logit_kernel) + self.logit_bias
         pick = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)  # (B, S)
         if self.shared:

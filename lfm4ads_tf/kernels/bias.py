@@ -1,4 +1,4 @@
-"""Adding a bias, whose gradient is a parallel column sum in training."""
+"""Adding a bias, alone or below a relu, with fewer passes over memory in training."""
 
 from __future__ import annotations
 
@@ -31,3 +31,32 @@ def add_bias(values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         return tf.nn.bias_add(x, b), grad
 
     return add(values, tf.convert_to_tensor(bias))
+
+
+def biased_relu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    """max(values + bias, 0), in training one pass over memory and one for both gradients.
+
+    Args:
+        values: (B, d), or (n, B, d) of a stack of products.
+        bias: (d,), or (n, 1, d).
+        training: Whether the compiled kernel may be used; an exported graph holds none.
+
+    Returns:
+        The shape of the values.
+    """
+    ops = library() if training else None
+    if ops is None or values.dtype != tf.float32:
+        biased = tf.nn.bias_add(values, bias) if len(values.shape) == 2 else values + bias
+        return tf.nn.relu(biased)
+
+    @tf.custom_gradient
+    def activated(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        y = ops.lfm4ads_bias_relu(x=x, b=b)
+
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dx, db = ops.lfm4ads_bias_relu_grad(dy=upstream, y=y)
+            return dx, db
+
+        return y, grad
+
+    return activated(values, tf.convert_to_tensor(bias))

@@ -323,6 +323,56 @@ class ColumnSumsOp : public OpKernel {
   }
 };
 
+// Sets, batch and width of (B, d) or (n, B, d).
+struct Sizes {
+  explicit Sizes(const Tensor& x)
+      : sets(x.dims() == 3 ? x.dim_size(0) : 1),
+        batch(x.dim_size(x.dims() - 2)),
+        width(x.dim_size(x.dims() - 1)) {}
+  int64_t sets, batch, width;
+};
+
+class BiasReluOp : public OpKernel {
+ public:
+  explicit BiasReluOp(OpKernelConstruction* context) : OpKernel(context) {}
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &x = context->input(0), &b = context->input(1);
+    OP_REQUIRES(context, x.dims() == 2 || x.dims() == 3,
+                absl::InvalidArgumentError("a bias is added to (B, d) or (n, B, d)"));
+    const Sizes sizes(x);
+    OP_REQUIRES(context, b.NumElements() == sizes.sets * sizes.width,
+                absl::InvalidArgumentError(absl::StrCat("a bias of ", b.shape().DebugString(),
+                                                        " for ", x.shape().DebugString())));
+    Tensor* y;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
+    SettleLarge(*y);
+    BiasReluForward(x.flat<float>().data(), b.flat<float>().data(), sizes.sets, sizes.batch,
+                    sizes.width, y->flat<float>().data(), Threads(context));
+  }
+};
+
+class BiasReluGradOp : public OpKernel {
+ public:
+  explicit BiasReluGradOp(OpKernelConstruction* context) : OpKernel(context) {}
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &dy = context->input(0), &y = context->input(1);
+    OP_REQUIRES(context, (y.dims() == 2 || y.dims() == 3) && dy.shape() == y.shape(),
+                absl::InvalidArgumentError("dy and y must be (B, d) or (n, B, d)"));
+    const Sizes sizes(y);
+    Tensor *dx, *db;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, y.shape(), &dx));
+    const TensorShape bias = y.dims() == 3 ? TensorShape({sizes.sets, 1, sizes.width})
+                                           : TensorShape({sizes.width});
+    OP_REQUIRES_OK(context, context->allocate_output(1, bias, &db));
+    SettleLarge(*dx);
+    BiasReluBackward(dy.flat<float>().data(), y.flat<float>().data(), sizes.sets, sizes.batch,
+                     sizes.width, dx->flat<float>().data(), db->flat<float>().data(),
+                     Threads(context));
+  }
+};
+
 class AdamStepOp : public OpKernel {
  public:
   explicit AdamStepOp(OpKernelConstruction* context) : OpKernel(context) {
@@ -460,6 +510,37 @@ REGISTER_OP("Lfm4adsColumnSums")
       return absl::OkStatus();
     });
 REGISTER_KERNEL_BUILDER(Name("Lfm4adsColumnSums").Device(tensorflow::DEVICE_CPU), ColumnSumsOp);
+
+REGISTER_OP("Lfm4adsBiasRelu")
+    .Input("x: float")
+    .Input("b: float")
+    .Output("y: float")
+    .SetShapeFn([](InferenceContext* context) {
+      context->set_output(0, context->input(0));
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasRelu").Device(tensorflow::DEVICE_CPU), BiasReluOp);
+
+REGISTER_OP("Lfm4adsBiasReluGrad")
+    .Input("dy: float")
+    .Input("y: float")
+    .Output("dx: float")
+    .Output("db: float")
+    .SetShapeFn([](InferenceContext* context) {
+      const auto y = context->input(1);
+      context->set_output(0, y);
+      if (!context->RankKnown(y)) {
+        context->set_output(1, context->UnknownShape());
+      } else if (context->Rank(y) == 3) {
+        context->set_output(1, context->MakeShape({context->Dim(y, 0), context->MakeDim(1),
+                                                   context->Dim(y, 2)}));
+      } else {
+        context->set_output(1, context->Vector(context->Dim(y, 1)));
+      }
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasReluGrad").Device(tensorflow::DEVICE_CPU),
+                        BiasReluGradOp);
 
 REGISTER_OP("Lfm4adsAdamStep")
     .Input("variables: count * resource")

@@ -454,6 +454,50 @@ void ColumnSums(const float* x, int64_t batch, int64_t width, float* sums,
   }
 }
 
+void BiasReluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
+                     float* y, const ParallelFor& parallel_for) {
+  parallel_for(static_cast<int>(sets) * kChunks, [&](int task) {
+    const int64_t set = task / kChunks, chunk = task % kChunks;
+    const float* __restrict bias = b + set * width;
+    for (int64_t i = batch * chunk / kChunks; i < batch * (chunk + 1) / kChunks; ++i) {
+      const int64_t at = (set * batch + i) * width;
+#pragma omp simd
+      for (int64_t k = 0; k < width; ++k) {
+        const float value = x[at + k] + bias[k];
+        y[at + k] = value < 0.0f ? 0.0f : value;  // NaN stays what it is
+      }
+    }
+  });
+}
+
+void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t batch, int64_t width,
+                      float* dx, float* db, const ParallelFor& parallel_for) {
+  std::vector<float> partial(static_cast<size_t>(sets) * kChunks * width, 0.0f);
+  parallel_for(static_cast<int>(sets) * kChunks, [&](int task) {
+    const int64_t set = task / kChunks, chunk = task % kChunks;
+    float* __restrict sum = &partial[static_cast<size_t>(task) * width];
+    for (int64_t i = batch * chunk / kChunks; i < batch * (chunk + 1) / kChunks; ++i) {
+      const int64_t at = (set * batch + i) * width;
+#pragma omp simd
+      for (int64_t k = 0; k < width; ++k) {
+        const float slope = dy[at + k], output = y[at + k];  // both read: no branch
+        const float value = output > 0.0f ? slope : 0.0f;
+        dx[at + k] = value;
+        sum[k] += value;
+      }
+    }
+  });
+  for (int64_t set = 0; set < sets; ++set) {
+    for (int64_t k = 0; k < width; ++k) {
+      float total = 0.0f;
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        total += partial[(set * kChunks + chunk) * width + k];
+      }
+      db[set * width + k] = total;
+    }
+  }
+}
+
 void AdamStep(const std::vector<DenseVariable>& variables, float correction, float beta_1,
               float beta_2, float epsilon, const ParallelFor& parallel_for) {
   constexpr int64_t kPiece = 1 << 14;

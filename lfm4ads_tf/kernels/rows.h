@@ -83,6 +83,14 @@ void CrossBackward(const float* dy, const float* x0, const float* h, const float
 void ColumnSums(const float* x, int64_t batch, int64_t width, float* sums,
                 const ParallelFor& parallel_for);
 
+// y = max(x + b, 0) over (sets, batch, width), b of (sets, width); y may be x.
+void BiasReluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
+                     float* y, const ParallelFor& parallel_for);
+
+// dx = dy where y > 0, else 0; db = sum of dx over the batch, (sets, width); dx may be dy.
+void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t batch, int64_t width,
+                      float* dx, float* db, const ParallelFor& parallel_for);
+
 // One variable of a dense Adam step; decay is learning_rate * weight_decay.
 struct DenseVariable {
   float* w;

@@ -188,7 +188,7 @@ class MixtureModel(UpstreamModel):
     def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
         """Logits (B, T) of each row's scenario."""
         stream = self.backbone.stream(batch, training=training)
-        return self.tower_logits(self.mixtures(stream, training), batch["scenario"])
+        return self.tower_logits(self.mixtures(stream, training), batch["scenario"], training)
 
     def mixtures(self, stream: tf.Tensor | list[tf.Tensor], training: bool = False) -> tf.Tensor:
         """The vector of every task, (B, T, h).
@@ -201,10 +201,12 @@ class MixtureModel(UpstreamModel):
         tasks = len(self.layout.tasks)
         return mixed if mixed.shape[1] == tasks else tf.tile(mixed, [1, tasks, 1])
 
-    def tower_logits(self, mixed: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
+    def tower_logits(
+        self, mixed: tf.Tensor, scenario: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
         """Logits (B, T) of the tasks' towers, from m (B, T, h)."""
         width = mixed.shape[1] * mixed.shape[2]
-        return self.heads(tf.reshape(mixed, [-1, width]), scenario)  # of (B, T h)
+        return self.heads(tf.reshape(mixed, [-1, width]), scenario, training=training)
 
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """All representations of a batch.

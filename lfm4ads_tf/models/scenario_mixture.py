@@ -54,12 +54,14 @@ class ScenarioMixtureModel(MixtureModel):
         """The vector of every scenario and the shared one behind them, (B, S + 1, h)."""
         return self.experts(stream, training=training)
 
-    def tower_logits(self, mixed: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
+    def tower_logits(
+        self, mixed: tf.Tensor, scenario: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
         """See `MixtureModel`; from m (B, S + 1, h)."""
         first = [mixed.shape[1] - 1] if self.heads.shared else []  # what tower 0 reads
         order = [*first, *range(mixed.shape[1] - 1)]
         read = tf.repeat(tf.gather(mixed, order, axis=1), len(self.layout.tasks), axis=1)
-        return self.heads(read, scenario)  # of (B, C T, h)
+        return self.heads(read, scenario, training=training)  # of (B, C T, h)
 
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """See `MixtureModel`; `mix` (B, h) is m_s of the row's own scenario, or m_S."""

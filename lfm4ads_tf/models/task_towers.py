@@ -38,19 +38,20 @@ class TaskTowers(TowerBank):
         """Makes the weights for the mixtures' width."""
         super().build([None, self.tasks, int(input_shape[-1]) // self.tasks])
 
-    def call(self, mixed: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
+    def call(self, mixed: tf.Tensor, scenario: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Computes the logits of each row's own scenario.
 
         Args:
             mixed: The tasks' mixtures side by side, (B, T h).
             scenario: (B,) index; -1 (unknown) selects no scenario's weights.
+            training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             Logits (B, T).
         """
         width = mixed.shape[-1] // self.tasks
         apart = tf.reshape(mixed, [-1, self.tasks, width])  # (B, T, h)
-        return super().call(apart, scenario)
+        return super().call(apart, scenario, training)
 
     def carry(
         self, target: TaskTowers, columns: Columns, shares: Mapping[int, float], carried: Carried

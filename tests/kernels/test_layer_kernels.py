@@ -15,7 +15,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.interactions.config import BlockConfig
-from lfm4ads_tf.kernels.bias import add_bias
+from lfm4ads_tf.kernels.bias import add_bias, biased_relu
 from lfm4ads_tf.kernels.cross import fused_cross
 from lfm4ads_tf.kernels.library import library, stock_ops
 from lfm4ads_tf.kernels.memory import filled
@@ -129,6 +129,35 @@ def test_add_bias_equals_its_formula(batch: int, width: int, seed: int) -> None:
     np.testing.assert_array_equal(dx, dy)
     exact = dy.astype(np.float64)
     assert_close(db, exact.sum(axis=0), terms=max(batch, 1), magnitude=np.abs(exact).sum(axis=0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    sets=st.sampled_from([0, 1, 3]),
+    batch=st.sampled_from([0, 1, 7, 9, 1000]),
+    width=st.integers(1, 67),
+    seed=st.integers(0, 2**16),
+)
+def test_biased_relu_equals_its_formula(sets: int, batch: int, width: int, seed: int) -> None:
+    """Of (B, d), and of stacks of products; an exact zero has no gradient, NaN stays NaN."""
+    rng = np.random.default_rng(seed)
+    shape = (sets, batch, width) if sets else (batch, width)
+    x, dy = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+    b = rng.normal(size=(sets, 1, width) if sets else (width,)).astype(np.float32)
+    x[..., :1, 0] = -b[..., 0]  # sums to 0
+    x[..., 1:2, 0] = np.nan
+    given_ = [tf.constant(x), tf.constant(b)]
+    with tf.GradientTape() as tape:
+        tape.watch(given_)
+        found = biased_relu(*given_, training=True)
+    dx, db = tape.gradient(found, given_, output_gradients=tf.constant(dy))
+    np.testing.assert_array_equal(found, np.where(np.isnan(x), x, np.maximum(x + b, 0)))
+    passed = np.where(x + b > 0, dy, 0)
+    np.testing.assert_array_equal(dx, passed)
+    exact = passed.astype(np.float64)
+    sums, sizes = (v.sum(axis=-2, keepdims=bool(sets)) for v in (exact, np.abs(exact)))
+    assert_close(db, sums, terms=max(batch, 1), magnitude=sizes)
+    np.testing.assert_array_equal(found, biased_relu(*given_))  # TensorFlow's own ops
 
 
 @settings(max_examples=20, deadline=None)

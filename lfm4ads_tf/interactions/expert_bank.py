@@ -19,9 +19,10 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
     """f_e = relu(W_{e,n} ... relu(W_{e,1} x^{k(e)} + b_{e,1}) ... + b_{e,n}) for n experts.
 
     Expert e reads the set k(e) of its inputs. Where all read the same inputs, the first layers are
-    one matrix product; with several sets they are one batched product, as a deeper layer is. Each
-    W starts as a Glorot-uniform matrix of its own, whose values depend on seed, name and number of
-    the expert: one more leaves the others' as they are.
+    one matrix product; with several sets they are one batched product over the sets, as a deeper
+    layer is over the experts, and one more for each set that several experts read. Each W starts as
+    a Glorot-uniform matrix of its own, whose values depend on seed, name and number of the expert:
+    one more leaves the others' as they are.
 
     Args:
         reads: For each expert, the set that it reads, counted from 0; all 0 where there is one.
@@ -96,16 +97,18 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
         return []
 
     def outputs_and_beside(
-        self, inputs: tf.Tensor, training: bool = False
+        self, inputs: tf.Tensor, training: bool = False, columns: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """What the experts give, and the products of the columns beside them.
 
         Args:
             inputs: x, (B, d), or the sets (K, B, d).
             training: Whether compiled kernels may be used; an exported graph holds none.
+            columns: With several sets, what each of them is multiplied by too, (K, d, c): the sets
+                are read once for both.
 
         Returns:
-            (B, n, h), and (B, .) or None.
+            (B, n, h); and those of `columns_beside` (B, .), of `columns` (K, B, c), or None.
         """
         first, beside = self.experts * self.units[0], None
         if len(self.kernel.shape) == 2:
@@ -120,16 +123,40 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
                 return hidden, beside
             hidden = tf.transpose(hidden, [1, 0, 2])  # (n, B, h_1)
         else:
-            read = inputs
-            if list(self._reads) != list(range(inputs.shape[0])):
-                sets = tf.unstack(inputs)  # K of (B, d)
-                # a stack's gradient is a sum of whole sets; that of a gather adds row by row
-                read = tf.stack([sets[k] for k in self._reads])  # (n, B, d)
-            hidden = product(read, self.kernel)  # (n, B, h_1)
+            hidden, beside = self._of_sets(inputs, columns)  # (n, B, h_1), (K, B, c)
             hidden = biased_relu(hidden, self.bias, training=training)
         for kernel, bias in self.deeper:
             hidden = biased_relu(product(hidden, kernel), bias, training=training)  # (n, B, h_k)
         return tf.transpose(hidden, [1, 0, 2]), beside  # (B, n, h)
+
+    def _of_sets(
+        self, sets: tf.Tensor, columns: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """W_{e,1} x^{k(e)} of every expert, (n, B, h_1), and the columns' products (K, B, c)."""
+        readers = [np.flatnonzero(self._reads == k).tolist() for k in range(sets.shape[0])]
+        if not all(readers):
+            read = tf.stack([sets[k] for k in self._reads])  # (n, B, d)
+            return product(read, self.kernel), None if columns is None else product(sets, columns)
+        again = {k: experts[1:] for k, experts in enumerate(readers) if len(experts) > 1}
+        first, kernel = [experts[0] for experts in readers], self.kernel
+        kernels: list[tf.Tensor] = []
+        if first != list(range(self.experts)):
+            kernels = tf.unstack(tf.convert_to_tensor(kernel))  # n of (d, h_1)
+            kernel = tf.stack([kernels[e] for e in first])
+        if columns is not None:
+            kernel = tf.concat([kernel, columns], axis=-1)
+        if again:
+            sets, *more = _with_copies(sets, list(again))
+        hidden, beside = product(sets, kernel), None  # (K, B, h_1 + c)
+        if columns is not None:
+            hidden, beside = tf.split(hidden, [self.units[0], -1], axis=-1)
+        if not kernels:
+            return hidden, beside
+        outputs = dict(zip(first, tf.unstack(hidden), strict=True))
+        for experts, read in zip(again.values(), more if again else [], strict=True):
+            wide = product(read, tf.concat([kernels[e] for e in experts], axis=-1))  # (B, m h_1)
+            outputs |= zip(experts, tf.split(wide, len(experts), axis=-1), strict=True)
+        return tf.stack([outputs[e] for e in range(self.experts)]), beside
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Runs the experts.
@@ -142,6 +169,23 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
             (B, n, h).
         """
         return self.outputs_and_beside(inputs, training)[0]
+
+
+def _with_copies(sets: tf.Tensor, again: Sequence[int]) -> list[tf.Tensor]:
+    """The sets, and some of them alone; a gradient of one is added to it and to no other."""
+
+    @tf.custom_gradient
+    def copied(x: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
+        def grad(of_all: tf.Tensor, *of_some: tf.Tensor) -> tf.Tensor:
+            each = tf.unstack(of_all)
+            for k, one in zip(again, of_some, strict=True):
+                each[k] += one
+            return tf.stack(each)
+
+        return [tf.identity(x), *[x[k] for k in again]], grad
+
+    found: list[tf.Tensor] = copied(sets)
+    return found
 
 
 def stacked_glorot(seed: int, names: Sequence[str], shape: tuple[int, int]) -> tf.Tensor:

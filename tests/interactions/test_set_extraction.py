@@ -25,9 +25,14 @@ CASES: list[dict[str, Any]] = [
     {"others": "hidden", "gate_input": "sum", "strict": True},
     {"others": "cut", "gate_input": "task", "shared": 0, "alone": [2]},
     {"others": "open", "gate_input": "task", "shared": 0, "alone": [0, 2], "gate_units": [4]},
+    # experts so wide that the gates' products are made in theirs
+    {"others": "cut", "gate_input": "sum", "units": [256, H], "gate_bias": True},
+    {"others": "hidden", "gate_input": "task", "units": [256, H], "strict": False},
 ]
 of_cases = pytest.mark.parametrize(
-    "case", CASES, ids=lambda c: f"{c['others']}-{c['gate_input']}-{c.get('shared', 1)}"
+    "case",
+    CASES,
+    ids=lambda c: f"{c['others']}-{c['gate_input']}-{c.get('shared', 1)}-{'units' in c}",
 )
 
 
@@ -42,8 +47,8 @@ def float64() -> Iterator[None]:
 
 def made(levels: int, case: dict[str, Any]) -> tuple[SetExtraction, tf.Variable]:
     """The layer of two own and one shared expert with random weights, and what it reads."""
-    options = {"shared": 1, **case}
-    layer = SetExtraction(levels, READS, 2, units=[4, H], seed=1, **options)
+    options = {"shared": 1, "units": [4, H], **case}
+    layer = SetExtraction(levels, READS, 2, seed=1, **options)
     rng = np.random.default_rng(3)
     sets = tf.Variable(rng.normal(size=(K - 1 + options["shared"], B, D)))
     layer(sets)
@@ -106,6 +111,20 @@ def oracle(layer: SetExtraction, live: Values, case: dict[str, Any], frozen: Val
             above.append(mixed)
         of_live, of_frozen = above
     return np.stack(of_live, axis=1)
+
+
+@of_cases
+def test_the_sets_are_read_once_for_experts_and_gates_where_that_costs_less(
+    case: dict[str, Any],
+) -> None:
+    layer, sets = made(1, case)
+    step = tf.function(layer.call).get_concrete_function(tf.TensorSpec(sets.shape, tf.float64))
+    of_sets = [
+        op.type
+        for op in step.graph.get_operations()
+        if "MatMul" in op.type and op.inputs[0].shape[-1] == D and len(op.inputs[0].shape) == 3
+    ]
+    assert len(of_sets) == (1 if "units" in case else 2)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])

@@ -247,8 +247,9 @@ def test_a_refresh_refuses_rows_that_are_no_funnel_and_takes_a_day_without_order
         ("      task_units:\n      - 4\n", "      task_units:\n      - 3\n"),
         ("      task_units:\n      - 4\n", "      task_units:\n      - 4\n      - 4\n"),
         ("      dim: 4\n", "      dim: 6\n"),
+        ("      dim: 4\n", "      dim: 4\n      sets: 2\n"),
     ],
-    ids=["narrower", "deeper", "tables"],
+    ids=["narrower", "deeper", "tables", "sets"],
 )
 def test_weights_of_other_sizes_are_refused(
     was: str,

@@ -158,7 +158,8 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
                     fields.append(FieldGroup(values, names, owners, self.plan.sets))
             elif side in self.projections:
                 values = self.projections[side](vector)[:, tf.newaxis, :]  # (B, 1, dim)
-                fields.append(FieldGroup(values, [side], [side]))
+                # no feature's name: what was learned for a feature means another thing here
+                fields.append(FieldGroup(values, [f"{side} tower"], [side]))
         context, more = self._context(batch, training)
         inputs = BlockInputs(
             user=vectors["user"], item=vectors["item"], context=context, fields=[*fields, *more]

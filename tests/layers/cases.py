@@ -31,6 +31,7 @@ from lfm4ads_tf.interactions.gate_bank import GateBank
 from lfm4ads_tf.interactions.group_mixture import GroupMixture
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.ipnn import IPNN
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
 from lfm4ads_tf.interactions.set_extraction import SetExtraction
 from lfm4ads_tf.interactions.set_mixture import SetMixture
@@ -331,6 +332,7 @@ LAYERS = [
         _numbers((5,)),
     ),
     Case("FM", lambda: FM(4, seed=1, name="fm"), _numbers((3, 4), (2, 3))),
+    Case("IPNN", lambda: IPNN(3, dim=4, seed=1, name="ipnn"), _numbers((3, 4), (2, 3))),
     Case("ExpertMixture", lambda: ExpertMixture(3, [4, 2], 2, seed=1), _numbers((5,))),
     Case(
         "ExpertMixture of gates with hidden units",

@@ -53,8 +53,8 @@ class IPNN(InteractionLayer):
     Raises:
         ValueError: There are fewer than two fields.
 
-    Source: Qu et al., Product-based Neural Networks for User Response Prediction (ICDM 2016),
-    section III.B, without the factorisation of its kernel.
+    Source: Qu et al., Product-based Neural Networks for User Response Prediction (ICDM 2016), the
+    inner products (IPNN), without the factorisation of their kernel.
     """
 
     Config = IpnnConfig

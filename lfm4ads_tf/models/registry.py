@@ -19,6 +19,7 @@ UPSTREAMS: Registry[Any] = Registry(
         "me_ple": "lfm4ads_tf.models.me_ple:MEPLE",
         "stem": "lfm4ads_tf.models.stem:STEM",
         "ame": "lfm4ads_tf.models.ame:AME",
+        "multi_embedding": "lfm4ads_tf.models.multi_embedding:MultiEmbedding",
         "esmm": "lfm4ads_tf.models.esmm:ESMM",
         "aitm": "lfm4ads_tf.models.aitm:AITM",
     },

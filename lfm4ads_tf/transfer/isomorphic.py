@@ -12,7 +12,12 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import InteractionBlock, field_dim, sequence_lengths
+from lfm4ads_tf.interactions.block import (
+    InteractionBlock,
+    check_joined,
+    field_dim,
+    sequence_lengths,
+)
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -200,8 +205,10 @@ def check_block(block: BlockConfig) -> None:
     """Refuses a block that the module cannot have.
 
     Raises:
-        UserError: A layer reads sequences, in place of which there are stored representations.
+        UserError: Each set of embeddings has a block, or a layer reads sequences, in place of which
+            there are stored representations.
     """
+    check_joined(block, "the isomorphic module")
     read = sequence_lengths(block)
     if read:
         raise UserError(

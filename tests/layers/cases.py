@@ -211,10 +211,7 @@ def _block(**values: Any) -> BlockConfig:
 
 _LAYERS = [{"type": "fm", "dim": 4}, {"type": "cross", "depth": 2}, {"type": "dnn", "units": [5]}]
 _EACH = _block(
-    sets="each",
-    set_dim=3,
-    shared_units=[4],
-    layers=[*_LAYERS, {"type": "ipnn", "dim": 4, "units": 3}],
+    sets="each", set_dim=3, shared_units=[4], layers=[{"type": "ipnn", "dim": 4, "units": 3}]
 )
 
 

@@ -195,12 +195,12 @@ BLOCKS = {
 @pytest.mark.parametrize(
     ("kind", "structure", "towers", "sets"),
     [
-        *((kind, "stacked", True, 2) for kind in BLOCKS),
-        ("fm", "parallel", False, 3),
+        ("fm", "stacked", True, 2),
+        ("cross", "stacked", False, 2),
+        ("dnn", "stacked", False, 2),
         ("ipnn", "parallel", False, 3),
         ("all", "parallel", True, 2),
-        ("all", "stacked", True, 1),
-        ("cross", "stacked", False, 1),
+        ("all", "stacked", False, 1),
     ],
 )
 def test_the_forward_pass(
@@ -245,15 +245,18 @@ def of_set(gradients: Sequence[Any], k: int, sets: int) -> list[np.ndarray]:
     return [g.reshape(len(g), sets, -1)[:, k] for g in dense]
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", ["fm", "cross", "dnn", "ipnn"])
 def test_sets_do_not_interact_before_the_non_linearity(kind: str, randomize: Randomize) -> None:
     """d^2 z / dE_0 dE_1 = 0 for linear heads, and so for the mean with shared layers above it:
     neither the embeddings nor the weights of set 1 change a bit of the gradient of set 0."""
-    model, batch = made(randomize, 2, BLOCKS[kind]), random_batch()
-    above = made(randomize, 2, BLOCKS[kind], shared_units=[4])
-    control = FoundationModel(LAYOUT, network(BLOCKS[kind]), tables(2), seed=1)
-    control(batch)
-    randomize(control)
+    model, batch = made(randomize, 2, BLOCKS[kind], towers=False), random_batch()
+    cases: list[tuple[Any, str]] = [(model, "logits")]
+    control: Any = None
+    if kind == "fm":  # what is above the mean, and what joined sets do, is the same for all
+        control = FoundationModel(LAYOUT, network(BLOCKS[kind]), tables(2), seed=1)
+        control(batch)
+        randomize(control)
+        cases += [(made(randomize, 2, BLOCKS[kind], shared_units=[4]), "mean"), (control, "logits")]
 
     def gradients(each: Any, what: str) -> list[np.ndarray]:
         parts = each.backbone.embeddings.all_parts()
@@ -268,7 +271,7 @@ def test_sets_do_not_interact_before_the_non_linearity(kind: str, randomize: Ran
             width = part.shape[1] // 2
             part.assign(tf.concat([part[:, :width], 1.5 * part[:, width:] + 0.25], axis=1))
 
-    for each, what in ((model, "logits"), (above, "mean"), (control, "logits")):
+    for each, what in cases:
         before = gradients(each, what)
         assert any(np.any(g) for g in before)
         move(each)

@@ -291,7 +291,7 @@ _THREE_SETS = EMBEDDINGS.model_copy(update={"sets": 3})
 _GATED = NETWORK.model_copy(
     update={"block": _block(structure="gated", mix_dim=3, layers=_LAYERS), "user_tower": []}
 )
-_OF_SETS = NETWORK.model_copy(update={"block": _EACH})
+_OF_SETS = NETWORK.model_copy(update={"block": _EACH, "user_tower": [4], "item_tower": []})
 _DROPPED = NETWORK.model_copy(
     update={"block": _block(layers=[*_LAYERS[:2], {"type": "dnn", "units": [5], "dropout": 0.5}])}
 )

@@ -20,6 +20,7 @@ UPSTREAMS: Registry[Any] = Registry(
         "stem": "lfm4ads_tf.models.stem:STEM",
         "stem_al": "lfm4ads_tf.models.stem_al:STEMAL",
         "ame": "lfm4ads_tf.models.ame:AME",
+        "multi_embedding": "lfm4ads_tf.models.multi_embedding:MultiEmbedding",
         "esmm": "lfm4ads_tf.models.esmm:ESMM",
         "aitm": "lfm4ads_tf.models.aitm:AITM",
     },

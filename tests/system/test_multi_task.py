@@ -1,4 +1,4 @@
-"""Upstreams that give every task a vector of its own, through run, export and predict."""
+"""Upstreams of several tasks or sets of embeddings, through run, export and predict."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "aitm": {"calibrator": 0.1},
 }
 METHOD = "feature/linear/UR+IR+CR_user@mix_click"
+OF_SETS = {
+    "upstream.embeddings.sets": "2",
+    "upstream.network.block": json.dumps(
+        {"layers": [{"type": "ipnn", "dim": 4, "units": 4}, {"type": "cross", "depth": 1}]}
+        | {"set_dim": 8, "shared_units": [4]}
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def arguments(shop_arguments: list[str]) -> list[str]:
     return [*shop_arguments[: block - 1], *shop_arguments[block + 1 :]]
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, "multi_embedding"])
 def test_run_export_and_predict(
     name: str,
     cli: Callable[..., Any],
@@ -59,11 +66,14 @@ def test_run_export_and_predict(
     arguments: list[str],
     tmp_path: Path,
 ) -> None:
+    of_tasks = name in OPTIONS
+    sizes = {f"upstream.{name}": json.dumps({**SIZES, **OPTIONS[name]})} if of_tasks else OF_SETS
+    method = METHOD if of_tasks else METHOD.replace("mix_click", "mean")
     settings = {
         "upstream.model": name,
-        f"upstream.{name}": json.dumps({**SIZES, **OPTIONS[name]}),
-        "downstream.methods": json.dumps([METHOD]),
-        "export.method": METHOD,
+        **sizes,
+        "downstream.methods": json.dumps([method]),
+        "export.method": method,
         "retrieval.enabled": "false",
         "baseline.methods": "[constant]",
     }
@@ -75,7 +85,7 @@ def test_run_export_and_predict(
     assert done.code == 0, done.text
     document = json.loads((out / "metrics.json").read_text("utf-8"))
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
-    assert {"upstream", METHOD} <= scored
+    assert {"upstream", method} <= scored
     told = json.loads((out / "upstream/seed_0/results.json").read_text("utf-8")).get("observed", {})
     assert (name == "ame") == bool(told)
     for task in {key.split("/")[1] for key in told}:
@@ -174,6 +184,18 @@ def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
             "unknown task 'ordr'. Did you mean 'order'?",
         ),
         (["upstream.model=ple", "downstream.methods=[module/isomorphic]"], "has no mix tower"),
+        (
+            ["upstream.model=multi_embedding", "upstream.network.block.structure=gated"],
+            "Gates mix the layers of one interaction block",
+        ),
+        (["downstream.network.block.sets=each"], "block of a downstream reads all sets"),
+        (
+            [
+                *("upstream.network.block.sets=each", "upstream.embeddings.sets=2"),
+                "downstream.methods=[module/warm_start/output]",
+            ],
+            "embeddings",
+        ),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_before_anything_is_written(

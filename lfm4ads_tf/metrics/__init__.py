@@ -15,6 +15,7 @@ from lfm4ads_tf.metrics.calibration_error import calibration_error
 from lfm4ads_tf.metrics.comparisons import PairedComparison, paired_comparison
 from lfm4ads_tf.metrics.gauc import gauc
 from lfm4ads_tf.metrics.holm import holm
+from lfm4ads_tf.metrics.information_abundance import information_abundance, set_abundances
 from lfm4ads_tf.metrics.logloss import logloss
 from lfm4ads_tf.metrics.recall import recall_at_k
 
@@ -32,7 +33,9 @@ __all__ = [
     "calibration_error",
     "gauc",
     "holm",
+    "information_abundance",
     "logloss",
     "paired_comparison",
     "recall_at_k",
+    "set_abundances",
 ]

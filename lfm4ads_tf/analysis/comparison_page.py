@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from lfm4ads_tf.analysis.abundance_table import ABUNDANCE_NOTE
 from lfm4ads_tf.analysis.comparison_figure import difference_panels
 from lfm4ads_tf.analysis.comparison_tables import (
+    abundance_tables,
     cost_table,
     difference_table,
     overall_table,
@@ -102,6 +104,11 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
             "rates",
             "Learning rates",
             PARTS.noted(_RATE_NOTE + _ends(document), rate_table(document)),
+        ),
+        (
+            "abundance",
+            "Information abundance",
+            PARTS.noted(ABUNDANCE_NOTE, abundance_tables(document)),
         ),
         ("made", "How it was made", made),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lfm4ads_tf.analysis.abundance_table import abundance_table
 from lfm4ads_tf.analysis.markup import DASH, PARTS, breakable, count, number, titled
 from lfm4ads_tf.analysis.results import MIN_LABELS, MIN_ROWS
 from lfm4ads_tf.analysis.verdict import verdict
@@ -141,6 +142,17 @@ def cost_table(document: Mapping[str, Any]) -> Markup:
             ]
         )
     return PARTS.table(heads, rows)
+
+
+def abundance_tables(document: Mapping[str, Any]) -> Markup:
+    """Information abundance of every model's tables; empty where no model tells it."""
+    parts: list[Markup] = []
+    for model in document["models"]:
+        trainings = [e["tables"] for e in document["abundance"] if e["model"] == model]
+        found = abundance_table(trainings)
+        if found:
+            parts.append(PARTS.details(f"Model {model}", found, not parts))
+    return Markup().join(parts)
 
 
 def rate_table(document: Mapping[str, Any]) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from lfm4ads_tf.analysis.abundance_table import ABUNDANCE_NOTE, abundance_table
 from lfm4ads_tf.analysis.calibration_table import calibration_table
 from lfm4ads_tf.analysis.curve_panels import calibration_panels, training_panels
 from lfm4ads_tf.analysis.markup import PARTS, breakable, page
@@ -95,6 +96,11 @@ def _sections(
         ("slices", "By slice", PARTS.noted(slice_note, bars.slices())),
         ("curves", "Training curves", PARTS.noted(curve_note, curves)),
         ("calibration", "Calibration", calibrated),
+        (
+            "abundance",
+            "Information abundance",
+            PARTS.noted(ABUNDANCE_NOTE, abundance_table(data.abundance)),
+        ),
         *overview.sections(),
     ]
 

@@ -29,6 +29,7 @@ class ReportData:
         curves: One entry per trained model.
         calibrations: Lines of the calibration figures.
         tables: The upstream's embedding tables: `name`, `rows`, `dim`.
+        abundance: Per seed, information abundance of these tables, see `abundance_table`.
         parameters: Part of the upstream -> number of its parameters.
         artefacts: Relative path, what it is, bytes.
         config: The resolved configuration as YAML.
@@ -51,6 +52,7 @@ class ReportData:
     curves: Sequence[TrainingCurve] = ()
     calibrations: Sequence[CalibrationLine] = ()
     tables: Sequence[Mapping[str, Any]] = ()
+    abundance: Sequence[Sequence[Mapping[str, Any]]] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     artefacts: Sequence[tuple[str, str, int]] = ()

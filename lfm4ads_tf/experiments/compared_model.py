@@ -110,7 +110,7 @@ class ComparedModel:
 
         Returns:
             `rate`, the chosen one; `rates`: what each gave; `seeds`: the trainings of the chosen
-            one.
+            one; `abundance`: of these, where they tell it, the information abundance of the tables.
 
         Raises:
             UserError: No rate, or not every seed of the chosen one, gave a finite loss.
@@ -147,6 +147,11 @@ class ComparedModel:
             "rate": chosen,
             "rates": [{"rate": r, **_told(t)} for r, t in tried.items()],
             "seeds": [{"seed": s, **_told(t)} for s, t in zip(seeds, trained, strict=True)],
+            "abundance": [
+                {"seed": s, "tables": t["abundance"]}
+                for s, t in zip(seeds, trained, strict=True)
+                if "abundance" in t  # earlier versions told none
+            ],
         }
 
     def entries(self, rate: float, seed: int) -> list[dict[str, Any]]:

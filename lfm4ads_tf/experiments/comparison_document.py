@@ -68,6 +68,11 @@ def comparison_document(
         "feedback_pair": list(settings.feedback_pair),
         "truth": cache.best_possible is not None,
         "costs": [_cost(model, trained[model.name]) for model in models],
+        "abundance": [
+            {"model": model.name, **of_seed}
+            for model in models
+            for of_seed in trained[model.name]["abundance"]
+        ],
         "leaders": leaders,
         "results": results,
         "means": _means(results),

@@ -62,6 +62,14 @@ class UpstreamContinuation(UpstreamTraining):
         training = self.run.config.upstream.training
         return continuation(training, self.run.cache, _first_unseen(self.parent))
 
+    def rows_seen(self) -> np.ndarray:
+        """Those of all versions: the first one's, and what was held out or came after it."""
+        cache = self.run.cache
+        seen = (cache.period >= 0) & (cache.scenario >= 0)
+        if self.run.config.upstream.training.auxiliary_passes:
+            seen[cache.auxiliary_rows] = True
+        return np.flatnonzero(seen)
+
     def probabilities(self, rows: np.ndarray, refresh: Refresh) -> np.ndarray:
         """Those of the snapshot from before each row's period."""
         cache = self.run.cache

@@ -29,6 +29,7 @@ from lfm4ads_tf.features.layout import OWNERS
 from lfm4ads_tf.files import write_text
 from lfm4ads_tf.pipeline.diagnosis import KINDS
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.stored_results import RESULTS, stored_results
 from lfm4ads_tf.training.checkpoints import count_parameters
 
 _ERA = (datetime(1980, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
@@ -81,6 +82,7 @@ def report(run: Run) -> Path:
                 for line in _calibrations(run, results)
             ],
             tables=_tables(run),
+            abundance=_abundance(run),
             parameters=_parameters(run),
             artefacts=artefacts(run.out),
         )
@@ -212,6 +214,12 @@ def _tables(run: Run) -> list[dict[str, Any]]:
             tables = json.loads(path.read_text("utf-8"))["tables"]
             return [{"name": n, "rows": t["rows"], "dim": t["dim"]} for n, t in tables.items()]
     return []
+
+
+def _abundance(run: Run) -> list[list[dict[str, Any]]]:
+    """Per seed, the information abundance of the upstream's tables; earlier versions told none."""
+    paths = [run.upstream(seed) / RESULTS for seed in run.config.all_seeds]
+    return [stored_results(path).get("abundance", []) for path in paths if path.exists()]
 
 
 def _parameters(run: Run) -> dict[str, int]:

@@ -18,6 +18,7 @@ from lfm4ads_tf.pipeline.learning_check import Entries, unlearnt
 from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, observed_means, predict_rows, targets_of
+from lfm4ads_tf.pipeline.table_abundance import table_abundances
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
@@ -39,6 +40,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         super().__init__(run, run.upstream(seed), label)
         self.seed = seed
         self._observed: dict[str, float] | None = None
+        self._abundance: list[dict[str, Any]] | None = None
 
     def trainer(self) -> Trainer:
         """The trainer of the model at its initial weights; writes `manifest.json` of its tables."""
@@ -74,6 +76,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
             wall: Seconds of training.
         """
         self.observed()  # now: scoring may leave earlier weights in the model
+        self.abundance()
         entries, predictions = global_entries(
             self.run,
             self.probabilities,
@@ -90,13 +93,14 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         return unlearnt(self.run.cache, entries, targets=targets_of(self.model))
 
     def report(self, result: TrainingResult) -> dict[str, Any]:
-        """Validation by epoch, steps and speed, and what the model is observed by."""
+        """Validation by epoch, steps and speed, what the model is observed by, and its tables."""
         observed = self.observed()
         return {
             "history": result.history,
             "steps": result.steps,
             "examples_per_s": result.examples_per_s,
             **({"observed": observed} if observed else {}),
+            "abundance": self.abundance(),
         }
 
     def observed(self) -> dict[str, float]:
@@ -105,6 +109,24 @@ class UpstreamTraining(TrainingRun, abc.ABC):
             cache = self.run.cache
             self._observed = observed_means(self.model, cache, cache.rows_of("valid"))
         return self._observed
+
+    def abundance(self) -> list[dict[str, Any]]:
+        """Information abundance of the model's tables over what it was trained on.
+
+        See `table_abundances`.
+        """
+        if self._abundance is None:
+            self._abundance = table_abundances(
+                self.model.all_embeddings, self.run.cache, self.rows_seen()
+            )
+        return self._abundance
+
+    def rows_seen(self) -> np.ndarray:
+        """Rows of the log that the weights were trained on, in order, each once."""
+        seen = np.zeros(self.run.cache.rows, bool)
+        for phase in self.phases():
+            seen[phase.rows] = True
+        return np.flatnonzero(seen)
 
     def tell(self, result: TrainingResult, wall: float) -> None:
         """Logs steps and seconds, and what the model is observed by."""

@@ -32,6 +32,11 @@ def entry(model: str, task: str, scenario: str, part: str, labels: bool) -> dict
     }
 
 
+def abundance(value: float) -> dict[str, Any]:
+    table = {"layer": "embeddings", "table": "user<id>", "fields": ["user<id>"]}
+    return {**table, "rows": 90, "width": 8, "sets": [value], "joined": value}
+
+
 def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[str, Any]:
     """A comparison; `other` is a model and a task that are scored on other labels."""
     places = [("all", "all"), ("feed", "all"), ("story", "all"), ("all", "cold_user")]
@@ -104,6 +109,10 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
         "patience": 1,
         "truth": False,
         "costs": costs,
+        "abundance": [
+            {"model": "mmoe", "seed": seed, "tables": [abundance(3.5 + seed)]}
+            for seed in range(seeds)
+        ],
         "leaders": leaders,
         "means": [
             entry(m, t, s, part, (m, t) != other)
@@ -148,7 +157,16 @@ def test_every_model_task_and_scenario_is_there_and_nothing_is_loaded() -> None:
     for name in (*MODELS, *TASKS, *SCENARIOS, "cold_user"):
         assert name in found.text
     assert "<b:" not in page and html.escape("a<b") in page
-    for section in ("results", "differences", "scenarios", "slices", "cost", "rates", "made"):
+    for section in (
+        "results",
+        "differences",
+        "scenarios",
+        "slices",
+        "cost",
+        "rates",
+        "abundance",
+        "made",
+    ):
         assert f'id="{section}"' in page and f'href="#{section}"' in page
 
 
@@ -212,3 +230,13 @@ def test_rows_of_other_labels_are_told_where_they_are_left_out() -> None:
     text = " ".join(read(comparison_page(found)).text.split())
     assert "in 1,234 rows, which its differences leave out." in text
     assert "mmoe (1,234 rows left out)" in text
+
+
+def test_abundance_is_told_by_model_and_left_out_where_there_is_none() -> None:
+    known = document()
+    page = comparison_page(known)
+    section = page.split('id="abundance"')[1].split("</section>")[0]
+    assert "4.50 ± 1.00 of 8" in section and "Model mmoe" in section
+    assert "shared_bottom" not in section and "user&lt;id&gt;" in section
+    known["abundance"] = []
+    assert 'id="abundance"' not in comparison_page(known)

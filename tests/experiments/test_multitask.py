@@ -150,6 +150,20 @@ def test_validation_chooses_the_rate(made: Path) -> None:
         assert all(t["epochs"] <= 2 for t in cost["rates"])
 
 
+def test_the_abundance_is_that_of_the_chosen_rates_trainings(made: Path) -> None:
+    found = document(made)
+    rates = {cost["model"]: cost["rate"] for cost in found["costs"]}
+    assert [(e["model"], e["seed"]) for e in found["abundance"]] == [
+        (model, seed) for model in MODELS.split(",") for seed in (0, 1)
+    ]
+    for entry in found["abundance"]:
+        training = f"models/{entry['model']}/rate_{rates[entry['model']]:g}/seed_{entry['seed']}"
+        stored = json.loads((made / training / "results.json").read_text("utf-8"))
+        assert entry["tables"] == stored["abundance"]
+        assert {t["table"] for t in entry["tables"]} == {"user_id", "item_id", "tab"}
+    assert 'id="abundance"' in (made / "comparison.html").read_text("utf-8")
+
+
 def test_no_weights_are_left(made: Path) -> None:
     kept = {path.name for path in (made / "models").rglob("*") if path.is_dir()}
     assert not kept & {"weights", "best", "checkpoint"}

@@ -108,6 +108,10 @@ def _model(
     np.savez(folder / "predictions.npz", **stored)
     history = [{"phase": "epoch_1", "value": 0.6, "step": 50}]
     results = {"history": history, "steps": 150, "examples_per_s": 10.0, "entries": entries}
+    if stage == "upstream":
+        table = {"layer": "embeddings", "table": "user_id", "fields": ["user_id"], "rows": 18}
+        found = [2.0 + who["seed"], None]
+        results["abundance"] = [{**table, "width": 4, "sets": found, "joined": 3.25}]
     write_json(folder / "results.json", results)
     with tf.summary.create_file_writer(str(run.tensorboard(folder))).as_default():
         for step in (50, 100, 150):
@@ -163,6 +167,14 @@ def test_data_section_counts_the_cache(run: Run, page: str) -> None:
         assert row + "".join(f"<td>{cell}</td>" for cell in cells) in page
     assert "train: 2020-09-13 to 2020-09-13 (UTC)" in page
     assert "user features: 1 embedded feature, 1 dense column" in page
+
+
+def test_abundance_comes_from_the_upstreams_results(run: Run, page: str) -> None:
+    section = page.split('id="abundance"')[1].split("</section>")[0]
+    cells = ["user_<wbr>id", "18", "4", "2.50 ± 0.71 of 4", "–", "3.25 ± 0.00 of 8"]
+    row = "".join(f"<td>{cell}</td>" for cell in cells[1:])
+    assert f'<td class="text">{cells[0]}</td>{row}' in section
+    assert '<a href="#abundance">' in page
 
 
 def test_names_and_warnings(page: str) -> None:

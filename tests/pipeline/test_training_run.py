@@ -23,6 +23,8 @@ from lfm4ads_tf.pipeline.group_rates import of_the_model
 from lfm4ads_tf.pipeline.named_method import read_method
 from lfm4ads_tf.pipeline.pretrain import pretrain
 from lfm4ads_tf.pipeline.run import Run, open_run
+from lfm4ads_tf.pipeline.table_abundance import table_abundances
+from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.pipeline.transfer import train_downstream
 from lfm4ads_tf.strict import parse
@@ -50,7 +52,7 @@ def results(folder: Path) -> dict[str, Any]:
 def test_results_hold_their_keys_in_order_and_the_mean_of_each_loss(trained: Run) -> None:
     upstream = results(trained.upstream(0))
     assert list(upstream) == [
-        "history", "curve", "steps", "examples_per_s", "unlearnt", "entries"
+        "history", "curve", "steps", "examples_per_s", "abundance", "unlearnt", "entries"
     ]  # fmt: skip
     downstream = results(trained.downstream("t0", "none", 0))
     assert list(downstream) == [
@@ -66,6 +68,15 @@ def test_results_hold_their_keys_in_order_and_the_mean_of_each_loss(trained: Run
     ]  # fmt: skip
     stored = np.load(trained.downstream("t0", "none", 0) / "predictions.npz")
     assert list(stored)[:3] == ["valid_rows", "valid_frozen", "valid_daily"]
+
+
+def test_the_abundance_is_of_the_trained_tables_over_the_rows_seen(trained: Run) -> None:
+    cache, model = trained.cache, load_upstream(trained, 0)
+    rows = np.concatenate([cache.auxiliary_rows, cache.train_rows])
+    found = results(trained.upstream(0))["abundance"]
+    assert found == table_abundances(model.all_embeddings, cache, rows)
+    assert [entry["table"] for entry in found] == ["user_id", "item_id", "tab"]
+    assert all(1 <= entry["joined"] <= min(entry["rows"], entry["width"]) for entry in found)
 
 
 def test_a_finished_model_is_left_alone(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:

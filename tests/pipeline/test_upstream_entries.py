@@ -20,6 +20,7 @@ from lfm4ads_tf.pipeline.continuation import UpstreamContinuation
 from lfm4ads_tf.pipeline.intervals import add_intervals, draw_users
 from lfm4ads_tf.pipeline.pretrain import Pretraining
 from lfm4ads_tf.pipeline.scoring import observed_means
+from lfm4ads_tf.pipeline.table_abundance import table_abundances
 from lfm4ads_tf.pipeline.training_run import Scores
 from lfm4ads_tf.strict import parse
 
@@ -27,6 +28,7 @@ NETWORK = {"block": {"layers": [{"type": "cross", "depth": 1}]}}
 
 
 def scores_of(run: Any, model: Any) -> Scores:
+    vars(run).setdefault("config", RunConfig())
     training = Pretraining(run, 0, "upstream")
     training.model = model
     return training.score(1.0)
@@ -166,22 +168,30 @@ def test_a_refreshed_upstream_is_observed_at_the_weights_that_it_ends_with(
     upstream = {"model": "ame", "ame": {"expert_units": [4]}, "embeddings": {"sets": 7}}
     config = parse(RunConfig, {"upstream": upstream}, source="run")
     run: Any = SimpleNamespace(
-        cache=ads.cache, spec=ads.spec, version=2, upstream=lambda seed: tmp_path
+        cache=ads.cache,
+        spec=ads.spec,
+        config=config,
+        version=2,
+        upstream=lambda seed: tmp_path,
     )
     training = UpstreamContinuation(run, run, 0)
     model: Any = build.upstream(ads.cache.layout, config, seed=0)
     training.model = model
     expected = observed_means(model, ads.cache, ads.cache.rows_of("valid"))
+    tables = model.all_embeddings
+    abundance = table_abundances(tables, ads.cache, training.rows_seen())
     kernel = model.experts.gates.kernel
 
     def of_earlier_weights(rows: np.ndarray, refresh: str) -> np.ndarray:
         kernel.assign(tf.zeros_like(kernel))
+        tables[0].write_table("item_id", np.ones_like(tables[0].read_table("item_id")))
         return np.full((len(rows), len(ads.cache.layout.tasks)), 0.5, np.float32)
 
     monkeypatch.setattr(training, "probabilities", of_earlier_weights)
     training.score(1.0)
     result: Any = SimpleNamespace(history=[], steps=1, examples_per_s=None)
-    assert training.report(result)["observed"] == expected
+    report = training.report(result)
+    assert report["observed"] == expected and report["abundance"] == abundance
     assert len(set(expected.values())) == len(expected)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +24,71 @@ from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.front.encoded_log import EncodedLog
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.trained_models import load_upstream
+from lfm4ads_tf.training.schedule import chain, continuation
 from tests.quick_proof import quick_proof
 from tests.rounding import probability_room
 
 pytestmark = pytest.mark.slow
 
 SIZES: dict[str, Any] = {"expert_units": [8, 4], "task_units": [4]}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "single_task": {},
-    "shared_bottom": {},
-    "omoe": {"experts": 2, "gate_units": [4]},
-    "mmoe": {"experts": 2},
-    "ple": {},
-    "stem": {"gate_units": [4]},
-    "stem_al": {"auxiliary": ["order"]},
-    "ame": {"set_groups": [1, 2]},
-    "esmm": {"funnel": ["click", "order"]},
-    "aitm": {"calibrator": 0.1},
-}
 METHOD = "feature/linear/UR+IR+CR_user@mix_click"
-OF_SETS = {
-    "upstream.embeddings.sets": "2",
-    "upstream.network.block": json.dumps(
-        {"layers": [{"type": "ipnn", "dim": 4, "units": 4}, {"type": "cross", "depth": 1}]}
-        | {"set_dim": 8, "shared_units": [4]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An upstream: its options, other settings, and the layer that is handed on."""
+
+    model: str
+    options: Mapping[str, Any]
+    layer: str = "mix_click"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def assignments(self) -> dict[str, str]:
+        """What `--set` is given."""
+        own = {f"upstream.{self.model}": self.options} if self.options else {}
+        given = {"upstream.model": self.model, **own, **self.settings}
+        return {key: v if isinstance(v, str) else json.dumps(v) for key, v in given.items()}
+
+
+def experts(model: str, layer: str = "mix_click", **options: Any) -> Case:
+    """One that has experts and towers."""
+    return Case(model, {**SIZES, **options}, layer)
+
+
+CASES = {
+    "single_task": experts("single_task"),
+    "shared_bottom": experts("shared_bottom"),
+    "omoe": experts("omoe", experts=2, gate_units=[4]),
+    "mmoe": experts("mmoe", experts=2),
+    "ple": experts("ple"),
+    "stem": experts("stem", gate_units=[4]),
+    "sdem": experts("stem", "mix", axis="scenario"),
+    "stem_al": experts("stem_al", auxiliary=["order"]),
+    "ame": experts("ame", set_groups=[1, 2]),
+    "crocodile": experts("crocodile", "mix", experts=2, prior_dim=4, covariance_rows=32),
+    "esmm": experts("esmm", funnel=["click", "order"]),
+    "aitm": experts("aitm", calibrator=0.1),
+    "star": Case("star", {"units": [8, 4], "auxiliary_units": [4], "scenario_dim": 4}, "star_2"),
+    "pepnet": Case(
+        "pepnet", {"units": [8, 4], "gate_units": 4, "scenario_dim": 4}, "ppnet_2_click"
+    ),
+    "multi_embedding": Case(
+        "multi_embedding",
+        {},
+        "mean",
+        {
+            "upstream.embeddings.sets": 2,
+            "upstream.network.block": {
+                "layers": [{"type": "ipnn", "dim": 4, "units": 4}, {"type": "cross", "depth": 1}],
+                "set_dim": 8,
+                "shared_units": [4],
+            },
+        },
     ),
 }
+OBSERVED = {"ame": "gate/", "crocodile": "experts/"}
+"""What the names of what a model is observed by begin with."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +98,7 @@ def arguments(shop_arguments: list[str]) -> list[str]:
     return [*shop_arguments[: block - 1], *shop_arguments[block + 1 :]]
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, "multi_embedding"])
+@pytest.mark.parametrize("name", CASES)
 def test_run_export_and_predict(
     name: str,
     cli: Callable[..., Any],
@@ -66,12 +106,10 @@ def test_run_export_and_predict(
     arguments: list[str],
     tmp_path: Path,
 ) -> None:
-    of_tasks = name in OPTIONS
-    sizes = {f"upstream.{name}": json.dumps({**SIZES, **OPTIONS[name]})} if of_tasks else OF_SETS
-    method = METHOD if of_tasks else METHOD.replace("mix_click", "mean")
+    case = CASES[name]
+    method = METHOD.replace("mix_click", case.layer)
     settings = {
-        "upstream.model": name,
-        **sizes,
+        **case.assignments,
         "downstream.methods": json.dumps([method]),
         "export.method": method,
         "retrieval.enabled": "false",
@@ -87,8 +125,9 @@ def test_run_export_and_predict(
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
     assert {"upstream", method} <= scored
     told = json.loads((out / "upstream/seed_0/results.json").read_text("utf-8")).get("observed", {})
-    assert (name == "ame") == bool(told)
-    for task in {key.split("/")[1] for key in told}:
+    assert (name in OBSERVED) == bool(told)
+    assert all(key.startswith(OBSERVED[name]) and np.isfinite(told[key]) for key in told)
+    for task in {key.split("/")[1] for key in told if key.startswith("gate/")}:
         parts = [value for key, value in told.items() if key.startswith(f"gate/{task}/")]
         # means of weights that sum to 1 in every row, of float32
         assert len(parts) == 2 and abs(sum(parts) - 1) < 1e-5
@@ -185,6 +224,19 @@ def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
         ),
         (["upstream.model=ple", "downstream.methods=[module/isomorphic]"], "has no mix tower"),
         (
+            ["upstream.model=pepnet", "upstream.pepnet.priors=[usr_id]"],
+            "'usr_id', which is no embedded feature. Did you mean 'user_id'?",
+        ),
+        (
+            ["upstream.model=star", "upstream.network.shared_head=false"],
+            "STAR has no logits of a scenario's own",
+        ),
+        (
+            ["upstream.model=crocodile", "upstream.crocodile.priors=[usr_id]"],
+            "'usr_id', which is no embedded feature. Did you mean 'user_id'?",
+        ),
+        (["upstream.model=crocodile", "upstream.crocodile.alpha=-1"], "greater than or equal to 0"),
+        (
             ["upstream.model=multi_embedding", "upstream.network.block.structure=gated"],
             "Gates mix the layers of one interaction block",
         ),
@@ -218,7 +270,7 @@ def funnel_run(
     """A run of esmm up to `extract`, and the options of its stages; tests copy it."""
     options = {
         "upstream.model": "esmm",
-        "upstream.esmm": json.dumps({**SIZES, **OPTIONS["esmm"]}),
+        "upstream.esmm": json.dumps(CASES["esmm"].options),
         "downstream.methods": json.dumps([METHOD]),
         "retrieval.enabled": "false",
     }
@@ -261,6 +313,46 @@ def test_a_refresh_refuses_rows_that_are_no_funnel_and_takes_a_day_without_order
     done = refreshed()
     assert done.code == 0, done.text
     assert (out / "versions" / "2" / "data" / "manifest.json").exists()
+
+
+def test_statistics_of_star_move_on_in_a_refresh_from_where_they_were(
+    cli: Callable[..., Any], arguments: list[str], shop: Any, tmp_path: Path
+) -> None:
+    """With hardly a discount they count the rows that were trained on, replayed ones too."""
+    star = {**CASES["star"].options, "momentum": 1 - 1e-6}
+    options = {
+        "upstream.model": "star",
+        "upstream.star": json.dumps(star),
+        "upstream.training.replay": "1",
+        "downstream.methods": "[none]",
+        "retrieval.enabled": "false",
+    }
+    given = [part for k, v in options.items() for part in ("--set", f"{k}={v}")]
+    out, path = tmp_path / "run", tmp_path / "new.csv"
+    for command in ("prepare", "pretrain", "extract"):
+        done = cli(command, *arguments, *given, "--out", out)
+        assert done.code == 0, done.text
+    with (shop.folder / "shop.csv").open() as stream:
+        columns, *rows = csv.reader(stream)
+    day, time = (columns.index(c) for c in ("day", "timestamp"))
+    rows = [row for row in rows if row[day] == "20260107"]
+    for row in rows:
+        row[day], row[time] = "20260108", str(int(row[time]) + 86_400)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([columns, *rows])
+    done = cli("refresh", "--out", out, "--input", path, "--quiet")
+    assert done.code == 0, done.text
+    parent, child = open_run(out), open_run(out / "versions" / "2")
+    training = parent.config.upstream.training
+    first = [*chain(training, parent.cache)]
+    more = continuation(training, child.cache, parent.held_out_from)
+    for run, phases in ((parent, first), (child, [*first, *more])):
+        norm: Any = load_upstream(run, 0).norm  # type: ignore[attr-defined]
+        trained = np.concatenate([phase.rows for phase in phases])
+        of_rows = child.cache.scenario[trained]
+        counts = [*np.bincount(of_rows, minlength=norm.scenarios), len(trained)]
+        # float32 sums of whole numbers below 2^24, discounted by at most 1e-6 in each step
+        assert np.allclose(norm.moving_rows.numpy()[:, 0], counts, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

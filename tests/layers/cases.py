@@ -53,11 +53,13 @@ from lfm4ads_tf.models.me_mmoe import MEMMoE, MEMMoEConfig
 from lfm4ads_tf.models.me_ple import MEPLE, MEPLEConfig
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
 from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
+from lfm4ads_tf.models.pepnet import PEPNet, PEPNetConfig
 from lfm4ads_tf.models.ple import PLE, PLEConfig
 from lfm4ads_tf.models.sdem import SDEM
 from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.shared_bottom import SharedBottom, SharedBottomConfig
 from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
+from lfm4ads_tf.models.star import STAR, STARConfig
 from lfm4ads_tf.models.stem import STEM
 from lfm4ads_tf.models.stem_al import STEMAL, STEMALConfig
 from lfm4ads_tf.models.stem_config import STEMConfig
@@ -288,6 +290,7 @@ _DROPPED = NETWORK.model_copy(
 )
 
 
+_LAYERED: dict[str, Any] = {"units": [4], "scenario_dim": 3}
 _EXPERTS: dict[str, Any] = {"expert_units": [4, 3], "task_units": [4]}
 
 
@@ -586,6 +589,22 @@ MODELS = [
         "SDEM",
         lambda: SDEM(
             LAYOUT, NETWORK, EMBEDDINGS, STEMConfig(axis="scenario", levels=2, **_EXPERTS), seed=1
+        ),
+        _batch,
+    ),
+    Case(
+        "STAR",
+        lambda: STAR(LAYOUT, NETWORK, EMBEDDINGS, STARConfig(**_LAYERED), seed=1),
+        _batch,
+    ),
+    Case(
+        "PEPNet",
+        lambda: PEPNet(
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            PEPNetConfig(priors=["user", "item", "tags"], gate_units=4, **_LAYERED),
+            seed=1,
         ),
         _batch,
     ),

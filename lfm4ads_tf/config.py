@@ -231,6 +231,8 @@ def resolve(
     config.upstream.model_class.check_tasks(config.upstream, spec.task_names)
     scenarios = spec.keys.scenario is not None
     config.upstream.model_class.check_scenarios(config.upstream, given=scenarios)
+    upstream = config.upstream.model_class.settled(config.upstream, spec)
+    config = config.model_copy(update={"upstream": upstream})
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
     _check_sequences(config, spec)

@@ -150,6 +150,28 @@ def test_preset_lies_under_the_spec_and_the_user(tmp_path: Path) -> None:
     assert found.config.upstream.embeddings.dim == 3
 
 
+def test_the_priors_of_pepnet_are_the_specs_keys_where_these_are_features(tmp_path: Path) -> None:
+    keys = {**SPEC["keys"], "scenario": "tab"}
+    features = {**SPEC["features"], "age": {"owner": "user", "kind": "numeric"}}
+    spec = {**SPEC, "keys": keys, "features": features}
+    chosen = ["upstream.model=pepnet"]
+
+    def priors(spec: dict[str, Any], *given: str) -> Any:
+        config = resolve(write(tmp_path, spec), [*chosen, *given]).config.upstream
+        return config.model_dump(mode="json")["pepnet"]["priors"]
+
+    assert priors(spec) == ["u", "i"]
+    renamed = {"who": {"owner": "user", "kind": "hashed", "column": "u"}, "i": features["i"]}
+    assert priors({**spec, "features": renamed}) == ["who", "i"]
+    assert priors({**spec, "features": renamed}, "upstream.pepnet.priors=[i]") == ["i"]
+    with pytest.raises(UserError, match="'hwo', which is no embedded.*Did you mean 'who'"):
+        priors({**spec, "features": renamed}, "upstream.pepnet.priors=[hwo]")
+    with pytest.raises(UserError, match="'age', which is no embedded feature"):
+        priors(spec, "upstream.pepnet.priors=[age]")
+    with pytest.raises(UserError, match="PEPNet has no prior feature"):
+        priors({**spec, "keys": {**keys, "user": "x", "item": "y"}})
+
+
 def test_the_preset_of_stem_has_the_sizes_and_the_training_of_the_released_code(
     tmp_path: Path,
 ) -> None:

@@ -122,6 +122,12 @@ class EncodedCache:
         return self.column("scenario")
 
     @property
+    def unseen_scenarios(self) -> list[str]:
+        """Scenarios of the log without a training row; data of older versions do not know them."""
+        unseen: list[str] = self.manifest.get("unseen_scenarios", [])
+        return unseen
+
+    @property
     def branch(self) -> np.ndarray:
         """(N,) int8: 1 for an ad, 0 for content."""
         return self.column("branch")

@@ -31,6 +31,7 @@ from lfm4ads_tf.data.state import (
 )
 from lfm4ads_tf.data.statistics import StatisticEvents, frozen_totals, point_in_time
 from lfm4ads_tf.data.vectors import vector_facts
+from lfm4ads_tf.features import raw_values
 from lfm4ads_tf.features.admission import NOT_TRAINING, admit, apply_admission
 from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
@@ -353,6 +354,7 @@ class _Encoding:
             "rows": {name: int((raw.split == code).sum()) for name, code in SPLITS.items()},
             "auxiliary_rows": int((raw.split == AUXILIARY).sum()),
             "periods": raw.period_values,
+            "unseen_scenarios": self._unseen_scenarios(),
             "point_in_time": flags,
             **vector_facts(self.spec),
             "beyond_bound": check_numbers(
@@ -364,6 +366,14 @@ class _Encoding:
                 parts,
             ),
         }
+
+    def _unseen_scenarios(self) -> list[str]:
+        """Scenarios that the log has, but no training row."""
+        column, unknown = self.spec.keys.scenario, np.flatnonzero(self.scenario < 0)
+        if column is None or not len(unknown):
+            return []
+        texts = raw_values.texts(raw_values.column_of(self.raw.columns, column))
+        return sorted(set(pc.unique(texts.take(pa.array(unknown))).to_pylist()) - {""})
 
     def _write_samples(self, folder: Path) -> None:
         """Raw test rows of every scenario, with their cache row: requests for exports."""

@@ -28,6 +28,7 @@ from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scenario_rows import scenario_rows
 from lfm4ads_tf.pipeline.scoring import RowSlices, entries, predict_rows, targets_of
 from lfm4ads_tf.pipeline.stored_results import RESULTS
 from lfm4ads_tf.pipeline.training_labels import TrainingLabels
@@ -81,12 +82,14 @@ class ComparedModel:
         }
 
     def check(self) -> None:
-        """Refuses labels that the model cannot learn from, and what cannot be built.
+        """Refuses labels and scenarios that the model cannot learn from, and what cannot be built.
 
         Raises:
             UserError: One of them.
         """
-        self.config.model_class.check_labels(self.config, TrainingLabels(self.run.cache))
+        cache, model = self.run.cache, self.config.model_class
+        model.check_labels(self.config, TrainingLabels(cache))
+        model.check_scenario_rows(self.config, scenario_rows(cache))
         _ = self.sizes
 
     def missing(self, seeds: Sequence[int], rates: Sequence[float]) -> int:

@@ -19,6 +19,8 @@ UPSTREAMS: Registry[Any] = Registry(
         "me_ple": "lfm4ads_tf.models.me_ple:MEPLE",
         "stem": "lfm4ads_tf.models.stem:STEM",
         "stem_al": "lfm4ads_tf.models.stem_al:STEMAL",
+        "star": "lfm4ads_tf.models.star:STAR",
+        "pepnet": "lfm4ads_tf.models.pepnet:PEPNet",
         "ame": "lfm4ads_tf.models.ame:AME",
         "esmm": "lfm4ads_tf.models.esmm:ESMM",
         "aitm": "lfm4ads_tf.models.aitm:AITM",

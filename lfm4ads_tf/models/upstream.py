@@ -14,6 +14,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.models.config import NetworkConfig
@@ -164,6 +165,19 @@ class UpstreamModel(TaskModel):
         return 1
 
     @classmethod
+    def settled(cls, config: UpstreamConfig, spec: FeatureSpec) -> UpstreamConfig:
+        """The configuration with what the feature spec settles; here as it is.
+
+        Args:
+            config: The configuration.
+            spec: The feature spec.
+
+        Raises:
+            UserError: They do not fit.
+        """
+        return config
+
+    @classmethod
     def tables(cls, config: UpstreamConfig, layout: FeatureLayout) -> EmbeddingsConfig:
         """The tables that the model has for a log, which a warm start copies; here as configured.
 
@@ -217,6 +231,19 @@ class UpstreamModel(TaskModel):
 
         Raises:
             UserError: The model cannot be built for it.
+        """
+
+    @classmethod
+    def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
+        """Refuses scenarios that the model cannot learn from; here all are taken.
+
+        Args:
+            config: The configuration.
+            rows: Every scenario of the log -> its rows in training, auxiliary ones among them; 0
+                where only later rows have it. A log without scenarios has one, `all`.
+
+        Raises:
+            UserError: It cannot.
         """
 
     @classmethod

@@ -27,6 +27,7 @@ from lfm4ads_tf.features.text_options import TextOptions
 from lfm4ads_tf.files import staged_folder
 from lfm4ads_tf.pipeline.one_class import warn_one_class
 from lfm4ads_tf.pipeline.run import Run, fingerprint
+from lfm4ads_tf.pipeline.scenario_rows import scenario_rows
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def prepare(run: Run, data_dir: Path | None) -> EncodedCache:
         folder,
         target,
         check=partial(upstream.model_class.check_labels, upstream),
+        check_scenarios=partial(upstream.model_class.check_scenario_rows, upstream),
     )
     _tell_unknown_scenarios(run)
     warn_one_class(run.cache, min_rows=config.downstream.min_rows, scenarios=config.scenarios)
@@ -76,6 +78,7 @@ def encode_files(
     digest: str | None = None,
     *,
     check: Callable[[Mapping[str, np.ndarray]], None] | None = None,
+    check_scenarios: Callable[[Mapping[str, int]], None] | None = None,
 ) -> None:
     """Encodes the files of a folder, all at once or not at all.
 
@@ -86,9 +89,11 @@ def encode_files(
         digest: Names spec and data; by default that of the spec and of the files' names, sizes and
             times.
         check: Called with task -> labels of the training rows (N,) before anything is written.
+        check_scenarios: Called with scenario -> its training rows; nothing is left where it
+            refuses them.
 
     Raises:
-        UserError: Data are missing or wrong, or `check` refuses the labels.
+        UserError: Data are missing or wrong, or a check refuses the labels or scenarios.
     """
     fingerprint_ = digest or source_fingerprint(spec, folder)
     settled = settle(spec, folder)
@@ -99,6 +104,8 @@ def encode_files(
         check({task: raw.labels[train, k] for k, task in enumerate(settled.tasks)})
     with staged_folder(target) as staging:
         encode_to(staging, settled, raw, {"fingerprint": fingerprint_, "spec": spec.name})
+        if check_scenarios is not None:
+            check_scenarios(scenario_rows(EncodedCache(staging)))
     _LOG.info("prepared %d rows from %s", raw.rows, folder)
 
 

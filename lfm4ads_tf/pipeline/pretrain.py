@@ -10,6 +10,7 @@ from lfm4ads_tf.data.cache import Refresh
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.scenario_rows import scenario_rows
 from lfm4ads_tf.pipeline.scoring import predict_rows
 from lfm4ads_tf.pipeline.training_labels import TrainingLabels
 from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
@@ -56,8 +57,8 @@ class Pretraining(UpstreamTraining):
 def check_training(run: Run) -> None:
     """Refuses what the upstream cannot be trained by, or on.
 
-    That is a schedule whose weights cannot be point in time where they must be, and labels that the
-    model cannot learn from: the data may have been encoded for another model.
+    That is a schedule whose weights cannot be point in time where they must be, and labels or
+    scenarios that the model cannot learn from: the data may have been encoded for another model.
 
     Raises:
         UserError: It cannot.
@@ -73,3 +74,4 @@ def check_training(run: Run) -> None:
             "comparison",
         )
     upstream.model_class.check_labels(upstream, TrainingLabels(run.cache))
+    upstream.model_class.check_scenario_rows(upstream, scenario_rows(run.cache))

@@ -28,12 +28,17 @@ from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
 from lfm4ads_tf.interactions.gate_bank import GateBank
+from lfm4ads_tf.interactions.gate_unit import GateUnit
+from lfm4ads_tf.interactions.gated_towers import GatedTowers
 from lfm4ads_tf.interactions.group_mixture import GroupMixture
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.partitioned_norm import PartitionedNorm
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
+from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
 from lfm4ads_tf.interactions.set_extraction import SetExtraction
 from lfm4ads_tf.interactions.set_mixture import SetMixture
+from lfm4ads_tf.interactions.star_network import StarNetwork
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
@@ -48,11 +53,13 @@ from lfm4ads_tf.models.me_mmoe import MEMMoE, MEMMoEConfig
 from lfm4ads_tf.models.me_ple import MEPLE, MEPLEConfig
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
 from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
+from lfm4ads_tf.models.pepnet import PEPNet, PEPNetConfig
 from lfm4ads_tf.models.ple import PLE, PLEConfig
 from lfm4ads_tf.models.sdem import SDEM
 from lfm4ads_tf.models.set_tower import SetTower
 from lfm4ads_tf.models.shared_bottom import SharedBottom, SharedBottomConfig
 from lfm4ads_tf.models.single_task import SingleTask, SingleTaskConfig
+from lfm4ads_tf.models.star import STAR, STARConfig
 from lfm4ads_tf.models.stem import STEM
 from lfm4ads_tf.models.stem_al import STEMAL, STEMALConfig
 from lfm4ads_tf.models.stem_config import STEMConfig
@@ -257,6 +264,11 @@ def _run_heads(layer: Any, inputs: Any, training: bool) -> Any:
     return layer(inputs[0], inputs[1])
 
 
+def _run_pair(layer: Any, inputs: Any, training: bool) -> Any:
+    takes = "training" in inspect.signature(type(layer).call).parameters
+    return layer(tuple(inputs), **({"training": training} if takes else {}))
+
+
 def _head_inputs(width: int) -> Callable[[int], Any]:
     return lambda rows: [_numbers((width,))(rows), tf.constant(np.arange(rows) % 4 - 1, tf.int64)]
 
@@ -278,6 +290,7 @@ _DROPPED = NETWORK.model_copy(
 )
 
 
+_LAYERED: dict[str, Any] = {"units": [4], "scenario_dim": 3}
 _EXPERTS: dict[str, Any] = {"expert_units": [4, 3], "task_units": [4]}
 
 
@@ -398,6 +411,16 @@ LAYERS = [
         )
         for per in ("scenario", "both")
     ),
+    Case(
+        "ScenarioEmbedding",
+        lambda: ScenarioEmbedding(3, 4, seed=1),
+        lambda rows: _head_inputs(1)(rows)[1],
+        lambda layer, x, training: layer(x),
+    ),
+    Case("PartitionedNorm", lambda: PartitionedNorm(3), _head_inputs(5), _run_pair),
+    Case("StarNetwork", lambda: StarNetwork([4, 3], 3, 2, seed=1), _head_inputs(5), _run_pair),
+    Case("GateUnit", lambda: GateUnit(4, 3, seed=1), _numbers((5,))),
+    Case("GatedTowers", lambda: GatedTowers([4, 3], 2, gate_units=3, seed=1), _numbers((5,), (4,))),
     Case(
         "TaskGates",
         lambda: TaskGates(["a", "b"], 2, 3, seed=1),
@@ -566,6 +589,22 @@ MODELS = [
         "SDEM",
         lambda: SDEM(
             LAYOUT, NETWORK, EMBEDDINGS, STEMConfig(axis="scenario", levels=2, **_EXPERTS), seed=1
+        ),
+        _batch,
+    ),
+    Case(
+        "STAR",
+        lambda: STAR(LAYOUT, NETWORK, EMBEDDINGS, STARConfig(**_LAYERED), seed=1),
+        _batch,
+    ),
+    Case(
+        "PEPNet",
+        lambda: PEPNet(
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            PEPNetConfig(priors=["user", "item", "tags"], gate_units=4, **_LAYERED),
+            seed=1,
         ),
         _batch,
     ),

@@ -47,11 +47,16 @@ def tables_of(layer: Any) -> dict[int, Any]:
 
 
 def change(layer: Any, seed: int = 0) -> None:
-    """Gives all weights other values: initial ones would be right after loading without a file."""
+    """Gives all weights other values: initial ones would be right after loading without a file.
+
+    What is not trained counts or measures, and may not be negative.
+    """
     rng = np.random.default_rng(seed)
     for variable in layer.variables:
         if variable.dtype.is_floating:
-            variable.assign(tf.cast(rng.normal(0.0, 0.5, variable.shape), variable.dtype))
+            values = rng.normal(0.0, 0.5, variable.shape)
+            values = values if variable.trainable else np.abs(values)
+            variable.assign(tf.cast(values, variable.dtype))
 
 
 def assert_same(found: Any, expected: Any) -> None:

@@ -23,6 +23,7 @@ from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.front.encoded_log import EncodedLog
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.trained_models import load_upstream
+from lfm4ads_tf.training.schedule import chain, continuation
 from tests.quick_proof import quick_proof
 from tests.rounding import probability_room
 
@@ -40,8 +41,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ame": {"set_groups": [1, 2]},
     "esmm": {"funnel": ["click", "order"]},
     "aitm": {"calibrator": 0.1},
+    "star": {"units": [8, 4], "auxiliary_units": [4], "scenario_dim": 4},
+    "pepnet": {"units": [8, 4], "gate_units": 4, "scenario_dim": 4},
 }
+LAYERS = {"star": "star_2", "pepnet": "ppnet_2_click"}
+"""The last layer, where it is no mixture of a task."""
 METHOD = "feature/linear/UR+IR+CR_user@mix_click"
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Options of a model; sizes of experts where it has some."""
+    return {**({} if name in LAYERS else SIZES), **OPTIONS[name]}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +69,12 @@ def test_run_export_and_predict(
     arguments: list[str],
     tmp_path: Path,
 ) -> None:
+    method = METHOD.replace("mix_click", LAYERS.get(name, "mix_click"))
     settings = {
         "upstream.model": name,
-        f"upstream.{name}": json.dumps({**SIZES, **OPTIONS[name]}),
-        "downstream.methods": json.dumps([METHOD]),
-        "export.method": METHOD,
+        f"upstream.{name}": json.dumps(options_of(name)),
+        "downstream.methods": json.dumps([method]),
+        "export.method": method,
         "retrieval.enabled": "false",
         "baseline.methods": "[constant]",
     }
@@ -75,7 +86,7 @@ def test_run_export_and_predict(
     assert done.code == 0, done.text
     document = json.loads((out / "metrics.json").read_text("utf-8"))
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
-    assert {"upstream", METHOD} <= scored
+    assert {"upstream", method} <= scored
     told = json.loads((out / "upstream/seed_0/results.json").read_text("utf-8")).get("observed", {})
     assert (name == "ame") == bool(told)
     for task in {key.split("/")[1] for key in told}:
@@ -174,6 +185,14 @@ def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
             "unknown task 'ordr'. Did you mean 'order'?",
         ),
         (["upstream.model=ple", "downstream.methods=[module/isomorphic]"], "has no mix tower"),
+        (
+            ["upstream.model=pepnet", "upstream.pepnet.priors=[usr_id]"],
+            "'usr_id', which is no embedded feature. Did you mean 'user_id'?",
+        ),
+        (
+            ["upstream.model=star", "upstream.network.shared_head=false"],
+            "STAR has no logits of a scenario's own",
+        ),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_before_anything_is_written(
@@ -239,6 +258,46 @@ def test_a_refresh_refuses_rows_that_are_no_funnel_and_takes_a_day_without_order
     done = refreshed()
     assert done.code == 0, done.text
     assert (out / "versions" / "2" / "data" / "manifest.json").exists()
+
+
+def test_statistics_of_star_move_on_in_a_refresh_from_where_they_were(
+    cli: Callable[..., Any], arguments: list[str], shop: Any, tmp_path: Path
+) -> None:
+    """With hardly a discount they count the rows that were trained on, replayed ones too."""
+    star = {**OPTIONS["star"], "momentum": 1 - 1e-6}
+    options = {
+        "upstream.model": "star",
+        "upstream.star": json.dumps(star),
+        "upstream.training.replay": "1",
+        "downstream.methods": "[none]",
+        "retrieval.enabled": "false",
+    }
+    given = [part for k, v in options.items() for part in ("--set", f"{k}={v}")]
+    out, path = tmp_path / "run", tmp_path / "new.csv"
+    for command in ("prepare", "pretrain", "extract"):
+        done = cli(command, *arguments, *given, "--out", out)
+        assert done.code == 0, done.text
+    with (shop.folder / "shop.csv").open() as stream:
+        columns, *rows = csv.reader(stream)
+    day, time = (columns.index(c) for c in ("day", "timestamp"))
+    rows = [row for row in rows if row[day] == "20260107"]
+    for row in rows:
+        row[day], row[time] = "20260108", str(int(row[time]) + 86_400)
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([columns, *rows])
+    done = cli("refresh", "--out", out, "--input", path, "--quiet")
+    assert done.code == 0, done.text
+    parent, child = open_run(out), open_run(out / "versions" / "2")
+    training = parent.config.upstream.training
+    first = [*chain(training, parent.cache)]
+    more = continuation(training, child.cache, parent.held_out_from)
+    for run, phases in ((parent, first), (child, [*first, *more])):
+        norm: Any = load_upstream(run, 0).norm  # type: ignore[attr-defined]
+        trained = np.concatenate([phase.rows for phase in phases])
+        of_rows = child.cache.scenario[trained]
+        counts = [*np.bincount(of_rows, minlength=norm.scenarios), len(trained)]
+        # float32 sums of whole numbers below 2^24, discounted by at most 1e-6 in each step
+        assert np.allclose(norm.moving_rows.numpy()[:, 0], counts, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

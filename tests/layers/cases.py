@@ -23,6 +23,7 @@ from lfm4ads_tf.interactions.cross import Cross
 from lfm4ads_tf.interactions.cross_network import CrossNetwork
 from lfm4ads_tf.interactions.dnn import DNN
 from lfm4ads_tf.interactions.dropout import Dropout
+from lfm4ads_tf.interactions.element_gate import ElementGate
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
@@ -45,6 +46,7 @@ from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.aitm import AITM, AITMConfig
 from lfm4ads_tf.models.ame import AME, AMEConfig
 from lfm4ads_tf.models.backbone import Backbone
+from lfm4ads_tf.models.crocodile import Crocodile, CrocodileConfig
 from lfm4ads_tf.models.esmm import ESMM, ESMMConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.group_tower import GroupTower
@@ -376,6 +378,7 @@ LAYERS = [
         _numbers((2, 5), (3, 2)),
         lambda layer, x, training: layer((_set_by_set(x[0]), x[1]), training=training),
     ),
+    Case("ElementGate", lambda: ElementGate(2, seed=1), _numbers((5,), (3, 2))),
     Case("InformationTransfer", lambda: InformationTransfer(seed=1), _numbers((3, 4))),
     Case(
         "ProgressiveExtraction",
@@ -576,6 +579,17 @@ MODELS = [
     Case(
         "STEM",
         lambda: STEM(LAYOUT, NETWORK, _THREE_SETS, STEMConfig(gate_units=[3], **_EXPERTS), seed=1),
+        _batch,
+    ),
+    Case(
+        "Crocodile",
+        lambda: Crocodile(
+            LAYOUT,
+            NETWORK,
+            _SHARDED,
+            CrocodileConfig(experts=2, priors=["user"], **_EXPERTS),
+            seed=1,
+        ),
         _batch,
     ),
     Case(

@@ -16,7 +16,12 @@ from lfm4ads_tf.features.shipped_specs import spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import merge, override, parse_spec, read_yaml
 from lfm4ads_tf.features.tables import is_bag
-from lfm4ads_tf.interactions.block import check_names, check_sequences, sequence_lengths
+from lfm4ads_tf.interactions.block import (
+    check_joined,
+    check_names,
+    check_sequences,
+    sequence_lengths,
+)
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
@@ -235,6 +240,7 @@ def resolve(
     config = config.model_copy(update={"upstream": upstream})
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
+    check_joined(config.downstream.network.block, "a downstream")
     _check_sequences(config, spec)
     _check_auto(config, given)
     for part in (config.upstream, config.downstream):
@@ -341,7 +347,7 @@ def _read_by(model: str) -> list[str]:
 def _check_sequences(config: RunConfig, spec: FeatureSpec) -> None:
     """Refuses interaction layers that read the values of what is no multi-valued feature."""
     bags = [name for name, feature in spec.features.items() if is_bag(feature)]
-    blocks = {"upstream": config.upstream.block, "downstream": config.downstream.network.block}
+    blocks = {"upstream": config.upstream.read_block, "downstream": config.downstream.network.block}
     for section, block in blocks.items():
         if block is not None:
             check_sequences(sequence_lengths(block), bags, f"the {section}")

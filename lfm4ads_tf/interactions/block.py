@@ -15,8 +15,10 @@ from lfm4ads_tf.interactions.config import BlockConfig, LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.registry import INTERACTIONS
+from lfm4ads_tf.interactions.set_mean import SetMean, shared_names
 from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.rebuildable import Rebuildable
+from lfm4ads_tf.seeding import derive
 
 Stream = TypeVar("Stream")
 _TAKEN = ("embeddings", "output", "tables", "block", "gates", "heads")
@@ -34,16 +36,25 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
     output of an expert, and the output is [m_1; ...; m_T], their mixture for every task
     (`TaskGates`), named `mix_<task>`.
 
+    With `sets: each` it is K blocks of these layers, block k over x_0^k = [u^k; i^k; context^k] and
+    the fields of set k. Their outputs I_k, named `set_<k>`, meet in `SetMean` and nowhere before:
+
+        m = 1/K sum_k relu(W_k I_k + b_k),  shared layers over m               `mean`, `shared_1`
+
     Args:
         config: Layers in order.
         tasks: The tasks; the `gated` structure has one mixture for each.
+        sets: K, sets of the embeddings; read where each has a block.
         seed: Seed of the initial weights.
 
     Raises:
-        UserError: Two layers or activations have one name, or the `gated` structure has no layer.
+        UserError: Two layers or activations have one name, the `gated` structure has no layer, or
+            gates are to mix blocks of each set.
         ValueError: The `gated` structure is given no tasks.
 
-    Source: LFM4Ads (arXiv 2508.14948), the mix tower; layer names as in its public experiment.
+    Source: LFM4Ads (arXiv 2508.14948), the mix tower; layer names as in its public experiment. Guo
+    et al., On the Embedding Collapse When Scaling Up Recommendation Models (ICML 2024), for a block
+    of each set.
 
     Example:
         >>> import lfm4ads_tf as lfm
@@ -56,11 +67,16 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         {'towers': (2, 5), 'cross_1': (2, 5), 'cross_2': (2, 5), 'dnn_1': (2, 4)}
     """
 
+    # only set where each set has a block: Keras would make parts of checkpoints of empty ones
+    _of_sets: list[InteractionBlock]
+    _set_mean: SetMean
+
     def __init__(
         self,
         config: BlockConfig,
         *,
         tasks: Sequence[str] = (),
+        sets: int = 1,
         seed: int = 0,
         name: str | None = None,
     ) -> None:
@@ -68,13 +84,22 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         check_names(config)
         self.config = config
         self.tasks = list(tasks)
+        self.sets = sets
         self.gates: TaskGates | None = None
         if config.structure == "gated":
             if not tasks:
                 raise ValueError("A gated interaction block needs the tasks.")
             keys = [layer.key for layer in config.layers]
             self.gates = TaskGates(keys, len(tasks), config.mix_dim, seed=seed)
-        self._stack: list[InteractionLayer] = [
+        self._stack: list[InteractionLayer] = []
+        if config.sets == "each":
+            self._of_sets = [
+                InteractionBlock(_of_one_set(config), seed=derive(seed, name), name=name)
+                for name in _set_names(sets)
+            ]
+            self._set_mean = SetMean(sets, config.set_dim, config.shared_units, seed=seed)
+            return
+        self._stack = [
             INTERACTIONS[layer.type].create(layer, seed=seed, name=layer.key)
             for layer in config.layers
         ]
@@ -82,7 +107,7 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
     @property
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
-        return layer_names(self.config, self.tasks)
+        return layer_names(self.config, self.tasks, self.sets)
 
     @property
     def sequence_lengths(self) -> dict[str, int]:
@@ -95,7 +120,8 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         """Interacts.
 
         Args:
-            inputs: UR (B, d_u), IR (B, d_i), context (B, d_c) and fields (B, F, K D) by width.
+            inputs: UR (B, d_u), IR (B, d_i), context (B, d_c) and fields (B, F, K D) by width; with
+                a block of each set UR, IR and context set by set, see `BlockInputs.set_by_set`.
             training: Whether dropout and compiled kernels apply; an exported graph holds none.
 
         Returns:
@@ -103,6 +129,8 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             heads (activated when the last layer is a DNN); with gates the mixtures, (B, T h).
         """
         inputs = inputs.of_dtype(self.compute_dtype)
+        if self.config.sets == "each":
+            return self._each_set(inputs, training)
         origin = inputs.origin()  # (B, d)
         activations = {"towers": origin}
         whole: BlockInputs | None = None
@@ -131,6 +159,21 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             return activations, stream
         return activations, tf.concat(outputs or [origin], axis=-1)
 
+    def _each_set(
+        self, inputs: BlockInputs, training: bool
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """What `call` gives, of a block for each set."""
+        origins, interacted = [], []
+        # a loop: interaction layers are written for (B, d), those of plug-ins too
+        for block, of_set in zip(self._of_sets, inputs.set_by_set(self.sets), strict=True):
+            activations, output = block(of_set, training=training)
+            origins.append(activations["towers"])  # x_0^k, (B, d)
+            interacted.append(output)  # I_k, (B, d_I)
+        towers = origins[0] if self.sets == 1 else tf.concat(origins, axis=-1)  # (B, K d)
+        above, output = self._set_mean(interacted, training=training)
+        of_sets = dict(zip(_set_names(self.sets), interacted, strict=True))
+        return {"towers": towers, **of_sets, **above}, output
+
     def carry(
         self,
         target: InteractionBlock,
@@ -148,7 +191,11 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
 
         Returns:
             Columns of both outputs.
+
+        Raises:
+            UserError: Each set has a block.
         """
+        check_joined(self.config, "a warm start")
         places = {id(layer): k for k, layer in enumerate(self._stack)}
 
         def step(layer: InteractionLayer, columns: Columns) -> Columns:
@@ -196,8 +243,16 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         return outputs, stream
 
 
-def layer_names(config: BlockConfig, tasks: Sequence[str] = ()) -> list[str]:
-    """Names of a block's activations, in order."""
+def layer_names(config: BlockConfig, tasks: Sequence[str] = (), sets: int = 1) -> list[str]:
+    """Names of a block's activations, in order.
+
+    Args:
+        config: The block.
+        tasks: The tasks; read by the `gated` structure.
+        sets: Sets of the embeddings; read where each has a block.
+    """
+    if config.sets == "each":
+        return ["towers", *_set_names(sets), "mean", *shared_names(len(config.shared_units))]
     names = ["towers", *(n for layer in config.layers for n in _activations(layer))]
     return [*names, *(mixture_names(tasks) if config.structure == "gated" else ())]
 
@@ -208,7 +263,9 @@ def mixture_names(tasks: Sequence[str]) -> list[str]:
 
 
 def explicit_crosses(config: BlockConfig) -> list[str]:
-    """Names of the activations that are explicit crosses, in order."""
+    """Names of the activations that are explicit crosses, in order; none of a block of each set."""
+    if config.sets == "each":
+        return []
     explicit = [layer for layer in config.layers if INTERACTIONS[layer.type].explicit]
     return [name for layer in explicit for name in _activations(layer)]
 
@@ -250,12 +307,36 @@ def field_dim(config: BlockConfig) -> int | None:
     return next((dim for dim in dims if dim is not None), None)
 
 
+def check_joined(config: BlockConfig, whose: str) -> None:
+    """Refuses a block of each set where all of them are read together.
+
+    Args:
+        config: The block.
+        whose: Whose it is, in the message.
+
+    Raises:
+        UserError: It is one.
+    """
+    if config.sets == "each":
+        raise UserError(
+            f"The interaction block of {whose} reads all sets of embeddings together.",
+            received="block.sets: each",
+            fix="set block.sets to joined there; an upstream may have a block for each set",
+        )
+
+
 def check_names(config: BlockConfig) -> None:
-    """Refuses layers or activations of one name, and a gated block without layers.
+    """Refuses layers or activations of one name, and gates over no layers or over several blocks.
 
     Raises:
         UserError: There are some.
     """
+    if config.structure == "gated" and config.sets == "each":
+        raise UserError(
+            "Gates mix the layers of one interaction block, not those of a block for each set.",
+            received="block.structure: gated, block.sets: each",
+            fix="set block.structure to stacked or parallel, or block.sets to joined",
+        )
     if config.structure == "gated" and not config.layers:
         raise UserError(
             "A gated interaction block mixes its layers and so needs some.",
@@ -270,7 +351,7 @@ def check_names(config: BlockConfig) -> None:
             received=keys,
             fix="give each a `name` of its own, or merge them",
         )
-    names = layer_names(config)
+    names = layer_names(_of_one_set(config))
     mixtures = mixture_names([""])[0] if config.structure == "gated" else None
     for k, name in enumerate(names):
         of_task = mixtures is not None and name.startswith(mixtures)
@@ -280,6 +361,16 @@ def check_names(config: BlockConfig) -> None:
                 received=names,
                 fix="give the layer another `name`",
             )
+
+
+def _of_one_set(config: BlockConfig) -> BlockConfig:
+    """The block of one set."""
+    return config.model_copy(update={"sets": "joined"})
+
+
+def _set_names(sets: int) -> list[str]:
+    """Names of the interactions of each set."""
+    return [f"set_{k}" for k in range(sets)]
 
 
 def _activations(layer: LayerConfig) -> list[str]:

@@ -63,6 +63,12 @@ class BlockConfig(StrictModel):
             expert over x_0, and a gate per task mixes their projected outputs for its heads.
         mix_dim: Width of the projected outputs; read by `gated` alone.
         layers: The layers in order.
+        sets: How several sets of embeddings are read. `joined`: by one block, in which the sets of
+            a field lie side by side. `each`: every set k by towers and a block of its own, whose
+            outputs I_k meet in the mean of relu(W_k I_k + b_k); `gated` has no such form.
+        set_dim: Width of that mean; read by `each` alone.
+        shared_units: Width of each dense layer above the mean, relu after every one; read by `each`
+            alone.
 
     Raises:
         pydantic.ValidationError: A key is unknown, or a value is out of its bounds.
@@ -80,3 +86,15 @@ class BlockConfig(StrictModel):
     layers: list[AnyLayerConfig] = Field(
         default_factory=lambda: [{"type": t} for t in ("fm", "cross", "dnn")], validate_default=True
     )
+    sets: Literal["joined", "each"] = "joined"
+    set_dim: int = Field(default=64, ge=1)
+    shared_units: list[Annotated[int, Field(ge=1)]] = []
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what joined sets do not read: the documents of older runs have no such keys."""
+        document: dict[str, Any] = handler(self)
+        for key in ("sets", "set_dim", "shared_units") if self.sets == "joined" else ():
+            if document.get(key) == type(self).model_fields[key].default:
+                del document[key]
+        return document

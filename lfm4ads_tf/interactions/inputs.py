@@ -79,6 +79,47 @@ class BlockInputs:
             sequences={name: (cast(v), mask) for name, (v, mask) in self.sequences.items()},
         )
 
+    def set_by_set(self, sets: int) -> list[BlockInputs]:
+        """What each set of the embeddings gives a block of its own.
+
+        Args:
+            sets: K. UR is [u^0; ...; u^(K-1)] with u^k of set k alone, IR and context likewise.
+
+        Returns:
+            K inputs: u^k (B, d_u / K), i^k, context of set k, fields (B, F, D), sequences
+            (B, L, 1, D).
+
+        Raises:
+            ValueError: There is a gate or a further part of the stream, which are of no set.
+        """
+        if sets == 1:
+            return [self]
+        if self.gate is not None or self.extra:
+            raise ValueError("A gate and what joins the stream belong to no set of embeddings.")
+
+        def apart(value: tf.Tensor | None) -> list[tf.Tensor | None]:
+            # a split's gradient is one concatenation, a slice's pads the whole tensor with zeros
+            return [None] * sets if value is None else tf.split(value, sets, axis=-1)
+
+        fields = [tf.unstack(group.per_set(), axis=2) for group in self.fields]  # K of (B, F, D)
+        sequences = {
+            name: (tf.split(v, sets, axis=2), m) for name, (v, m) in self.sequences.items()
+        }
+        towers = [apart(value) for value in (self.user, self.item, self.context)]
+        return [
+            BlockInputs(
+                user,
+                item,
+                context,
+                [
+                    replace(group, values=values[k], sets=1)
+                    for group, values in zip(self.fields, fields, strict=True)
+                ],
+                sequences={name: (values[k], mask) for name, (values, mask) in sequences.items()},
+            )
+            for k, (user, item, context) in enumerate(zip(*towers, strict=True))
+        ]
+
     def whole(self, rows: tf.Tensor) -> BlockInputs:
         """The same as every caller's: one group of each width, all of `rows` rows.
 

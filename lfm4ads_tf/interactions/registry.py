@@ -12,6 +12,7 @@ INTERACTIONS: Registry[Any] = Registry(
         "fm": "lfm4ads_tf.interactions.fm:FM",
         "cross": "lfm4ads_tf.interactions.cross_network:CrossNetwork",
         "dnn": "lfm4ads_tf.interactions.dnn:DNN",
+        "ipnn": "lfm4ads_tf.interactions.ipnn:IPNN",
     },
 )
 """Type -> `InteractionLayer`."""

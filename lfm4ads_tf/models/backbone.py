@@ -18,6 +18,8 @@ from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 class Backbone(TwoTowers):
     """ShardedEmbedding -> user tower, item tower -> InteractionBlock.
 
+    Where each set of the embeddings has a block, it has towers too.
+
     Args:
         layout: Columns of the encoded batch.
         network: Towers and block.
@@ -38,9 +40,17 @@ class Backbone(TwoTowers):
         name: str = "backbone",
     ) -> None:
         super().__init__(
-            layout, network.user_tower, network.item_tower, embeddings, seed=seed, name=name
+            layout,
+            network.user_tower,
+            network.item_tower,
+            embeddings,
+            set_groups=[1] * embeddings.sets if network.block.sets == "each" else (),
+            seed=seed,
+            name=name,
         )
-        self.block = InteractionBlock(network.block, tasks=layout.tasks, seed=seed, name="block")
+        self.block = InteractionBlock(
+            network.block, tasks=layout.tasks, sets=embeddings.sets, seed=seed, name="block"
+        )
 
     @property
     def sequence_lengths(self) -> Mapping[str, int]:

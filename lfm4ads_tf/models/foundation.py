@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
 import tensorflow as tf
 import tf_keras
@@ -46,6 +46,9 @@ class FoundationModel(UpstreamModel):
     `backbone.block` and `heads`: what a downstream takes over has the same place with and without
     branches.
 
+    With `block.sets: each` every set of the embeddings has towers and a block of its own, see
+    `InteractionBlock`; UR is then [u^0; ...; u^(K-1)], IR likewise.
+
     Args:
         layout: Columns of the encoded batch; its scenarios and tasks size the heads.
         network: Towers, block and heads.
@@ -73,7 +76,8 @@ class FoundationModel(UpstreamModel):
         TensorShape([32, 8])
     """
 
-    reads = ("network.block", "branches")
+    reads: ClassVar[tuple[str, ...]] = ("network.block", "branches")
+    kind: ClassVar[str] = "foundation"
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class FoundationModel(UpstreamModel):
         branches: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(name="foundation")
+        super().__init__(name=self.kind)
         self.layout = layout
         self.task_loss = plain_loss(layout.tasks)
         self.branches = branches
@@ -94,7 +98,11 @@ class FoundationModel(UpstreamModel):
         if branches:
             content_seed = derive(seed, "content")
             self.content_block = InteractionBlock(
-                network.block, tasks=layout.tasks, seed=content_seed, name="content_block"
+                network.block,
+                tasks=layout.tasks,
+                sets=embeddings.sets,
+                seed=content_seed,
+                name="content_block",
             )
             self.content_heads = build_heads(
                 network, scenarios, tasks, seed=content_seed, name="content_heads"
@@ -119,15 +127,24 @@ class FoundationModel(UpstreamModel):
         Raises:
             UserError: A task's name cannot be part of a layer's name.
         """
-        if config.network.block.structure == "gated":
+        block = cls._network(config).block
+        if block.structure == "gated":
             check_task_names(tasks)
-        names = block_layers(config.network.block, tasks)
+        names = block_layers(block, tasks, config.embeddings.sets)
         return branch_layers(names) if config.branches else names
 
     @classmethod
     def levels(cls, config: UpstreamConfig, tasks: Sequence[str]) -> dict[str, str]:
-        """Every activation of the block that is no task's mixture; of branches the ads' one."""
-        names = block_layers(config.network.block)
+        """Every activation of the block that is no task's mixture; of branches the ads' one.
+
+        Of a block for each set the tables and the towers, of several sets the tables alone: a
+        downstream's towers and block read all sets together.
+        """
+        block = cls._network(config).block
+        if block.sets == "each":
+            every = super().levels(config, tasks)
+            return {"embeddings": every["embeddings"]} if config.embeddings.sets > 1 else every
+        names = block_layers(block)
         layers = {name: _in_branch(name) if config.branches else name for name in names}
         return {"embeddings": "embeddings", **layers, "output": "output"}
 
@@ -136,26 +153,32 @@ class FoundationModel(UpstreamModel):
         cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
     ) -> list[str]:
         """The last explicit cross, else the mixtures, else the last layer; of the ads' branch."""
-        block = config.network.block
+        block = cls._network(config).block
         gated = mixture_names(tasks) if block.structure == "gated" else []
 
         def held(names: Iterable[str]) -> list[str]:
             placed = [_in_branch(name) if config.branches else name for name in names]
             return [name for name in placed if name in stored]
 
-        last = held(block_layers(block, tasks))[-1:]
+        last = held(block_layers(block, tasks, config.embeddings.sets))[-1:]
         return held(explicit_crosses(block))[-1:] or held(gated) or last
 
     @classmethod
-    def block_config(cls, config: UpstreamConfig) -> BlockConfig:
-        """See `UpstreamModel`."""
-        return config.network.block
+    def block_config(cls, config: UpstreamConfig) -> BlockConfig | None:
+        """See `UpstreamModel`; blocks of several sets are none that a module is isomorphic to."""
+        block = cls._network(config).block
+        return block if block.sets == "joined" else None
+
+    @classmethod
+    def _network(cls, config: UpstreamConfig) -> NetworkConfig:
+        """Towers, block and heads; here as configured."""
+        return config.network
 
     @classmethod
     def check(cls, config: UpstreamConfig, *, ads: bool) -> None:
         """Branches need a spec that tells ads from content; layers need names of their own."""
         super().check(config, ads=ads)
-        check_names(config.network.block)
+        check_names(cls._network(config).block)
         if config.branches and not ads:
             raise UserError(
                 "A content and an ad branch need to know which samples are ads.",
@@ -164,9 +187,10 @@ class FoundationModel(UpstreamModel):
             )
 
     @property
-    def block(self) -> InteractionBlock:
-        """The interaction block; with branches the ads' one."""
-        return self.backbone.block
+    def block(self) -> InteractionBlock | None:
+        """The interaction block; with branches the ads' one, and None where each set has one."""
+        block = self.backbone.block
+        return block if block.config.sets == "joined" else None
 
     @property
     def layer_names(self) -> list[str]:

@@ -23,6 +23,7 @@ UPSTREAMS: Registry[Any] = Registry(
         "pepnet": "lfm4ads_tf.models.pepnet:PEPNet",
         "crocodile": "lfm4ads_tf.models.crocodile:Crocodile",
         "ame": "lfm4ads_tf.models.ame:AME",
+        "multi_embedding": "lfm4ads_tf.models.multi_embedding:MultiEmbedding",
         "esmm": "lfm4ads_tf.models.esmm:ESMM",
         "aitm": "lfm4ads_tf.models.aitm:AITM",
     },

@@ -20,7 +20,7 @@ from lfm4ads_tf.interactions.columns import Carried, Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.group_tower import GroupTower
 from lfm4ads_tf.models.owned_fields import OwnedFields, OwnedInputs
-from lfm4ads_tf.models.set_tower import SetTower
+from lfm4ads_tf.models.set_tower import SetTower, side_by_side
 from lfm4ads_tf.models.tower import Tower
 from lfm4ads_tf.rebuildable import Rebuildable
 
@@ -32,7 +32,8 @@ class TowerOutputs:
     Attributes:
         user: UR, (B, d_u); a function of user features alone.
         item: IR, (B, d_i); a function of item features alone.
-        context: (B, d_c), or None without context features.
+        context: (B, d_c), or None without context features; as UR and IR set by set where each set
+            has towers of its own.
         fields: Field embeddings per width.
         stream: [UR; IR; context] as one tensor, where that needs no copy, else None.
         sequences: Feature -> embeddings of its values (B, L, K, D), and which there are (B, L).
@@ -137,7 +138,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
         return TowerOutputs(
             user=self.user_tower.represent(inputs["user"]),
             item=self.item_tower.represent(inputs["item"]),
-            context=context.joined() if context else None,
+            context=self._beside(context) if context else None,
             fields=groups,
             stream=self._plain_stream(groups),
             sequences=self.sequences(batch),
@@ -208,6 +209,10 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             for name, length in self.sequence_lengths.items()
             if bags[name] in owners
         }
+
+    def _beside(self, context: OwnedInputs) -> tf.Tensor:
+        """What the towers' outputs have as context, (B, d_c)."""
+        return side_by_side(context.per_set()) if self.per_set else context.joined()
 
     def _sides(self, inputs: Mapping[str, OwnedInputs]) -> dict[str, Any]:
         """See `group_towers`."""

@@ -26,7 +26,8 @@ class UpstreamConfig(StrictModel):
         model: A registered upstream model. `foundation`: an interaction block below all heads.
             `mmoe`: experts in its place, mixed by one gate per task. `single_task`,
             `shared_bottom`, `omoe` and `ple` share less or more between the tasks; `esmm` and
-            `aitm` are for tasks of which one follows the other.
+            `aitm` are for tasks of which one follows the other; `multi_embedding` has a block for
+            each of several sets of embeddings.
         network: Towers, block and heads; a model without a block does not read the block.
         branches: Whether content and ads, which the spec's `ads` tells apart, have an interaction
             block and heads of their own over the same towers; `foundation` only.
@@ -82,6 +83,11 @@ class UpstreamConfig(StrictModel):
         """Structure of the model's interaction block, None where it has none."""
         block: BlockConfig | None = self.model_class.block_config(self)
         return block
+
+    @property
+    def read_block(self) -> BlockConfig | None:
+        """The interaction block that the model reads, also where there is one for each set."""
+        return self.network.block if "network.block" in self.model_class.reads else self.block
 
     @model_validator(mode="after")
     def _with_options(self) -> Self:

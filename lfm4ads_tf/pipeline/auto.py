@@ -302,7 +302,7 @@ def _upstream_search(run: Run) -> PreparedSearch:
         return TrialModel(model, model.all_embeddings, objective, candidate.training)
 
     fixed = run.resolved.fixed("upstream")
-    if not has_dropout(section.network) or section.block is None:
+    if not has_dropout(section.network) or section.read_block is None:
         fixed.add("dropout")
     if section.training.schedule != "chain":
         fixed |= set(SCHEDULE)

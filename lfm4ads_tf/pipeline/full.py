@@ -80,6 +80,9 @@ def _network(config: NetworkConfig) -> dict[str, Any]:
         layer.pop("dropout", None)
     if config.block.structure != "gated":
         del options["block"]["mix_dim"]
+    if config.block.sets == "joined":
+        for key in ("set_dim", "shared_units"):
+            options["block"].pop(key, None)
     return options
 
 

@@ -54,7 +54,7 @@ def _check_module(config: RunConfig, name: str, levels: Sequence[str]) -> None:
             f"The upstream model '{config.upstream.model}' has no mix tower.",
             received=name,
             fix=f"use module/warm_start/{levels[-1]}, or an upstream with an interaction block, "
-            "such as foundation",
+            "such as foundation with block.sets: joined",
         )
     check_block(config.upstream.block)
     layer, known = config.downstream.isomorphic_layer, levels[1:]

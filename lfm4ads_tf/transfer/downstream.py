@@ -13,6 +13,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.interactions.block import check_joined
 from lfm4ads_tf.interactions.columns import Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.repeated import repeated
@@ -52,7 +53,7 @@ class DownstreamModel(TaskModel):
         seed: Seed of all initial weights.
 
     Raises:
-        UserError: See `FoundationModel`.
+        UserError: See `FoundationModel`; or the block is one of each set of embeddings.
 
     Source: LFM4Ads (arXiv 2508.14948), downstream.
 
@@ -83,6 +84,7 @@ class DownstreamModel(TaskModel):
         seed: int = 0,
     ) -> None:
         super().__init__(name="downstream")
+        check_joined(network.block, "a downstream")
         self.layout = layout
         self.backbone = Backbone(layout, network, embeddings, seed=seed)
         self.adapters = list(adapters)

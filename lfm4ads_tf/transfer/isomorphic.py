@@ -12,7 +12,12 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import InteractionBlock, field_dim, sequence_lengths
+from lfm4ads_tf.interactions.block import (
+    InteractionBlock,
+    check_joined,
+    field_dim,
+    sequence_lengths,
+)
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -158,7 +163,8 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
                     fields.append(FieldGroup(values, names, owners, self.plan.sets))
             elif side in self.projections:
                 values = self.projections[side](vector)[:, tf.newaxis, :]  # (B, 1, dim)
-                fields.append(FieldGroup(values, [side], [side]))
+                # no feature's name: what was learned for a feature means another thing here
+                fields.append(FieldGroup(values, [f"{side} tower"], [side]))
         context, more = self._context(batch, training)
         inputs = BlockInputs(
             user=vectors["user"], item=vectors["item"], context=context, fields=[*fields, *more]
@@ -199,8 +205,10 @@ def check_block(block: BlockConfig) -> None:
     """Refuses a block that the module cannot have.
 
     Raises:
-        UserError: A layer reads sequences, in place of which there are stored representations.
+        UserError: Each set of embeddings has a block, or a layer reads sequences, in place of which
+            there are stored representations.
     """
+    check_joined(block, "the isomorphic module")
     read = sequence_lengths(block)
     if read:
         raise UserError(

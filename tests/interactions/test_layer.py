@@ -103,6 +103,25 @@ def test_it_reads_fields_by_name_and_owner_their_sets_and_sequences(
     assert_close(output, np.concatenate([item, counted, user], axis=1), terms=16)
 
 
+def test_with_a_block_of_each_set_it_reads_that_set_alone(
+    layout: FeatureLayout, make_batch: Callable[..., Batch]
+) -> None:
+    block = {"layers": [{"type": "reader"}], "sets": "each"}
+    network = parse(NetworkConfig, {"block": block}, source="network")
+    model, batch = Backbone(layout, network, EmbeddingsConfig(dim=4, sets=2), seed=1), make_batch()
+    activations, _ = model.interact(model.towers(batch))
+    table = {name: model.embeddings.read_table(name) for name in ("user", "item")}
+    items = batch["ids"][:, [f.name for f in layout.single].index("item")].numpy()
+    users = batch["ids"][:, 0].numpy()
+    rows = [row.numpy() for row in batch["bags"]["history"][0]]
+    for k in range(2):
+        items_of, users_of = table["item"][:, k], table["user"][:, k]  # (rows + 1, D)
+        counted = np.stack([items_of[ids[-2:]].sum(axis=0) for ids in rows])
+        bags = np.stack([items_of[ids].mean(axis=0) if len(ids) else np.zeros(4) for ids in rows])
+        parts = [items_of[items], counted, users_of[users] + bags]
+        assert_close(activations[f"set_{k}"], np.concatenate(parts, axis=1), terms=16)
+
+
 def test_two_layers_of_a_type_have_weights_of_their_own_names(
     layout: FeatureLayout, make_batch: Callable[..., Batch]
 ) -> None:

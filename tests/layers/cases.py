@@ -34,10 +34,12 @@ from lfm4ads_tf.interactions.gated_towers import GatedTowers
 from lfm4ads_tf.interactions.group_mixture import GroupMixture
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.ipnn import IPNN
 from lfm4ads_tf.interactions.partitioned_norm import PartitionedNorm
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
 from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
 from lfm4ads_tf.interactions.set_extraction import SetExtraction
+from lfm4ads_tf.interactions.set_mean import SetMean
 from lfm4ads_tf.interactions.set_mixture import SetMixture
 from lfm4ads_tf.interactions.star_network import StarNetwork
 from lfm4ads_tf.interactions.task_gates import TaskGates
@@ -54,6 +56,7 @@ from lfm4ads_tf.models.heads import ScenarioTaskHeads
 from lfm4ads_tf.models.me_mmoe import MEMMoE, MEMMoEConfig
 from lfm4ads_tf.models.me_ple import MEPLE, MEPLEConfig
 from lfm4ads_tf.models.mmoe import MMoE, MMoEConfig
+from lfm4ads_tf.models.multi_embedding import MultiEmbedding
 from lfm4ads_tf.models.omoe import OMoE, OMoEConfig
 from lfm4ads_tf.models.pepnet import PEPNet, PEPNetConfig
 from lfm4ads_tf.models.ple import PLE, PLEConfig
@@ -200,11 +203,28 @@ def _run_block(layer: Any, inputs: Any, training: bool) -> Any:
     )
 
 
+def _run_block_of_sets(layer: Any, inputs: Any, training: bool) -> Any:
+    groups = [
+        FieldGroup(values, group["names"], group["owners"], 2)
+        for values, group in zip(inputs["groups"], _GROUPS, strict=True)
+    ]
+    given = BlockInputs(inputs["user"], inputs["item"], inputs["context"], groups)
+    return layer(given, training=training)
+
+
+def _block_inputs_of_sets(rows: int) -> Any:
+    user, item, context, *groups = _numbers((6,), (4,), (2,), (3, 8), (2, 6))(rows)
+    return {"user": user, "item": item, "context": context, "groups": groups}
+
+
 def _block(**values: Any) -> BlockConfig:
     return parse(BlockConfig, values, source="block")
 
 
 _LAYERS = [{"type": "fm", "dim": 4}, {"type": "cross", "depth": 2}, {"type": "dnn", "units": [5]}]
+_EACH = _block(
+    sets="each", set_dim=3, shared_units=[4], layers=[{"type": "ipnn", "dim": 4, "units": 3}]
+)
 
 
 def _tables(**options: Any) -> ShardedEmbedding:
@@ -283,10 +303,12 @@ _SHARDED = EMBEDDINGS.model_copy(
         "tables": {"city": TableOptions(trainable=False), "tab": TableOptions(storage="bfloat16")},
     }
 )
+_TWO_SETS = EMBEDDINGS.model_copy(update={"sets": 2})
 _THREE_SETS = EMBEDDINGS.model_copy(update={"sets": 3})
 _GATED = NETWORK.model_copy(
     update={"block": _block(structure="gated", mix_dim=3, layers=_LAYERS), "user_tower": []}
 )
+_OF_SETS = NETWORK.model_copy(update={"block": _EACH, "user_tower": [4], "item_tower": []})
 _DROPPED = NETWORK.model_copy(
     update={"block": _block(layers=[*_LAYERS[:2], {"type": "dnn", "units": [5], "dropout": 0.5}])}
 )
@@ -349,6 +371,7 @@ LAYERS = [
         _numbers((5,)),
     ),
     Case("FM", lambda: FM(4, seed=1, name="fm"), _numbers((3, 4), (2, 3))),
+    Case("IPNN", lambda: IPNN(3, dim=4, seed=1, name="ipnn"), _numbers((3, 4), (2, 3))),
     Case("ExpertMixture", lambda: ExpertMixture(3, [4, 2], 2, seed=1), _numbers((5,))),
     Case(
         "ExpertMixture of gates with hidden units",
@@ -443,6 +466,13 @@ LAYERS = [
         )
         for structure in ("stacked", "parallel", "gated")
     ),
+    Case(
+        "InteractionBlock of each set",
+        lambda: InteractionBlock(_EACH, sets=2, seed=1, name="block"),
+        _block_inputs_of_sets,
+        _run_block_of_sets,
+    ),
+    Case("SetMean", lambda: SetMean(2, 4, [3], seed=1), _numbers((5,), (5,))),
     Case("Tower", lambda: Tower([6, 3], seed=1, name="tower"), _numbers((5,))),
     Case(
         "SetTower",
@@ -529,6 +559,7 @@ MODELS = [
     Case("FoundationModel", lambda: FoundationModel(LAYOUT, NETWORK, EMBEDDINGS), _batch),
     Case("FoundationModel with branches, shards and a loss", _foundation_of_own_loss, _batch),
     Case("FoundationModel, gated", lambda: FoundationModel(LAYOUT, _GATED, EMBEDDINGS), _batch),
+    Case("MultiEmbedding", lambda: MultiEmbedding(LAYOUT, _OF_SETS, _TWO_SETS, seed=1), _batch),
     Case(
         "MMoE",
         lambda: MMoE(

@@ -69,6 +69,7 @@ def gate(*layers: str) -> str:
         (config_of([FM, CROSS], "gated"), f"{gate('cross_2')} & {OUTPUT}"),
         (config_of([FM, DNN], "gated"), f"{gate('mix_click', 'mix_love')} & {OUTPUT}"),
         (config_of(model="mmoe"), gate("mix_click", "mix_love")),
+        (config_of(model="multi_embedding"), gate("mean")),
     ],
 )
 def test_the_layer_is_the_last_cross_one_else_the_last(config: RunConfig, expected: str) -> None:
@@ -78,10 +79,13 @@ def test_the_layer_is_the_last_cross_one_else_the_last(config: RunConfig, expect
 def test_the_warm_start_needs_the_upstreams_sizes_and_inputs() -> None:
     same = config_of()
     other = same.downstream.network.model_copy(update={"user_tower": [4]})
+    block = same.downstream.network.block.model_copy(update={"set_dim": 9})
+    unread = same.downstream.network.model_copy(update={"block": block})
     dropped = parse(RunConfig, {}, source="run").downstream.network.model_copy()
     for config, has in [
         (same, True),
         (changed(same, network=other), False),
+        (changed(same, network=unread), True),
         (changed(same, network=dropped), False),
         (changed(same, embeddings=same.downstream.embeddings.model_copy(update={"dim": 3})), False),
         (changed(same, omit=["age"]), False),

@@ -1,11 +1,12 @@
-"""Upstreams that give every task a vector of its own, through run, export and predict."""
+"""Upstreams of several tasks or sets of embeddings, through run, export and predict."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,64 @@ from tests.rounding import probability_room
 pytestmark = pytest.mark.slow
 
 SIZES: dict[str, Any] = {"expert_units": [8, 4], "task_units": [4]}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "single_task": {},
-    "shared_bottom": {},
-    "omoe": {"experts": 2, "gate_units": [4]},
-    "mmoe": {"experts": 2},
-    "ple": {},
-    "stem": {"gate_units": [4]},
-    "stem_al": {"auxiliary": ["order"]},
-    "ame": {"set_groups": [1, 2]},
-    "esmm": {"funnel": ["click", "order"]},
-    "aitm": {"calibrator": 0.1},
-    "star": {"units": [8, 4], "auxiliary_units": [4], "scenario_dim": 4},
-    "pepnet": {"units": [8, 4], "gate_units": 4, "scenario_dim": 4},
-}
-LAYERS = {"star": "star_2", "pepnet": "ppnet_2_click"}
-"""The last layer, where it is no mixture of a task."""
 METHOD = "feature/linear/UR+IR+CR_user@mix_click"
 
 
-def options_of(name: str) -> dict[str, Any]:
-    """Options of a model; sizes of experts where it has some."""
-    return {**({} if name in LAYERS else SIZES), **OPTIONS[name]}
+@dataclass(frozen=True)
+class Case:
+    """An upstream: its options, other settings, and the layer that is handed on."""
+
+    model: str
+    options: Mapping[str, Any]
+    layer: str = "mix_click"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def assignments(self) -> dict[str, str]:
+        """What `--set` is given."""
+        own = {f"upstream.{self.model}": self.options} if self.options else {}
+        given = {"upstream.model": self.model, **own, **self.settings}
+        return {key: v if isinstance(v, str) else json.dumps(v) for key, v in given.items()}
+
+
+def experts(model: str, layer: str = "mix_click", **options: Any) -> Case:
+    """One that has experts and towers."""
+    return Case(model, {**SIZES, **options}, layer)
+
+
+CASES = {
+    "single_task": experts("single_task"),
+    "shared_bottom": experts("shared_bottom"),
+    "omoe": experts("omoe", experts=2, gate_units=[4]),
+    "mmoe": experts("mmoe", experts=2),
+    "ple": experts("ple"),
+    "stem": experts("stem", gate_units=[4]),
+    "sdem": experts("stem", "mix", axis="scenario"),
+    "stem_al": experts("stem_al", auxiliary=["order"]),
+    "ame": experts("ame", set_groups=[1, 2]),
+    "crocodile": experts("crocodile", "mix", experts=2, prior_dim=4, covariance_rows=32),
+    "esmm": experts("esmm", funnel=["click", "order"]),
+    "aitm": experts("aitm", calibrator=0.1),
+    "star": Case("star", {"units": [8, 4], "auxiliary_units": [4], "scenario_dim": 4}, "star_2"),
+    "pepnet": Case(
+        "pepnet", {"units": [8, 4], "gate_units": 4, "scenario_dim": 4}, "ppnet_2_click"
+    ),
+    "multi_embedding": Case(
+        "multi_embedding",
+        {},
+        "mean",
+        {
+            "upstream.embeddings.sets": 2,
+            "upstream.network.block": {
+                "layers": [{"type": "ipnn", "dim": 4, "units": 4}, {"type": "cross", "depth": 1}],
+                "set_dim": 8,
+                "shared_units": [4],
+            },
+        },
+    ),
+}
+OBSERVED = {"ame": "gate/", "crocodile": "experts/"}
+"""What the names of what a model is observed by begin with."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +98,7 @@ def arguments(shop_arguments: list[str]) -> list[str]:
     return [*shop_arguments[: block - 1], *shop_arguments[block + 1 :]]
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", CASES)
 def test_run_export_and_predict(
     name: str,
     cli: Callable[..., Any],
@@ -69,10 +106,10 @@ def test_run_export_and_predict(
     arguments: list[str],
     tmp_path: Path,
 ) -> None:
-    method = METHOD.replace("mix_click", LAYERS.get(name, "mix_click"))
+    case = CASES[name]
+    method = METHOD.replace("mix_click", case.layer)
     settings = {
-        "upstream.model": name,
-        f"upstream.{name}": json.dumps(options_of(name)),
+        **case.assignments,
         "downstream.methods": json.dumps([method]),
         "export.method": method,
         "retrieval.enabled": "false",
@@ -88,8 +125,9 @@ def test_run_export_and_predict(
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
     assert {"upstream", method} <= scored
     told = json.loads((out / "upstream/seed_0/results.json").read_text("utf-8")).get("observed", {})
-    assert (name == "ame") == bool(told)
-    for task in {key.split("/")[1] for key in told}:
+    assert (name in OBSERVED) == bool(told)
+    assert all(key.startswith(OBSERVED[name]) and np.isfinite(told[key]) for key in told)
+    for task in {key.split("/")[1] for key in told if key.startswith("gate/")}:
         parts = [value for key, value in told.items() if key.startswith(f"gate/{task}/")]
         # means of weights that sum to 1 in every row, of float32
         assert len(parts) == 2 and abs(sum(parts) - 1) < 1e-5
@@ -193,6 +231,23 @@ def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
             ["upstream.model=star", "upstream.network.shared_head=false"],
             "STAR has no logits of a scenario's own",
         ),
+        (
+            ["upstream.model=crocodile", "upstream.crocodile.priors=[usr_id]"],
+            "'usr_id', which is no embedded feature. Did you mean 'user_id'?",
+        ),
+        (["upstream.model=crocodile", "upstream.crocodile.alpha=-1"], "greater than or equal to 0"),
+        (
+            ["upstream.model=multi_embedding", "upstream.network.block.structure=gated"],
+            "Gates mix the layers of one interaction block",
+        ),
+        (["downstream.network.block.sets=each"], "block of a downstream reads all sets"),
+        (
+            [
+                *("upstream.network.block.sets=each", "upstream.embeddings.sets=2"),
+                "downstream.methods=[module/warm_start/output]",
+            ],
+            "embeddings",
+        ),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_before_anything_is_written(
@@ -215,7 +270,7 @@ def funnel_run(
     """A run of esmm up to `extract`, and the options of its stages; tests copy it."""
     options = {
         "upstream.model": "esmm",
-        "upstream.esmm": json.dumps({**SIZES, **OPTIONS["esmm"]}),
+        "upstream.esmm": json.dumps(CASES["esmm"].options),
         "downstream.methods": json.dumps([METHOD]),
         "retrieval.enabled": "false",
     }
@@ -264,7 +319,7 @@ def test_statistics_of_star_move_on_in_a_refresh_from_where_they_were(
     cli: Callable[..., Any], arguments: list[str], shop: Any, tmp_path: Path
 ) -> None:
     """With hardly a discount they count the rows that were trained on, replayed ones too."""
-    star = {**OPTIONS["star"], "momentum": 1 - 1e-6}
+    star = {**CASES["star"].options, "momentum": 1 - 1e-6}
     options = {
         "upstream.model": "star",
         "upstream.star": json.dumps(star),

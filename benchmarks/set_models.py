@@ -152,18 +152,18 @@ def run(plan: Plan) -> dict[str, Any]:
     towers = NetworkConfig(user_tower=[], item_tower=[])
     tables = EmbeddingsConfig(dim=plan.dim, sets=plan.tasks + 1)
     stem = STEM(layout_of(network), towers, tables, sizes)
-    batches = _batches(plan)
+    batches = batches_of(plan)
     before = stem(batches[0])
     separate = SeparateSTEM(stem)
     apart = np.abs(separate(batches[0]) - before).max() / np.abs(before).max()
     shapes = [tuple(v.shape) for v in dense_variables(stem) if "kernel" in v.name]
     multiply = multiplications(shapes, plan.batch)
     steps = {
-        STEM_STEP: _step(stem, [stem.backbone.embeddings], network),
-        SEPARATE: _step(separate, separate.tables, network),
+        STEM_STEP: _trained(stem, [stem.backbone.embeddings], network),
+        SEPARATE: _trained(separate, separate.tables, network),
     }
-    turns = {name: _turn(step, batches, plan.steps) for name, step in steps.items()}
-    turns[PRODUCTS] = _turn(lambda _: multiply(), batches, plan.steps)
+    turns = {name: turn_of(step, batches, plan.steps) for name, step in steps.items()}
+    turns[PRODUCTS] = turn_of(lambda _: multiply(), batches, plan.steps)
     found = interleave(turns, rounds=plan.rounds, warmup=plan.warmup)
     stem_s, separate_s, products_s = (np.array(found[n]) for n in (STEM_STEP, SEPARATE, PRODUCTS))
     return {
@@ -213,23 +213,29 @@ def _through(layers: Sequence[tf_keras.layers.Layer], values: tf.Tensor) -> tf.T
     return values
 
 
-def _step(
+def step_of(
+    objective: Objective, optimizers: ModelOptimizers, network: Network
+) -> Callable[[Any], Any]:
+    """The trainer's step of an objective."""
+    step = training_step(objective, optimizers, batch_spec(network), "float32")
+    return lambda batch: float(step(batch).total)
+
+
+def _trained(
     model: tf_keras.Model, tables: Sequence[ShardedEmbedding], network: Network
 ) -> Callable[[Any], Any]:
-    """The trainer's step of a model with the default optimizer."""
+    """The step of a model with the default optimizer."""
     weights = tf.ones([network.tasks])
 
     def losses(batch: Any) -> dict[str, tf.Tensor]:
         return {"tasks": masked_bce(batch["labels"], model(batch, training=True), weights)}
 
     objective = Objective.of(losses, OptimizerConfig())
-    step = training_step(
-        objective, ModelOptimizers(objective, model, list(tables)), batch_spec(network), "float32"
-    )
-    return lambda batch: float(step(batch).total)
+    return step_of(objective, ModelOptimizers(objective, model, list(tables)), network)
 
 
-def _batches(plan: Plan) -> list[dict[str, Any]]:
+def batches_of(plan: Plan) -> list[dict[str, Any]]:
+    """Batches of the log, one after the other."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = {"features": plan.features, "rows": plan.rows, "tasks": plan.tasks}
@@ -249,7 +255,7 @@ def _batches(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _turn(step: Callable[[Any], Any], batches: Sequence[Any], steps: int) -> Callable[[], float]:
+def turn_of(step: Callable[[Any], Any], batches: Sequence[Any], steps: int) -> Callable[[], float]:
     """Seconds of a step, averaged over a turn; later turns go on with later batches."""
     place = 0
 

@@ -13,11 +13,12 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.tables import is_bag, is_embedded
+from lfm4ads_tf.features.tables import is_embedded
 from lfm4ads_tf.interactions.gate_unit import GateUnit
 from lfm4ads_tf.interactions.gated_towers import GatedTowers
 from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
 from lfm4ads_tf.models.config import NetworkConfig, Units
+from lfm4ads_tf.models.key_features import key_features
 from lfm4ads_tf.models.scenario_network import ScenarioNetworkModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -98,14 +99,8 @@ class PEPNet(ScenarioNetworkModel):
             UserError: A prior is no embedded feature, or there is none.
         """
         options: PEPNetConfig = config.options
+        priors = key_features(spec, options.priors, f"upstream.{config.model}.priors")
         embedded = [name for name, feature in spec.features.items() if is_embedded(feature)]
-        priors = options.priors
-        if priors is None:
-            single = [name for name in embedded if not is_bag(spec.features[name])]
-            # first feature of each key's column; a key need not be a feature
-            of_column = {spec.features[n].raw_columns(n): n for n in reversed(single)}
-            keys = ((spec.keys.user,), (spec.keys.item,))
-            priors = [of_column[key] for key in keys if key in of_column]
         _refuse_priors(priors, embedded)
         update = {config.model: options.model_copy(update={"priors": priors})}
         return config.model_copy(update=update)

@@ -21,6 +21,7 @@ UPSTREAMS: Registry[Any] = Registry(
         "stem_al": "lfm4ads_tf.models.stem_al:STEMAL",
         "star": "lfm4ads_tf.models.star:STAR",
         "pepnet": "lfm4ads_tf.models.pepnet:PEPNet",
+        "crocodile": "lfm4ads_tf.models.crocodile:Crocodile",
         "ame": "lfm4ads_tf.models.ame:AME",
         "multi_embedding": "lfm4ads_tf.models.multi_embedding:MultiEmbedding",
         "esmm": "lfm4ads_tf.models.esmm:ESMM",

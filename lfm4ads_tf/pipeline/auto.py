@@ -297,10 +297,9 @@ def _upstream_search(run: Run) -> PreparedSearch:
         model = build.upstream(
             cache.layout, config.model_copy(update={"upstream": candidate}), config.seed
         )
-        embeddings = model.backbone.embeddings
-        load_pretrained_tables(run, embeddings, candidate.embeddings)
+        load_pretrained_tables(run, model.backbone.embeddings, candidate.embeddings)
         objective = Objective(model.loss_terms, model.optimizers(candidate.training.optimizer))
-        return TrialModel(model, [embeddings], objective, candidate.training)
+        return TrialModel(model, model.all_embeddings, objective, candidate.training)
 
     fixed = run.resolved.fixed("upstream")
     if not has_dropout(section.network) or section.read_block is None:

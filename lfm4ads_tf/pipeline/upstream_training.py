@@ -52,7 +52,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         write_json(self.folder / "manifest.json", embeddings.manifest())
         return Trainer(
             model,
-            [embeddings],
+            model.all_embeddings,
             Objective(model.loss_terms, model.optimizers(training.optimizer)),
             cache,
             training,

@@ -1,0 +1,38 @@
+"""The features that stand for user and item by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.features.tables import is_bag, is_embedded
+
+
+def key_features(spec: FeatureSpec, given: Sequence[str] | None, key: str) -> list[str]:
+    """Features whose embeddings tell a user or an item apart.
+
+    Args:
+        spec: The feature spec.
+        given: The features that the configuration names; where it names none, the first embedded
+            single-valued feature of the user key's and of the item key's column, if there is one.
+        key: Key of the configuration, for messages.
+
+    Raises:
+        UserError: A given one is no embedded feature.
+    """
+    embedded = [name for name, feature in spec.features.items() if is_embedded(feature)]
+    if given is None:
+        single = [name for name in embedded if not is_bag(spec.features[name])]
+        # first feature of each key's column; a key need not be a feature
+        of_column = {spec.features[n].raw_columns(n): n for n in reversed(single)}
+        keys = ((spec.keys.user,), (spec.keys.item,))
+        return [of_column[column] for column in keys if column in of_column]
+    for name in given:
+        if name not in embedded:
+            raise UserError(
+                f"{key} names '{name}', which is no embedded feature." + nearest(name, embedded),
+                received=f"priors: {', '.join(given)}",
+                fix=f"use some of {', '.join(embedded)}",
+            )
+    return list(given)

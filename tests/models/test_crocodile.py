@@ -1,0 +1,194 @@
+"""Crocodile against its formulas, what its losses reach, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec_file import parse_spec
+from lfm4ads_tf.losses.covariance import covariance_penalty
+from lfm4ads_tf.models.crocodile import Crocodile, CrocodileConfig
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
+from tests.conftest import ADS_SPEC
+from tests.models.test_mixture_models import expert_layers, mlp, softmax
+from tests.rounding import assert_close
+from tests.small_models import LAYOUT, NETWORK, random_batch
+
+pytestmark = pytest.mark.processor
+
+M, H, S, T = 3, 5, 3, 2
+SIZES: dict[str, Any] = {"experts": M, "expert_units": [8, H], "task_units": [4], "prior_dim": 6}
+Randomize = Callable[..., None]
+
+
+def batch_of(rows: int = 24) -> dict[str, Any]:
+    rng = np.random.default_rng(4)
+    scenario = rng.integers(-1, S, rows)
+    scenario[:3] = [-1, 0, 2]
+    labels = rng.integers(0, 2, (rows, T)).astype(np.float32)
+    labels[5, 0] = np.nan
+    own = {"labels": tf.constant(labels), "scenario": tf.constant(scenario, tf.int64)}
+    return {**random_batch(rows), **own}
+
+
+def made(randomize: Randomize, **options: Any) -> Crocodile:
+    tables = EmbeddingsConfig(dim=4, init_scale=0.5, sets=M)
+    given = CrocodileConfig(**{"priors": ["user", "item"], **SIZES, **options})
+    model = Crocodile(LAYOUT, NETWORK, tables, given, seed=1)
+    model(batch_of())
+    randomize(model)
+    return model
+
+
+def prior_of(model: Crocodile, batch: dict[str, Any]) -> np.ndarray:
+    """r: rows of the prior tables side by side, then the scenario's; -1 is a table's last row."""
+    parts = []
+    for name in model.options.priors or []:
+        place = [f.name for f in LAYOUT.single].index(name)
+        table, ids = model.priors.read_table(name), batch["ids"].numpy()[:, place]
+        parts.append(table[ids, 0])
+    if model.scenario is not None:
+        parts.append(model.scenario.table.numpy()[batch["scenario"].numpy()])  # -1 is the last
+    return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+@pytest.mark.parametrize("scenario_prior", [True, False])
+@pytest.mark.parametrize("gate_per", ["scenario", "task"])
+def test_the_logits_are_those_of_the_formulas(
+    gate_per: str, scenario_prior: bool, randomize: Randomize
+) -> None:
+    model = made(randomize, gate_per=gate_per, scenario_prior=scenario_prior)
+    batch = batch_of()
+    found = model.represent(batch)
+    x = [v.astype(np.float64) for v in np.split(found["towers"].numpy(), M, axis=1)]
+    outputs = np.stack([mlp(x[p], expert_layers(model.experts, p)) for p in range(M)], axis=1)
+    scores = prior_of(model, batch) @ model.gates.kernel.numpy()
+    gates = S + 1 if gate_per == "scenario" else T
+    by_gate = scores.reshape(-1, gates, M, H)
+    weights = np.moveaxis(softmax(np.moveaxis(by_gate, 2, -1)), -1, 2)
+    mixed = np.sum(weights * outputs[:, None], axis=2)  # (B, G, h)
+    scenario, heads = batch["scenario"].numpy(), model.heads
+    rows = np.arange(len(scenario))
+    own = mixed[rows, scenario % gates]  # of scenarios, the last gate is that of -1
+    if gate_per == "scenario":
+        assert_close(found["mix"], own, terms=60)
+    else:
+        for t, task in enumerate(LAYOUT.tasks):
+            assert_close(found[f"mix_{task}"], mixed[:, t], terms=60)
+    expected = np.zeros((len(rows), T))
+    for t in range(T):
+        shared, mine = (mixed[:, -1], own) if gate_per == "scenario" else (mixed[:, t], mixed[:, t])
+        for choice, read in [(0, shared), *((1 + s, mine) for s in range(S))]:
+            g = choice * T + t
+            hidden = mlp(read, [(k.numpy()[g], b.numpy()[g, 0]) for k, b in heads.layers])
+            logit = hidden @ heads.logit_kernel.numpy()[g] + heads.logit_bias.numpy()[g]
+            counts = (choice == 0) | (scenario == choice - 1)
+            expected[:, t] += np.where(counts, logit[:, 0], 0)
+    assert_close(model(batch), expected, terms=100)
+
+
+def test_the_loss_is_a_mean_for_each_scenario_and_the_penalty(randomize: Randomize) -> None:
+    model, batch = made(randomize, least_rows=6, alpha=0.3), batch_of()
+    terms = model.loss_terms(batch)
+    labels, z = batch["labels"].numpy().astype(np.float64), model(batch).numpy().astype(np.float64)
+    known = np.isfinite(labels)
+    losses = np.where(known, np.logaddexp(0, z) - np.where(known, labels, 0) * z, 0).sum(axis=1)
+    scenario = batch["scenario"].numpy()
+    counts = [int((scenario == s).sum()) for s in range(-1, S)]
+    assert min(counts) < 6 < max(counts)
+    expected = sum(losses[scenario == s].sum() / max(n, 6) for s, n in enumerate(counts, start=-1))
+    assert_close(terms["tasks"], expected, terms=100, magnitude=expected)
+    outputs = model.experts(model.backbone.stream(batch))
+    penalty = 0.3 * float(covariance_penalty(tf.cast(outputs, tf.float64)))
+    assert_close(terms["covariance"], penalty, terms=100, magnitude=penalty)
+    twice = {**batch, "weights": 2 * tf.ones([24])}
+    assert_close(model.loss_terms(twice)["tasks"], 2 * expected, terms=100, magnitude=2 * expected)
+    assert list(made(randomize, alpha=0).loss_terms(batch)) == ["tasks"]
+
+
+def test_every_scenario_trains_all_sets_and_experts_and_its_own_tower(
+    randomize: Randomize,
+) -> None:
+    model = made(randomize, alpha=0)
+    tables, batch = model.backbone.embeddings, batch_of()
+    batch = {**batch, "scenario": tf.fill([24], tf.constant(1, tf.int64))}
+    parts = tables.all_parts()
+    with tf.GradientTape() as tape:
+        loss = model.loss_terms(batch)["tasks"]
+    kernels = [model.experts.kernel, model.heads.logit_kernel, model.gates.kernel]
+    of_experts, of_logits, of_gates, *of_parts = tape.gradient(loss, [*kernels, *parts])
+    assert all(np.any(g) for g in of_experts)
+    by_choice = np.reshape(of_logits, [S + 1, T, -1])
+    assert [bool(np.any(g)) for g in by_choice] == [True, False, True, False]
+    by_gate = np.reshape(of_gates, [-1, S + 1, M * H])
+    assert [bool(np.any(by_gate[:, g])) for g in range(S + 1)] == [False, True, False, True]
+    sets = np.zeros(M, bool)
+    for gradient in of_parts:
+        dense = tf.convert_to_tensor(gradient).numpy()
+        sets |= np.abs(dense.reshape(len(dense), M, -1)).max(axis=(0, 2)) > 0
+    assert sets.all()
+
+
+def test_what_the_experts_have_in_common_is_observed(randomize: Randomize) -> None:
+    model, batch = made(randomize, covariance_rows=8), batch_of()
+    outputs = model.experts(model.backbone.stream(batch)).numpy().astype(np.float64)
+    found = model.observed(batch)
+    assert {v.shape for v in found.values()} == {(24,)}
+    correlations = []
+    flat = outputs.reshape(24, -1)
+    centred = flat - flat.mean(axis=0)
+    deviation = flat.std(axis=0)
+    for p in range(M):
+        for q in range(p):
+            for a in range(H):
+                for b in range(H):
+                    i, j = p * H + a, q * H + b
+                    if deviation[i] and deviation[j]:
+                        both = np.mean(centred[:, i] * centred[:, j])
+                        correlations.append(abs(both / deviation[i] / deviation[j]))
+                    else:
+                        correlations.append(0.0)
+    expected = np.mean(correlations)
+    assert_close(found["experts/correlation"][0], expected, terms=100, magnitude=expected)
+    assert_close(found["experts/deviation"][0], deviation.mean(), terms=100, magnitude=flat.max())
+    sampled = covariance_penalty(tf.constant(outputs), rows=8)
+    assert_close(found["experts/covariance_sampled"][0], sampled, terms=100, magnitude=sampled)
+
+
+def test_the_spec_settles_the_priors() -> None:
+    spec = parse_spec(ADS_SPEC)
+    config = Crocodile.settled(UpstreamConfig(model="crocodile"), spec)
+    assert config.options.priors == [
+        name for name in spec.features if name in (spec.keys.user, spec.keys.item)
+    ]
+    wrong = UpstreamConfig(model="crocodile", crocodile={"priors": ["nothing"]})
+    with pytest.raises(UserError, match=r"upstream.crocodile.priors names 'nothing', which is no"):
+        Crocodile.settled(wrong, spec)
+    none = UpstreamConfig(model="crocodile", crocodile={"priors": [], "scenario_prior": False})
+    with pytest.raises(UserError, match="gates read no prior"):
+        Crocodile.settled(none, spec)
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    tables = EmbeddingsConfig(sets=M)
+    options = CrocodileConfig(**SIZES)
+    with pytest.raises(UserError, match="two scenarios or more"):
+        Crocodile(replace(LAYOUT, scenarios=("all",)), NETWORK, tables, options)
+    with pytest.raises(UserError, match="set upstream.embeddings.sets=3"):
+        Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(sets=2), options)
+    with pytest.raises(UserError, match="'age', is no embedded feature"):
+        Crocodile(LAYOUT, NETWORK, tables, options.model_copy(update={"priors": ["age"]}))
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        CrocodileConfig(alpha=-1)
+    config = UpstreamConfig(model="crocodile")
+    with pytest.raises(UserError, match="needs a feature spec with scenarios"):
+        Crocodile.check_scenarios(config, given=False)
+    with pytest.raises(UserError, match="two scenarios or more"):
+        Crocodile.check_scenario_rows(config, {"feed": 10})

@@ -34,6 +34,11 @@ def training_precision(precision: Precision) -> Iterator[None]:
         _active.reset(token)
 
 
+def in_bfloat16() -> bool:
+    """Whether products of wide kernels that are traced now are rounded to bfloat16."""
+    return _active.get() == "mixed_bfloat16"
+
+
 def product(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
     """inputs @ kernel in the precision of the step.
 
@@ -110,7 +115,7 @@ def dense(layer: tf_keras.layers.Dense, inputs: tf.Tensor) -> tf.Tensor:
 def _rounds(inputs: tf.Tensor, kernel: Any) -> bool:
     """Whether a product is one of bfloat16."""
     return (
-        _active.get() == "mixed_bfloat16"
+        in_bfloat16()
         and inputs.dtype == kernel.dtype == tf.float32
         and len(inputs.shape) == len(kernel.shape)
         and min(kernel.shape[-2:]) >= SMALLEST

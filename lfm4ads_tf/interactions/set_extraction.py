@@ -11,6 +11,7 @@ import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.gate_bank import GateBank
+from lfm4ads_tf.precision import in_bfloat16
 from lfm4ads_tf.rebuildable import Rebuildable
 
 Others = Literal["cut", "open", "hidden"]
@@ -184,7 +185,10 @@ def _rides_along(gates: GateBank, experts: ExpertBank) -> bool:
     A set then has columns of all gates, zeros but for those that read it: that must cost less than
     reading the sets once more.
     """
-    return not gates.units and 8 * gates.mix.gates * gates.kernel.shape[-1] <= experts.units[0]
+    columns = gates.mix.gates * gates.kernel.shape[-1]
+    several = len(experts.kernel.shape) == 3
+    # a gate's own narrow product is not rounded in a step of bfloat16 products
+    return several and not gates.units and 8 * columns <= experts.units[0] and not in_bfloat16()
 
 
 @tf.custom_gradient

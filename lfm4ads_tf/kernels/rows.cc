@@ -480,8 +480,8 @@ void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t bat
       const int64_t at = (set * batch + i) * width;
 #pragma omp simd
       for (int64_t k = 0; k < width; ++k) {
-        const float slope = dy[at + k], output = y[at + k];  // both read: no branch
-        const float value = output > 0.0f ? slope : 0.0f;
+        // a product, as TensorFlow's: what is not finite stays so
+        const float value = dy[at + k] * (y[at + k] > 0.0f ? 1.0f : 0.0f);
         dx[at + k] = value;
         sum[k] += value;
       }

@@ -87,7 +87,7 @@ void ColumnSums(const float* x, int64_t batch, int64_t width, float* sums,
 void BiasReluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
                      float* y, const ParallelFor& parallel_for);
 
-// dx = dy where y > 0, else 0; db = sum of dx over the batch, (sets, width); dx may be dy.
+// dx = dy times 1 where y > 0, else times 0; db = sum of dx over the batch, (sets, width); dx may be dy.
 void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t batch, int64_t width,
                       float* dx, float* db, const ParallelFor& parallel_for);
 

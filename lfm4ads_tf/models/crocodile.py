@@ -22,12 +22,14 @@ from lfm4ads_tf.losses.covariance import Normalise, covariance_penalty
 from lfm4ads_tf.losses.row_weights import task_columns
 from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.key_features import key_features
+from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
 from lfm4ads_tf.models.set_model import SetModel
 from lfm4ads_tf.models.two_towers import build_embeddings, own_columns
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
 
 _MIX = "mix"
+_INSTEAD = "take an upstream for one scenario, such as me_mmoe"
 
 
 class CrocodileConfig(StrictModel):
@@ -101,7 +103,7 @@ class Crocodile(SetModel):
         *,
         seed: int = 0,
     ) -> None:
-        _refuse_few(layout.scenarios)
+        refuse_few_scenarios(type(self).__name__, layout.scenarios, instead=_INSTEAD)
         super().__init__(
             layout,
             network,
@@ -144,18 +146,13 @@ class Crocodile(SetModel):
     @classmethod
     def check_scenarios(cls, config: UpstreamConfig, *, given: bool) -> None:
         """See `UpstreamModel`; it needs them."""
-        if not given:
-            raise UserError(
-                f"The upstream model '{config.model}' needs a feature spec with scenarios.",
-                received="the spec has no keys.scenario",
-                fix="name the scenario's column under keys.scenario, or take another upstream, "
-                "such as me_mmoe",
-            )
+        what = f"The upstream model '{config.model}'"
+        refuse_without_scenarios(what, given=given, instead=_INSTEAD)
 
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
         """See `UpstreamModel`; it needs two scenarios or more."""
-        _refuse_few(list(rows))
+        refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
 
     @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
@@ -314,19 +311,4 @@ class Crocodile(SetModel):
         update = {"dim": self.options.prior_dim, "sets": 1, "tables": own}
         return build_embeddings(
             self._read_layout, embeddings.model_copy(update=update), seed=seed, name="priors"
-        )
-
-
-def _refuse_few(scenarios: Sequence[str]) -> None:
-    """Refuses fewer than two scenarios.
-
-    Raises:
-        UserError: There are.
-    """
-    if len(scenarios) < 2:
-        raise UserError(
-            "Crocodile needs two scenarios or more.",
-            received=f"scenarios: {', '.join(scenarios) or 'none'}",
-            fix="name a column of several values under keys.scenario, or take an upstream for one "
-            "scenario, such as me_mmoe",
         )

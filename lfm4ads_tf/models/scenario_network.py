@@ -14,10 +14,13 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
 from lfm4ads_tf.models.task_names import check_task_names
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
+
+_INSTEAD = "take an upstream for one scenario, such as foundation"
 
 
 class ScenarioNetworkModel(UpstreamModel):
@@ -52,7 +55,7 @@ class ScenarioNetworkModel(UpstreamModel):
     ) -> None:
         super().__init__(name=name)
         self._refuse_heads(network)
-        self._refuse_few(layout.scenarios)
+        refuse_few_scenarios(type(self).__name__, layout.scenarios, instead=_INSTEAD)
         self.layout = layout
         self.options = options
         self.task_loss = plain_loss(layout.tasks)
@@ -143,18 +146,13 @@ class ScenarioNetworkModel(UpstreamModel):
     @classmethod
     def check_scenarios(cls, config: UpstreamConfig, *, given: bool) -> None:
         """See `UpstreamModel`; it needs scenarios."""
-        if not given:
-            raise UserError(
-                f"The upstream model '{config.model}' needs a feature spec with scenarios.",
-                received="the spec has no keys.scenario",
-                fix="name the scenario's column under keys.scenario, or take another upstream, "
-                "such as foundation",
-            )
+        what = f"The upstream model '{config.model}'"
+        refuse_without_scenarios(what, given=given, instead=_INSTEAD)
 
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
         """See `UpstreamModel`; it needs two scenarios or more."""
-        cls._refuse_few(list(rows))
+        refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
 
     @property
     def layer_names(self) -> list[str]:
@@ -178,21 +176,6 @@ class ScenarioNetworkModel(UpstreamModel):
         layers, _ = self.interact(batch, towers, stream, False)
         named = dict(zip(self.layer_names, [stream, *layers], strict=True))
         return {"UR": towers.user, "IR": towers.item, **named}
-
-    @classmethod
-    def _refuse_few(cls, scenarios: Sequence[str]) -> None:
-        """Refuses fewer than two scenarios.
-
-        Raises:
-            UserError: There are.
-        """
-        if len(scenarios) < 2:
-            raise UserError(
-                f"{cls.__name__} needs two scenarios or more.",
-                received=f"scenarios: {', '.join(scenarios) or 'none'}",
-                fix="name a column of several values under keys.scenario, or take an upstream for "
-                "one scenario, such as foundation",
-            )
 
     @classmethod
     def _refuse_heads(cls, network: NetworkConfig) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
 from lfm4ads_tf.models.scenario_mixture import ScenarioMixtureModel
 from lfm4ads_tf.models.stem_config import STEMConfig, check_groups, sets_of_owners
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 
 _AXIS = "upstream.stem.axis: scenario"
+_INSTEAD = "set upstream.stem.axis=task"
 
 
 class SDEM(ScenarioMixtureModel):
@@ -80,13 +82,13 @@ class SDEM(ScenarioMixtureModel):
     @classmethod
     def check_scenarios(cls, config: UpstreamConfig, *, given: bool) -> None:
         """See `UpstreamModel`; it needs them."""
-        if not given:
-            raise UserError(
-                f"{_AXIS} needs a feature spec with scenarios.",
-                received="the spec has no keys.scenario",
-                fix="name the scenario's column under keys.scenario, or set "
-                "upstream.stem.axis=task",
-            )
+        refuse_without_scenarios(_AXIS, given=given, instead=_INSTEAD)
+
+    @classmethod
+    def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
+        """See `UpstreamModel`; sets and groups fit the scenarios that training knows."""
+        known = [scenario for scenario, count in rows.items() if count]
+        _with_sets(config.options, config.embeddings, known)
 
     @classmethod
     def refuse(cls, options: Any, embeddings: EmbeddingsConfig, tasks: Sequence[str]) -> None:
@@ -108,12 +110,7 @@ def _with_sets(
     Raises:
         UserError: There are fewer than two, a group is none, or another number was given.
     """
-    if len(scenarios) < 2:
-        raise UserError(
-            f"{_AXIS} needs two scenarios or more.",
-            received=f"scenarios: {', '.join(scenarios) or 'none'}",
-            fix="set upstream.stem.axis=task",
-        )
+    refuse_few_scenarios(_AXIS, scenarios, instead=_INSTEAD)
     check_groups(options.groups, scenarios, "scenario")
     sets = max(sets_of_owners(options.groups, scenarios)) + 2
     if embeddings.sets not in (1, sets):

@@ -64,7 +64,7 @@ class STEM(SetModel):
     @classmethod
     def of(cls, options: Any) -> type[UpstreamModel]:
         """`SDEM` where the axis is the scenarios."""
-        return SDEM if options.axis == "scenario" else cls
+        return SDEM if options is not None and options.axis == "scenario" else cls
 
     @classmethod
     def sets(cls, options: Any, tasks: Sequence[str]) -> tuple[int, str]:

@@ -139,7 +139,7 @@ class STEMAL(SetModel):
                 )
         if not 0 < len(options.auxiliary) < len(tasks):
             raise UserError(
-                "STEM-AL needs a task that is auxiliary and one that is not.",
+                "STEMAL needs a task that is auxiliary and one that is not.",
                 received=received,
                 fix="name the tasks that only help under upstream.stem_al.auxiliary, or take the "
                 "upstream stem, which serves all",

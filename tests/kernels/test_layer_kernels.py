@@ -158,6 +158,11 @@ def test_biased_relu_equals_its_formula(sets: int, batch: int, width: int, seed:
     sums, sizes = (v.sum(axis=-2, keepdims=bool(sets)) for v in (exact, np.abs(exact)))
     assert_close(db, sums, terms=max(batch, 1), magnitude=sizes)
     np.testing.assert_array_equal(found, biased_relu(*given_))  # TensorFlow's own ops
+    wrong = np.full_like(dy, np.nan)  # a gradient that is not finite is told, of shut units too
+    with tf.GradientTape() as tape:
+        tape.watch(given_)
+        found = biased_relu(*given_, training=True)
+    assert np.isnan(tape.gradient(found, given_, output_gradients=tf.constant(wrong))[0]).all()
 
 
 @settings(max_examples=20, deadline=None)

@@ -140,3 +140,12 @@ def test_a_downstream_of_copied_tables_has_the_sets_of_the_scenarios() -> None:
     target = build.downstream(THREE, config, method, {}, 0).backbone.embeddings
     assert (source.sets, target.sets) == (4, 4)
     assert [p.shape for p in source.all_parts()] == [p.shape for p in target.all_parts()]
+
+
+def test_the_training_rows_of_the_scenarios_tell_whether_sets_fit() -> None:
+    rows = {"t0": 5, "t1": 6, "t2": 7, "later": 0}
+    given: dict[str, Any] = {"axis": "scenario"}
+    SDEM.check_scenario_rows(UpstreamConfig(model="stem", stem=given), rows)
+    config = UpstreamConfig(model="stem", stem=given, embeddings=EmbeddingsConfig(sets=3))
+    with pytest.raises(UserError, match="or set it to 4"):
+        SDEM.check_scenario_rows(config, rows)

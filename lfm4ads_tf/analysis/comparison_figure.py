@@ -15,19 +15,22 @@ from lfm4ads_tf.analysis.palette import Palette
 from lfm4ads_tf.analysis.verdict import LEVEL
 
 
-def difference_panels(document: Mapping[str, Any], baseline: str, palette: Palette) -> Markup:
-    """One panel per task, over all rows; empty where no difference is defined.
+def difference_panels(
+    document: Mapping[str, Any], baseline: str, palette: Palette, scenario: str = "all"
+) -> Markup:
+    """One panel per task; empty where no difference is defined.
 
     Args:
         document: What `comparison.json` holds.
         baseline: The model that the others are compared with.
         palette: Colours of the models.
+        scenario: Whose rows are compared.
     """
     panels = []
     for task in document["tasks"]:
         bars, reach = [], 0.0
         for entry in document["comparisons"]:
-            if (entry["baseline"], entry["task"], entry["scenario"]) != (baseline, task, "all"):
+            if (entry["baseline"], entry["task"], entry["scenario"]) != (baseline, task, scenario):
                 continue
             if entry["diff_mean"] is None:
                 why = DASH if entry["comparable"] else "other labels"

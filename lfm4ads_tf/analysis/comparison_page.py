@@ -38,6 +38,10 @@ _DIFFERENCE_NOTE = (
     "95 % interval of a paired bootstrap over users. Pale: the interval holds zero, or p ≥ 0.05 "
     "over seeds after Holm's correction. Each panel has an axis of its own."
 )
+_SCENARIO_NOTE = (
+    "The same on each scenario's own rows, to {}. Holm's correction is over models, scenarios and "
+    "tasks."
+)
 _TEST_NOTE = (
     "± is the deviation of the differences paired by seed, p the paired t-test's, “p, Holm” "
     "corrected for all models and tasks of this baseline. “Can detect”: the true difference that a "
@@ -84,11 +88,6 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
     """(anchor, title, content) in order; empty content leaves the section out."""
     palette = Palette(document["models"])
     overall_note = f"{_OVERALL_NOTE} {_TRUTH_NOTE}" if document["truth"] else _OVERALL_NOTE
-    differences = Markup()
-    for baseline in document["baselines"]:
-        panels = difference_panels(document, baseline, palette)
-        differences += PARTS.noted(_DIFFERENCE_NOTE.format(baseline), panels)
-        differences += PARTS.noted(_TEST_NOTE, difference_table(document, baseline))
     scenarios = place_tables(document, "scenario")
     slices = place_tables(document, "slice")
     config = yaml.safe_dump(document["config"], sort_keys=False, allow_unicode=True)
@@ -96,7 +95,8 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
     made += PARTS.details("Resolved configuration", Markup("<pre>{}</pre>").format(config))
     return [
         ("results", "Results on all test rows", PARTS.noted(overall_note, overall_table(document))),
-        ("differences", "Differences", differences),
+        ("differences", "Differences", _differences(document, palette)),
+        ("by-scenario", "Differences by scenario", _scenario_differences(document, palette)),
         ("scenarios", "By scenario", PARTS.noted(_PLACE_NOTE, scenarios)),
         ("slices", "By slice", PARTS.noted(_PLACE_NOTE, slices)),
         ("cost", "Cost", PARTS.noted(_COST_NOTE, cost_table(document))),
@@ -114,6 +114,35 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
     ]
 
 
+def _differences(document: Mapping[str, Any], palette: Palette) -> Markup:
+    """Differences to every baseline over all rows."""
+    parts = Markup()
+    for baseline in document["baselines"]:
+        panels = difference_panels(document, baseline, palette)
+        parts += PARTS.noted(_DIFFERENCE_NOTE.format(baseline), panels)
+        parts += PARTS.noted(_TEST_NOTE, difference_table(document, baseline))
+    return parts
+
+
+def _scenario_differences(document: Mapping[str, Any], palette: Palette) -> Markup:
+    """The same on each scenario's rows; nothing unless the scenarios are the axis."""
+    parts = Markup()
+    for baseline in document["baselines"] if document["axis"] == "scenario" else ():
+        told = Markup()
+        for scenario in _by_size(document):
+            told += Markup("<h3>{}</h3>").format(breakable(scenario))
+            told += difference_panels(document, baseline, palette, scenario)
+            told += difference_table(document, baseline, scenario)
+        parts += PARTS.noted(_SCENARIO_NOTE.format(baseline), told)
+    return parts
+
+
+def _by_size(document: Mapping[str, Any]) -> list[str]:
+    """The scenarios, that of the most test rows first."""
+    sizes = {e["scenario"]: e["rows"] for e in document["means"] if e["scenario"] != "all"}
+    return sorted(sizes, key=lambda scenario: -sizes[scenario])
+
+
 def _ends(document: Mapping[str, Any]) -> str:
     """Which models chose a rate at an end of the range."""
     rates = document["rates"]
@@ -126,8 +155,11 @@ def _ends(document: Mapping[str, Any]) -> str:
 
 def _sentence(leader: Mapping[str, Any]) -> Markup:
     """Who leads on a task, who is not told apart from it, and who is behind."""
+    where = breakable(leader["task"])
+    if leader["scenario"] != "all":
+        where = Markup("{}, {}").format(breakable(leader["scenario"]), where)
     text = Markup("<strong>{}</strong>: {} leads with AUC {}").format(
-        breakable(leader["task"]), breakable(leader["model"]), f"{leader['auc']:.4f}"
+        where, breakable(leader["model"]), f"{leader['auc']:.4f}"
     )
     if leader["ties"]:
         text += Markup("; a tie with {}").format(_listed(leader["ties"]))

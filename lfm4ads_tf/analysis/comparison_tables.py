@@ -50,8 +50,8 @@ def overall_table(document: Mapping[str, Any]) -> Markup:
     return PARTS.table(["model", *(head for head, _ in metrics.values())], rows)
 
 
-def difference_table(document: Mapping[str, Any], baseline: str) -> Markup:
-    """Differences to a baseline over all rows, with their tests."""
+def difference_table(document: Mapping[str, Any], baseline: str, scenario: str = "all") -> Markup:
+    """Differences to a baseline over a scenario's rows, with their tests."""
     heads = ["model", "AUC points", "p", "p, Holm", "95 % interval over users"]
     heads += ["can detect, own pairs", "can detect, all pairs"]
     rows: list[str | list[Any]] = []
@@ -59,7 +59,7 @@ def difference_table(document: Mapping[str, Any], baseline: str) -> Markup:
         found = [
             e
             for e in document["comparisons"]
-            if (e["baseline"], e["task"], e["scenario"]) == (baseline, task, "all")
+            if (e["baseline"], e["task"], e["scenario"]) == (baseline, task, scenario)
         ]
         if not found:
             continue

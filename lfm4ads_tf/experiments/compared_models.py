@@ -7,7 +7,7 @@ from pathlib import Path
 from lfm4ads_tf.config import Resolved, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.experiments.compared_model import ComparedModel
-from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
+from lfm4ads_tf.experiments.comparison_settings import ComparisonSettings
 from lfm4ads_tf.models.registry import UPSTREAMS
 
 _OURS = {
@@ -31,7 +31,7 @@ _OF_ALL = (
 """Keys of `upstream.training` that are the same for all models."""
 
 
-def compared_models(settings: MultitaskSettings) -> list[ComparedModel]:
+def compared_models(settings: ComparisonSettings) -> list[ComparedModel]:
     """The models with their configurations.
 
     Overrides below `upstream.<name of a model>` go to that model alone.
@@ -68,7 +68,7 @@ def compared_models(settings: MultitaskSettings) -> list[ComparedModel]:
     ]
 
 
-def _resolved(settings: MultitaskSettings, name: str) -> Resolved:
+def _resolved(settings: ComparisonSettings, name: str) -> Resolved:
     """Spec and configuration of one model."""
     own = [text for text in settings.assignments if _model_of(text) in (None, name)]
     own += [text for model, text in settings.model_assignments if model == name]

@@ -10,9 +10,9 @@ import numpy as np
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.splits import SPLITS
 from lfm4ads_tf.experiments.compared_model import ComparedModel
+from lfm4ads_tf.experiments.comparison_settings import ComparisonSettings
 from lfm4ads_tf.experiments.feedback_slices import FeedbackSlices
 from lfm4ads_tf.experiments.model_differences import ComparedScores, correct
-from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
 from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.pipeline.intervals import affordable_resamples
 
@@ -21,7 +21,7 @@ _PLACE = ("model", "scenario", "task", "slice")
 
 
 def comparison_document(
-    settings: MultitaskSettings,
+    settings: ComparisonSettings,
     models: Sequence[ComparedModel],
     trained: Mapping[str, Mapping[str, Any]],
     cache: EncodedCache,
@@ -52,6 +52,7 @@ def comparison_document(
         "schema": SCHEMA,
         "command": settings.command,
         "spec": first.resolved.spec.name,
+        "axis": settings.axis,
         "models": [model.name for model in models],
         "baselines": settings.baselines,
         "seeds": list(settings.seeds),
@@ -130,12 +131,13 @@ def _means(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _differences(
-    settings: MultitaskSettings,
+    settings: ComparisonSettings,
     models: Sequence[ComparedModel],
     trained: Mapping[str, Mapping[str, Any]],
     cache: EncodedCache,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Comparisons with every baseline by scenario and task, and each task's leader on all rows."""
+    """Comparisons with every baseline by scenario and task, and each task's leader: on all rows,
+    and with scenarios as the axis on each scenario's."""
     stored = {
         model.name: {
             training["seed"]: model.predictions(trained[model.name]["rate"], training["seed"])
@@ -165,8 +167,10 @@ def _differences(
             )
             for baseline in settings.baselines:
                 comparisons += scored.against(baseline)
-            if scenario == ALL:
+            if scenario == ALL or settings.axis == "scenario":
                 leader = scored.leader()
                 leaders += [] if leader is None else [leader]
-    correct(comparisons, ALL)
+    correct([entry for entry in comparisons if entry["scenario"] == ALL])
+    if settings.axis == "scenario":
+        correct([entry for entry in comparisons if entry["scenario"] != ALL])
     return comparisons, leaders

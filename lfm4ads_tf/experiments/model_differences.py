@@ -57,11 +57,12 @@ class ComparedScores:
         """Every other model less a baseline.
 
         Returns:
-            One entry per model: `comparable`, and `rows_left_out`, on which the two have other
-            labels; over seeds `diff_mean`, `diff_sd`, `p` and `seeds`; `low` and `high`, the 95 %
-            interval over users of the mean over seeds; `detectable`, the difference that so many
-            seeds find four times out of five by the deviation of the pairs, and
-            `detectable_pooled`, by that of all models' pairs with the baseline.
+            One entry per model, its `p_holm` to be set by `correct`: `comparable`, and
+            `rows_left_out`, on which the two have other labels; over seeds `diff_mean`, `diff_sd`,
+            `p` and `seeds`; `low` and `high`, the 95 % interval over users of the mean over seeds;
+            `detectable`, the difference that so many seeds find four times out of five by the
+            deviation of the pairs, and `detectable_pooled`, by that of all models' pairs with the
+            baseline.
         """
         found = []
         for model in self.scores:
@@ -87,6 +88,7 @@ class ComparedScores:
                     "diff_mean": pair.diff_mean,
                     "diff_sd": pair.diff_sd,
                     "p": pair.p,
+                    "p_holm": None,
                     "seeds": pair.seeds,
                     "low": low,
                     "high": high,
@@ -160,17 +162,14 @@ class ComparedScores:
         return found.low, found.high
 
 
-def correct(comparisons: Sequence[dict[str, Any]], overall: str) -> None:
-    """Sets `p_holm`: Holm's correction over models and tasks on all rows, for each baseline.
+def correct(family_of_all: Sequence[dict[str, Any]]) -> None:
+    """Sets `p_holm`: Holm's correction over entries that are read together, for each baseline.
 
     Args:
-        comparisons: Entries of `ComparedScores.against`.
-        overall: The scenario that stands for all rows; elsewhere it is null.
+        family_of_all: Entries of `ComparedScores.against`, those of all baselines.
     """
-    for entry in comparisons:
-        entry["p_holm"] = None
-    for baseline in dict.fromkeys(entry["baseline"] for entry in comparisons):
-        family = [e for e in comparisons if e["baseline"] == baseline and e["scenario"] == overall]
+    for baseline in dict.fromkeys(entry["baseline"] for entry in family_of_all):
+        family = [entry for entry in family_of_all if entry["baseline"] == baseline]
         for entry, adjusted in zip(family, holm([e["p"] for e in family]), strict=True):
             entry["p_holm"] = adjusted
 

@@ -82,6 +82,7 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
     ]
     leaders = [
         {
+            "scenario": "all",
             "task": task,
             "model": "a<b",
             "auc": 0.72,
@@ -93,6 +94,7 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
     ]
     return {
         "spec": "small",
+        "axis": "task",
         "command": "lfm4ads-multitask --models 'a<b'",
         "models": MODELS,
         "baselines": ["shared_bottom"],
@@ -179,6 +181,26 @@ def test_leaders_ties_and_numbers_are_told() -> None:
     assert "split: by day, train_until 20240311, valid_until 20240313." in text
     assert "a further rate may be better: shared_bottom, mmoe, a<b." in text
     assert "lfm4ads-multitask --models 'a<b'" in text
+
+
+def test_with_scenarios_as_the_axis_each_has_its_differences_and_its_leader() -> None:
+    made = document()
+    assert "by-scenario" not in comparison_page(made)
+    made["axis"] = "scenario"
+    for scenario, points in (("feed", 0.0321), ("story", 0.0222)):
+        leader = {**made["leaders"][0], "scenario": scenario}
+        made["leaders"].append(leader)
+        made["comparisons"] += [
+            {**entry, "scenario": scenario, "diff_mean": points}
+            for entry in made["comparisons"]
+            if entry["scenario"] == "all"
+        ]
+    page = comparison_page(made)
+    text = " ".join(read(page).text.split())
+    assert 'id="by-scenario"' in page and "models, scenarios and tasks" in text
+    assert "story, click: a<b leads with AUC 0.7200" in text
+    own = text[text.index("The same on each scenario's own rows") :]
+    assert own.index("story") < own.index("+2.22") < own.index("feed") < own.index("+3.21")
 
 
 def test_the_whisker_is_the_interval() -> None:

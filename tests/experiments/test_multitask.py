@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from lfm4ads_tf.experiments import compared_model, rate_training
+from lfm4ads_tf.experiments import compared_model, multidomain, rate_training
 from lfm4ads_tf.experiments.multitask import main
+from lfm4ads_tf.metrics import holm
 from lfm4ads_tf.models.registry import UPSTREAMS
 from tests.conftest import ADS_SPEC
 
@@ -73,11 +74,17 @@ def written(
     return path, ads_files(folder / "files", change)
 
 
-def call(log: tuple[Path, Path], out: Path, *more: str, models: str = MODELS) -> int:
+def call(
+    log: tuple[Path, Path],
+    out: Path,
+    *more: str,
+    models: str = MODELS,
+    command: Callable[[list[str]], int] = main,
+) -> int:
     spec, folder = log
     given = ["--spec", str(spec), "--data-dir", str(folder), "--out", str(out), "--quiet"]
     sizes = [s for s in SIZES if not s.startswith("--set=upstream.") or _is_read(s, models)]
-    return main([*given, "--models", models, *sizes, *more])
+    return command([*given, "--models", models, *sizes, *more])
 
 
 def _is_read(option: str, models: str) -> bool:
@@ -162,6 +169,65 @@ def test_the_abundance_is_that_of_the_chosen_rates_trainings(made: Path) -> None
         assert entry["tables"] == stored["abundance"]
         assert {t["table"] for t in entry["tables"]} == {"user_id", "item_id", "tab"}
     assert 'id="abundance"' in (made / "comparison.html").read_text("utf-8")
+
+
+def test_the_twin_tells_the_same_trainings_by_scenario(
+    log: tuple[Path, Path],
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(rate_training.RateTraining, "trainer", None)  # nothing is trained
+        assert call(log, out, "--seeds", "2", command=multidomain.main) == 0
+    by_task, by_scenario = document(made), document(out)
+    assert (by_task["axis"], by_scenario["axis"]) == ("task", "scenario")
+    assert by_scenario["command"].startswith("lfm4ads-multidomain --spec")
+    for key in ("results", "means", "costs"):
+        assert without_times(by_scenario[key]) == without_times(by_task[key])
+    family = [e for e in by_scenario["comparisons"] if e["scenario"] != "all"]
+    tested = {e["scenario"] for e in by_scenario["means"]} - {"all"}
+    assert len(tested) == 2 and len(family) == 2 * len(by_scenario["tasks"])
+    known = [e for e in family if e["p"] is not None]
+    assert [e["p_holm"] for e in known] == holm([e["p"] for e in known])
+    assert {e["p_holm"] for e in by_task["comparisons"] if e["scenario"] != "all"} == {None}
+    assert {e["scenario"] for e in by_task["leaders"]} == {"all"}
+    led = {(e["scenario"], e["task"]) for e in by_scenario["leaders"]}
+    assert {("all", task) for task in by_scenario["tasks"]} < led
+    means = {
+        (e["task"], e["scenario"], e["model"]): f"{e['metrics']['auc']['mean']:.4f}"
+        for e in by_scenario["means"]
+        if e["slice"] == "all"
+    }
+    blocks = capsys.readouterr().out.split("\n\n")
+    for task, block in zip(by_scenario["tasks"], blocks, strict=True):
+        head, *rows = [line.split("  ") for line in block.splitlines()[:3]]
+        heads = [cell.strip() for cell in head if cell.strip()]
+        assert heads[0] == f"{task}, test AUC" and heads[1] == "all" and set(heads[2:4]) == tested
+        for row in rows:
+            cells = [cell.strip() for cell in row if cell.strip()]
+            told = [cell.split(" ")[0] for cell in cells[1:4]]
+            assert told == [means[task, scenario, cells[0]] for scenario in heads[1:4]]
+
+
+def test_a_log_without_scenarios_is_not_compared_by_them(
+    ads_files: Callable[..., Path],
+    features: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec, folder = written(ads_files, features, tmp_path / "log", lambda tables: None)
+    raw = yaml.safe_load(spec.read_text("utf-8"))
+    raw["keys"].pop("scenario")
+    raw.pop("auxiliary")
+    spec.write_text(yaml.safe_dump(raw), "utf-8")
+    assert call((spec, folder), tmp_path / "out", command=multidomain.main) == 2
+    told = capsys.readouterr().err
+    assert "A comparison by scenario needs a feature spec with scenarios." in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_weights_are_left(made: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.models.registry import UPSTREAMS
 
+Axis = Literal["task", "scenario"]
+"""What models are compared by: each task on all rows, or each scenario's rows too."""
 BASELINE = "shared_bottom"
 """The model that all are compared with where it is among them."""
 
 
 @dataclass(frozen=True)
-class MultitaskSettings:
+class ComparisonSettings:
     """One call of the comparison.
 
     Attributes:
@@ -27,6 +30,7 @@ class MultitaskSettings:
         assignments: `key.path=value` overrides for all models.
         model_assignments: (model, `key.path=value`) overrides for one of them.
         baseline: A second model that all are compared with.
+        axis: What the models are compared by.
         feedback_pair: Two tasks whose users' feedback makes slices, see `FeedbackSlices`; or none.
         overwrite: Whether a folder of another comparison is emptied.
         quiet: Whether progress is hidden.
@@ -45,6 +49,7 @@ class MultitaskSettings:
     assignments: tuple[str, ...] = ()
     model_assignments: tuple[tuple[str, str], ...] = ()
     baseline: str | None = None
+    axis: Axis = "task"
     feedback_pair: tuple[str, ...] = ()
     overwrite: bool = False
     quiet: bool = False

@@ -15,17 +15,20 @@ from lfm4ads_tf.experiments.compared_model import ComparedModel
 from lfm4ads_tf.experiments.compared_models import compared_models
 from lfm4ads_tf.experiments.comparison_document import comparison_document
 from lfm4ads_tf.experiments.comparison_folder import add_models, take_folder
+from lfm4ads_tf.experiments.comparison_settings import ComparisonSettings
 from lfm4ads_tf.experiments.comparison_text import comparison_text
 from lfm4ads_tf.experiments.feedback_slices import FeedbackSlices
-from lfm4ads_tf.experiments.multitask_settings import MultitaskSettings
 from lfm4ads_tf.files import write_json, write_text
+from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
 from lfm4ads_tf.pipeline.prepare import prepare, source_fingerprint, source_folder
 from lfm4ads_tf.progress import Activity
 
+_BY_SCENARIO = "A comparison by scenario"
+_ELSE = "compare with lfm4ads-multitask"
 _LOG = logging.getLogger(__name__)
 
 
-def run_comparison(settings: MultitaskSettings) -> str:
+def run_comparison(settings: ComparisonSettings) -> str:
     """Prepares once, trains and scores every model, and writes `comparison.json` and `.html`.
 
     Every configuration is checked against spec, labels and tables before anything is trained.
@@ -44,6 +47,8 @@ def run_comparison(settings: MultitaskSettings) -> str:
     tf.random.set_seed(settings.seeds[0])
     models = compared_models(settings)
     spec = models[0].resolved.spec
+    if settings.axis == "scenario":
+        refuse_without_scenarios(_BY_SCENARIO, given=spec.keys.scenario is not None, instead=_ELSE)
     folder = source_folder(spec, settings.data_dir, quiet=settings.quiet)
     configs = {model.name: model.config.model_dump(mode="json") for model in models}
     identity = {
@@ -54,6 +59,8 @@ def run_comparison(settings: MultitaskSettings) -> str:
     take_folder(settings.out, identity, overwrite=settings.overwrite)
     cache = prepare(models[0].run, settings.data_dir)
     _check_validation(cache)
+    if settings.axis == "scenario":
+        refuse_few_scenarios(_BY_SCENARIO, cache.layout.scenarios, instead=_ELSE)
     for model in models:
         model.check()
     pair = settings.feedback_pair
@@ -66,7 +73,7 @@ def run_comparison(settings: MultitaskSettings) -> str:
     return comparison_text(document)
 
 
-def _train(models: list[ComparedModel], settings: MultitaskSettings) -> dict[str, dict[str, Any]]:
+def _train(models: list[ComparedModel], settings: ComparisonSettings) -> dict[str, dict[str, Any]]:
     """Model -> what `ComparedModel.complete` gave."""
     missing = sum(model.missing(settings.seeds, settings.rates) for model in models)
     if missing:

@@ -177,18 +177,6 @@ class Matcher(UpstreamModel):
         )
 
     @classmethod
-    def create(
-        cls,
-        layout: FeatureLayout,
-        config: UpstreamConfig,
-        embeddings: EmbeddingsConfig,
-        *,
-        seed: int,
-    ) -> Self:
-        """See `UpstreamModel`."""
-        return cls(layout, config.network, embeddings, config.options, seed=seed)
-
-    @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
         """The block's activations."""
         return layer_names(config.network.block, tasks)

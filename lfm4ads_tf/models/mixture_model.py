@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -101,20 +101,6 @@ class MixtureModel(UpstreamModel):
         """
         sizes = len(self.layout.scenarios), len(self.layout.tasks)
         return TaskTowers(units, *sizes, shared=shared, seed=seed, name="task_towers")
-
-    @classmethod
-    def create(
-        cls,
-        layout: FeatureLayout,
-        config: UpstreamConfig,
-        embeddings: EmbeddingsConfig,
-        *,
-        seed: int,
-    ) -> Self:
-        """See `UpstreamModel`."""
-        make: Any = cls  # the constructors of the models, which take their options
-        model: Self = make(layout, config.network, embeddings, config.options, seed=seed)
-        return model
 
     @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:

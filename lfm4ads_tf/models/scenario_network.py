@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import tensorflow as tf
 
@@ -93,20 +93,6 @@ class ScenarioNetworkModel(UpstreamModel):
             options: An instance of `Config`.
             tasks: The tasks.
         """
-
-    @classmethod
-    def create(
-        cls,
-        layout: FeatureLayout,
-        config: UpstreamConfig,
-        embeddings: EmbeddingsConfig,
-        *,
-        seed: int,
-    ) -> Self:
-        """See `UpstreamModel`."""
-        make: Any = cls  # the constructors of the models, which take their options
-        model: Self = make(layout, config.network, embeddings, config.options, seed=seed)
-        return model
 
     @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:

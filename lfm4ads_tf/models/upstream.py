@@ -79,7 +79,6 @@ class UpstreamModel(TaskModel):
         return UPSTREAMS.name_of(cls)
 
     @classmethod
-    @abc.abstractmethod
     def create(
         cls,
         layout: FeatureLayout,
@@ -90,12 +89,17 @@ class UpstreamModel(TaskModel):
     ) -> Self:
         """The model of a configuration, at its initial weights.
 
+        Here the constructor takes layout, network, tables and options, and the seed by name.
+
         Args:
             layout: Columns of the encoded batch; its scenarios and tasks size the heads.
             config: The configuration; `config.options` holds an instance of `Config`.
             embeddings: The tables, those of the configuration or the same for inference.
             seed: Seed of all initial weights.
         """
+        make: Any = cls
+        model: Self = make(layout, config.network, embeddings, config.options, seed=seed)
+        return model
 
     def configuration(self) -> UpstreamConfig:
         """The configuration that `create` makes this model of, training apart.

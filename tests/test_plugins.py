@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import lfm4ads_tf
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.plugins import load_plugins
+from lfm4ads_tf.registry import Registry
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 
@@ -23,12 +25,17 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plug_in.py"
 
 @pytest.fixture(autouse=True)
 def modules() -> Iterator[None]:
-    """Forgets the plug-ins of a test."""
+    """Forgets the plug-ins of a test and what they registered."""
     before = set(sys.modules)
+    public = [getattr(lfm4ads_tf, name) for name in lfm4ads_tf.PUBLIC]
+    registries = [entry for entry in public if isinstance(entry, Registry)]
+    known = [dict(registry._entries) for registry in registries]
     yield
     for name in set(sys.modules) - before:
-        if "plugin_own_" in name:
+        if name.startswith("lfm4ads_tf_plugin_"):
             del sys.modules[name]
+    for registry, entries in zip(registries, known, strict=True):
+        registry._entries = entries
 
 
 def plug_in(folder: Path, text: str, name: str = "own_losses.py") -> str:
@@ -52,7 +59,6 @@ def test_a_configuration_knows_the_names_of_its_plug_ins(tmp_path: Path) -> None
     # read again, as a resumed run does: the same file in the same process
     again = parse(RunConfig, config.model_dump(mode="json"), source="run")
     assert again == config
-    del LOSSES._entries["twice"]
 
 
 @pytest.mark.parametrize(

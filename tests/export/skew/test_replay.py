@@ -87,7 +87,7 @@ def replayed(
     }
     folder = tmp_path_factory.mktemp("log")
 
-    def run(change: Change | None = None, **more: Any) -> Any:
+    def run(change: Change | None = None, *, tasks: list[str] | None = None, **more: Any) -> Any:
         path = folder / "log.parquet"
         pq.write_table(pa.table({**rows, **more}), path)
         logged: LoggedRows = read_logged_rows(ads.spec, ads.folder, path, {"UR": 2})
@@ -100,6 +100,7 @@ def replayed(
             encoder, fitted, columns, encoded, {"UR": vectors}, list(ads.spec.features), scores
         )
         contract = {
+            "tasks": tasks or list(encoder.layout.tasks),
             "columns": {c: t.kind for c, t in encoder.raw_types.items()},
             "representations": {"UR": 2},
             "tables": "float32",
@@ -237,6 +238,13 @@ def test_an_answer_without_an_output_or_with_other_rows_is_refused(replayed: Any
 
     with pytest.raises(UserError, match="another number of rows"):
         replayed(fewer)
+
+
+def test_tasks_that_an_export_does_not_answer_are_not_compared(replayed: Any, ads: Any) -> None:
+    every = list(ads.spec.tasks)
+    for served in ([every[-1]], every):
+        _, replay = replayed(tasks=served)
+        assert [score.name for score in replay.scores()] == served
 
 
 def test_nan_in_an_answer_is_a_difference(replayed: Any) -> None:

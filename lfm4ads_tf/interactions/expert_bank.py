@@ -145,15 +145,14 @@ class ExpertBank(Rebuildable, tf_keras.layers.Layer):
             kernel = tf.stack([kernels[e] for e in first])
         if columns is not None:
             kernel = tf.concat([kernel, columns], axis=-1)
-        if again:
-            sets, *more = _with_copies(sets, list(again))
+        sets, *more = _with_copies(sets, list(again)) if again else [sets]
         hidden, beside = product(sets, kernel), None  # (K, B, h_1 + c)
         if columns is not None:
             hidden, beside = tf.split(hidden, [self.units[0], -1], axis=-1)
         if not kernels:
             return hidden, beside
         outputs = dict(zip(first, tf.unstack(hidden), strict=True))
-        for experts, read in zip(again.values(), more if again else [], strict=True):
+        for experts, read in zip(again.values(), more, strict=True):
             wide = product(read, tf.concat([kernels[e] for e in experts], axis=-1))  # (B, m h_1)
             outputs |= zip(experts, tf.split(wide, len(experts), axis=-1), strict=True)
         return tf.stack([outputs[e] for e in range(self.experts)]), beside

@@ -127,9 +127,8 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
         mixed: Any = None
         reads = self._reads  # what each gate reads of `read`
         for experts, gates in zip(self.experts, self.gates, strict=True):
-            read_apart = self._gate_read(own, gates.mix.gates)
-            if not gates.built:
-                gates((read_apart, experts(read)))  # a kernel is there once its layer was called
+            if not gates.built:  # a kernel is there once its layer was called
+                gates((self._gate_read(own, gates.mix.gates), experts(read)))
             if _rides_along(gates, experts):
                 columns = self._gate_columns(gates, reads, read.shape[0])  # (K, d, G c)
                 outputs, scores = experts.outputs_and_beside(read, training, columns)
@@ -140,6 +139,7 @@ class SetExtraction(Rebuildable, tf_keras.layers.Layer):
                 mixed = gates.mix.mixed(weights, outputs)
             else:
                 outputs = experts(read, training=training)  # (B, E, h)
+                read_apart = self._gate_read(own, gates.mix.gates)
                 mixed = gates((read_apart, outputs), training=training)
             own = read = tf.transpose(mixed, [1, 0, 2])  # (T + 1, B, h)
             reads = np.arange(len(self._reads))

@@ -24,6 +24,7 @@ from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.key_features import key_features
 from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
 from lfm4ads_tf.models.set_model import SetModel
+from lfm4ads_tf.models.set_tower import side_by_side
 from lfm4ads_tf.models.two_towers import build_embeddings, own_columns
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
@@ -197,8 +198,7 @@ class Crocodile(SetModel):
         user, item, stream = self._read(batch)
         mixed = self._mixed(batch, self.experts(stream))  # (B, 2 or T, h)
         held = tf.unstack(mixed, axis=1) if self.options.gate_per == "task" else [mixed[:, 1]]
-        towers = tf.concat(tf.unstack(stream), axis=-1)  # (B, K d)
-        named = dict(zip(self.layer_names, [towers, *held], strict=True))
+        named = dict(zip(self.layer_names, [side_by_side(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:

@@ -28,11 +28,25 @@ def key_features(spec: FeatureSpec, given: Sequence[str] | None, key: str) -> li
         of_column = {spec.features[n].raw_columns(n): n for n in reversed(single)}
         keys = ((spec.keys.user,), (spec.keys.item,))
         return [of_column[column] for column in keys if column in of_column]
-    for name in given:
+    refuse_unembedded(given, embedded, key)
+    return list(given)
+
+
+def refuse_unembedded(names: Sequence[str], embedded: Sequence[str], key: str) -> None:
+    """Refuses names of what is no embedded feature.
+
+    Args:
+        names: The features that a configuration names.
+        embedded: The embedded features.
+        key: Key of the configuration, for messages.
+
+    Raises:
+        UserError: There is one.
+    """
+    for name in names:
         if name not in embedded:
             raise UserError(
                 f"{key} names '{name}', which is no embedded feature." + nearest(name, embedded),
-                received=f"priors: {', '.join(given)}",
+                received=f"priors: {', '.join(names)}",
                 fix=f"use some of {', '.join(embedded)}",
             )
-    return list(given)

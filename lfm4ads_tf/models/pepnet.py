@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
-from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.tables import is_embedded
@@ -18,12 +18,13 @@ from lfm4ads_tf.interactions.gate_unit import GateUnit
 from lfm4ads_tf.interactions.gated_towers import GatedTowers
 from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
 from lfm4ads_tf.models.config import NetworkConfig, Units
-from lfm4ads_tf.models.key_features import key_features
+from lfm4ads_tf.models.key_features import key_features, refuse_unembedded
 from lfm4ads_tf.models.scenario_network import ScenarioNetworkModel
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
 
+_PRIORS = "upstream.pepnet.priors"
 _UNITS = Annotated[int, Field(ge=1)]
 
 
@@ -83,7 +84,9 @@ class PEPNet(ScenarioNetworkModel):
         seed: int = 0,
     ) -> None:
         super().__init__(layout, network, embeddings, gates, seed=seed, name="pepnet")
-        _refuse_priors(gates.priors or [], [field.name for field in layout.fields])
+        embedded = [field.name for field in layout.fields]
+        refuse_unembedded(gates.priors or [], embedded, _PRIORS)
+        _refuse_none(gates.priors or [], embedded)
         self.scenario = ScenarioEmbedding(len(layout.scenarios), gates.scenario_dim, seed=seed)
         width = len(self.backbone.stream_labels())
         self.gate = GateUnit(gates.gate_units, width, seed=seed, name="epnet_gate")
@@ -99,9 +102,8 @@ class PEPNet(ScenarioNetworkModel):
             UserError: A prior is no embedded feature, or there is none.
         """
         options: PEPNetConfig = config.options
-        priors = key_features(spec, options.priors, f"upstream.{config.model}.priors")
-        embedded = [name for name, feature in spec.features.items() if is_embedded(feature)]
-        _refuse_priors(priors, embedded)
+        priors = key_features(spec, options.priors, _PRIORS)
+        _refuse_none(priors, [name for name, f in spec.features.items() if is_embedded(f)])
         update = {config.model: options.model_copy(update={"priors": priors})}
         return config.model_copy(update=update)
 
@@ -131,20 +133,12 @@ class PEPNet(ScenarioNetworkModel):
         return [gated, *of_tasks], logits
 
 
-def _refuse_priors(priors: Sequence[str], embedded: Sequence[str]) -> None:
-    """Refuses priors that are no embedded features.
+def _refuse_none(priors: Sequence[str], embedded: Sequence[str]) -> None:
+    """Refuses a model without priors.
 
     Raises:
-        UserError: There is one, or none is named.
+        UserError: It is one.
     """
-    for name in priors:
-        if name not in embedded:
-            raise UserError(
-                f"upstream.pepnet.priors names '{name}', which is no embedded feature."
-                + nearest(name, embedded),
-                received=f"priors: {', '.join(priors)}",
-                fix=f"use some of {', '.join(embedded)}",
-            )
     if not priors:
         raise UserError(
             "PEPNet has no prior feature: its gates read the embeddings of ids such as the user's.",

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import tensorflow as tf
 
 from lfm4ads_tf.batch import EncodedBatch
+from lfm4ads_tf.interactions.scenario_embedding import group_of
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.models.mixture_model import MixtureModel
 from lfm4ads_tf.models.set_tower import side_by_side
@@ -67,7 +68,6 @@ class ScenarioMixtureModel(MixtureModel):
         """See `MixtureModel`; `mix` (B, h) is m_s of the row's own scenario, or m_S."""
         user, item, stream = self._read(batch)
         mixed = self.mixtures(stream)  # (B, S + 1, h)
-        last = mixed.shape[1] - 1
-        place = tf.where(batch["scenario"] < 0, tf.cast(last, tf.int64), batch["scenario"])
+        place = group_of(batch["scenario"], mixed.shape[1] - 1)
         own = tf.gather(mixed, place, axis=1, batch_dims=1)  # (B, h)
         return {"UR": user, "IR": item, "towers": side_by_side(stream), _OWN: own}

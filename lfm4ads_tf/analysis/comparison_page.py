@@ -9,11 +9,13 @@ import yaml
 from markupsafe import Markup
 
 from lfm4ads_tf.analysis.abundance_table import ABUNDANCE_NOTE
+from lfm4ads_tf.analysis.comparison_curves import CURVE_NOTE, curve_panels
 from lfm4ads_tf.analysis.comparison_figure import difference_panels
 from lfm4ads_tf.analysis.comparison_tables import (
     abundance_tables,
     cost_table,
     difference_table,
+    observed_table,
     overall_table,
     place_tables,
     rate_table,
@@ -58,6 +60,10 @@ _COST_NOTE = (
     "over the trainings, validation left out; on a busy machine it says little. Epochs: until the "
     "best one, by seed."
 )
+_OBSERVED_NOTE = (
+    "Means over the validation rows of what a model is observed by, mean ± deviation over seeds; "
+    "docs/models has a page on each model."
+)
 _RATE_NOTE = (
     "Mean validation AUC over tasks with the first seed, and the best epoch; the highest decides. "
     "The last columns are the chosen learning rates themselves."
@@ -95,6 +101,7 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
     made += PARTS.details("Resolved configuration", Markup("<pre>{}</pre>").format(config))
     return [
         ("results", "Results on all test rows", PARTS.noted(overall_note, overall_table(document))),
+        ("curves", "AUC and abundance by size", PARTS.noted(CURVE_NOTE, curve_panels(document))),
         ("differences", "Differences", _differences(document, palette)),
         ("by-scenario", "Differences by scenario", _scenario_differences(document, palette)),
         ("scenarios", "By scenario", PARTS.noted(_PLACE_NOTE, scenarios)),
@@ -110,6 +117,7 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, str, Markup]]:
             "Information abundance",
             PARTS.noted(ABUNDANCE_NOTE, abundance_tables(document)),
         ),
+        ("observed", "Inside the models", PARTS.noted(_OBSERVED_NOTE, observed_table(document))),
         ("made", "How it was made", made),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from lfm4ads_tf.analysis.abundance_table import abundance_table
@@ -155,6 +156,22 @@ def abundance_tables(document: Mapping[str, Any]) -> Markup:
     return Markup().join(parts)
 
 
+def observed_table(document: Mapping[str, Any]) -> Markup:
+    """What the models are observed by on the validation rows; empty where none is."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for entry in document["observed"]:
+        for name, value in entry["values"].items():
+            found.setdefault(name, {}).setdefault(entry["model"], []).append(value)
+    told = {model for of_model in found.values() for model in of_model}
+    models = [model for model in document["models"] if model in told]
+    rows = []
+    for name, of_model in found.items():
+        cells = [_significant(of_model[m]) if m in of_model else DASH for m in models]
+        rows.append([breakable(name), *cells])
+    heads = ["number", *(breakable(model) for model in models)]
+    return Markup(PARTS.table(heads, rows)) if rows else Markup()
+
+
 def rate_table(document: Mapping[str, Any]) -> Markup:
     """Validation AUC of every learning rate; the chosen one is underlined."""
     heads = [
@@ -228,6 +245,12 @@ def _spread(value: Mapping[str, float | None] | None) -> str:
         return DASH
     mean = f"{value['mean']:.4f}"
     return mean if value["sd"] is None else f"{mean} ± {value['sd']:.4f}"
+
+
+def _significant(values: list[float]) -> str:
+    """Mean and deviation over seeds, to four digits."""
+    mean = f"{np.mean(values):.4g}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2g}"
 
 
 def _signed(difference: float) -> str:

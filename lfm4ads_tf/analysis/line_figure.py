@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 # Stand-ins that Matplotlib can draw with, replaced by the theme's colours afterwards.
 _TEXT, _RULE, _SOFT = "#010101", "#020202", "#030300"
@@ -28,6 +28,7 @@ class Line:
         dash: A Matplotlib line style.
         marker: Whether points are marked.
         faint: Whether it is drawn thin.
+        deviations: Half the length of each point's whisker; without any there are none.
     """
 
     x: Sequence[float]
@@ -36,6 +37,7 @@ class Line:
     dash: str = "-"
     marker: bool = False
     faint: bool = False
+    deviations: Sequence[float] = field(default_factory=tuple)
 
 
 def line_figure(
@@ -46,6 +48,7 @@ def line_figure(
     y_label: str = "",
     name: str,
     diagonal: bool = False,
+    log_x: bool = False,
 ) -> Markup:
     """Draws lines.
 
@@ -55,6 +58,7 @@ def line_figure(
         x_label, y_label: Axis labels.
         name: Prefix of the SVG's ids, unique in the page.
         diagonal: Whether both axes span the same range from 0, with the line y = x.
+        log_x: Whether the horizontal axis is logarithmic, with a tick at each point.
 
     Returns:
         An `svg` element without any reference to a resource outside of it.
@@ -77,7 +81,22 @@ def line_figure(
                 marker="o" if line.marker or len(line.x) == 1 else None,
                 markersize=3.5,
             )
+            if any(line.deviations):
+                axes.errorbar(
+                    line.x,
+                    line.y,
+                    yerr=line.deviations,
+                    fmt="none",
+                    ecolor=stand_ins[line.colour],
+                    elinewidth=1.1,
+                    capsize=2.5,
+                )
     _decorate(axes, x_label, y_label)
+    if log_x:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(_apart([x for line in lines for x in line.x])))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=" "))
     if diagonal:
         top = 1.05 * max(max([*line.x, *line.y]) for line in lines)
         axes.plot([0, top], [0, top], color=_SOFT, linewidth=1.2, linestyle="--", zorder=1)
@@ -92,6 +111,15 @@ def line_figure(
     for colour, stand_in in [*stand_ins.items(), *_THEME.items()]:
         svg = svg.replace(stand_in, colour)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Values of which none is within a fifth of the one below: their labels have room."""
+    kept: list[float] = []
+    for value in sorted(set(values)):
+        if not kept or value > 1.2 * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _decorate(axes: matplotlib.axes.Axes, x_label: str, y_label: str) -> None:

@@ -46,7 +46,7 @@ class ComparedModel:
     rate also `scores.json` and `predictions.npz`. Weights are removed once they are scored.
 
     Args:
-        name: The model's name in the registry.
+        name: Its name in the results.
         resolved: Feature spec and configuration, with this model as the upstream.
         out: `OUT`; `OUT/data` holds the encoded data.
     """
@@ -113,7 +113,8 @@ class ComparedModel:
 
         Returns:
             `rate`, the chosen one; `rates`: what each gave; `seeds`: the trainings of the chosen
-            one; `abundance`: of these, where they tell it, the information abundance of the tables.
+            one; of these, where they tell it, `abundance`, the information abundance of the tables,
+            and `observed`, what the model is observed by.
 
         Raises:
             UserError: No rate, or not every seed of the chosen one, gave a finite loss.
@@ -154,6 +155,11 @@ class ComparedModel:
                 {"seed": s, "tables": t["abundance"]}
                 for s, t in zip(seeds, trained, strict=True)
                 if "abundance" in t  # earlier versions told none
+            ],
+            "observed": [
+                {"seed": s, "values": t["observed"]}
+                for s, t in zip(seeds, trained, strict=True)
+                if "observed" in t
             ],
         }
 

@@ -34,7 +34,7 @@ _OF_ALL = (
 def compared_models(settings: ComparisonSettings) -> list[ComparedModel]:
     """The models with their configurations.
 
-    Overrides below `upstream.<name of a model>` go to that model alone.
+    Overrides below `upstream.<registered model>` go to that model alone, under all its names.
 
     Args:
         settings: What the call asks for.
@@ -45,7 +45,7 @@ def compared_models(settings: ComparisonSettings) -> list[ComparedModel]:
     for assignment in settings.assignments:
         _refuse_ours(assignment, "--set")
         other = _model_of(assignment)
-        if other is not None and other not in settings.models:
+        if other is not None and other not in settings.models.values():
             raise UserError(
                 f"--set gives options of the model '{other}', which is not compared.",
                 received=assignment,
@@ -70,12 +70,13 @@ def compared_models(settings: ComparisonSettings) -> list[ComparedModel]:
 
 def _resolved(settings: ComparisonSettings, name: str) -> Resolved:
     """Spec and configuration of one model."""
-    own = [text for text in settings.assignments if _model_of(text) in (None, name)]
+    upstream = settings.models[name]
+    own = [text for text in settings.assignments if _model_of(text) in (None, upstream)]
     own += [text for model, text in settings.model_assignments if model == name]
     training = {"auto": False, "schedule": "epochs"}
     options = {
         "seed": settings.seeds[0],
-        "upstream": {"model": name, "training": training},
+        "upstream": {"model": upstream, "training": training},
         # Nothing is extracted; weights of epochs could hand on no point-in-time snapshot.
         "representations": {"snapshots": "single"},
     }

@@ -56,7 +56,13 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-dir", type=Path, help="folder of the data files; fetched when left out"
     )
-    parser.add_argument("--models", required=True, help="upstream models, comma-separated")
+    parser.add_argument(
+        "--models",
+        required=True,
+        metavar="[NAME=]MODEL,...",
+        help="upstream models, comma-separated; one that stands there twice, for --model-set, "
+        "under names of its own",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds [3]")
     parser.add_argument("--seed", type=int, default=0, help="first seed [0]")
     parser.add_argument("--out", type=Path, required=True, help="output folder")
@@ -69,6 +75,14 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
         "--baseline",
         help="a second model that all are compared with, beside shared_bottom where it is among "
         "--models",
+    )
+    parser.add_argument(
+        "--curve",
+        dest="curves",
+        action="append",
+        default=[],
+        metavar="CURVE=NAME,...",
+        help="draws AUC and information abundance of some of --models by their floats in tables",
     )
     parser.add_argument(
         "--feedback-pair",
@@ -89,8 +103,8 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
         dest="model_assignments",
         action="append",
         default=[],
-        metavar="MODEL:KEY.PATH=VALUE",
-        help="overrides a key below `upstream` or `embeddings` for one model",
+        metavar="NAME:KEY.PATH=VALUE",
+        help="overrides a key below `upstream` or `embeddings` for one of --models",
     )
     parser.add_argument(
         "--plugin",
@@ -122,13 +136,14 @@ def _settings(options: argparse.Namespace, axis: Axis, command: str) -> Comparis
         spec=options.spec,
         data_dir=options.data_dir,
         out=options.out,
-        models=tuple(name.strip() for name in options.models.split(",") if name.strip()),
+        models=_models(options.models),
         seeds=tuple(range(options.seed, options.seed + options.seeds)),
         rates=_rates(options.rates),
         assignments=tuple(options.assignments),
         model_assignments=tuple(assigned),
         baseline=options.baseline,
-        feedback_pair=tuple(t.strip() for t in options.feedback_pair.split(",") if t.strip()),
+        curves=_curves(options.curves),
+        feedback_pair=tuple(_parts(options.feedback_pair)),
         overwrite=options.overwrite,
         quiet=options.quiet,
         axis=axis,
@@ -136,9 +151,44 @@ def _settings(options: argparse.Namespace, axis: Axis, command: str) -> Comparis
     )
 
 
+def _models(text: str) -> dict[str, str]:
+    """Name -> upstream model."""
+    models: dict[str, str] = {}
+    for part in _parts(text):
+        name, separator, upstream = (each.strip() for each in part.partition("="))
+        if name in models or not name or ":" in name:
+            raise UserError(
+                "--models needs names of upstream models, each one once; the same model twice "
+                "needs names that tell it apart.",
+                received=text,
+                fix="give a name before '=', as in --models mmoe,wide=mmoe",
+            )
+        models[name] = upstream if separator else name
+    return models
+
+
+def _curves(texts: list[str]) -> dict[str, tuple[str, ...]]:
+    """Curve -> names of models."""
+    curves: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        curve, _, names = text.partition("=")
+        if curve.strip() in curves or not curve.strip() or not _parts(names):
+            raise UserError(
+                "--curve needs a name of its own and some of --models.",
+                received=text,
+                fix="--curve one_set=narrow,wide",
+            )
+        curves[curve.strip()] = tuple(_parts(names))
+    return curves
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _rates(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
+        return tuple(float(part) for part in _parts(text))
     except ValueError as error:
         raise UserError(
             "--rates needs numbers, comma-separated.", received=text, fix=f"--rates {RATES}"

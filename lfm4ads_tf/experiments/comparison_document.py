@@ -69,11 +69,15 @@ def comparison_document(
         "feedback_pair": list(settings.feedback_pair),
         "truth": cache.best_possible is not None,
         "costs": [_cost(model, trained[model.name]) for model in models],
-        "abundance": [
-            {"model": model.name, **of_seed}
-            for model in models
-            for of_seed in trained[model.name]["abundance"]
-        ],
+        "curves": {curve: list(names) for curve, names in settings.curves.items()},
+        **{
+            key: [
+                {"model": model.name, **of_seed}
+                for model in models
+                for of_seed in trained[model.name][key]
+            ]
+            for key in ("abundance", "observed")
+        },
         "leaders": leaders,
         "results": results,
         "means": _means(results),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,54 +25,58 @@ class ComparisonSettings:
         spec: Feature spec: a file, or the name of one that comes with the package.
         data_dir: Folder of the data files; None fetches or generates them.
         out: Where everything goes.
-        models: Registered upstream models.
+        models: Name in the results -> the registered upstream model; two names may be the same
+            model with other keys.
         seeds: Seeds, the same for all models.
         rates: Factors of the configured learning rates that are tried.
         assignments: `key.path=value` overrides for all models.
-        model_assignments: (model, `key.path=value`) overrides for one of them.
+        model_assignments: (name, `key.path=value`) overrides for one of them.
         baseline: A second model that all are compared with.
         axis: What the models are compared by.
+        curves: Curve -> names of the models on it, which the page draws by the floats in tables.
         feedback_pair: Two tasks whose users' feedback makes slices, see `FeedbackSlices`; or none.
         overwrite: Whether a folder of another comparison is emptied.
         quiet: Whether progress is hidden.
         command: The command line, for the page.
 
     Raises:
-        UserError: A model is unknown, named twice or not compared; or there are no seeds or rates.
+        UserError: A model is unknown or not compared; or there are no models, seeds or rates.
     """
 
     spec: Path
     data_dir: Path | None
     out: Path
-    models: tuple[str, ...]
+    models: Mapping[str, str]
     seeds: tuple[int, ...]
     rates: tuple[float, ...] = (0.5, 1.0, 2.0)
     assignments: tuple[str, ...] = ()
     model_assignments: tuple[tuple[str, str], ...] = ()
     baseline: str | None = None
     axis: Axis = "task"
+    curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     feedback_pair: tuple[str, ...] = ()
     overwrite: bool = False
     quiet: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:
-        if not self.models or len(set(self.models)) < len(self.models):
+        if not self.models:
             raise UserError(
-                "--models needs names of upstream models, each one once.",
-                received=", ".join(self.models) or "none",
+                "--models needs names of upstream models.",
+                received="none",
                 fix=f"use some of {', '.join(UPSTREAMS)}",
             )
-        for name in self.models:
-            if name not in UPSTREAMS:
+        for upstream in self.models.values():
+            if upstream not in UPSTREAMS:
                 raise UserError(
-                    f"--models names the unknown upstream model '{name}'."
-                    + nearest(name, UPSTREAMS),
-                    received=", ".join(self.models),
+                    f"--models names the unknown upstream model '{upstream}'."
+                    + nearest(upstream, UPSTREAMS),
+                    received=", ".join(self.models.values()),
                     fix=f"use some of {', '.join(UPSTREAMS)}",
                 )
         named = [("--model-set", name) for name, _ in self.model_assignments]
         named += [] if self.baseline is None else [("--baseline", self.baseline)]
+        named += [("--curve", name) for names in self.curves.values() for name in names]
         for option, name in named:
             if name not in self.models:
                 raise UserError(
@@ -97,4 +102,4 @@ class ComparisonSettings:
         """
         usual = [BASELINE] if BASELINE in self.models else []
         named = [] if self.baseline is None else [self.baseline]
-        return list(dict.fromkeys([*usual, *named])) or [self.models[0]]
+        return list(dict.fromkeys([*usual, *named])) or [*self.models][:1]

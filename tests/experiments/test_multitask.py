@@ -230,6 +230,27 @@ def test_a_log_without_scenarios_is_not_compared_by_them(
     assert not (tmp_path / "out").exists()
 
 
+def test_one_model_stands_under_two_names_and_on_a_curve(
+    log: tuple[Path, Path], made: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made, out)
+    models = "wide=shared_bottom,shared_bottom"
+    wide = ["--model-set", "wide:upstream.embeddings.dim=4"]
+    curve = ["--curve", "width=shared_bottom,wide"]
+    assert call(log, out, "--seeds", "1", *wide, *curve, models=models) == 0
+    found, earlier = document(out), document(made)
+    costs = {cost["model"]: cost for cost in found["costs"]}
+    assert costs["wide"]["tables"] == 2 * costs["shared_bottom"]["tables"]
+    before = next(c for c in earlier["costs"] if c["model"] == "shared_bottom")
+    same = [without_times(c["rates"]) for c in (costs["shared_bottom"], before)]
+    assert same[0] == same[1]  # it was trained before, under this name
+    assert found["curves"] == {"width": ["shared_bottom", "wide"]}
+    page = (out / "comparison.html").read_text("utf-8")
+    assert 'id="curves"' in page and 'id="curves"' not in (made / "comparison.html").read_text()
+    assert f"{costs['wide']['tables']:,}" in page.split('id="curves"')[1].split("</section")[0]
+
+
 def test_no_weights_are_left(made: Path) -> None:
     kept = {path.name for path in (made / "models").rglob("*") if path.is_dir()}
     assert not kept & {"weights", "best", "checkpoint"}
@@ -349,6 +370,10 @@ def test_labels_of_test_rows_choose_nothing(
 REFUSED = [
     ([], "shared_bottom,mmo", "unknown upstream model 'mmo'. Did you mean 'mmoe'?"),
     ([], "mmoe,mmoe", "--models needs names of upstream models, each one once"),
+    ([], "mmoe,=mmoe", "--models needs names of upstream models, each one once"),
+    ([], "shared_bottom,wide=mmo", "unknown upstream model 'mmo'. Did you mean 'mmoe'?"),
+    (["--curve", "one=mmoe,wide"], MODELS, "--curve names 'wide', which is not compared"),
+    (["--curve", "one"], MODELS, "--curve needs a name of its own and some of --models"),
     (["--baseline", "ple"], MODELS, "--baseline names 'ple', which is not compared"),
     (["--rates", "1,zwei"], MODELS, "--rates needs numbers"),
     (["--rates", "1,-1"], MODELS, "--rates needs positive factors"),

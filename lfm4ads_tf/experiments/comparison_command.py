@@ -73,8 +73,9 @@ def _parser(program: str, what: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--baseline",
-        help="a second model that all are compared with, beside shared_bottom where it is among "
-        "--models",
+        default="",
+        metavar="NAME,...",
+        help="models that all are compared with, beside shared_bottom where it is among --models",
     )
     parser.add_argument(
         "--curve",
@@ -141,7 +142,7 @@ def _settings(options: argparse.Namespace, axis: Axis, command: str) -> Comparis
         rates=_rates(options.rates),
         assignments=tuple(options.assignments),
         model_assignments=tuple(assigned),
-        baseline=options.baseline,
+        further_baselines=tuple(_parts(options.baseline)),
         curves=_curves(options.curves),
         feedback_pair=tuple(_parts(options.feedback_pair)),
         overwrite=options.overwrite,

@@ -31,7 +31,7 @@ class ComparisonSettings:
         rates: Factors of the configured learning rates that are tried.
         assignments: `key.path=value` overrides for all models.
         model_assignments: (name, `key.path=value`) overrides for one of them.
-        baseline: A second model that all are compared with.
+        further_baselines: Models that all are compared with, beside the usual one.
         axis: What the models are compared by.
         curves: Curve -> names of the models on it, which the page draws by the floats in tables.
         feedback_pair: Two tasks whose users' feedback makes slices, see `FeedbackSlices`; or none.
@@ -51,7 +51,7 @@ class ComparisonSettings:
     rates: tuple[float, ...] = (0.5, 1.0, 2.0)
     assignments: tuple[str, ...] = ()
     model_assignments: tuple[tuple[str, str], ...] = ()
-    baseline: str | None = None
+    further_baselines: tuple[str, ...] = ()
     axis: Axis = "task"
     curves: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     feedback_pair: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class ComparisonSettings:
                     fix=f"use some of {', '.join(UPSTREAMS)}",
                 )
         named = [("--model-set", name) for name, _ in self.model_assignments]
-        named += [] if self.baseline is None else [("--baseline", self.baseline)]
+        named += [("--baseline", name) for name in self.further_baselines]
         named += [("--curve", name) for names in self.curves.values() for name in names]
         for option, name in named:
             if name not in self.models:
@@ -96,10 +96,9 @@ class ComparisonSettings:
 
     @property
     def baselines(self) -> list[str]:
-        """The models that the others are compared with: the usual one, then the named one.
+        """The models that the others are compared with: the usual one, then the named ones.
 
         Where neither is there, the first model.
         """
         usual = [BASELINE] if BASELINE in self.models else []
-        named = [] if self.baseline is None else [self.baseline]
-        return list(dict.fromkeys([*usual, *named])) or [*self.models][:1]
+        return list(dict.fromkeys([*usual, *self.further_baselines])) or [*self.models][:1]

@@ -25,6 +25,8 @@ class BlockInputs:
         stream: [user; item; context] where the caller holds it as one tensor, else None.
         sequences: Feature -> embeddings of its values (B, L, K, D) in order, zeros behind the end,
             and which of them there are (B, L); those that a layer asks for.
+        numbers: Owner -> its numbers (B, N_o), as the towers read them; one row of static size 1
+            stands for B equal ones.
 
     Example:
         >>> import lfm4ads_tf as lfm
@@ -42,6 +44,7 @@ class BlockInputs:
     gate: tf.Tensor | None = None
     stream: tf.Tensor | None = None
     sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+    numbers: Mapping[str, tf.Tensor] = field(default_factory=dict)
 
     def origin(self) -> tf.Tensor:
         """x_0 = [user; item; context] (* gate) (; extra), (B, d)."""
@@ -77,6 +80,7 @@ class BlockInputs:
             gate=cast(self.gate),
             stream=cast(self.stream),
             sequences={name: (cast(v), mask) for name, (v, mask) in self.sequences.items()},
+            numbers={owner: cast(values) for owner, values in self.numbers.items()},
         )
 
     def set_by_set(self, sets: int) -> list[BlockInputs]:
@@ -87,7 +91,7 @@ class BlockInputs:
 
         Returns:
             K inputs: u^k (B, d_u / K), i^k, context of set k, fields (B, F, D), sequences
-            (B, L, 1, D).
+            (B, L, 1, D), and all numbers.
 
         Raises:
             ValueError: There is a gate or a further part of the stream, which are of no set.
@@ -116,6 +120,7 @@ class BlockInputs:
                     for group, values in zip(self.fields, fields, strict=True)
                 ],
                 sequences={name: (values[k], mask) for name, (values, mask) in sequences.items()},
+                numbers=self.numbers,
             )
             for k, (user, item, context) in enumerate(zip(*towers, strict=True))
         ]
@@ -144,4 +149,5 @@ class BlockInputs:
                 name: (repeated(values, rows), repeated(mask, rows))
                 for name, (values, mask) in self.sequences.items()
             },
+            numbers={owner: repeated(values, rows) for owner, values in self.numbers.items()},
         )

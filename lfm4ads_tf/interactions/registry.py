@@ -13,6 +13,7 @@ INTERACTIONS: Registry[Any] = Registry(
         "cross": "lfm4ads_tf.interactions.cross_network:CrossNetwork",
         "dnn": "lfm4ads_tf.interactions.dnn:DNN",
         "ipnn": "lfm4ads_tf.interactions.ipnn:IPNN",
+        "mixer": "lfm4ads_tf.interactions.mixer:Mixer",
     },
 )
 """Type -> `InteractionLayer`."""

@@ -90,5 +90,6 @@ class Backbone(TwoTowers):
             extra=extra,
             gate=gate,
             sequences=towers.sequences,
+            numbers=towers.numbers,
         )
         return (self.block if block is None else block)(inputs, training=training)

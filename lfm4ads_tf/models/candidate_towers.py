@@ -13,7 +13,7 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.owned_fields import OwnedFields, OwnedInputs
-from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers, own_columns
+from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers, numbers_of, own_columns
 
 _Owners = tuple[str, ...]
 _USER: _Owners = ("user",)
@@ -80,7 +80,12 @@ class CandidateTowers:
         representation = self._towers.user_tower(tf.concat(of_user, axis=-1))
         sequences = self._towers.sequences(user, _USER)
         return TowerOutputs(
-            representation, tf.zeros([0, 0]), None, groups, sequences=_of_one(sequences)
+            representation,
+            tf.zeros([0, 0]),
+            None,
+            groups,
+            sequences=_of_one(sequences),
+            numbers=numbers_of(inputs),
         )
 
     def of_candidates(
@@ -91,7 +96,14 @@ class CandidateTowers:
         item = self._towers.item_tower(inputs["item"].joined())
         context = inputs["context"].joined() if inputs["context"] else None
         sequences = self._towers.sequences(candidates, _CANDIDATES)
-        return TowerOutputs(tf.zeros([0, 0]), item, context, groups, sequences=sequences)
+        return TowerOutputs(
+            tf.zeros([0, 0]),
+            item,
+            context,
+            groups,
+            sequences=sequences,
+            numbers=numbers_of(inputs),
+        )
 
     @staticmethod
     def joined(user: TowerOutputs, candidates: TowerOutputs, rows: tf.Tensor) -> TowerOutputs:
@@ -108,6 +120,7 @@ class CandidateTowers:
             candidates.context,
             fields,
             sequences={**user.sequences, **candidates.sequences},
+            numbers={**user.numbers, **candidates.numbers},
         )
 
     def _side(

@@ -279,6 +279,7 @@ def _split(towers: TowerOutputs, sizes: list[tf.Tensor]) -> list[TowerOutputs]:
 
     fields = [parts(group.values) for group in towers.fields]
     sequences = {name: (parts(v), parts(mask)) for name, (v, mask) in towers.sequences.items()}
+    numbers = {owner: parts(values) for owner, values in towers.numbers.items()}
     rest = [parts(v) for v in (towers.user, towers.item, towers.context, towers.stream)]
     return [
         TowerOutputs(
@@ -291,6 +292,7 @@ def _split(towers: TowerOutputs, sizes: list[tf.Tensor]) -> list[TowerOutputs]:
             ],
             stream,
             {name: (values[k], masks[k]) for name, (values, masks) in sequences.items()},
+            {owner: values[k] for owner, values in numbers.items()},
         )
         for k, (user, item, context, stream) in enumerate(zip(*rest, strict=True))
     ]

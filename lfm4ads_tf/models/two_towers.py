@@ -37,6 +37,8 @@ class TowerOutputs:
         fields: Field embeddings per width.
         stream: [UR; IR; context] as one tensor, where that needs no copy, else None.
         sequences: Feature -> embeddings of its values (B, L, K, D), and which there are (B, L).
+        numbers: Owner -> its numbers (B, N_o), of owners that have some; one row of static size 1
+            stands for B equal ones.
     """
 
     user: tf.Tensor
@@ -45,6 +47,7 @@ class TowerOutputs:
     fields: list[FieldGroup]
     stream: tf.Tensor | None = None
     sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+    numbers: Mapping[str, tf.Tensor] = field(default_factory=dict)
 
 
 class TwoTowers(Rebuildable, tf_keras.layers.Layer):
@@ -142,6 +145,7 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             fields=groups,
             stream=self._plain_stream(groups),
             sequences=self.sequences(batch),
+            numbers=numbers_of(inputs),
         )
 
     def call(self, batch: EncodedBatch, training: bool = False) -> Any:
@@ -271,6 +275,11 @@ class TwoTowers(Rebuildable, tf_keras.layers.Layer):
             return None
         values = fields[0].values
         return tf.reshape(values, [-1, values.shape[1] * values.shape[2]])  # (B, F K w)
+
+
+def numbers_of(inputs: Mapping[str, OwnedInputs]) -> dict[str, tf.Tensor]:
+    """Owner -> its numbers (B, N_o), of owners that have some."""
+    return {owner: of.numbers for owner, of in inputs.items() if of.numbers is not None}
 
 
 def beside(owners: list[Any]) -> Any:

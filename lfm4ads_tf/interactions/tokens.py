@@ -1,0 +1,157 @@
+"""Tokens that are made of fields and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from lfm4ads_tf.interactions.expert_bank import constant
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.precision import product
+from lfm4ads_tf.rebuildable import Rebuildable
+from lfm4ads_tf.seeding import derive
+
+Sets = Literal["joined", "each"]
+
+
+class FieldTokens(Rebuildable, tf_keras.layers.Layer):
+    """x_n = sum over the fields f of group n of W_f e_f, plus b_n: a token of each group.
+
+    It is W_n [e_f : f in group n] + b_n with W_n cut by fields, so that a field keeps its rows
+    whichever fields join its group later, and the part of one owner's fields is computed once where
+    they are one row that stands for all. Of several sets, `joined` has a field's sets side by side
+    in its one group, `each` a token for each set and group, set after set. W_f starts as rows of a
+    Glorot-uniform matrix for its group's width; its values depend on seed, name and field alone.
+
+    Args:
+        groups: Fields of each token.
+        dim: Width D of a token.
+        sets: How several sets of embeddings are read.
+        seed: Seed of the initial weights.
+
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[str]],
+        dim: int,
+        *,
+        sets: Sets = "joined",
+        seed: int = 0,
+        name: str = "field_tokens",
+    ) -> None:
+        super().__init__(name=name)
+        self._groups = tuple(tuple(group) for group in groups)
+        self._tokens: list[list[str]] = []
+        self._rows: dict[str, dict[str, int]] = {}  # width -> field -> its place in the kernels
+        self.dim = dim
+        self.sets = sets
+        self.seed = seed
+
+    @property
+    def groups(self) -> list[list[str]]:
+        """Fields of each token; of one set's where each has tokens."""
+        return [list(group) for group in self._groups]
+
+    def call(self, fields: Sequence[FieldGroup]) -> tf.Tensor:
+        """Makes the tokens.
+
+        Args:
+            fields: Embeddings (B, F, K D) by width; a group of one row stands for B equal ones.
+
+        Returns:
+            Token by token, (N, B, D), N the number of groups, times K of `each`; (N, 1, D) where
+            all groups are of one row.
+
+        Raises:
+            ValueError: A field of the groups is not among the inputs.
+        """
+        views = [view for group in fields for view in self._views(group)]
+        if not self._rows:
+            self._make(views)
+        tokens = tf.convert_to_tensor(self.bias)  # (N, 1, D)
+        for names, values in views:
+            made = self._part(names, values)
+            tokens = tokens if made is None else tokens + made
+        return tokens
+
+    def _part(self, names: Sequence[str], values: tf.Tensor) -> tf.Tensor | None:
+        """What some fields of a width (B, F, w) give every token, (N, B, D)."""
+        width, place = int(values.shape[-1]), {name: k for k, name in enumerate(names)}
+        read = [[name for name in token if name in place] for token in self._tokens]
+        readers = [n for n, found in enumerate(read) if found]
+        if not readers:
+            return None
+        # smaller groups are filled up with a field of zeros
+        size, rows = max(map(len, read)), self._rows[str(width)]
+        of_values = np.full((len(readers), size), len(names))
+        of_kernel = np.full((len(readers), size), len(rows))
+        for line, n in enumerate(readers):
+            of_values[line, : len(read[n])] = [place[name] for name in read[n]]
+            of_kernel[line, : len(read[n])] = [rows[name] for name in read[n]]
+        padded = tf.pad(values, [[0, 0], [0, 1], [0, 0]])  # (B, F + 1, w)
+        taken = tf.gather(padded, of_values.reshape(-1), axis=1)  # (B, N' G, w)
+        taken = tf.reshape(taken, [-1, len(readers), size * width])
+        taken = tf.transpose(taken, [1, 0, 2])  # (N', B, G w)
+        kernel = tf.pad(tf.convert_to_tensor(self.kernels[str(width)]), [[0, 1], [0, 0], [0, 0]])
+        kernel = tf.gather(kernel, of_kernel)  # (N', G, w, D)
+        made = product(taken, tf.reshape(kernel, [len(readers), size * width, self.dim]))
+        if len(readers) == len(read):
+            return made
+        order = np.full(len(read), len(readers))
+        order[readers] = np.arange(len(readers))
+        return tf.gather(tf.pad(made, [[0, 1], [0, 0], [0, 0]]), order)  # (N, B, D)
+
+    def _views(self, group: FieldGroup) -> list[tuple[list[str], tf.Tensor]]:
+        """Names and values (B, F, w) of what is read as one field."""
+        if self.sets == "joined" or group.sets == 1:
+            return [(list(group.names), group.values)]
+        apart = tf.unstack(group.per_set(), axis=2)  # K of (B, F, D)
+        return [
+            ([_of_set(name, k) for name in group.names], values) for k, values in enumerate(apart)
+        ]
+
+    def _make(self, views: Sequence[tuple[list[str], tf.Tensor]]) -> None:
+        """Makes the weights: those of a width's fields in one variable, a matrix for each."""
+        width_of = {name: int(values.shape[-1]) for names, values in views for name in names}
+        self._tokens = self.groups
+        if self.sets == "each":
+            sets = max(1, sum(name.startswith(f"{self._groups[0][0]}#") for name in width_of))
+            if sets > 1:
+                self._tokens = [
+                    [_of_set(n, k) for n in group] for k in range(sets) for group in self._groups
+                ]
+        missing = [n for token in self._tokens for n in token if n not in width_of]
+        if missing:
+            raise ValueError(f"No field '{missing[0]}' is among {sorted(width_of)}.")
+        initial: dict[int, list[tf.Tensor]] = {}
+        for token in self._tokens:
+            fan_in = sum(width_of[name] for name in token)
+            for name in token:
+                width = width_of[name]
+                rows = self._rows.setdefault(str(width), {})
+                rows[name] = len(rows)
+                limit = float(np.sqrt(6.0 / (fan_in + self.dim)))
+                draw = tf_keras.initializers.RandomUniform(
+                    -limit, limit, seed=derive(self.seed, f"{self.name}/{name}")
+                )
+                initial.setdefault(width, []).append(draw((width, self.dim)))
+        self.kernels = {
+            str(width): self.add_weight(
+                name=f"kernel_{width}",
+                shape=(len(matrices), width, self.dim),
+                initializer=constant(tf.stack(matrices)),
+            )
+            for width, matrices in initial.items()
+        }
+        shape = (len(self._tokens), 1, self.dim)
+        self.bias = self.add_weight(name="bias", shape=shape, initializer="zeros")
+
+
+def _of_set(name: str, k: int) -> str:
+    """The name of a field's embedding of one set."""
+    return f"{name}#{k}"

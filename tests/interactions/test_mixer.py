@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.mixer import Mixer, MixerConfig
+from lfm4ads_tf.interactions.mixer_block import MixerBlock
+from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
+from lfm4ads_tf.interactions.token_network import TokenNetwork
+from lfm4ads_tf.models.candidate_towers import CandidateTowers
+from lfm4ads_tf.models.two_towers import TwoTowers
+from tests.rounding import assert_close
+from tests.small_models import EMBEDDINGS, LAYOUT, random_batch
+
+pytestmark = pytest.mark.processor
+
+B = 6
+SHAPES = [("user", 3, 4), ("item", 2, 4), ("item", 3, 6)]
+"""Owner, fields and width K D of each group of fields; K = 2."""
+_erf = np.vectorize(math.erf)
+
+
+def inputs(seed: int = 0, rows: int = B, user_rows: int | None = None) -> BlockInputs:
+    rng = np.random.default_rng(seed)
+    fields, numbers = [], {}
+    for g, (owner, count, width) in enumerate(SHAPES):
+        size = user_rows if user_rows and owner == "user" else rows
+        values = rng.normal(size=(rows, count, width)).astype(np.float32)
+        values[:] = values[:1] if user_rows and owner == "user" else values
+        names = [f"{owner}{g}{k}" for k in range(count)]
+        fields.append(FieldGroup(tf.constant(values[:size]), names, [owner] * count, 2))
+    for owner, width in (("user", 2), ("context", 1)):
+        values = rng.normal(size=(rows, width)).astype(np.float32)
+        values[:] = values[:1] if user_rows and owner == "user" else values
+        size = user_rows if user_rows and owner == "user" else rows
+        numbers[owner] = tf.constant(values[:size])
+    towers = tf.zeros([rows, 1])
+    return BlockInputs(towers, towers, None, fields, numbers=numbers)
+
+
+def mixer(**options: Any) -> Mixer:
+    """A mixer whose weights are all drawn, those that start at zero too."""
+    sizes = {"tokens": 3, "dim": 12, "expansion": 2, "depth": 2}
+    layer = Mixer(MixerConfig(**{**sizes, **options}), name="mixer")
+    layer.interact(tf.zeros([B, 1]), inputs())
+    rng = np.random.default_rng(1)
+    for variable in layer.variables:
+        variable.assign(rng.normal(size=variable.shape, scale=0.5).astype(np.float32))
+    return layer
+
+
+# --- NumPy, in float64 and row by row as the formulas are written: X is (B, N, D)
+
+
+def weights(layer: Any) -> dict[str, np.ndarray]:
+    return {v.name.split(":")[0].rpartition("/")[2]: v.numpy().astype(np.float64) for v in layer}
+
+
+def np_norm(x: np.ndarray, layer: Any) -> np.ndarray:
+    mean = x.mean(-1, keepdims=True)
+    deviation = np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + 1e-5)
+    scale, bias = layer.scale.numpy(), layer.bias.numpy()
+    return (x - mean) / deviation * (1.0 + scale) + bias
+
+
+def np_mix(x: np.ndarray, heads: int) -> np.ndarray:
+    part = x.shape[2] // heads
+    rows = [[x[:, n, h * part : (h + 1) * part] for n in range(x.shape[1])] for h in range(heads)]
+    return np.stack([np.concatenate(row, axis=-1) for row in rows], axis=1)
+
+
+def np_network(x: np.ndarray, layer: TokenNetwork) -> np.ndarray:
+    found, w = [], weights(layer.variables)
+    for n in range(x.shape[1]):
+        read = x[:, n] @ w["kernel_1"][n]
+        if layer.kind == "gelu":
+            read += w["bias_1"][n]
+            hidden = 0.5 * read * (1.0 + _erf(read / math.sqrt(2.0)))
+            found.append(hidden @ w["kernel_2"][n] + w["bias_2"][n])
+        else:
+            gate, value = np.split(read, 2, axis=-1)
+            found.append((gate / (1.0 + np.exp(-gate)) * value) @ w["kernel_2"][n])
+    return np.stack(found, axis=1)
+
+
+def np_mixing(x: np.ndarray, block: MixerBlock) -> np.ndarray:
+    if block.mixing == "none":
+        return x
+    if block.mixing == "transpose":
+        return np_mix(x, block.heads)
+    w, rows, width = weights(block.mixer.variables), x.shape[0], x.shape[2]
+    if block.mixing == "full":
+        return x + (x.reshape(rows, -1) @ w["kernel"]).reshape(x.shape)
+    query, key, value = (x @ part for part in np.split(w["read"], 3, axis=-1))
+    found, part = np.zeros_like(x), width // block.heads
+    for h in range(block.heads):
+        s = slice(h * part, (h + 1) * part)
+        scores = query[..., s] @ key[..., s].transpose(0, 2, 1) / math.sqrt(part)
+        odds = np.exp(scores - scores.max(-1, keepdims=True))
+        found[..., s] = odds / odds.sum(-1, keepdims=True) @ value[..., s]
+    return found @ w["output"]
+
+
+def np_block(x: np.ndarray, block: MixerBlock) -> np.ndarray:
+    if block.norm == "post":
+        s = np_norm(x + np_mixing(x, block), block.first_norm)
+        return np_norm(s + np_network(s, block.network), block.second_norm)
+    read = np_norm(x, block.first_norm)
+    if block.norm == "pre":
+        y = x + np_mixing(read, block)
+    else:
+        inner = np_network(np_mix(read, block.heads), block.mixed_network)
+        y = x + np_mix(inner, x.shape[1])
+    return y + np_network(np_norm(y, block.second_norm), block.network)
+
+
+def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
+    config, tokens = layer.config, []
+    value_of = {
+        name: group.values.numpy()[:, k].astype(np.float64)
+        for group in given.fields
+        for k, name in enumerate(group.names)
+    }
+    numbers = {o: v.numpy().astype(np.float64) for o, v in given.numbers.items()}
+    if config.global_token is not None:
+        w = {n: d.kernel.numpy().astype(np.float64) for n, d in layer.global_token.made.items()}
+        bias = {n: d.bias for n, d in layer.global_token.made.items()}
+        v = np.stack([e @ w[f"project_{e.shape[-1]}"] for e in value_of.values()], axis=1)
+        pooled = v.mean(axis=1)
+        if config.global_token == "fm":
+            pooled = (v.sum(axis=1) ** 2 - (v**2).sum(axis=1)) / (2 * v.shape[1])
+        if config.global_token == "mlp":
+            read = pooled @ w["hidden"] + bias["hidden"].numpy()
+            pooled = 0.5 * read * (1.0 + _erf(read / math.sqrt(2.0)))
+        if config.global_token in ("mlp", "fm"):
+            tokens.append(pooled @ w["output"] + bias["output"].numpy())
+        elif config.global_token == "cross":
+            tokens.append(pooled * (pooled @ w["output"] + bias["output"].numpy()) + pooled)
+        else:
+            tokens.append(pooled)
+    if config.order == "scalars":
+        w = weights(layer.field_tokens.variables)
+        flat = np.concatenate(list(value_of.values()), axis=-1)
+        width = w["kernel"].shape[1]
+        flat = np.pad(flat, [(0, 0), (0, 3 * width - flat.shape[1])])
+        tokens += [
+            flat[:, n * width : (n + 1) * width] @ w["kernel"][n] + w["bias"][n] for n in range(3)
+        ]
+    else:
+        fields, bias = layer.field_tokens, layer.field_tokens.bias.numpy().astype(np.float64)
+        kernel = {
+            name: fields.kernels[width].numpy().astype(np.float64)[row]
+            for width, rows in fields._rows.items()
+            for name, row in rows.items()
+        }
+        views = [""] if config.sets == "joined" else ["#0", "#1"]
+        groups = [(group, view) for view in views for group in fields.groups]
+        for n, (group, view) in enumerate(groups):
+            token = np.tile(bias[n], (B, 1))
+            for name in group:
+                e = value_of[name]
+                if view:
+                    e = np.split(e, 2, axis=-1)[int(view[1:])]
+                token += e @ kernel[name + view]
+            tokens.append(token)
+    if config.number_tokens:
+        w = weights(layer.number_tokens.variables)
+        made = sum(numbers[owner] @ w[f"kernel_{owner}"] for owner in numbers)
+        for p, piece in enumerate(np.split(made, config.number_tokens, axis=-1)):
+            tokens.append(piece + w["bias"][p])
+    return np.stack(tokens, axis=1)
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"norm": "pre", "network": "swiglu", "order": "permuted", "global_token": "mlp", "tokens": 2},
+    {"norm": "revert", "heads": 6, "global_token": "mean", "readout": "flatten"},
+    {"norm": "revert", "network": "swiglu", "heads": 2, "sets": "each", "number_tokens": 0},
+    {"norm": "pre", "mixing": "attention", "heads": 3, "global_token": "fm", "number_tokens": 2},
+    {"norm": "post", "mixing": "full", "global_token": "cross", "order": "scalars"},
+    {"norm": "post", "mixing": "none", "sets": "each", "readout": "flatten"},
+    {
+        "order": "semantic",
+        "groups": {"a": ["user00", "item10"], "b": ["user01", "user02", "item20"]}
+        | {"c": ["item11", "item21", "item22"]},
+    },
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_the_forward_pass(options: dict[str, Any]) -> None:
+    layer, given = mixer(**options), inputs()
+    named, output = layer.interact(tf.zeros([B, 1]), given)
+    x = np_tokens(layer, given)
+    means = [x.mean(axis=1)]
+    for block in layer.blocks:
+        x = np_block(x, block)
+        means.append(x.mean(axis=1))
+    assert list(named) == ["tokens", "mixer_1", "mixer_2"]
+    for found, expected in zip(named.values(), means, strict=True):
+        assert_close(found, expected, terms=400)
+    if layer.last_norm is not None:
+        x = np_norm(x, layer.last_norm)
+    expected = x.reshape(B, -1) if layer.config.readout == "flatten" else x.mean(axis=1)
+    assert_close(output, expected, terms=400)
+
+
+SIZES = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=SIZES, seed=st.integers(0, 9))
+def test_mixing_changes_places_alone(sizes: tuple[int, int, int], seed: int) -> None:
+    tokens, heads, part = sizes
+    x = tf.constant(np.random.default_rng(seed).normal(size=(tokens, 3, heads * part)))
+    mixed = mix(x, heads)
+    assert mixed.shape == (heads, 3, tokens * part)
+    row_by_row = np_mix(x.numpy().transpose(1, 0, 2), heads).transpose(1, 0, 2)
+    assert np.array_equal(mixed, row_by_row)
+    assert np.array_equal(unmix(mixed, tokens), x)
+    assert np.array_equal(np.sort(np.ravel(mixed)), np.sort(np.ravel(x)))  # so its norm stays
+    if heads == tokens:
+        assert np.array_equal(mix(mixed, heads), x)
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(4, 32), (4, 16), (8, 16), (8, 8), (6, 12)])
+def test_a_collapsed_input_is_lifted_to_few_dimensions(tokens: int, width: int) -> None:
+    """rank(Mix(u v^T)) = rank of v as (H, D/H): D/H for H = N >= D/N, and 1 where D = N."""
+    rng = np.random.default_rng(0)
+    u, v = rng.normal(size=tokens), rng.normal(size=width)
+    x = np.outer(u, v)
+    mixed = mix(tf.constant(x[:, np.newaxis]), tokens).numpy()[:, 0]
+    expected = np.linalg.matrix_rank(v.reshape(tokens, width // tokens))
+    assert np.linalg.matrix_rank(mixed) == expected == rank_after_mixing(width, tokens)
+    flat = np.tile(rng.normal(size=width // tokens), tokens)  # equal heads: still one dimension
+    mixed = mix(tf.constant(np.outer(u, flat)[:, np.newaxis]), tokens).numpy()[:, 0]
+    assert np.linalg.matrix_rank(mixed) == 1
+
+
+def test_a_narrow_width_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "lfm4ads_tf"):
+        mixer()
+    assert "D / H = 12 / 4: mixing lifts a collapsed input to 3 dimensions at most" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["gelu", "swiglu"])
+def test_every_token_has_a_network_of_its_own(kind: Any) -> None:
+    layer, x = TokenNetwork(kind, 2, seed=3), tf.random.stateless_normal([3, 2, 4], [0, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        made = layer(x)
+    jacobian = tape.jacobian(made, x).numpy()  # (N, B, D, N, B, D)
+    for n, m in itertools.product(range(3), range(3)):
+        assert np.any(jacobian[n, :, :, m]) == (n == m)
+
+
+@pytest.mark.parametrize("options", [VARIANTS[0], VARIANTS[1], VARIANTS[2], VARIANTS[4]])
+def test_after_one_block_every_token_depends_on_every_other(options: dict[str, Any]) -> None:
+    layer = mixer(**options)
+    x = layer.tokens(inputs(), tf.constant(B))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        made = layer.blocks[0](x)
+    jacobian = tape.jacobian(made, x).numpy()  # (N, B, D, N, B, D)
+    for n, m in itertools.product(range(len(x)), repeat=2):
+        assert np.abs(jacobian[n, :, :, m]).max() > 0
+
+
+@pytest.mark.parametrize(("tokens", "width", "k", "depth"), [(4, 64, 4, 2), (8, 128, 1.5, 1)])
+def test_parameter_counts_are_the_formulas(tokens: int, width: int, k: float, depth: int) -> None:
+    def count(norm: Any, network: Any) -> int:
+        x = tf.zeros([tokens, 1, width])
+        found = 0
+        for _ in range(depth):
+            block = MixerBlock(tokens, norm=norm, network=network, expansion=k)
+            block(x)
+            parts = [block.network, *([block.mixed_network] if norm == "revert" else [])]
+            found += sum(int(tf.size(v)) for part in parts for v in part.variables)
+            others = [v for v in block.variables if "norm" in v.name]
+            assert len(block.variables) == len(others) + sum(len(p.variables) for p in parts)
+        return found
+
+    gelu = depth * tokens * (2 * k * width**2 + k * width + width)
+    assert count("post", "gelu") == count("pre", "gelu") == gelu
+    assert count("revert", "gelu") == 2 * gelu
+    assert count("pre", "swiglu") == pytest.approx(gelu, rel=0.01)
+
+
+def test_one_row_of_a_user_stands_for_all() -> None:
+    for options in VARIANTS:
+        layer = mixer(**options)
+        wide, narrow = inputs(2), inputs(2, user_rows=1)
+        for group, other in zip(wide.fields, narrow.fields, strict=True):
+            if group.owners[0] == "user":
+                assert other.values.shape[0] == 1
+        same = inputs(2, user_rows=B)
+        found = layer.interact(tf.zeros([B, 1]), narrow)[1]
+        assert_close(found, layer.interact(tf.zeros([B, 1]), same)[1], terms=400)
+
+
+def test_ranking_many_items_of_a_user_reads_numbers_and_fields_of_both() -> None:
+    towers = TwoTowers(LAYOUT, [], [], EMBEDDINGS, seed=1)
+    batch = random_batch(5)
+    rows = towers.towers(batch)
+    first = {name: batch[name][:1] for name in ("ids", "dense")}
+    bags = batch["bags"].items()
+    first["bags"] = {n: (i[:1], None if w is None else w[:1]) for n, (i, w) in bags}
+    ranked = CandidateTowers(towers)(first, batch)
+    assert set(ranked.numbers) == set(rows.numbers) == {"user", "item", "context"}
+    assert ranked.numbers["user"].shape[0] == 1
+    assert np.array_equal(ranked.numbers["item"], rows.numbers["item"])
+    assert np.array_equal(ranked.numbers["user"], rows.numbers["user"][:1])
+
+
+def test_carried_weights_give_the_same_bits_and_other_tokens_are_refused() -> None:
+    layer = mixer(order="permuted")
+    other = Mixer(layer.config, seed=5, name="mixer")
+    other.interact(tf.zeros([B, 1]), inputs())
+    carried: Any = type("Seen", (), {"add": lambda *_: None})()
+    layer.carry(other, ([], []), ["mixer_2"], carried)
+    assert np.array_equal(
+        other.interact(tf.zeros([B, 1]), inputs())[1], layer.interact(tf.zeros([B, 1]), inputs())[1]
+    )
+    apart = Mixer(layer.config.model_copy(update={"permutation": 1}), name="mixer")
+    apart.interact(tf.zeros([B, 1]), inputs())
+    with pytest.raises(UserError, match="its fields make other tokens there"):
+        layer.carry(apart, ([], []), ["mixer_2"], carried)
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "fix"),
+    [
+        ({"dim": 15}, "no multiple of its heads", "set dim: 16"),
+        ({"dim": 13}, "no multiple of its heads", "set dim: 12"),
+        ({"dim": 3}, "no multiple of its heads", "set dim: 4"),
+        ({"heads": 2}, "as many heads as it has tokens", "set heads: 4"),
+        ({"heads": 2, "norm": "pre"}, "as many heads as it has tokens", "set heads: 4"),
+        ({"norm": "revert", "mixing": "none"}, "takes `mixing: transpose` back", "norm: pre"),
+        ({"mixing": "full", "dim": 600}, "more than 4,000,000 weights", "lower `tokens`"),
+        ({"tokens": 9, "dim": 10}, "more tokens than fields", "ask for 8 tokens or fewer"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    options: dict[str, Any], message: str, fix: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        mixer(**options)
+    assert fix in str(error.value)

@@ -24,6 +24,7 @@ from lfm4ads_tf.interactions.token_mixing import rank_after_mixing
 from lfm4ads_tf.interactions.token_network import Network
 from lfm4ads_tf.interactions.token_norm import TokenNorm
 from lfm4ads_tf.interactions.tokens import FieldTokens, Sets
+from lfm4ads_tf.rebuildable import made_like
 
 _LOG = logging.getLogger(__name__)
 _NARROW = 4
@@ -205,19 +206,21 @@ class Mixer(InteractionLayer):
             whole = inputs.whole(tf.shape(inputs.user)[0])
             flat = [tf.reshape(g.values, [-1, len(g.names) * g.width]) for g in whole.fields]
             if self.field_tokens is None:
-                self.field_tokens = SlicedTokens(
-                    config.tokens, config.dim, seed=self.seed, name=f"{self.name}_fields"
-                )
+                with made_like(self):
+                    self.field_tokens = SlicedTokens(
+                        config.tokens, config.dim, seed=self.seed, name=f"{self.name}_fields"
+                    )
             return self.field_tokens(tf.concat(flat, axis=-1))
         if self.field_tokens is None:
             fields = [name for group in inputs.fields for name in group.names]
-            self.field_tokens = FieldTokens(
-                self._groups(fields),
-                config.dim,
-                sets=config.sets,
-                seed=self.seed,
-                name=f"{self.name}_fields",
-            )
+            with made_like(self):
+                self.field_tokens = FieldTokens(
+                    self._groups(fields),
+                    config.dim,
+                    sets=config.sets,
+                    seed=self.seed,
+                    name=f"{self.name}_fields",
+                )
         return self.field_tokens(inputs.fields)
 
     def _groups(self, fields: Sequence[str]) -> list[list[str]]:
@@ -244,18 +247,19 @@ class Mixer(InteractionLayer):
                 heads,
                 rank_after_mixing(config.dim, heads),
             )
-        self.blocks = [
-            MixerBlock(
-                heads,
-                norm=config.norm,
-                mixing=config.mixing,
-                network=config.network,
-                expansion=config.expansion,
-                seed=self.seed,
-                name=f"{self.name}_block_{k}",
-            )
-            for k in range(1, config.depth + 1)
-        ]
+        with made_like(self):
+            self.blocks = [
+                MixerBlock(
+                    heads,
+                    norm=config.norm,
+                    mixing=config.mixing,
+                    network=config.network,
+                    expansion=config.expansion,
+                    seed=self.seed,
+                    name=f"{self.name}_block_{k}",
+                )
+                for k in range(1, config.depth + 1)
+            ]
 
     def _refuse(self, count: int, heads: int) -> None:
         """Refuses tokens, width and heads that do not go together."""

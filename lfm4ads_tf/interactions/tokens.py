@@ -75,7 +75,8 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
             self._make(views)
         tokens = tf.convert_to_tensor(self.bias)  # (N, 1, D)
         for names, values in views:
-            made = self._part(names, values)
+            # Keras casts tensors that it sees, not those of a group
+            made = self._part(names, tf.cast(values, self.compute_dtype))
             tokens = tokens if made is None else tokens + made
         return tokens
 

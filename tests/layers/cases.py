@@ -28,21 +28,31 @@ from lfm4ads_tf.interactions.expert_bank import ExpertBank
 from lfm4ads_tf.interactions.experts import ExpertMixture
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.fm import FM
+from lfm4ads_tf.interactions.full_mixing import FullMixing
 from lfm4ads_tf.interactions.gate_bank import GateBank
 from lfm4ads_tf.interactions.gate_unit import GateUnit
 from lfm4ads_tf.interactions.gated_towers import GatedTowers
+from lfm4ads_tf.interactions.global_token import GlobalToken
 from lfm4ads_tf.interactions.group_mixture import GroupMixture
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.ipnn import IPNN
+from lfm4ads_tf.interactions.mixer import Mixer, MixerConfig
+from lfm4ads_tf.interactions.mixer_block import MixerBlock
+from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.partitioned_norm import PartitionedNorm
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
 from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
 from lfm4ads_tf.interactions.set_extraction import SetExtraction
 from lfm4ads_tf.interactions.set_mean import SetMean
 from lfm4ads_tf.interactions.set_mixture import SetMixture
+from lfm4ads_tf.interactions.sliced_tokens import SlicedTokens
 from lfm4ads_tf.interactions.star_network import StarNetwork
 from lfm4ads_tf.interactions.task_gates import TaskGates
+from lfm4ads_tf.interactions.token_attention import TokenAttention
+from lfm4ads_tf.interactions.token_network import TokenNetwork
+from lfm4ads_tf.interactions.token_norm import TokenNorm
+from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.aitm import AITM, AITMConfig
@@ -181,7 +191,7 @@ _SEES = [[True, False, True], [True, True, True]]
 
 
 def _fields(width: int, dim: int) -> dict[str, Any]:
-    names = [f"f{k}" for k in range(width)]
+    names = [f"{'fg'[dim == 3]}{k}" for k in range(width)]
     return {"names": names, "owners": ["user"] * width, "sets": 1, "dim": dim}
 
 
@@ -193,23 +203,21 @@ def _block_inputs(rows: int) -> Any:
     return {"user": user, "item": item, "context": context, "groups": groups}
 
 
-def _run_block(layer: Any, inputs: Any, training: bool) -> Any:
-    groups = [
-        FieldGroup(values, group["names"], group["owners"])
+def _groups(inputs: Any, sets: int) -> list[FieldGroup]:
+    return [
+        FieldGroup(values, group["names"], group["owners"], sets)
         for values, group in zip(inputs["groups"], _GROUPS, strict=True)
     ]
-    return layer(
-        BlockInputs(inputs["user"], inputs["item"], inputs["context"], groups), training=training
-    )
+
+
+def _run_block(layer: Any, inputs: Any, training: bool, sets: int = 1) -> Any:
+    fields = _groups(inputs, sets)
+    given = BlockInputs(inputs["user"], inputs["item"], inputs["context"], fields)
+    return layer(given, training=training)
 
 
 def _run_block_of_sets(layer: Any, inputs: Any, training: bool) -> Any:
-    groups = [
-        FieldGroup(values, group["names"], group["owners"], 2)
-        for values, group in zip(inputs["groups"], _GROUPS, strict=True)
-    ]
-    given = BlockInputs(inputs["user"], inputs["item"], inputs["context"], groups)
-    return layer(given, training=training)
+    return _run_block(layer, inputs, training, sets=2)
 
 
 def _block_inputs_of_sets(rows: int) -> Any:
@@ -312,6 +320,29 @@ _OF_SETS = NETWORK.model_copy(update={"block": _EACH, "user_tower": [4], "item_t
 _DROPPED = NETWORK.model_copy(
     update={"block": _block(layers=[*_LAYERS[:2], {"type": "dnn", "units": [5], "dropout": 0.5}])}
 )
+
+
+_TOKENS = [["f0", "g1"], ["f1"], ["f2", "g0"]]
+_MIXER = MixerConfig(tokens=2, dim=8, depth=1, global_token="mlp", norm="pre", number_tokens=1)
+_MIXED = _block(
+    structure="parallel",
+    layers=[{"type": "mixer", "tokens": 4, "dim": 8, "number_tokens": 0}, _LAYERS[2]],
+)
+
+
+def _run_mixer(layer: Any, inputs: Any, training: bool) -> Any:
+    numbers = {"user": inputs["item"], "context": inputs["context"]}
+    fields = _groups(inputs, 1)
+    given = BlockInputs(inputs["user"], inputs["item"], None, fields, numbers=numbers)
+    return layer.interact(inputs["user"], given, training=training)
+
+
+def _run_tokens(layer: Any, inputs: Any, training: bool, sets: int = 1) -> Any:
+    return layer(_groups(inputs, sets))
+
+
+def _run_token_by_token(layer: Any, inputs: Any, training: bool) -> Any:
+    return layer(_set_by_set(inputs))
 
 
 _LAYERED: dict[str, Any] = {"units": [4], "scenario_dim": 3}
@@ -486,6 +517,50 @@ LAYERS = [
         _numbers((5,), (7,)),
     ),
     Case("Tower without units", lambda: Tower([], name="tower"), _numbers((5,))),
+    Case("FieldTokens", lambda: FieldTokens(_TOKENS, 6, seed=1), _block_inputs, _run_tokens),
+    Case(
+        "FieldTokens of each set",
+        lambda: FieldTokens(_TOKENS, 6, sets="each", seed=1),
+        _block_inputs_of_sets,
+        lambda layer, inputs, training: _run_tokens(layer, inputs, training, sets=2),
+    ),
+    Case("SlicedTokens", lambda: SlicedTokens(3, 6, seed=1), _numbers((8,))),
+    Case(
+        "NumberTokens",
+        lambda: NumberTokens(2, 6, seed=1),
+        lambda rows: dict(zip(("user", "item"), _numbers((3,), (1,))(rows), strict=True)),
+    ),
+    *(
+        Case(
+            f"GlobalToken, {func}",
+            lambda func=func: GlobalToken(func, 6, seed=1),
+            _numbers((3, 4), (2, 3)),
+        )
+        for func in ("mean", "mlp", "fm", "cross")
+    ),
+    *(
+        Case(
+            f"TokenNetwork, {kind}",
+            lambda kind=kind: TokenNetwork(kind, 2, seed=1),
+            _numbers((3, 4)),
+            _run_token_by_token,
+        )
+        for kind in ("gelu", "swiglu")
+    ),
+    Case("TokenNorm", lambda: TokenNorm(), _numbers((3, 4)), _run_token_by_token),
+    Case("TokenAttention", lambda: TokenAttention(2), _numbers((3, 4)), _run_token_by_token),
+    Case("FullMixing", lambda: FullMixing(), _numbers((3, 4)), _run_token_by_token),
+    *(
+        Case(
+            f"MixerBlock, {norm}, {mixing}",
+            lambda norm=norm, mixing=mixing: MixerBlock(2, norm=norm, mixing=mixing, seed=1),
+            _numbers((2, 4)),
+            _run_token_by_token,
+        )
+        for norm, mixing in (("post", "transpose"), ("pre", "attention"), ("revert", "transpose"))
+    ),
+    Case("Mixer", lambda: Mixer(_MIXER, seed=1, name="mixer"), _block_inputs, _run_mixer),
+    Case("Mixer in a block", lambda: InteractionBlock(_MIXED, seed=2), _block_inputs, _run_block),
     Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
     Case(
         "TaskTowers of one scenario",

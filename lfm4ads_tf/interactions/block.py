@@ -159,6 +159,39 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             return activations, stream
         return activations, tf.concat(outputs or [origin], axis=-1)
 
+    def observed(self, inputs: BlockInputs) -> dict[str, tf.Tensor]:
+        """What the layers are observed by, see `InteractionLayer.observed`.
+
+        Args:
+            inputs: See `call`.
+
+        Returns:
+            `<layer>/<name>` -> (B,); with a block of each set behind `set_<k>/`.
+        """
+        observing = [
+            layer for layer in self._stack if type(layer).observed is not InteractionLayer.observed
+        ]
+        if self.config.sets == "each":
+            apart = zip(self._of_sets, inputs.set_by_set(self.sets), strict=True)
+            return {
+                f"set_{k}/{name}": value
+                for k, (block, of_set) in enumerate(apart)
+                for name, value in block.observed(of_set).items()
+            }
+        if not observing:
+            return {}
+        inputs = inputs.of_dtype(self.compute_dtype)
+        found: dict[str, tf.Tensor] = {}
+
+        def step(layer: InteractionLayer, stream: tf.Tensor) -> tf.Tensor:
+            given = inputs if layer.shares_rows else inputs.whole(tf.shape(stream)[0])
+            for name, value in layer.observed(stream, given).items():
+                found[f"{layer.name}/{name}"] = value
+            return layer.interact(stream, given)[1]
+
+        self._walk(inputs.origin(), step, lambda x, y: tf.concat([x, y], axis=-1))
+        return found
+
     def _each_set(
         self, inputs: BlockInputs, training: bool
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:

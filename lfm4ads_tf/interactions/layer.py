@@ -112,6 +112,18 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
             Every activation by name (B, d_k), and the output (B, d').
         """
 
+    def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
+        """Numbers that tell how the layer works, such as ranks of what it holds; here none.
+
+        Args:
+            stream: See `interact`.
+            inputs: See `interact`.
+
+        Returns:
+            Name -> (B,).
+        """
+        return {}
+
     def call(self, *args: Any, **options: Any) -> Any:
         """Called by itself a layer gives what its class says; here nothing is said.
 

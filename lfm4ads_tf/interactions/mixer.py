@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Self
 
 import tensorflow as tf
@@ -23,6 +23,7 @@ from lfm4ads_tf.interactions.token_groups import check_semantic, permuted, runs
 from lfm4ads_tf.interactions.token_mixing import rank_after_mixing
 from lfm4ads_tf.interactions.token_network import Network
 from lfm4ads_tf.interactions.token_norm import TokenNorm
+from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.tokens import FieldTokens, Sets
 from lfm4ads_tf.rebuildable import made_like
 
@@ -165,23 +166,17 @@ class Mixer(InteractionLayer):
             self._make_blocks(int(tokens.shape[0]))
         return tokens
 
-    def observed(
-        self,
-        inputs: BlockInputs,
-        rows: tf.Tensor,
-        observe: Callable[[str, tf.Tensor], None],
-    ) -> None:
-        """Shows the tokens at every place: `tokens`, `mix_1`, `network_1`, ... `network_L`.
-
-        Args:
-            inputs: What the block reads.
-            rows: B, ().
-            observe: Given the place and the tokens there, (N, B, D).
-        """
-        tokens = self.tokens(inputs, rows)
-        observe("tokens", tokens)
+    def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
+        """`token_ranks` of the tokens, and behind the mixing and the networks of each block."""
+        tokens = self.tokens(inputs, tf.shape(stream)[0])
+        places = {"tokens": tokens}
         for k, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, lambda place, at, k=k: observe(f"{place}_{k}", at))
+            tokens = block(tokens, lambda place, at, k=k: places.update({f"{place}_{k}": at}))
+        return {
+            f"{place}/{name}": rank
+            for place, at in places.items()
+            for name, rank in token_ranks(at).items()
+        }
 
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried

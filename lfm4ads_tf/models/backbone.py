@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import tensorflow as tf
 
@@ -81,15 +82,22 @@ class Backbone(TwoTowers):
         training: bool = False,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Runs the interaction block, or another one, see `InteractionBlock.call`."""
-        inputs = BlockInputs(
-            user=towers.user,
-            item=towers.item,
-            context=towers.context,
-            fields=towers.fields,
-            stream=towers.stream,
-            extra=extra,
-            gate=gate,
-            sequences=towers.sequences,
-            numbers=towers.numbers,
-        )
+        inputs = replace(_inputs(towers), extra=extra, gate=gate)
         return (self.block if block is None else block)(inputs, training=training)
+
+    def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
+        """What the block's layers are observed by, see `InteractionBlock.observed`."""
+        return self.block.observed(_inputs(self.towers(batch)))
+
+
+def _inputs(towers: TowerOutputs) -> BlockInputs:
+    """What a block reads of the towers."""
+    return BlockInputs(
+        user=towers.user,
+        item=towers.item,
+        context=towers.context,
+        fields=towers.fields,
+        stream=towers.stream,
+        sequences=towers.sequences,
+        numbers=towers.numbers,
+    )

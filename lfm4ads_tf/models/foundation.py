@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
 
@@ -219,6 +219,10 @@ class FoundationModel(UpstreamModel):
             _, stream = self.backbone.interact(branch_towers, block=block, training=training)
             logits.append(heads(stream, scenario))  # (B_branch, T)
         return tf.dynamic_stitch(rows, logits)  # (B, T)
+
+    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
+        """What the block's layers are observed by, such as ranks of tokens; of the ads' branch."""
+        return self.backbone.observed(batch)
 
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """All representations of a batch.

@@ -44,6 +44,8 @@ def observed_means(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) 
         return {}
     sums: dict[str, float] = {}
     for found in apply(_observed_sums, batches(cache, rows, _BATCH), model):
+        if not found:  # its layers are observed by nothing
+            return {}
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + float(value)
     return {name: value / len(rows) for name, value in sums.items()}

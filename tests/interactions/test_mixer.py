@@ -11,14 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer import Mixer, MixerConfig
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
+from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
 from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 from tests.small_models import EMBEDDINGS, LAYOUT, random_batch
 
@@ -356,3 +360,48 @@ def test_what_does_not_go_together_is_refused(
     with pytest.raises(UserError, match=message) as error:
         mixer(**options)
     assert fix in str(error.value)
+
+
+def np_ranks(x: np.ndarray) -> dict[str, float]:
+    def effective(matrix: np.ndarray) -> float:
+        s = np.linalg.svd(matrix, compute_uv=False)
+        p = s[s > 0] / s.sum() if s.sum() else s[:0]
+        return float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
+
+    s = np.linalg.svd(x, compute_uv=False)
+    found = {
+        "erank": effective(x),
+        "centred": effective(x - x.mean(axis=0)),
+        "stable": float((s**2).sum() / s.max() ** 2) if s.max() else 0.0,
+    }
+    return found | {f"{name}_share": value / min(x.shape) for name, value in found.items()}
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(3, 8), (6, 4), (1, 5)])
+def test_ranks_of_tokens_are_those_of_their_singular_values(tokens: int, width: int) -> None:
+    x = np.random.default_rng(2).normal(size=(tokens, 5, width))
+    x[:, 1] = np.outer(np.arange(1, tokens + 1), x[0, 1])  # collapsed
+    x[:, 2] = 0.0
+    found = {name: value.numpy() for name, value in token_ranks(tf.constant(x)).items()}
+    for row in range(5):
+        expected = np_ranks(x[:, row])
+        # the roots of eigenvalues that are zero are of the size of sqrt(2^-52)
+        assert {n: v[row] for n, v in found.items()} == pytest.approx(expected, abs=1e-5)
+    assert found["erank"][1] == pytest.approx(1.0, abs=1e-5) and found["erank"][2] == 0.0
+
+
+def test_a_block_tells_the_ranks_at_every_place() -> None:
+    config = parse(
+        BlockConfig,
+        {"layers": [{"type": "mixer", "tokens": 3, "dim": 12, "depth": 2}]},
+        source="block",
+    )
+    block, given = InteractionBlock(config, seed=1), inputs()
+    block(given)
+    found = block.observed(given)
+    places = ["tokens", "mix_1", "network_1", "mix_2", "network_2"]
+    names = [f"{n}{end}" for end in ("", "_share") for n in ("erank", "centred", "stable")]
+    assert list(found) == [f"mixer/{place}/{name}" for place in places for name in names]
+    tokens = np_tokens(block._stack[0], given)
+    expected = [np_ranks(row)["erank"] for row in tokens]
+    assert found["mixer/tokens/erank"].numpy() == pytest.approx(expected, rel=1e-4)

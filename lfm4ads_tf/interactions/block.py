@@ -99,10 +99,10 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             ]
             self._set_mean = SetMean(sets, config.set_dim, config.shared_units, seed=seed)
             return
-        self._stack = [
-            INTERACTIONS[layer.type].create(layer, seed=seed, name=layer.key)
-            for layer in config.layers
-        ]
+        for layer in config.layers:
+            made = INTERACTIONS[layer.type].create(layer, seed=seed, name=layer.key)
+            made.tasks = tuple(tasks)
+            self._stack.append(made)
 
     @property
     def layer_names(self) -> list[str]:
@@ -286,13 +286,37 @@ def layer_names(config: BlockConfig, tasks: Sequence[str] = (), sets: int = 1) -
     """
     if config.sets == "each":
         return ["towers", *_set_names(sets), "mean", *shared_names(len(config.shared_units))]
-    names = ["towers", *(n for layer in config.layers for n in _activations(layer))]
+    names = ["towers", *(n for layer in config.layers for n in _activations(layer, tasks))]
     return [*names, *(mixture_names(tasks) if config.structure == "gated" else ())]
 
 
 def mixture_names(tasks: Sequence[str]) -> list[str]:
     """Names of the tasks' mixtures."""
     return [f"mix_{task}" for task in tasks]
+
+
+def task_layers(config: BlockConfig, tasks: Sequence[str]) -> list[str]:
+    """Names of the activations of which a block's output is made, one for each task.
+
+    Args:
+        config: The block.
+        tasks: The tasks.
+
+    Returns:
+        T names; none of a block whose output all tasks read.
+    """
+    if config.structure == "gated":
+        return mixture_names(tasks)
+    if config.structure == "parallel" or config.sets == "each" or not config.layers:
+        return []
+    last = config.layers[-1]
+    names: list[str] = INTERACTIONS[last.type].task_names(last, last.key, tasks)
+    return names
+
+
+def is_per_task(config: BlockConfig) -> bool:
+    """Whether a block's output has a part for each task, which its logits read alone."""
+    return bool(task_layers(config, ["task"]))
 
 
 def explicit_crosses(config: BlockConfig) -> list[str]:
@@ -376,6 +400,16 @@ def check_names(config: BlockConfig) -> None:
             received="block.layers: []",
             fix="add a layer, or set block.structure to stacked",
         )
+    for k, layer in enumerate(config.layers):
+        own = INTERACTIONS[layer.type].task_names(layer, layer.key, ["task"])
+        if own and (k + 1 < len(config.layers) or not task_layers(config, ["task"])):
+            raise UserError(
+                f"The interaction layer '{layer.key}' gives each task an output of its own, so it "
+                "is the last one of a stacked block.",
+                received=f"structure: {config.structure}, sets: {config.sets}, layers: "
+                + ", ".join(other.key for other in config.layers),
+                fix="put it last in a stacked block of joined sets, or take another readout",
+            )
     keys = [layer.key for layer in config.layers]
     repeated = sorted({key for key in keys if keys.count(key) > 1})
     if repeated:
@@ -406,6 +440,6 @@ def _set_names(sets: int) -> list[str]:
     return [f"set_{k}" for k in range(sets)]
 
 
-def _activations(layer: LayerConfig) -> list[str]:
-    names: list[str] = INTERACTIONS[layer.type].activation_names(layer, layer.key)
-    return names
+def _activations(layer: LayerConfig, tasks: Sequence[str] = ()) -> list[str]:
+    kind = INTERACTIONS[layer.type]
+    return [*kind.activation_names(layer, layer.key), *kind.task_names(layer, layer.key, tasks)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -34,6 +34,7 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
             `interact` makes, so that two layers of a type differ in them. False for layers whose
             weights have names of their own.
         output_dim: Width of its output, once the block was called.
+        tasks: The tasks, told by the block before it is called.
 
     Raises:
         UserError: It is called by itself and has no `call`: a block runs it by `interact`.
@@ -67,6 +68,7 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
     shares_rows: ClassVar[bool] = False
     names_weights: ClassVar[bool] = True
     output_dim: int = 0
+    tasks: Sequence[str] = ()
 
     @classmethod
     @abc.abstractmethod
@@ -83,6 +85,15 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
     @abc.abstractmethod
     def activation_names(cls, config: Any, name: str) -> list[str]:
         """Names of what `interact` returns, in order; each can be a CR's layer."""
+
+    @classmethod
+    def task_names(cls, config: Any, name: str, tasks: Sequence[str]) -> list[str]:
+        """Names of what `interact` returns for each task, behind `activation_names`; here none.
+
+        A layer that has some gives an output of equal parts, one for each task, which the task's
+        logits read alone; it is the last one of a `stacked` block.
+        """
+        return []
 
     @classmethod
     def field_dim(cls, config: Any) -> int | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import tensorflow as tf
+import tf_keras
 from pydantic import Field
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.config import LayerConfig
+from lfm4ads_tf.interactions.expert_bank import ExpertBank, constant
 from lfm4ads_tf.interactions.full_mixing import LARGEST
 from lfm4ads_tf.interactions.global_token import GlobalToken, Pool
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -25,7 +27,9 @@ from lfm4ads_tf.interactions.token_network import Network
 from lfm4ads_tf.interactions.token_norm import TokenNorm
 from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.tokens import FieldTokens, Sets
+from lfm4ads_tf.precision import dense
 from lfm4ads_tf.rebuildable import made_like
+from lfm4ads_tf.seeding import derive, glorot
 
 _LOG = logging.getLogger(__name__)
 _NARROW = 4
@@ -52,7 +56,10 @@ class MixerConfig(LayerConfig):
         global_token: What the token of all fields is made by; none when absent.
         heads: H; as many as there are tokens when absent.
         norm, mixing, network, expansion: See `MixerBlock` and `TokenNetwork`.
-        readout: `mean` over the tokens, or `flatten`: all tokens side by side.
+        readout: `mean` over the tokens; `flatten`: a linear layer of width D over all of them; or
+            `task`: a learned token of each task joins X_0, and the task reads what has become of it
+            and the mean.
+        read_units: Hidden units over what each task reads; read by `task` alone.
     """
 
     type: Literal["mixer"] = "mixer"
@@ -70,13 +77,17 @@ class MixerConfig(LayerConfig):
     mixing: Mixing = "transpose"
     network: Network = "gelu"
     expansion: float = Field(default=4, gt=0)
-    readout: Literal["mean", "flatten"] = "mean"
+    readout: Literal["mean", "flatten", "task"] = "mean"
+    read_units: list[Annotated[int, Field(ge=1)]] = []
 
 
 class Mixer(InteractionLayer):
-    """X_0 = [global token; tokens of fields; tokens of numbers], X_l = MixerBlock_l(X_{l-1}).
+    """X_0 = [global token; tokens of fields, of numbers, of tasks], X_l = MixerBlock_l(X_{l-1}).
 
-    The output is the mean of X_L over the tokens, (B, D), or all of them side by side, (B, N D).
+        mean:     y = mean over the tokens of X_L                                  (B, D)
+        flatten:  y = V vec(X_L) + c                                               (B, D)
+        task:     y_t = Tower_t([token t of X_L; mean over the tokens of X_L])     (B, h) each
+
     With `norm: pre` and `revert` a last normalisation stands before it. It reads fields and
     numbers, and nothing of the stream: towers without units keep the fields as they are.
 
@@ -110,6 +121,15 @@ class Mixer(InteractionLayer):
             self.global_token = GlobalToken(
                 config.global_token, config.dim, seed=seed, name=f"{self.name}_global"
             )
+        self.last = None
+        if config.readout == "flatten":
+            self.last = tf_keras.layers.Dense(
+                config.dim,
+                kernel_initializer=glorot(seed, f"{self.name}/flatten"),
+                name=f"{self.name}_flatten",
+            )
+        self.task_tokens: tf.Variable | None = None
+        self.task_towers: ExpertBank | None = None
         self.last_norm = None
         if config.norm != "post":
             self.last_norm = TokenNorm(name=f"{self.name}_last_norm")
@@ -139,10 +159,27 @@ class Mixer(InteractionLayer):
         named = dict(zip(self.activation_names(self.config, self.name), means, strict=True))
         if self.last_norm is not None:
             tokens = self.last_norm(tokens)
-        if self.config.readout == "flatten":
+        if self.last is not None:
             width = int(tokens.shape[0]) * self.config.dim
-            return named, tf.reshape(tf.transpose(tokens, [1, 0, 2]), [-1, width])  # (B, N D)
-        return named, tf.reduce_mean(tokens, axis=0)
+            flat = tf.reshape(tf.transpose(tokens, [1, 0, 2]), [-1, width])  # (B, N D)
+            return named, dense(self.last, flat)
+        mean = tf.reduce_mean(tokens, axis=0)  # (B, D)
+        if self.config.readout == "mean":
+            return named, mean
+        count = len(self.tasks)
+        read = tf.concat([tokens[-count:], tf.tile(mean[tf.newaxis], [count, 1, 1])], axis=-1)
+        of_tasks = tf.unstack(read)  # T of (B, 2 D)
+        if self.config.read_units:
+            of_tasks = tf.unstack(self._towers()(read, training=training), axis=1)
+        names = self.task_names(self.config, self.name, self.tasks)
+        named |= dict(zip(names, of_tasks, strict=True))
+        return named, tf.concat(of_tasks, axis=-1)  # (B, T h)
+
+    @classmethod
+    def task_names(cls, config: MixerConfig, name: str, tasks: Sequence[str]) -> list[str]:
+        """`task_<t>` with `readout: task`; of another name than `mixer` behind it."""
+        start = "" if name == "mixer" else f"{name}_"
+        return [f"{start}task_{task}" for task in tasks] if config.readout == "task" else []
 
     def tokens(self, inputs: BlockInputs, rows: tf.Tensor) -> tf.Tensor:
         """X_0, token by token (N, B, D).
@@ -160,6 +197,8 @@ class Mixer(InteractionLayer):
         parts.append(self._of_fields(inputs))
         if self.number_tokens is not None and inputs.numbers:
             parts.append(self.number_tokens(dict(inputs.numbers)))
+        if self.config.readout == "task":
+            parts.append(self._of_tasks())
         whole = [_of_rows(part, rows) for part in parts]
         tokens = whole[0] if len(whole) == 1 else tf.concat(whole, axis=0)  # (N, B, D)
         if not self.blocks:
@@ -193,6 +232,38 @@ class Mixer(InteractionLayer):
             for name in names:
                 carried.add(name, target)
         return same_columns(self.name, self.output_dim)
+
+    def _of_tasks(self) -> tf.Tensor:
+        """The tasks' learned tokens, (T, 1, D)."""
+        if self.task_tokens is None:
+            if not self.tasks:
+                raise ValueError("The readout `task` needs the tasks.")
+            if len(self.tasks) == 1:
+                _LOG.warning("the mixer '%s' has a token of one task alone", self.name)
+            names = [f"{self.name}/task_{task}" for task in self.tasks]
+            draws = [
+                tf_keras.initializers.RandomNormal(stddev=0.02, seed=derive(self.seed, name))
+                for name in names
+            ]
+            initial = tf.stack([draw((1, self.config.dim)) for draw in draws])
+            self.task_tokens = self.add_weight(
+                name=f"{self.name}_task_tokens",
+                shape=initial.shape,
+                initializer=constant(initial),
+            )
+        return tf.cast(self.task_tokens, self.compute_dtype)
+
+    def _towers(self) -> ExpertBank:
+        """Towers of the tasks, one each."""
+        if self.task_towers is None:
+            with made_like(self):
+                self.task_towers = ExpertBank(
+                    range(len(self.tasks)),
+                    self.config.read_units,
+                    seed=self.seed,
+                    name=f"{self.name}_towers",
+                )
+        return self.task_towers
 
     def _of_fields(self, inputs: BlockInputs) -> tf.Tensor:
         """Tokens of the fields, (N, B, D)."""

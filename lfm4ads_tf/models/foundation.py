@@ -17,7 +17,8 @@ from lfm4ads_tf.interactions.block import (
     InteractionBlock,
     check_names,
     explicit_crosses,
-    mixture_names,
+    is_per_task,
+    task_layers,
 )
 from lfm4ads_tf.interactions.block import layer_names as block_layers
 from lfm4ads_tf.interactions.config import BlockConfig
@@ -128,7 +129,7 @@ class FoundationModel(UpstreamModel):
             UserError: A task's name cannot be part of a layer's name.
         """
         block = cls._network(config).block
-        if block.structure == "gated":
+        if is_per_task(block):
             check_task_names(tasks)
         names = block_layers(block, tasks, config.embeddings.sets)
         return branch_layers(names) if config.branches else names
@@ -152,16 +153,16 @@ class FoundationModel(UpstreamModel):
     def handed_over(
         cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
     ) -> list[str]:
-        """The last explicit cross, else the mixtures, else the last layer; of the ads' branch."""
+        """The last explicit cross, else the tasks' own, else the last layer; of the ads' branch."""
         block = cls._network(config).block
-        gated = mixture_names(tasks) if block.structure == "gated" else []
+        of_tasks = task_layers(block, tasks)
 
         def held(names: Iterable[str]) -> list[str]:
             placed = [_in_branch(name) if config.branches else name for name in names]
             return [name for name in placed if name in stored]
 
         last = held(block_layers(block, tasks, config.embeddings.sets))[-1:]
-        return held(explicit_crosses(block))[-1:] or held(gated) or last
+        return held(explicit_crosses(block))[-1:] or held(of_tasks) or last
 
     @classmethod
     def block_config(cls, config: UpstreamConfig) -> BlockConfig | None:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.interactions.block import is_per_task
 from lfm4ads_tf.interactions.columns import Carried, Columns, carry_kernel, same_columns
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
@@ -108,12 +109,12 @@ def build_heads(
     """The heads for what a network's interaction block leaves.
 
     Args:
-        network: The network; a gated block leaves a mixture per task, which its task reads alone.
+        network: The network; a block may leave a part for each task, which its task reads alone.
         scenarios: Number of scenarios; 0 leaves the shared head alone.
         tasks: Number of tasks.
         seed: Seed of the initial weights.
     """
     shared = network.shared_head or not scenarios
-    if network.block.structure == "gated":
+    if is_per_task(network.block):
         return TaskTowers([], scenarios, tasks, shared=shared, seed=seed, name=name)
     return ScenarioTaskHeads(scenarios, tasks, shared=shared, seed=seed, name=name)

@@ -13,7 +13,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import check_joined
+from lfm4ads_tf.interactions.block import check_joined, is_per_task
 from lfm4ads_tf.interactions.columns import Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.repeated import repeated
@@ -92,8 +92,8 @@ class DownstreamModel(TaskModel):
         self.task_loss = task_loss or plain_loss(layout.tasks)
         self.adapter_l2 = adapter_l2
         self.heads = build_heads(network, 0, len(layout.tasks), seed=seed)
-        # a gated block leaves one mixture per task, side by side
-        self._mixtures = len(layout.tasks) if network.block.structure == "gated" else 1
+        # side by side, where the block leaves a part for each task
+        self._mixtures = len(layout.tasks) if is_per_task(network.block) else 1
         self.extra_width = 0
         self.joined_width = 0
 

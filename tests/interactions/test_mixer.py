@@ -21,7 +21,10 @@ from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
+from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.two_towers import TwoTowers
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import parse
 from tests.rounding import assert_close
 from tests.small_models import EMBEDDINGS, LAYOUT, random_batch
@@ -215,7 +218,10 @@ def test_the_forward_pass(options: dict[str, Any]) -> None:
         assert_close(found, expected, terms=400)
     if layer.last_norm is not None:
         x = np_norm(x, layer.last_norm)
-    expected = x.reshape(B, -1) if layer.config.readout == "flatten" else x.mean(axis=1)
+    expected = x.mean(axis=1)
+    if layer.last is not None:
+        kernel, bias = layer.last.kernel.numpy(), layer.last.bias.numpy()
+        expected = x.reshape(B, -1) @ kernel.astype(np.float64) + bias
     assert_close(output, expected, terms=400)
 
 
@@ -405,3 +411,60 @@ def test_a_block_tells_the_ranks_at_every_place() -> None:
     tokens = np_tokens(block._stack[0], given)
     expected = [np_ranks(row)["erank"] for row in tokens]
     assert found["mixer/tokens/erank"].numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def mixed_block(**options: Any) -> InteractionBlock:
+    layer = {"type": "mixer", "tokens": 3, "dim": 12, "depth": 1, **options}
+    config = parse(BlockConfig, {"layers": [layer]}, source="block")
+    return InteractionBlock(config, tasks=("click", "buy"), seed=1)
+
+
+@pytest.mark.parametrize("units", [[], [5]])
+def test_every_task_reads_its_token_and_the_mean(units: list[int]) -> None:
+    block, given = mixed_block(readout="task", read_units=units), inputs()
+    named, output = block(given)
+    layer: Any = block._stack[0]
+    assert list(named) == ["towers", "tokens", "mixer_1", "task_click", "task_buy"]
+    assert list(named) == block.layer_names
+    x = np_tokens(layer, given)
+    learned = layer.task_tokens.numpy().astype(np.float64)
+    tasks = np.tile(learned[:, 0], (B, 1, 1))
+    x = np_block(np.concatenate([x, tasks], axis=1), layer.blocks[0])
+    for t, name in enumerate(("task_click", "task_buy")):
+        expected = np.concatenate([x[:, t - 2], x.mean(axis=1)], axis=-1)
+        if units:
+            bank = layer.task_towers
+            kernel, bias = bank.kernel.numpy()[t], bank.bias.numpy()[t]
+            expected = np.maximum(expected @ kernel + bias, 0.0)
+        assert_close(named[name], expected, terms=400)
+    assert np.array_equal(output, tf.concat([named["task_click"], named["task_buy"]], axis=-1))
+
+
+def test_a_task_of_its_own_readout_is_scored_by_it_alone() -> None:
+    network = parse(
+        NetworkConfig,
+        {"block": {"layers": [{"type": "mixer", "tokens": 3, "dim": 12, "readout": "task"}]}},
+        source="network",
+    )
+    model, batch = FoundationModel(LAYOUT, network, EMBEDDINGS, seed=3), random_batch()
+    names = UpstreamConfig(network=network).layer_names(LAYOUT.tasks)
+    layers = ["towers", "tokens", "mixer_1", "mixer_2", "task_click", "task_buy"]
+    assert names == model.layer_names == layers
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(model(batch)[:, 0])
+    heads = model.heads.logit_kernel
+    gradient = tape.gradient(value, heads).numpy()  # (T, u, 1 + S)
+    assert gradient[0].any() and not gradient[1].any()
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"structure": "parallel", "layers": [{"type": "mixer", "readout": "task"}]},
+        {"layers": [{"type": "mixer", "readout": "task"}, {"type": "dnn"}]},
+        {"sets": "each", "layers": [{"type": "mixer", "readout": "task"}]},
+    ],
+)
+def test_tasks_read_the_last_layer_of_a_stacked_block(block: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="it is the last one of a stacked block"):
+        InteractionBlock(parse(BlockConfig, block, source="block"), tasks=("a", "b"))

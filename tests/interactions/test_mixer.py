@@ -15,8 +15,9 @@ from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
-from lfm4ads_tf.interactions.mixer import Mixer, MixerConfig
+from lfm4ads_tf.interactions.mixer import Mixer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
+from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.interactions.token_ranks import token_ranks
@@ -140,8 +141,11 @@ def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
     }
     numbers = {o: v.numpy().astype(np.float64) for o, v in given.numbers.items()}
     if config.global_token is not None:
-        w = {n: d.kernel.numpy().astype(np.float64) for n, d in layer.global_token.made.items()}
-        bias = {n: d.bias for n, d in layer.global_token.made.items()}
+        w = {
+            n: d.kernel.numpy().astype(np.float64)
+            for n, d in layer.input_tokens.all_fields.made.items()
+        }
+        bias = {n: d.bias for n, d in layer.input_tokens.all_fields.made.items()}
         v = np.stack([e @ w[f"project_{e.shape[-1]}"] for e in value_of.values()], axis=1)
         pooled = v.mean(axis=1)
         if config.global_token == "fm":
@@ -156,7 +160,7 @@ def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
         else:
             tokens.append(pooled)
     if config.order == "scalars":
-        w = weights(layer.field_tokens.variables)
+        w = weights(layer.input_tokens.fields.variables)
         flat = np.concatenate(list(value_of.values()), axis=-1)
         width = w["kernel"].shape[1]
         flat = np.pad(flat, [(0, 0), (0, 3 * width - flat.shape[1])])
@@ -164,7 +168,10 @@ def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
             flat[:, n * width : (n + 1) * width] @ w["kernel"][n] + w["bias"][n] for n in range(3)
         ]
     else:
-        fields, bias = layer.field_tokens, layer.field_tokens.bias.numpy().astype(np.float64)
+        fields, bias = (
+            layer.input_tokens.fields,
+            layer.input_tokens.fields.bias.numpy().astype(np.float64),
+        )
         kernel = {
             name: fields.kernels[width].numpy().astype(np.float64)[row]
             for width, rows in fields._rows.items()
@@ -181,7 +188,7 @@ def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
                 token += e @ kernel[name + view]
             tokens.append(token)
     if config.number_tokens:
-        w = weights(layer.number_tokens.variables)
+        w = weights(layer.input_tokens.numbers.variables)
         made = sum(numbers[owner] @ w[f"kernel_{owner}"] for owner in numbers)
         for p, piece in enumerate(np.split(made, config.number_tokens, axis=-1)):
             tokens.append(piece + w["bias"][p])
@@ -219,8 +226,8 @@ def test_the_forward_pass(options: dict[str, Any]) -> None:
     if layer.last_norm is not None:
         x = np_norm(x, layer.last_norm)
     expected = x.mean(axis=1)
-    if layer.last is not None:
-        kernel, bias = layer.last.kernel.numpy(), layer.last.bias.numpy()
+    if layer.flat is not None:
+        kernel, bias = layer.flat.kernel.numpy(), layer.flat.bias.numpy()
         expected = x.reshape(B, -1) @ kernel.astype(np.float64) + bias
     assert_close(output, expected, terms=400)
 
@@ -427,7 +434,7 @@ def test_every_task_reads_its_token_and_the_mean(units: list[int]) -> None:
     assert list(named) == ["towers", "tokens", "mixer_1", "task_click", "task_buy"]
     assert list(named) == block.layer_names
     x = np_tokens(layer, given)
-    learned = layer.task_tokens.numpy().astype(np.float64)
+    learned = layer.input_tokens.of_tasks.numpy().astype(np.float64)
     tasks = np.tile(learned[:, 0], (B, 1, 1))
     x = np_block(np.concatenate([x, tasks], axis=1), layer.blocks[0])
     for t, name in enumerate(("task_click", "task_buy")):

@@ -35,10 +35,12 @@ from lfm4ads_tf.interactions.gated_towers import GatedTowers
 from lfm4ads_tf.interactions.global_token import GlobalToken
 from lfm4ads_tf.interactions.group_mixture import GroupMixture
 from lfm4ads_tf.interactions.information_transfer import InformationTransfer
+from lfm4ads_tf.interactions.input_tokens import InputTokens
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.ipnn import IPNN
-from lfm4ads_tf.interactions.mixer import Mixer, MixerConfig
+from lfm4ads_tf.interactions.mixer import Mixer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
+from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.partitioned_norm import PartitionedNorm
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
@@ -330,11 +332,14 @@ _MIXED = _block(
 )
 
 
-def _run_mixer(layer: Any, inputs: Any, training: bool) -> Any:
+def _mixer_inputs(inputs: Any) -> BlockInputs:
     numbers = {"user": inputs["item"], "context": inputs["context"]}
     fields = _groups(inputs, 1)
-    given = BlockInputs(inputs["user"], inputs["item"], None, fields, numbers=numbers)
-    return layer.interact(inputs["user"], given, training=training)
+    return BlockInputs(inputs["user"], inputs["item"], None, fields, numbers=numbers)
+
+
+def _run_mixer(layer: Any, inputs: Any, training: bool) -> Any:
+    return layer.interact(inputs["user"], _mixer_inputs(inputs), training=training)
 
 
 def _run_tokens(layer: Any, inputs: Any, training: bool, sets: int = 1) -> Any:
@@ -558,6 +563,12 @@ LAYERS = [
             _run_token_by_token,
         )
         for norm, mixing in (("post", "transpose"), ("pre", "attention"), ("revert", "transpose"))
+    ),
+    Case(
+        "InputTokens",
+        lambda: InputTokens(_MIXER, tasks=["a", "b"], seed=1),
+        _block_inputs,
+        lambda layer, inputs, training: layer(_mixer_inputs(inputs)),
     ),
     Case("Mixer", lambda: Mixer(_MIXER, seed=1, name="mixer"), _block_inputs, _run_mixer),
     Case("Mixer in a block", lambda: InteractionBlock(_MIXED, seed=2), _block_inputs, _run_block),

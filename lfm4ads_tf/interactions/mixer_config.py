@@ -1,0 +1,61 @@
+"""Options of a mixer of tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lfm4ads_tf.interactions.config import LayerConfig
+from lfm4ads_tf.interactions.global_token import Pool
+from lfm4ads_tf.interactions.mixer_block import Mixing, Norm
+from lfm4ads_tf.interactions.token_network import Network
+from lfm4ads_tf.interactions.tokens import Sets
+
+Order = Literal["spec", "semantic", "permuted", "scalars"]
+
+
+class MixerConfig(LayerConfig):
+    """A mixer of tokens.
+
+    Attributes:
+        tokens: Tokens that are made of fields; of `semantic` as many as there are groups, and of
+            `sets: each` as many for every set. When absent 16, or as many as there are fields.
+        dim: Width D of a token; `head_dim` for each of the heads when absent.
+        head_dim: D / H, where `dim` is absent.
+        depth: Number of blocks L.
+        order: Which fields make a token. `spec`: runs of their order. `semantic`: `groups`.
+            `permuted`: runs of an order that a seed draws. `scalars`: equal slices of all fields
+            side by side.
+        groups: Name -> fields, read by `semantic` alone.
+        permutation: Seed of the order of `permuted`, apart from the seed of the weights.
+        sets: How several sets of embeddings are read: side by side (`joined`), or with tokens for
+            each of them.
+        number_tokens: Tokens that are made of the numbers; 0 leaves the numbers to other layers.
+        global_token: What the token of all fields is made by; none when absent.
+        heads: H; as many as there are tokens when absent.
+        norm, mixing, network, expansion: See `MixerBlock` and `TokenNetwork`.
+        readout: `mean` over the tokens; `flatten`: a linear layer of width D over all of them; or
+            `task`: a learned token of each task joins X_0, and the task reads what has become of it
+            and the mean.
+        read_units: Hidden units over what each task reads; read by `task` alone.
+    """
+
+    type: Literal["mixer"] = "mixer"
+    tokens: int | None = Field(default=None, ge=1)
+    dim: int | None = Field(default=None, ge=1)
+    head_dim: int = Field(default=8, ge=1)
+    depth: int = Field(default=2, ge=1)
+    order: Order = "spec"
+    groups: dict[str, list[str]] = {}
+    permutation: int = Field(default=0, ge=0)
+    sets: Sets = "joined"
+    number_tokens: int = Field(default=1, ge=0)
+    global_token: Pool | None = None
+    heads: int | None = Field(default=None, ge=1)
+    norm: Norm = "post"
+    mixing: Mixing = "transpose"
+    network: Network = "gelu"
+    expansion: float = Field(default=4, gt=0)
+    readout: Literal["mean", "flatten", "task"] = "mean"
+    read_units: list[Annotated[int, Field(ge=1)]] = []

@@ -237,7 +237,7 @@ class Matcher(UpstreamModel):
         towers = self.backbone.towers(batch, training=training)
         _, stream = self.backbone.interact(towers, training=training)
         match = self.match_user(towers.user) * self.match_item(towers.item)  # (B, 8)
-        logits = self.heads(stream, batch["scenario"])
+        logits = self.heads(stream, batch["scenario"], training=training)
         return logits, tf.reduce_sum(match, axis=1, keepdims=True)
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import constant, stacked_glorot
+from lfm4ads_tf.interactions.scenario_choice import ScenarioChoice
 from lfm4ads_tf.kernels.bias import biased_relu
 from lfm4ads_tf.precision import product
 from lfm4ads_tf.rebuildable import Rebuildable
@@ -27,8 +28,10 @@ class TowerBank(Rebuildable, tf_keras.layers.Layer):
 
     Tower 0 is shared by all scenarios. Where a logit is shared, the scenarios' own w_{s,t} and
     c_{s,t} start at zero: they are corrections of it, and an unknown scenario gets the shared logit
-    alone. Each layer of all towers is one batched product. Each matrix starts as a Glorot-uniform
-    one of its own, whose values depend on seed, name and number of the tower.
+    alone. Without one it gets the mean of all z_t over s, each of what its own towers read, by the
+    scenarios' shares of the training rows, see `ScenarioChoice`. Each layer of all towers is one
+    batched product. Each matrix starts as a Glorot-uniform one of its own, whose values depend on
+    seed, name and number of the tower.
 
     Args:
         units: Width of each layer; without any, the logits read what the towers are given.
@@ -60,6 +63,7 @@ class TowerBank(Rebuildable, tf_keras.layers.Layer):
         self.per = per
         self.shared = shared or not scenarios
         self.seed = seed
+        self.choice = ScenarioChoice(scenarios, shared=self.shared)
 
     @property
     def _choices(self) -> int:
@@ -100,8 +104,9 @@ class TowerBank(Rebuildable, tf_keras.layers.Layer):
         Args:
             read: What the towers read, (B, n, h): n = 1 for all alike; n = T of `both`, each task's
                 towers alike; or n = G, each its own.
-            scenario: (B,) index; -1 (unknown) selects no scenario's weights.
-            training: Whether compiled kernels may be used; an exported graph holds none.
+            scenario: (B,) index; -1 is unknown.
+            training: Whether the rows are counted, see `ScenarioChoice`, and compiled kernels may
+                be used; an exported graph holds none.
 
         Returns:
             Logits (B, T).
@@ -118,12 +123,10 @@ class TowerBank(Rebuildable, tf_keras.layers.Layer):
         for kernel, bias in self.layers:
             hidden = biased_relu(product(hidden, kernel), bias, training=training)  # (G, B, u_k)
         every = tf.matmul(hidden, self.logit_kernel) + self.logit_bias
-        pick = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)  # (B, S)
-        if self.shared:
-            pick = tf.concat([tf.ones_like(every[0, :, :1]), pick], axis=-1)  # (B, C)
+        choice = self.choice(scenario, training=training)  # (B, C)
         if self.per == "task":  # (T, B, C)
-            return tf.transpose(tf.reduce_sum(every * pick, axis=-1))  # (B, T)
-        chosen = tf.transpose(pick)  # (C, B)
+            return tf.transpose(tf.reduce_sum(every * choice, axis=-1))  # (B, T)
+        chosen = tf.transpose(choice)  # (C, B)
         if self.per == "scenario":  # (C, B, T)
             return tf.reduce_sum(every * chosen[:, :, tf.newaxis], axis=0)
         rows = tf.shape(every)[1]

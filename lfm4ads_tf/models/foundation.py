@@ -204,7 +204,7 @@ class FoundationModel(UpstreamModel):
         if not self.branches:
             towers = self.backbone.towers(batch, training=training)
             _, stream = self.backbone.interact(towers, training=training)
-            return self.heads(stream, batch["scenario"])
+            return self.heads(stream, batch["scenario"], training=training)
         branch = tf.cast(batch["branch"], tf.int32)
         rows = tf.dynamic_partition(tf.range(tf.shape(branch)[0]), branch, len(BRANCHES))
         # Rows of one branch side by side: ids are moved instead of the wider embeddings, and the
@@ -218,7 +218,7 @@ class FoundationModel(UpstreamModel):
             _split(towers, sizes), scenarios, self._branches(), strict=True
         ):
             _, stream = self.backbone.interact(branch_towers, block=block, training=training)
-            logits.append(heads(stream, scenario))  # (B_branch, T)
+            logits.append(heads(stream, scenario, training=training))  # (B_branch, T)
         return tf.dynamic_stitch(rows, logits)  # (B, T)
 
     def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:

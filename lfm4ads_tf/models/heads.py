@@ -11,6 +11,7 @@ import tf_keras
 
 from lfm4ads_tf.interactions.block import is_per_task
 from lfm4ads_tf.interactions.columns import Carried, Columns, carry_kernel, same_columns
+from lfm4ads_tf.interactions.scenario_choice import ScenarioChoice
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.rebuildable import Rebuildable
@@ -21,7 +22,8 @@ class ScenarioTaskHeads(Rebuildable, tf_keras.layers.Layer):
     """logit_{s,t} = w_{s,t} x + b_{s,t} (+ w_t x + b_t with a shared head).
 
     With a shared head the scenarios' own weights start at zero: they are corrections of it, and a
-    scenario that training never saw gets the shared logit alone.
+    row of an unknown scenario gets the shared logit alone. Without one it gets the mean of the
+    scenarios' logits by their shares of the training rows, see `ScenarioChoice`.
 
     Args:
         scenarios: Number of scenarios S; 0 leaves the shared head alone.
@@ -47,13 +49,15 @@ class ScenarioTaskHeads(Rebuildable, tf_keras.layers.Layer):
             self.own = tf_keras.layers.Dense(
                 scenarios * tasks, kernel_initializer=initial, name="scenario"
             )
+            self.choice = ScenarioChoice(scenarios, shared=shared)
 
-    def call(self, stream: tf.Tensor, scenario: tf.Tensor) -> tf.Tensor:
+    def call(self, stream: tf.Tensor, scenario: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Computes the logits of each row's own scenario.
 
         Args:
             stream: Output of the interaction block, (B, d).
-            scenario: (B,) index; -1 (unknown) selects no scenario's weights.
+            scenario: (B,) index; -1 is unknown.
+            training: Whether the rows are counted, see `ScenarioChoice`.
 
         Returns:
             Logits (B, T).
@@ -61,8 +65,8 @@ class ScenarioTaskHeads(Rebuildable, tf_keras.layers.Layer):
         logits = tf.zeros([], stream.dtype)
         if self.own is not None:
             every = tf.reshape(self.own(stream), [-1, self.scenarios, self.tasks])  # (B, S, T)
-            pick = tf.one_hot(scenario, self.scenarios, dtype=every.dtype)  # (B, S)
-            logits += tf.reduce_sum(every * pick[:, :, tf.newaxis], axis=1)  # (B, T)
+            choice = self.choice(scenario, training=training)[:, -self.scenarios :]  # (B, S)
+            logits += tf.reduce_sum(every * choice[:, :, tf.newaxis], axis=1)  # (B, T)
         if self.shared is not None:
             logits += self.shared(stream)  # (B, T)
         return logits

@@ -43,8 +43,8 @@ class TaskTowers(TowerBank):
 
         Args:
             mixed: The tasks' mixtures side by side, (B, T h).
-            scenario: (B,) index; -1 (unknown) selects no scenario's weights.
-            training: Whether compiled kernels may be used; an exported graph holds none.
+            scenario: (B,) index; -1 is unknown.
+            training: See `TowerBank`.
 
         Returns:
             Logits (B, T).

@@ -18,6 +18,7 @@ import tf_keras
 from lfm4ads_tf.embeddings.storage import INDEX, count_weights, read_tables, write_tables
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder, write_json
+from lfm4ads_tf.interactions.scenario_choice import ScenarioChoice, tell_uncounted
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
@@ -74,12 +75,12 @@ class TrainingCheckpoint:
         counters = {name: _counters(o) for name, o in optimizers.optimizers.items()}
         moments = {name: _moments(o) for name, o in optimizers.optimizers.items()}
         single = len(counters) == 1
-        self._checkpoint = tf.train.Checkpoint(
-            model=self._parts.dense,
-            optimizer=next(iter(counters.values())) if single else counters,
-            dense_slots=next(iter(moments.values())) if single else moments,
-            position=self._values,
-        )
+        self._beside = {
+            "optimizer": next(iter(counters.values())) if single else counters,
+            "dense_slots": next(iter(moments.values())) if single else moments,
+            "position": self._values,
+        }
+        self._checkpoint = tf.train.Checkpoint(model=self._parts.dense, **self._beside)
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(folder / "checkpoint"), max_to_keep=1
         )
@@ -133,7 +134,8 @@ class TrainingCheckpoint:
         tables = _tables_of(Path(latest))
         _read_tables(self._parts, tables, self._optimizers)
         try:
-            status = self._checkpoint.restore(latest)
+            held = tf.train.Checkpoint(model=_held(self._parts, latest), **self._beside)
+            status = held.restore(latest)
             status.assert_existing_objects_matched().expect_partial()
         except (
             AssertionError,
@@ -216,15 +218,19 @@ def write_weights(model: tf_keras.Model, folder: Path) -> None:
 def read_weights(model: tf_keras.Model, folder: Path) -> None:
     """Reads what `write_weights` wrote; every variable of the model must be in it.
 
+    Weights of versions that did not count the rows of scenarios leave the count at zero, with a
+    warning.
+
     Raises:
         UserError: An embedding table is missing, damaged or does not fit, or other weights are
             missing or of other sizes.
     """
     parts = ModelParts(model)
     _read_tables(parts, folder / _TABLES)
-    checkpoint = tf.train.Checkpoint(model=parts.dense)
+    prefix = str(folder / _PREFIX)
+    checkpoint = tf.train.Checkpoint(model=_held(parts, prefix))
     try:
-        status = checkpoint.read(str(folder / _PREFIX))
+        status = checkpoint.read(prefix)
         status.assert_existing_objects_matched().expect_partial()
     except (
         AssertionError,
@@ -242,6 +248,23 @@ def count_parameters(folder: Path) -> tuple[int, int]:
     tables = sum(count_weights(path.parent) for path in (folder / _TABLES).rglob(INDEX))
     stored = tf.train.list_variables(str(folder / _PREFIX))
     return tables, sum(math.prod(shape) for name, shape in stored if name.startswith("model/"))
+
+
+def _held(parts: ModelParts, prefix: str) -> dict[str, Any]:
+    """The dense variables, but for counts that an earlier version did not write: now zero."""
+    counts = {id(c.rows) for c in parts.layers.values() if isinstance(c, ScenarioChoice)}
+    paths = [path for path, variable in parts.dense.items() if id(variable) in counts]
+    if not paths:
+        return parts.dense
+    stored = {name for name, _ in tf.train.list_variables(prefix)}
+    # a path is one name of the checkpoint, in which TensorFlow escapes what separates names
+    names = {path: path.replace(".", "..").replace("/", ".S") for path in paths}
+    lacking = [p for p in paths if f"model/{names[p]}/.ATTRIBUTES/VARIABLE_VALUE" not in stored]
+    for path in lacking:
+        parts.dense[path].assign(tf.zeros_like(parts.dense[path]))
+    if lacking:
+        tell_uncounted(f"'{prefix}'")
+    return {path: v for path, v in parts.dense.items() if path not in lacking}
 
 
 def _counters(optimizer: HybridOptimizer) -> dict[str, tf.Variable]:

@@ -28,16 +28,20 @@ def fill(layer: TowerBank) -> None:
 
 
 def oracle(
-    bank: TowerBank, read: np.ndarray, scenario: np.ndarray
+    bank: TowerBank, read: np.ndarray, scenario: np.ndarray, shares: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (B, T) row by row and task by task, and the sums of their terms' magnitudes."""
+    """Logits (B, T) row by row and task by task, and the sums of their terms' magnitudes.
+
+    `shares` (S,) are those of the scenarios where no logit is shared.
+    """
     first = int(bank.shared)
     found = np.zeros((len(read), bank.tasks))
     magnitude = np.zeros_like(found)
     for b, s in enumerate(scenario):
-        chosen = ([0] if bank.shared else []) + ([first + int(s)] if s >= 0 else [])
+        chosen = {0: 1.0} if bank.shared else dict(enumerate(shares)) if s < 0 else {}
+        chosen |= {first + int(s): 1.0} if s >= 0 else {}
         for t in range(bank.tasks):
-            for c in chosen:
+            for c, share in chosen.items():
                 g = {"task": t, "scenario": c, "both": c * bank.tasks + t}[bank.per]
                 place = {"task": c, "scenario": t, "both": 0}[bank.per]
                 given = read.shape[1]
@@ -48,8 +52,8 @@ def oracle(
                     h = np.maximum(h @ kernel.numpy()[g] + bias.numpy()[g, 0], 0)
                     m = m @ np.abs(kernel.numpy()[g]) + np.abs(bias.numpy()[g, 0])
                 kernel, bias = bank.logit_kernel.numpy()[g], bank.logit_bias.numpy()[g, 0]
-                found[b, t] += h @ kernel[:, place] + bias[place]
-                magnitude[b, t] += m @ np.abs(kernel[:, place]) + np.abs(bias[place])
+                found[b, t] += share * (h @ kernel[:, place] + bias[place])
+                magnitude[b, t] += share * (m @ np.abs(kernel[:, place]) + np.abs(bias[place]))
     return found, magnitude
 
 
@@ -71,10 +75,14 @@ def test_logits_are_those_of_each_rows_own_towers(
     scenario = tf.constant(np.arange(B) % (scenarios + 1) - 1, tf.int64)
     bank(read, scenario)
     fill(bank)
-    expected, magnitude = oracle(bank, read.numpy(), scenario.numpy())
+    rows = np.arange(1, scenarios + 1)
+    if not bank.shared:
+        bank.choice.rows.assign(rows)
+    expected, magnitude = oracle(bank, read.numpy(), scenario.numpy(), rows / max(rows.sum(), 1))
     found = bank(read, scenario)
     assert found.shape == (B, tasks)
-    assert_close(found, expected, terms=H + sum(units) + 2, magnitude=magnitude)
+    # a share is rounded, and so are its product and the sum over the scenarios
+    assert_close(found, expected, terms=H + sum(units) + 4 + scenarios, magnitude=magnitude)
 
 
 @of_kinds
@@ -89,9 +97,25 @@ def test_scenarios_start_as_corrections_of_zero(per: Towers) -> None:
 @of_kinds
 def test_without_a_shared_logit_scenarios_have_their_own(per: Towers) -> None:
     bank, read = TowerBank([3], 3, 2, per=per, shared=False, seed=1), drawn(B, 1, H)
-    scores = [bank(read, tf.fill([B], tf.constant(s, tf.int64))) for s in (-1, 0, 2)]
-    assert not np.any(scores[0])
-    assert np.any(scores[1]) and not np.allclose(scores[1], scores[2])
+    scores = [bank(read, tf.fill([B], tf.constant(s, tf.int64))) for s in (0, 1, 2)]
+    assert np.any(scores[0]) and not np.allclose(scores[0], scores[2])
+
+
+@of_kinds
+@pytest.mark.parametrize("shared", [False, True])
+def test_rows_of_known_scenarios_are_chosen_by_ones_and_zeros(per: Towers, shared: bool) -> None:
+    """Bit by bit, whatever was counted: with the choice that was made before rows were counted."""
+    bank, read = TowerBank([3], 3, 2, per=per, shared=shared, seed=1), drawn(B, 1, H)
+    scenario = tf.constant(np.arange(B) % 3 - int(shared), tf.int64)
+    bank(read, scenario)
+    fill(bank)
+    found = [bank(read, scenario, training=training) for training in (False, True, False)]
+    assert len(bank.non_trainable_variables) == int(not shared)
+    plain = tf.one_hot(scenario, 3)
+    plain = tf.concat([tf.ones([B, 1]), plain], axis=-1) if shared else plain
+    bank.choice = lambda scenario, training: plain
+    for each in found:
+        np.testing.assert_array_equal(each, bank(read, scenario))
 
 
 @pytest.mark.parametrize("per", ["scenario", "both"])

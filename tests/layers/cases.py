@@ -44,6 +44,7 @@ from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.partitioned_norm import PartitionedNorm
 from lfm4ads_tf.interactions.progressive_extraction import ProgressiveExtraction
+from lfm4ads_tf.interactions.scenario_choice import ScenarioChoice
 from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
 from lfm4ads_tf.interactions.set_extraction import SetExtraction
 from lfm4ads_tf.interactions.set_mean import SetMean
@@ -293,7 +294,12 @@ def _batch(rows: int) -> Any:
 
 
 def _run_heads(layer: Any, inputs: Any, training: bool) -> Any:
-    return layer(inputs[0], inputs[1])
+    return layer(inputs[0], inputs[1], training=training)
+
+
+def _run_choice(layer: Any, inputs: Any, training: bool) -> Any:
+    choice = layer(inputs[1], training=training)
+    return tf.cast(inputs[0], choice.dtype) * choice
 
 
 def _run_pair(layer: Any, inputs: Any, training: bool) -> Any:
@@ -473,6 +479,24 @@ LAYERS = [
         )
         for per in ("scenario", "both")
     ),
+    *(
+        Case(
+            f"TowerBank per {per} without a shared logit",
+            lambda per=per: TowerBank([4], 3, 2, per=per, shared=False, seed=1),
+            lambda rows: [_numbers((1, 6))(rows), _head_inputs(6)(rows)[1]],
+            _run_heads,
+        )
+        for per in ("scenario", "both")
+    ),
+    *(
+        Case(
+            f"ScenarioChoice, shared {shared}",
+            lambda shared=shared: ScenarioChoice(3, shared=shared),
+            _head_inputs(3 + shared),
+            _run_choice,
+        )
+        for shared in (False, True)
+    ),
     Case(
         "ScenarioEmbedding",
         lambda: ScenarioEmbedding(3, 4, seed=1),
@@ -573,6 +597,12 @@ LAYERS = [
     Case("Mixer", lambda: Mixer(_MIXER, seed=1, name="mixer"), _block_inputs, _run_mixer),
     Case("Mixer in a block", lambda: InteractionBlock(_MIXED, seed=2), _block_inputs, _run_block),
     Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
+    Case(
+        "TaskTowers without a shared logit",
+        lambda: TaskTowers([4], 3, 2, shared=False, seed=1),
+        _head_inputs(6),
+        _run_heads,
+    ),
     Case(
         "TaskTowers of one scenario",
         lambda: TaskTowers([], 0, 2, seed=1),

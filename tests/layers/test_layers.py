@@ -57,6 +57,8 @@ def change(layer: Any, seed: int = 0) -> None:
             values = rng.normal(0.0, 0.5, variable.shape)
             values = values if variable.trainable else np.abs(values)
             variable.assign(tf.cast(values, variable.dtype))
+        elif isinstance(variable, tf.Variable) and variable.dtype == tf.int64:
+            variable.assign(rng.integers(1, 2**40, variable.shape))
 
 
 def assert_same(found: Any, expected: Any) -> None:

@@ -16,6 +16,25 @@ _PUBLIC_NETWORK: dict[str, Any] = {
     },
 }
 
+_MIXED: dict[str, Any] = {"user_tower": [], "item_tower": []}
+_RANKMIXER: dict[str, Any] = {**_MIXED, "block": {"layers": [{"type": "mixer"}]}}
+_RANKUP: dict[str, Any] = {
+    **_MIXED,
+    "block": {
+        "layers": [
+            {
+                "type": "mixer",
+                "order": "permuted",
+                "sets": "each",
+                "global_token": "mlp",
+                "norm": "pre",
+                "network": "swiglu",
+                "readout": "task",
+            }
+        ]
+    },
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # The network of the LFM4Ads public experiment (arXiv 2508.14948): embeddings of width 10 and
     # no tower MLP (UR = the concatenated user fields), 3 full-rank cross layers, 2 hidden layers
@@ -26,6 +45,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "upstream": {"network": _PUBLIC_NETWORK, "training": {"auto": False}},
         "downstream": {"network": _PUBLIC_NETWORK, "training": {"auto": False}},
         "embeddings": {"dim": 10},
+    },
+    # RankMixer's block (arXiv 2507.15551): tokens in the spec's order, post-normalisation, gelu,
+    # the mean read out. Sizes are ours: the paper's are of thousands of fields.
+    "rankmixer": {"upstream": {"network": _RANKMIXER}, "downstream": {"network": _RANKMIXER}},
+    # RankUp's (arXiv 2604.17878): permuted fields, two sets with tokens of their own, a global
+    # token and one for each task, pre-normalisation, swiglu, two blocks.
+    "rankup": {
+        "upstream": {"network": _RANKUP},
+        "downstream": {"network": _RANKUP},
+        "embeddings": {"sets": 2},
     },
     # The sizes and the training of STEM-Net's released code (Su et al., AAAI 2024). Its L2 is over
     # the whole tables, ours over the rows of the batch; its best epoch is kept, as here.

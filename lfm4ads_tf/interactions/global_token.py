@@ -43,7 +43,7 @@ class GlobalToken(Rebuildable, tf_keras.layers.Layer):
     def build(self, input_shape: Sequence[tf.TensorShape]) -> None:
         """Makes the projections of the widths, and the function's weights."""
 
-        def layer(name: str, width: int, *, bias: bool, activation: str | None = None) -> None:
+        def layer(name: str, *, bias: bool, activation: str | None = None) -> None:
             made = tf_keras.layers.Dense(
                 self.dim,
                 use_bias=bias,
@@ -52,16 +52,15 @@ class GlobalToken(Rebuildable, tf_keras.layers.Layer):
                 name=name,
                 dtype=self.dtype_policy,
             )
-            made.build((None, width))
             self.made[name] = made
 
         self.made: dict[str, tf_keras.layers.Dense] = {}
         for width in dict.fromkeys(int(shape[-1]) for shape in input_shape):
-            layer(f"project_{width}", width, bias=False)
+            layer(f"project_{width}", bias=False)
         if self.func == "mlp":
-            layer("hidden", self.dim, bias=True, activation="gelu")
+            layer("hidden", bias=True, activation="gelu")
         if self.func != "mean":
-            layer("output", self.dim, bias=True)
+            layer("output", bias=True)
         super().build(input_shape)
 
     def call(self, values: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,17 @@ from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive
 
 Sets = Literal["joined", "each"]
+
+
+@dataclass
+class _Plan:
+    """Names of what each token reads; and width -> field -> its place in the kernels.
+
+    Beside Keras' attribute tracking, which would make dictionaries parts of checkpoints.
+    """
+
+    tokens: list[list[str]] = field(default_factory=list)
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class FieldTokens(Rebuildable, tf_keras.layers.Layer):
@@ -46,8 +58,7 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self._groups = tuple(tuple(group) for group in groups)
-        self._tokens: list[list[str]] = []
-        self._rows: dict[str, dict[str, int]] = {}  # width -> field -> its place in the kernels
+        self._plan = _Plan()
         self.dim = dim
         self.sets = sets
         self.seed = seed
@@ -71,7 +82,7 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
             ValueError: A field of the groups is not among the inputs.
         """
         views = [view for group in fields for view in self._views(group)]
-        if not self._rows:
+        if not self._plan.rows:
             self._make(views)
         tokens = tf.convert_to_tensor(self.bias)  # (N, 1, D)
         for names, values in views:
@@ -83,12 +94,12 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
     def _part(self, names: Sequence[str], values: tf.Tensor) -> tf.Tensor | None:
         """What some fields of a width (B, F, w) give every token, (N, B, D)."""
         width, place = int(values.shape[-1]), {name: k for k, name in enumerate(names)}
-        read = [[name for name in token if name in place] for token in self._tokens]
+        read = [[name for name in token if name in place] for token in self._plan.tokens]
         readers = [n for n, found in enumerate(read) if found]
         if not readers:
             return None
         # smaller groups are filled up with a field of zeros
-        size, rows = max(map(len, read)), self._rows[str(width)]
+        size, rows = max(map(len, read)), self._plan.rows[str(width)]
         of_values = np.full((len(readers), size), len(names))
         of_kernel = np.full((len(readers), size), len(rows))
         for line, n in enumerate(readers):
@@ -119,22 +130,22 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
     def _make(self, views: Sequence[tuple[list[str], tf.Tensor]]) -> None:
         """Makes the weights: those of a width's fields in one variable, a matrix for each."""
         width_of = {name: int(values.shape[-1]) for names, values in views for name in names}
-        self._tokens = self.groups
+        self._plan.tokens = self.groups
         if self.sets == "each":
             sets = max(1, sum(name.startswith(f"{self._groups[0][0]}#") for name in width_of))
             if sets > 1:
-                self._tokens = [
+                self._plan.tokens = [
                     [_of_set(n, k) for n in group] for k in range(sets) for group in self._groups
                 ]
-        missing = [n for token in self._tokens for n in token if n not in width_of]
+        missing = [n for token in self._plan.tokens for n in token if n not in width_of]
         if missing:
             raise ValueError(f"No field '{missing[0]}' is among {sorted(width_of)}.")
         initial: dict[int, list[tf.Tensor]] = {}
-        for token in self._tokens:
+        for token in self._plan.tokens:
             fan_in = sum(width_of[name] for name in token)
             for name in token:
                 width = width_of[name]
-                rows = self._rows.setdefault(str(width), {})
+                rows = self._plan.rows.setdefault(str(width), {})
                 rows[name] = len(rows)
                 limit = float(np.sqrt(6.0 / (fan_in + self.dim)))
                 draw = tf_keras.initializers.RandomUniform(
@@ -149,7 +160,7 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
             )
             for width, matrices in initial.items()
         }
-        shape = (len(self._tokens), 1, self.dim)
+        shape = (len(self._plan.tokens), 1, self.dim)
         self.bias = self.add_weight(name="bias", shape=shape, initializer="zeros")
 
 

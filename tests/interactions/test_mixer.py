@@ -174,7 +174,7 @@ def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
         )
         kernel = {
             name: fields.kernels[width].numpy().astype(np.float64)[row]
-            for width, rows in fields._rows.items()
+            for width, rows in fields._plan.rows.items()
             for name, row in rows.items()
         }
         views = [""] if config.sets == "joined" else ["#0", "#1"]

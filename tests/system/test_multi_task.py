@@ -90,7 +90,23 @@ CASES = {
         },
     ),
 }
-OBSERVED = {"ame": "gate/", "crocodile": "experts/"}
+CASES["mixer"] = Case(
+    "foundation",
+    {},
+    "task_click",
+    {
+        "upstream.embeddings.sets": 2,
+        "upstream.network.user_tower": [],
+        "upstream.network.item_tower": [],
+        "upstream.network.block": {
+            "layers": [
+                {"type": "mixer", "tokens": 3, "head_dim": 4, "sets": "each", "order": "permuted"}
+                | {"norm": "pre", "network": "swiglu", "global_token": "fm", "readout": "task"}
+            ]
+        },
+    },
+)
+OBSERVED = {"ame": "gate/", "crocodile": "experts/", "mixer": "mixer/"}
 """What the names of what a model is observed by begin with."""
 
 

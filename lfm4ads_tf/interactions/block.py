@@ -319,6 +319,14 @@ def is_per_task(config: BlockConfig) -> bool:
     return bool(task_layers(config, ["task"]))
 
 
+def reads_towers(config: BlockConfig) -> bool:
+    """Whether what the towers give reaches a block's output, not the fields below them alone."""
+    kinds = [INTERACTIONS[layer.type] for layer in config.layers]
+    if config.structure != "stacked":
+        return any(kind.reads_stream for kind in kinds) or not kinds
+    return not kinds or kinds[0].reads_stream or kinds[0].joins  # see `check_names`
+
+
 def explicit_crosses(config: BlockConfig) -> list[str]:
     """Names of the activations that are explicit crosses, in order; none of a block of each set."""
     if config.sets == "each":
@@ -401,6 +409,14 @@ def check_names(config: BlockConfig) -> None:
             fix="add a layer, or set block.structure to stacked",
         )
     for k, layer in enumerate(config.layers):
+        kind = INTERACTIONS[layer.type]
+        if config.structure == "stacked" and k and not (kind.reads_stream or kind.joins):
+            raise UserError(
+                f"The interaction layer '{layer.key}' takes the stream's place without reading it, "
+                "so the layers before it would be read by nothing.",
+                received=f"structure: stacked, layers: {', '.join(x.key for x in config.layers)}",
+                fix="put it first, or set block.structure to parallel",
+            )
         own = INTERACTIONS[layer.type].task_names(layer, layer.key, ["task"])
         if own and (k + 1 < len(config.layers) or not task_layers(config, ["task"])):
             raise UserError(

@@ -42,6 +42,7 @@ class FM(InteractionLayer):
 
     Config = FmConfig
     joins = True
+    reads_stream = False
     shares_rows = True
     names_weights = False  # they keep the names that checkpoints of older runs know
 

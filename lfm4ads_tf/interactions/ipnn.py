@@ -59,6 +59,7 @@ class IPNN(InteractionLayer):
 
     Config = IpnnConfig
     joins = True
+    reads_stream = False
     names_weights = False  # its own call does
 
     def __init__(

@@ -27,6 +27,7 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
         Config: Its options, a `LayerConfig`.
         joins: Whether its output joins the stream, instead of taking the stream's place.
         reads_joined: Whether, in the `parallel` structure, it reads what joined x_0 so far.
+        reads_stream: Whether it reads the stream; False for layers that read fields alone.
         explicit: Whether its activations are explicit crosses: `full` hands the last one over.
         shares_rows: Whether it reads several groups of a width, and those of one row that stand for
             all rows; others are given one group of each width, with all rows.
@@ -64,6 +65,7 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
     Config: ClassVar[type[LayerConfig]]
     joins: ClassVar[bool] = False
     reads_joined: ClassVar[bool] = False
+    reads_stream: ClassVar[bool] = True
     explicit: ClassVar[bool] = False
     shares_rows: ClassVar[bool] = False
     names_weights: ClassVar[bool] = True

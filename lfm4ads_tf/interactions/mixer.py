@@ -46,6 +46,7 @@ class Mixer(InteractionLayer):
 
     Config = MixerConfig
     shares_rows = True
+    reads_stream = False
     names_weights = False  # its parts have names of their own
 
     def __init__(self, config: MixerConfig, *, seed: int = 0, name: str | None = None) -> None:

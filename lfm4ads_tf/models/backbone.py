@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from lfm4ads_tf.batch import EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.block import InteractionBlock, reads_towers
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
@@ -28,7 +29,8 @@ class Backbone(TwoTowers):
         seed: Seed of all initial weights.
 
     Raises:
-        UserError: The layout has no user or no item feature.
+        UserError: The layout has no user or no item feature, or towers have units that the block
+            does not read.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Backbone(TwoTowers):
         seed: int = 0,
         name: str = "backbone",
     ) -> None:
+        check_towers(network)
         super().__init__(
             layout,
             network.user_tower,
@@ -88,6 +91,27 @@ class Backbone(TwoTowers):
     def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""
         return self.block.observed(_inputs(self.towers(batch)))
+
+
+def check_towers(network: NetworkConfig) -> None:
+    """Refuses towers whose units nothing would train.
+
+    Args:
+        network: Towers and block.
+
+    Raises:
+        UserError: They have units, and the block reads the fields below them alone.
+    """
+    if (network.user_tower or network.item_tower) and not reads_towers(network.block):
+        layers = ", ".join(layer.key for layer in network.block.layers)
+        raise UserError(
+            "The interaction block reads no tower's output, so towers with units would learn "
+            "nothing.",
+            received=f"user_tower: {network.user_tower}, item_tower: {network.item_tower}, a "
+            f"{network.block.structure} block of {layers}",
+            fix="set user_tower and item_tower to [], or add a layer that reads the stream, such "
+            "as {type: cross} in a parallel block",
+        )
 
 
 def _inputs(towers: TowerOutputs) -> BlockInputs:

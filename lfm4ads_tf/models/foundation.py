@@ -23,7 +23,7 @@ from lfm4ads_tf.interactions.block import (
 from lfm4ads_tf.interactions.block import layer_names as block_layers
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.losses.task_loss import plain_loss
-from lfm4ads_tf.models.backbone import Backbone
+from lfm4ads_tf.models.backbone import Backbone, check_towers
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
 from lfm4ads_tf.models.task_names import check_task_names
@@ -180,6 +180,7 @@ class FoundationModel(UpstreamModel):
         """Branches need a spec that tells ads from content; layers need names of their own."""
         super().check(config, ads=ads)
         check_names(cls._network(config).block)
+        check_towers(cls._network(config))
         if config.branches and not ads:
             raise UserError(
                 "A content and an ad branch need to know which samples are ads.",

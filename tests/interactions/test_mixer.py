@@ -21,6 +21,7 @@ from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.interactions.token_ranks import token_ranks
+from lfm4ads_tf.models.backbone import check_towers
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
@@ -475,3 +476,30 @@ def test_a_task_of_its_own_readout_is_scored_by_it_alone() -> None:
 def test_tasks_read_the_last_layer_of_a_stacked_block(block: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="it is the last one of a stacked block"):
         InteractionBlock(parse(BlockConfig, block, source="block"), tasks=("a", "b"))
+
+
+@pytest.mark.parametrize("before", ["fm", "cross"])
+def test_no_layer_stands_before_a_mixer_in_a_stack(before: str) -> None:
+    block = parse(BlockConfig, {"layers": [{"type": before}, {"type": "mixer"}]}, source="block")
+    with pytest.raises(UserError, match="takes the stream's place without reading it"):
+        InteractionBlock(block)
+
+
+@pytest.mark.parametrize(
+    ("block", "read"),
+    [
+        ({"layers": [{"type": "mixer"}]}, False),
+        ({"layers": [{"type": "mixer"}, {"type": "dnn"}]}, False),
+        ({"layers": [{"type": "fm"}]}, True),
+        ({"structure": "parallel", "layers": [{"type": "mixer"}, {"type": "fm"}]}, False),
+        ({"structure": "parallel", "layers": [{"type": "mixer"}, {"type": "dnn"}]}, True),
+    ],
+)
+def test_towers_that_no_layer_reads_have_no_units(block: dict[str, Any], read: bool) -> None:
+    network = parse(NetworkConfig, {"user_tower": [4], "block": block}, source="network")
+    if read:
+        check_towers(network)
+    else:
+        with pytest.raises(UserError, match="reads no tower's output"):
+            check_towers(network)
+    check_towers(network.model_copy(update={"user_tower": []}))

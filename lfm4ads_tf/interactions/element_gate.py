@@ -65,5 +65,25 @@ class ElementGate(Rebuildable, tf_keras.layers.Layer):
         )  # (B, G, M, h)
         if asked:
             scores = tf.gather(scores, asked[0], axis=1, batch_dims=1)  # (B, n, M, h)
-        weights = tf.nn.softmax(scores, axis=2)
-        return tf.reduce_sum(weights * outputs[:, tf.newaxis], axis=2)
+        return _mixed(scores, outputs)
+
+    def of_gate(self, gate: int, prior: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+        """Mixes the experts' outputs for one gate, the same for every row.
+
+        Args:
+            gate: Its number.
+            prior: r, (B, d_r).
+            outputs: O, (B, M, h).
+
+        Returns:
+            m: (B, h).
+        """
+        columns = self.experts * self.width
+        kernel = self.kernel[:, gate * columns : (gate + 1) * columns]  # (d_r, M h)
+        scores = tf.reshape(product(prior, kernel), [-1, 1, self.experts, self.width])
+        return _mixed(scores, outputs)[:, 0]
+
+
+def _mixed(scores: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """m (B, n, h) of scores (B, n, M, h or 1) and O (B, M, h)."""
+    return tf.reduce_sum(tf.nn.softmax(scores, axis=2) * outputs[:, tf.newaxis], axis=2)

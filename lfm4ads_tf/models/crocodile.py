@@ -22,14 +22,20 @@ from lfm4ads_tf.losses.covariance import Normalise, covariance_penalty
 from lfm4ads_tf.losses.row_weights import task_columns
 from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.key_features import key_features
-from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
+from lfm4ads_tf.models.scenario_checks import (
+    check_mixtures,
+    refuse_few_scenarios,
+    refuse_mixtures,
+    refuse_unknown_mixtures,
+    refuse_without_scenarios,
+)
+from lfm4ads_tf.models.scenario_mixture import scenario_layers, scenario_layers_handed_over
 from lfm4ads_tf.models.set_model import SetModel
 from lfm4ads_tf.models.set_tower import side_by_side
 from lfm4ads_tf.models.two_towers import build_embeddings, own_columns
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
 
-_MIX = "mix"
 _INSTEAD = "take an upstream for one scenario, such as me_mmoe"
 
 
@@ -44,6 +50,8 @@ class CrocodileConfig(StrictModel):
         scenario_prior: Whether the gates read an embedding of the scenario too.
         prior_dim: Width of each prior embedding.
         gate_per: What has a gate: each `scenario`, with one more for unknown ones, or each `task`.
+        mixtures_of: With `gate_per: scenario`, scenarios whose mixture is a layer of its own,
+            `mix_<scenario>`, of every row.
         vector_gate: Whether a gate has one weight for all dimensions of an expert, for comparison.
         alpha: Weight of the covariance penalty.
         covariance_rows: Rows that the penalty is computed on; all where absent.
@@ -58,6 +66,7 @@ class CrocodileConfig(StrictModel):
     scenario_prior: bool = True
     prior_dim: int = Field(default=16, ge=1)
     gate_per: Literal["scenario", "task"] = "scenario"
+    mixtures_of: list[str] = []
     vector_gate: bool = False
     alpha: float = Field(default=0.1, ge=0)
     covariance_rows: int | None = Field(default=None, ge=2)
@@ -86,8 +95,8 @@ class Crocodile(SetModel):
         seed: Seed of all initial weights.
 
     Raises:
-        UserError: There are fewer than two scenarios, the tables have another number of sets, or a
-            prior is no embedded feature.
+        UserError: There are fewer than two scenarios, the tables have another number of sets, a
+            prior is no embedded feature, or `mixtures_of` names an unknown scenario or one twice.
 
     Source: Crocodile: Cross Experts Covariance for Disentangled Learning in Multi-Domain
     Recommendation (arXiv 2405.12706); the body is known at second hand.
@@ -105,6 +114,7 @@ class Crocodile(SetModel):
         seed: int = 0,
     ) -> None:
         refuse_few_scenarios(type(self).__name__, layout.scenarios, instead=_INSTEAD)
+        refuse_unknown_mixtures(mixture.mixtures_of, layout.scenarios)
         super().__init__(
             layout,
             network,
@@ -152,24 +162,34 @@ class Crocodile(SetModel):
 
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
-        """See `UpstreamModel`; it needs two scenarios or more."""
+        """See `UpstreamModel`; it needs two scenarios or more, and those that it is to name."""
         refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
+        known = [scenario for scenario, count in rows.items() if count]
+        refuse_unknown_mixtures(config.options.mixtures_of, known)
+
+    @classmethod
+    def refuse(cls, options: Any, embeddings: EmbeddingsConfig, tasks: Sequence[str]) -> None:
+        """See `SetModel`; scenarios have layers of their own where each has a gate."""
+        super().refuse(options, embeddings, tasks)
+        if options.gate_per == "task":
+            refuse_mixtures(options.mixtures_of, instead="upstream.crocodile.gate_per=scenario")
+        check_mixtures(options.mixtures_of)
 
     @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
-        """`towers`, and `mix`, that of the row's scenario, or `mix_<task>`."""
+        """`towers`, `mix` of the row's scenario and `mix_<scenario>`, or `mix_<task>`."""
         if config.options.gate_per == "task":
             return super().activation_names(config, tasks)
-        return ["towers", _MIX]
+        return scenario_layers(config.options.mixtures_of)
 
     @classmethod
     def handed_over(
         cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
     ) -> list[str]:
-        """The stored mixtures, else the towers."""
+        """The stored mixtures, those of scenarios asked for before the row's, else the towers."""
         if config.options.gate_per == "task":
             return super().handed_over(config, tasks, stored)
-        return [_MIX if _MIX in stored else "towers"]
+        return scenario_layers_handed_over(config.options.mixtures_of, stored)
 
     @property
     def all_embeddings(self) -> list[ShardedEmbedding]:
@@ -180,7 +200,9 @@ class Crocodile(SetModel):
     @property
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
-        return super().layer_names if self.options.gate_per == "task" else ["towers", _MIX]
+        if self.options.gate_per == "task":
+            return super().layer_names
+        return scenario_layers(self.options.mixtures_of)
 
     def made_heads(self, units: Sequence[int], *, shared: bool, seed: int) -> TowerBank:
         """See `MixtureModel`; a tower for each scenario and task."""
@@ -194,10 +216,17 @@ class Crocodile(SetModel):
         return self._logits(batch, self._outputs(batch, training), training)
 
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
-        """See `MixtureModel`; `mix` (B, h) is m_s of the row's own scenario, or m_S."""
+        """See `MixtureModel`.
+
+        `mix` (B, h) is m_s of the row's own scenario, or m_S. `mix_<scenario>` (B, h) is what the
+        model says of every row in that scenario: its gate, over r with its embedding.
+        """
         user, item, stream = self._read(batch)
-        mixed = self._mixed(batch, self.experts(stream))  # (B, 2 or T, h)
-        held = tf.unstack(mixed, axis=1) if self.options.gate_per == "task" else [mixed[:, 1]]
+        outputs = self.experts(stream)
+        mixed = self._mixed(batch, outputs)  # (B, 2 or T, h)
+        held = tf.unstack(mixed, axis=1)
+        if self.options.gate_per == "scenario":
+            held = [held[1], *self._of_scenarios(batch, outputs)]
         named = dict(zip(self.layer_names, [side_by_side(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
@@ -257,7 +286,7 @@ class Crocodile(SetModel):
 
     def _mixed(self, batch: EncodedBatch, outputs: tf.Tensor) -> tf.Tensor:
         """m_S and m_s of the row's scenario, (B, 2, h), or m of every task (B, T, h)."""
-        prior = self._prior(batch)
+        prior = self._prior(self._key_priors(batch), batch["scenario"])
         if self.options.gate_per == "task":
             return self.gates([prior, outputs])
         last = len(self.layout.scenarios)
@@ -265,16 +294,27 @@ class Crocodile(SetModel):
         asked = tf.stack([tf.fill(tf.shape(own), last), own], axis=1)
         return self.gates([prior, outputs, asked])
 
-    def _prior(self, batch: EncodedBatch) -> tf.Tensor:
-        """r, (B, d_r)."""
-        parts = []
-        if self.priors is not None:
-            ids = own_columns(batch["ids"], self._read_layout.id_columns)
-            for values in self.priors(ids, batch.get("bags")).values():  # (B, F, 1, D)
-                parts.append(tf.reshape(values, [-1, values.shape[1] * values.shape[3]]))
-        if self.scenario is not None:
-            parts.append(self.scenario(batch["scenario"]))
-        return tf.concat(parts, axis=-1)
+    def _of_scenarios(self, batch: EncodedBatch, outputs: tf.Tensor) -> list[tf.Tensor]:
+        """m_s (B, h) of each scenario in `mixtures_of`, of all rows as if they were of it."""
+        keys, mixed = self._key_priors(batch), []
+        for scenario in self.options.mixtures_of:
+            place = self.layout.scenarios.index(scenario)
+            prior = self._prior(keys, tf.fill(tf.shape(batch["scenario"]), place))
+            mixed.append(self.gates.of_gate(place, prior, outputs))
+        return mixed
+
+    def _key_priors(self, batch: EncodedBatch) -> list[tf.Tensor]:
+        """Prior embeddings of user and item, (B, .) each."""
+        if self.priors is None:
+            return []
+        ids = own_columns(batch["ids"], self._read_layout.id_columns)
+        every = self.priors(ids, batch.get("bags")).values()  # (B, F, 1, D) each
+        return [tf.reshape(values, [-1, values.shape[1] * values.shape[3]]) for values in every]
+
+    def _prior(self, keys: list[tf.Tensor], scenario: tf.Tensor) -> tf.Tensor:
+        """r (B, d_r) of the keys' prior embeddings and of scenarios (B,)."""
+        of_scenario = [] if self.scenario is None else [self.scenario(scenario)]
+        return tf.concat([*keys, *of_scenario], axis=-1)
 
     def _row_weights(self, batch: EncodedBatch) -> tf.Tensor:
         """B / N_s, (B, 1) or (B, T): the loss is a sum over the rows divided by B.

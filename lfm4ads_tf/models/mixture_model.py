@@ -19,7 +19,7 @@ from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.set_tower import side_by_side
-from lfm4ads_tf.models.task_names import check_task_names
+from lfm4ads_tf.models.task_names import check_name_parts
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.two_towers import TwoTowers, beside
 from lfm4ads_tf.models.upstream import UpstreamModel
@@ -109,7 +109,7 @@ class MixtureModel(UpstreamModel):
         Raises:
             UserError: A task's name cannot be part of a layer's name.
         """
-        check_task_names(tasks)
+        check_name_parts(tasks)
         return ["towers", *mixture_names(tasks)]
 
     @classmethod

@@ -22,6 +22,7 @@ from lfm4ads_tf.losses.covariance import Normalise, covariance_penalty
 from lfm4ads_tf.losses.row_weights import task_columns
 from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.key_features import key_features
+from lfm4ads_tf.models.mixture_model import joined
 from lfm4ads_tf.models.scenario_checks import (
     check_mixtures,
     refuse_few_scenarios,
@@ -31,7 +32,6 @@ from lfm4ads_tf.models.scenario_checks import (
 )
 from lfm4ads_tf.models.scenario_mixture import scenario_layers, scenario_layers_handed_over
 from lfm4ads_tf.models.set_model import SetModel
-from lfm4ads_tf.models.set_tower import side_by_side
 from lfm4ads_tf.models.two_towers import build_embeddings, own_columns
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
@@ -44,6 +44,8 @@ class CrocodileConfig(StrictModel):
 
     Attributes:
         experts: Number of experts M, and of sets of embeddings.
+        one_set: Whether all experts read one set of embeddings, for comparison: it can be M times
+            as wide for as many floats.
         expert_units: Width of each layer of an expert; the last one is h.
         priors: Features whose prior embeddings the gates read; where absent, the spec's user and
             item key, as far as they are embedded features.
@@ -61,6 +63,7 @@ class CrocodileConfig(StrictModel):
     """
 
     experts: int = Field(default=5, ge=2)
+    one_set: bool = False
     expert_units: Annotated[Units, Field(min_length=1)] = [256, 64]
     priors: list[str] | None = None
     scenario_prior: bool = True
@@ -90,7 +93,7 @@ class Crocodile(SetModel):
     Args:
         layout: Columns of the encoded batch; with two scenarios or more.
         network: Towers of each set, and whether there is a shared logit; its block is not read.
-        embeddings: Tables, of as many sets as there are experts.
+        embeddings: Tables, of as many sets as there are experts, or of one.
         mixture: Experts, gates, penalty and towers.
         seed: Seed of all initial weights.
 
@@ -120,7 +123,11 @@ class Crocodile(SetModel):
             network,
             embeddings,
             mixture,
-            ExpertBank(range(mixture.experts), mixture.expert_units, seed=seed),
+            ExpertBank(
+                [0] * mixture.experts if mixture.one_set else range(mixture.experts),
+                mixture.expert_units,
+                seed=seed,
+            ),
             mixture.task_units,
             seed=seed,
             name="crocodile",
@@ -137,6 +144,8 @@ class Crocodile(SetModel):
     @classmethod
     def sets(cls, options: Any, tasks: Sequence[str]) -> tuple[int, str]:
         """See `SetModel`."""
+        if options.one_set:
+            return 1, f"all of its {options.experts} experts"
         return options.experts, f"each of its {options.experts} experts"
 
     @classmethod
@@ -227,7 +236,7 @@ class Crocodile(SetModel):
         held = tf.unstack(mixed, axis=1)
         if self.options.gate_per == "scenario":
             held = [held[1], *self._of_scenarios(batch, outputs)]
-        named = dict(zip(self.layer_names, [side_by_side(stream), *held], strict=True))
+        named = dict(zip(self.layer_names, [joined(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:

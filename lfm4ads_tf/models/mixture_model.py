@@ -204,16 +204,16 @@ class MixtureModel(UpstreamModel):
         """
         user, item, stream = self._read(batch)
         mixed = tf.unstack(self.mixtures(stream), axis=1)  # T of (B, h)
-        activations = dict(zip(self.layer_names, [_joined(stream), *mixed], strict=True))
+        activations = dict(zip(self.layer_names, [joined(stream), *mixed], strict=True))
         return {"UR": user, "IR": item, **activations}
 
     def _read(self, batch: EncodedBatch) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or set by set, or a list."""
         sides = self.backbone.group_towers(batch)
-        return _joined(sides["user"]), _joined(sides["item"]), beside([*sides.values()])
+        return joined(sides["user"]), joined(sides["item"]), beside([*sides.values()])
 
 
-def _joined(stream: Any) -> tf.Tensor:
+def joined(stream: Any) -> tf.Tensor:
     """(B, d) of (B, d), of sets (K, B, d), or of groups (B, d_g)."""
     if isinstance(stream, list):
         return tf.concat(stream, axis=-1)

@@ -178,6 +178,40 @@ def test_every_scenario_trains_all_sets_and_experts_and_its_own_tower(
     assert sets.all()
 
 
+def test_with_one_set_it_is_the_model_whose_sets_are_equal_copies(randomize: Randomize) -> None:
+    model = made(randomize, mixtures_of=["t2"])
+    options = model.options.model_copy(update={"one_set": True})
+    one = Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(dim=4, init_scale=0.5), options, seed=1)
+    batch = batch_of()
+    one(batch)
+    randomize(one, seed=1)
+    assert one.experts.experts == M and one.backbone.embeddings.sets == 1
+    for source, target in zip(one.variables, model.variables, strict=True):
+        values = source.numpy()
+        if target.shape == source.shape:  # all that is above the experts' first layer, and priors
+            pass
+        elif "table_" in target.name:
+            values = np.tile(values, [1, M])  # set by set
+        elif "experts" in target.name:  # expert by expert, in one set's columns
+            values = np.moveaxis(values.reshape(-1, M, values.shape[-1] // M), 1, 0)
+        else:
+            values = np.stack([np.atleast_2d(values)] * M)
+        target.assign(values)
+    found, expected = one.represent(batch), model.represent(batch)
+    for name, values in expected.items():
+        copies = M if name in ("UR", "IR", "towers") else 1
+        assert_close(np.tile(found[name], [1, copies]), values, terms=100)
+    assert_close(one(batch), model(batch), terms=200)
+    terms, of_copies = one.loss_terms(batch), model.loss_terms(batch)
+    assert terms["covariance"] > 0
+    for name, value in of_copies.items():
+        assert_close(terms[name], value, terms=200, magnitude=value)
+    config = UpstreamConfig(model="crocodile", crocodile={"one_set": True})
+    assert Crocodile.default_sets(config, ["click"]) == 1
+    with pytest.raises(UserError, match="set upstream.embeddings.sets=1"):
+        Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(sets=M), options)
+
+
 def test_what_the_experts_have_in_common_is_observed(randomize: Randomize) -> None:
     model, batch = made(randomize, covariance_rows=8), batch_of()
     outputs = model.experts(model.backbone.stream(batch)).numpy().astype(np.float64)

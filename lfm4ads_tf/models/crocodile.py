@@ -177,6 +177,12 @@ class Crocodile(SetModel):
         refuse_unknown_mixtures(config.options.mixtures_of, known)
 
     @classmethod
+    def least_rows(cls, config: UpstreamConfig) -> int:
+        """See `UpstreamModel`; the floor on N_s."""
+        least: int = config.options.least_rows
+        return least
+
+    @classmethod
     def refuse(cls, options: Any, embeddings: EmbeddingsConfig, tasks: Sequence[str]) -> None:
         """See `SetModel`; scenarios have layers of their own where each has a gate."""
         super().refuse(options, embeddings, tasks)

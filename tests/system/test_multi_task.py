@@ -69,8 +69,13 @@ CASES = {
     "stem_al": experts("stem_al", auxiliary=["order"]),
     "ame": experts("ame", set_groups=[1, 2]),
     "crocodile": experts(
-        *("crocodile", "mix_home"),
-        **{"experts": 2, "prior_dim": 4, "covariance_rows": 32, "mixtures_of": ["home"]},
+        "crocodile",
+        "mix_home",
+        experts=2,
+        prior_dim=4,
+        covariance_rows=32,
+        mixtures_of=["home"],
+        least_rows=500,
     ),
     "esmm": experts("esmm", funnel=["click", "order"]),
     "aitm": experts("aitm", calibrator=0.1),
@@ -127,6 +132,8 @@ def test_run_export_and_predict(
         options = [*arguments, *given, "--scenarios", "home", "--out", out]
         done = cli("run", *options)
     assert done.code == 0, done.text
+    # once, though the batch size is chosen after the data were prepared
+    assert done.text.count("upstream.crocodile.least_rows: 500") == (name == "crocodile")
     document = json.loads((out / "metrics.json").read_text("utf-8"))
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
     assert {"upstream", method} <= scored

@@ -237,11 +237,11 @@ class Crocodile(SetModel):
         model says of every row in that scenario: its gate, over r with its embedding.
         """
         user, item, stream = self._read(batch)
-        outputs = self.experts(stream)
-        mixed = self._mixed(batch, outputs)  # (B, 2 or T, h)
+        keys, outputs = self._key_priors(batch), self.experts(stream)
+        mixed = self._mixed(keys, batch["scenario"], outputs)  # (B, 2 or T, h)
         held = tf.unstack(mixed, axis=1)
         if self.options.gate_per == "scenario":
-            held = [held[1], *self._of_scenarios(batch, outputs)]
+            held = [held[1], *self._of_scenarios(keys, outputs)]
         named = dict(zip(self.layer_names, [joined(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
@@ -291,7 +291,8 @@ class Crocodile(SetModel):
 
     def _logits(self, batch: EncodedBatch, outputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Logits (B, T)."""
-        mixed, heads = self._mixed(batch, outputs), self.heads
+        mixed = self._mixed(self._key_priors(batch), batch["scenario"], outputs)
+        heads = self.heads
         if self.options.gate_per == "task":  # (B, T, h): every scenario's towers read the task's
             return heads(mixed, batch["scenario"], training=training)
         tasks, scenarios = len(self.layout.tasks), len(self.layout.scenarios)
@@ -299,22 +300,22 @@ class Crocodile(SetModel):
         order = [0] * (tasks * int(heads.shared)) + [1] * (tasks * scenarios)
         return heads(tf.gather(mixed, order, axis=1), batch["scenario"], training=training)
 
-    def _mixed(self, batch: EncodedBatch, outputs: tf.Tensor) -> tf.Tensor:
+    def _mixed(self, keys: list[tf.Tensor], scenario: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """m_S and m_s of the row's scenario, (B, 2, h), or m of every task (B, T, h)."""
-        prior = self._prior(self._key_priors(batch), batch["scenario"])
+        prior = self._prior(keys, scenario)
         if self.options.gate_per == "task":
             return self.gates([prior, outputs])
         last = len(self.layout.scenarios)
-        own = group_of(batch["scenario"], last)  # (B,)
+        own = group_of(scenario, last)  # (B,)
         asked = tf.stack([tf.fill(tf.shape(own), last), own], axis=1)
         return self.gates([prior, outputs, asked])
 
-    def _of_scenarios(self, batch: EncodedBatch, outputs: tf.Tensor) -> list[tf.Tensor]:
+    def _of_scenarios(self, keys: list[tf.Tensor], outputs: tf.Tensor) -> list[tf.Tensor]:
         """m_s (B, h) of each scenario in `mixtures_of`, of all rows as if they were of it."""
-        keys, mixed = self._key_priors(batch), []
+        mixed = []
         for scenario in self.options.mixtures_of:
             place = self.layout.scenarios.index(scenario)
-            prior = self._prior(keys, tf.fill(tf.shape(batch["scenario"]), place))
+            prior = self._prior(keys, tf.fill(tf.shape(outputs)[:1], place))
             mixed.append(self.gates.of_gate(place, prior, outputs))
         return mixed
 

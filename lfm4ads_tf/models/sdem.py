@@ -113,7 +113,8 @@ def _with_sets(
     """The tables with a set for each scenario or group of them, and one.
 
     Raises:
-        UserError: There are fewer than two, a group is none, or another number was given.
+        UserError: There are fewer than two, what a group or `mixtures_of` names is none, or another
+            number was given.
     """
     refuse_few_scenarios(_AXIS, scenarios, instead=_INSTEAD)
     check_groups(options.groups, scenarios, "scenario")

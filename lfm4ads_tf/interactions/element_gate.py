@@ -49,41 +49,27 @@ class ElementGate(Rebuildable, tf_keras.layers.Layer):
         )  # (d_r, G M h)
         super().build(input_shape)
 
-    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    def call(self, inputs: Sequence[tf.Tensor], gate: int | None = None) -> tf.Tensor:
         """Mixes the experts' outputs for some gates.
 
         Args:
             inputs: The prior r (B, d_r) and the outputs O (B, M, h); behind them may stand the
                 gates that each row asks for, (B, n) int, without which it asks for all.
+            gate: A gate that all rows ask for: its columns alone are multiplied.
 
         Returns:
-            m: (B, n, h), or (B, G, h).
+            m: (B, n, h), of all gates (B, G, h), of one (B, 1, h).
         """
         prior, outputs, *asked = inputs
+        kernel = self.kernel
+        if gate is not None:
+            columns = self.experts * self.width
+            kernel = kernel[:, gate * columns : (gate + 1) * columns]  # (d_r, M h)
+        gates = self.count if gate is None else 1
         scores = tf.reshape(
-            product(prior, self.kernel), [-1, self.count, self.experts, self.width]
+            product(prior, kernel), [-1, gates, self.experts, self.width]
         )  # (B, G, M, h)
         if asked:
             scores = tf.gather(scores, asked[0], axis=1, batch_dims=1)  # (B, n, M, h)
-        return _mixed(scores, outputs)
-
-    def of_gate(self, gate: int, prior: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        """Mixes the experts' outputs for one gate, the same for every row.
-
-        Args:
-            gate: Its number.
-            prior: r, (B, d_r).
-            outputs: O, (B, M, h).
-
-        Returns:
-            m: (B, h).
-        """
-        columns = self.experts * self.width
-        kernel = self.kernel[:, gate * columns : (gate + 1) * columns]  # (d_r, M h)
-        scores = tf.reshape(product(prior, kernel), [-1, 1, self.experts, self.width])
-        return _mixed(scores, outputs)[:, 0]
-
-
-def _mixed(scores: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """m (B, n, h) of scores (B, n, M, h or 1) and O (B, M, h)."""
-    return tf.reduce_sum(tf.nn.softmax(scores, axis=2) * outputs[:, tf.newaxis], axis=2)
+        weights = tf.nn.softmax(scores, axis=2)
+        return tf.reduce_sum(weights * outputs[:, tf.newaxis], axis=2)

@@ -241,7 +241,7 @@ class Crocodile(SetModel):
         mixed = self._mixed(keys, batch["scenario"], outputs)  # (B, 2 or T, h)
         held = tf.unstack(mixed, axis=1)
         if self.options.gate_per == "scenario":
-            held = [held[1], *self._of_scenarios(keys, outputs)]
+            held = [held[1], *self._of_scenarios(keys, outputs, self.options.mixtures_of)]
         named = dict(zip(self.layer_names, [joined(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
@@ -291,14 +291,19 @@ class Crocodile(SetModel):
 
     def _logits(self, batch: EncodedBatch, outputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Logits (B, T)."""
-        mixed = self._mixed(self._key_priors(batch), batch["scenario"], outputs)
-        heads = self.heads
-        if self.options.gate_per == "task":  # (B, T, h): every scenario's towers read the task's
-            return heads(mixed, batch["scenario"], training=training)
-        tasks, scenarios = len(self.layout.tasks), len(self.layout.scenarios)
-        # a row counts in the towers of its own scenario alone: all of them read m_s of that one
-        order = [0] * (tasks * int(heads.shared)) + [1] * (tasks * scenarios)
-        return heads(tf.gather(mixed, order, axis=1), batch["scenario"], training=training)
+        keys, tasks = self._key_priors(batch), len(self.layout.tasks)
+        if not (self.heads.shared or self.options.gate_per == "task"):
+            # a row of an unknown scenario counts in the towers of all, as if it were of each
+            every = self._of_scenarios(keys, outputs, self.layout.scenarios)
+            read = tf.repeat(tf.stack(every, axis=1), tasks, axis=1)  # (B, S T, h)
+            return self.heads(read, batch["scenario"], training=training)
+        read = self._mixed(keys, batch["scenario"], outputs)
+        if self.options.gate_per == "scenario":
+            # a row counts in the towers of its own scenario alone: all of them read m_s of that one
+            order = [0] * tasks + [1] * (tasks * len(self.layout.scenarios))
+            read = tf.gather(read, order, axis=1)  # (B, (1 + S) T, h)
+        # of a gate for each task (B, T, h): every scenario's towers read the task's
+        return self.heads(read, batch["scenario"], training=training)
 
     def _mixed(self, keys: list[tf.Tensor], scenario: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """m_S and m_s of the row's scenario, (B, 2, h), or m of every task (B, T, h)."""
@@ -310,13 +315,15 @@ class Crocodile(SetModel):
         asked = tf.stack([tf.fill(tf.shape(own), last), own], axis=1)
         return self.gates([prior, outputs, asked])
 
-    def _of_scenarios(self, keys: list[tf.Tensor], outputs: tf.Tensor) -> list[tf.Tensor]:
-        """m_s (B, h) of each scenario in `mixtures_of`, of all rows as if they were of it."""
+    def _of_scenarios(
+        self, keys: list[tf.Tensor], outputs: tf.Tensor, scenarios: Sequence[str]
+    ) -> list[tf.Tensor]:
+        """m_s (B, h) of some scenarios, of all rows as if they were of it."""
         mixed = []
-        for scenario in self.options.mixtures_of:
+        for scenario in scenarios:
             place = self.layout.scenarios.index(scenario)
             prior = self._prior(keys, tf.fill(tf.shape(outputs)[:1], place))
-            mixed.append(self.gates.of_gate(place, prior, outputs))
+            mixed.append(self.gates([prior, outputs], gate=place)[:, 0])
         return mixed
 
     def _key_priors(self, batch: EncodedBatch) -> list[tf.Tensor]:

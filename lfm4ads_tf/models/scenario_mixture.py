@@ -27,8 +27,8 @@ class ScenarioMixtureModel(MixtureModel):
         z_{s,t} = [w_t Tower_t(m_S) + c_t] + w_{s,t} Tower_{s,t}(m_s) + c_{s,t}
 
     m_S is the mixture of a shared gate, the last one of the experts' outputs (B, S + 1, h); a row
-    of an unknown scenario has the first part alone. The towers' inputs are several sets of
-    embeddings, x (K, B, d). See `MixtureModel`.
+    of an unknown scenario has the first part alone, without it the mean by the scenarios' shares.
+    The towers' inputs are several sets of embeddings, x (K, B, d). See `MixtureModel`.
 
     Attributes:
         options: Has `mixtures_of`, the scenarios whose vector is a layer of its own for all rows.

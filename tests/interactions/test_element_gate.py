@@ -31,7 +31,7 @@ def test_every_dimension_has_a_softmax_over_the_experts(vector: bool) -> None:
     some = gate([*given, tf.constant(asked)])
     np.testing.assert_array_equal(some, np.take_along_axis(found.numpy(), asked[..., None], axis=1))
     for g in range(G):
-        one, magnitude = gate.of_gate(g, *given), np.abs(terms[:, g]).sum(axis=1)
+        one, magnitude = gate([*given], gate=g)[:, 0], np.abs(terms[:, g]).sum(axis=1)
         assert_close(one, terms[:, g].sum(axis=1), terms=R + M + 4, magnitude=magnitude)
 
 

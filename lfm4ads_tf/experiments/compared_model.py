@@ -30,6 +30,7 @@ from lfm4ads_tf.pipeline.global_entries import global_entries
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scenario_rows import scenario_rows
 from lfm4ads_tf.pipeline.scoring import RowSlices, entries, predict_rows, targets_of
+from lfm4ads_tf.pipeline.small_scenarios import warn_small_scenarios
 from lfm4ads_tf.pipeline.stored_results import RESULTS
 from lfm4ads_tf.pipeline.training_labels import TrainingLabels
 from lfm4ads_tf.training.checkpoints import read_weights
@@ -84,6 +85,8 @@ class ComparedModel:
     def check(self) -> None:
         """Refuses labels and scenarios that the model cannot learn from, and what cannot be built.
 
+        Scenarios that are small for it are told.
+
         Raises:
             UserError: One of them.
         """
@@ -91,6 +94,7 @@ class ComparedModel:
         model.check_labels(self.config, TrainingLabels(cache))
         model.check_scenario_rows(self.config, scenario_rows(cache))
         _ = self.sizes
+        warn_small_scenarios(cache, self.config, self.name)
 
     def missing(self, seeds: Sequence[int], rates: Sequence[float]) -> int:
         """Trainings of `complete` that are not made, as far as it is known before."""

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.pipeline.run import first_difference
 
 _IDENTITY = "comparison_of.json"
@@ -43,7 +46,7 @@ def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> N
         known = _read(path)
         known.pop("rates", None)  # of a folder from before calls could differ in them
         both = [name for name in known["models"] if name in ours["models"]]
-        theirs = {**known, "models": {name: known["models"][name] for name in both}}
+        theirs = {**known, "models": {n: _with_defaults(known["models"][n]) for n in both}}
         mine = {**ours, "models": {name: ours["models"][name] for name in both}}
         difference = first_difference(theirs, mine)
         if difference is not None and known["models"] and not overwrite:
@@ -72,6 +75,14 @@ def add_models(out: Path, models: Mapping[str, Any]) -> None:
     """
     known = _read(out / _IDENTITY)
     write_json(out / _IDENTITY, {**known, "models": {**known["models"], **_plain(models)}})
+
+
+def _with_defaults(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored configuration with what earlier versions did not know; as it is, if it is none."""
+    try:
+        return UpstreamConfig.model_validate(model).model_dump(mode="json")
+    except (UserError, ValidationError):
+        return model
 
 
 def _plain(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,19 +49,25 @@ class ElementGate(Rebuildable, tf_keras.layers.Layer):
         )  # (d_r, G M h)
         super().build(input_shape)
 
-    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    def call(self, inputs: Sequence[tf.Tensor], gate: int | None = None) -> tf.Tensor:
         """Mixes the experts' outputs for some gates.
 
         Args:
             inputs: The prior r (B, d_r) and the outputs O (B, M, h); behind them may stand the
                 gates that each row asks for, (B, n) int, without which it asks for all.
+            gate: A gate that all rows ask for: its columns alone are multiplied.
 
         Returns:
-            m: (B, n, h), or (B, G, h).
+            m: (B, n, h), of all gates (B, G, h), of one (B, 1, h).
         """
         prior, outputs, *asked = inputs
+        kernel = self.kernel
+        if gate is not None:
+            columns = self.experts * self.width
+            kernel = kernel[:, gate * columns : (gate + 1) * columns]  # (d_r, M h)
+        gates = self.count if gate is None else 1
         scores = tf.reshape(
-            product(prior, self.kernel), [-1, self.count, self.experts, self.width]
+            product(prior, kernel), [-1, gates, self.experts, self.width]
         )  # (B, G, M, h)
         if asked:
             scores = tf.gather(scores, asked[0], axis=1, batch_dims=1)  # (B, n, M, h)

@@ -22,14 +22,20 @@ from lfm4ads_tf.losses.covariance import Normalise, covariance_penalty
 from lfm4ads_tf.losses.row_weights import task_columns
 from lfm4ads_tf.models.config import NetworkConfig, Units
 from lfm4ads_tf.models.key_features import key_features
-from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
+from lfm4ads_tf.models.mixture_model import joined
+from lfm4ads_tf.models.scenario_checks import (
+    check_mixtures,
+    refuse_few_scenarios,
+    refuse_mixtures,
+    refuse_unknown_mixtures,
+    refuse_without_scenarios,
+)
+from lfm4ads_tf.models.scenario_mixture import scenario_layers, scenario_layers_handed_over
 from lfm4ads_tf.models.set_model import SetModel
-from lfm4ads_tf.models.set_tower import side_by_side
 from lfm4ads_tf.models.two_towers import build_embeddings, own_columns
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import StrictModel
 
-_MIX = "mix"
 _INSTEAD = "take an upstream for one scenario, such as me_mmoe"
 
 
@@ -38,12 +44,16 @@ class CrocodileConfig(StrictModel):
 
     Attributes:
         experts: Number of experts M, and of sets of embeddings.
+        one_set: Whether all experts read one set of embeddings, for comparison: it can be M times
+            as wide for as many floats.
         expert_units: Width of each layer of an expert; the last one is h.
         priors: Features whose prior embeddings the gates read; where absent, the spec's user and
             item key, as far as they are embedded features.
         scenario_prior: Whether the gates read an embedding of the scenario too.
         prior_dim: Width of each prior embedding.
         gate_per: What has a gate: each `scenario`, with one more for unknown ones, or each `task`.
+        mixtures_of: With `gate_per: scenario`, scenarios whose mixture is a layer of its own,
+            `mix_<scenario>`, of every row.
         vector_gate: Whether a gate has one weight for all dimensions of an expert, for comparison.
         alpha: Weight of the covariance penalty.
         covariance_rows: Rows that the penalty is computed on; all where absent.
@@ -53,11 +63,13 @@ class CrocodileConfig(StrictModel):
     """
 
     experts: int = Field(default=5, ge=2)
+    one_set: bool = False
     expert_units: Annotated[Units, Field(min_length=1)] = [256, 64]
     priors: list[str] | None = None
     scenario_prior: bool = True
     prior_dim: int = Field(default=16, ge=1)
     gate_per: Literal["scenario", "task"] = "scenario"
+    mixtures_of: list[str] = []
     vector_gate: bool = False
     alpha: float = Field(default=0.1, ge=0)
     covariance_rows: int | None = Field(default=None, ge=2)
@@ -81,13 +93,13 @@ class Crocodile(SetModel):
     Args:
         layout: Columns of the encoded batch; with two scenarios or more.
         network: Towers of each set, and whether there is a shared logit; its block is not read.
-        embeddings: Tables, of as many sets as there are experts.
+        embeddings: Tables, of as many sets as there are experts, or of one.
         mixture: Experts, gates, penalty and towers.
         seed: Seed of all initial weights.
 
     Raises:
-        UserError: There are fewer than two scenarios, the tables have another number of sets, or a
-            prior is no embedded feature.
+        UserError: There are fewer than two scenarios, the tables have another number of sets, a
+            prior is no embedded feature, or `mixtures_of` names an unknown scenario or one twice.
 
     Source: Crocodile: Cross Experts Covariance for Disentangled Learning in Multi-Domain
     Recommendation (arXiv 2405.12706); the body is known at second hand.
@@ -105,12 +117,17 @@ class Crocodile(SetModel):
         seed: int = 0,
     ) -> None:
         refuse_few_scenarios(type(self).__name__, layout.scenarios, instead=_INSTEAD)
+        refuse_unknown_mixtures(mixture.mixtures_of, layout.scenarios)
         super().__init__(
             layout,
             network,
             embeddings,
             mixture,
-            ExpertBank(range(mixture.experts), mixture.expert_units, seed=seed),
+            ExpertBank(
+                [0] * mixture.experts if mixture.one_set else range(mixture.experts),
+                mixture.expert_units,
+                seed=seed,
+            ),
             mixture.task_units,
             seed=seed,
             name="crocodile",
@@ -127,6 +144,8 @@ class Crocodile(SetModel):
     @classmethod
     def sets(cls, options: Any, tasks: Sequence[str]) -> tuple[int, str]:
         """See `SetModel`."""
+        if options.one_set:
+            return 1, f"all of its {options.experts} experts"
         return options.experts, f"each of its {options.experts} experts"
 
     @classmethod
@@ -152,24 +171,40 @@ class Crocodile(SetModel):
 
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
-        """See `UpstreamModel`; it needs two scenarios or more."""
+        """See `UpstreamModel`; it needs two scenarios or more, and those that it is to name."""
         refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
+        known = [scenario for scenario, count in rows.items() if count]
+        refuse_unknown_mixtures(config.options.mixtures_of, known)
+
+    @classmethod
+    def least_rows(cls, config: UpstreamConfig) -> int:
+        """See `UpstreamModel`; the floor on N_s."""
+        least: int = config.options.least_rows
+        return least
+
+    @classmethod
+    def refuse(cls, options: Any, embeddings: EmbeddingsConfig, tasks: Sequence[str]) -> None:
+        """See `SetModel`; scenarios have layers of their own where each has a gate."""
+        super().refuse(options, embeddings, tasks)
+        if options.gate_per == "task":
+            refuse_mixtures(options.mixtures_of, instead="upstream.crocodile.gate_per=scenario")
+        check_mixtures(options.mixtures_of)
 
     @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:
-        """`towers`, and `mix`, that of the row's scenario, or `mix_<task>`."""
+        """`towers`, `mix` of the row's scenario and `mix_<scenario>`, or `mix_<task>`."""
         if config.options.gate_per == "task":
             return super().activation_names(config, tasks)
-        return ["towers", _MIX]
+        return scenario_layers(config.options.mixtures_of)
 
     @classmethod
     def handed_over(
         cls, config: UpstreamConfig, tasks: Sequence[str], stored: Collection[str]
     ) -> list[str]:
-        """The stored mixtures, else the towers."""
+        """The stored mixtures, those of scenarios asked for before the row's, else the towers."""
         if config.options.gate_per == "task":
             return super().handed_over(config, tasks, stored)
-        return [_MIX if _MIX in stored else "towers"]
+        return scenario_layers_handed_over(config.options.mixtures_of, stored)
 
     @property
     def all_embeddings(self) -> list[ShardedEmbedding]:
@@ -180,7 +215,9 @@ class Crocodile(SetModel):
     @property
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
-        return super().layer_names if self.options.gate_per == "task" else ["towers", _MIX]
+        if self.options.gate_per == "task":
+            return super().layer_names
+        return scenario_layers(self.options.mixtures_of)
 
     def made_heads(self, units: Sequence[int], *, shared: bool, seed: int) -> TowerBank:
         """See `MixtureModel`; a tower for each scenario and task."""
@@ -194,11 +231,18 @@ class Crocodile(SetModel):
         return self._logits(batch, self._outputs(batch, training), training)
 
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
-        """See `MixtureModel`; `mix` (B, h) is m_s of the row's own scenario, or m_S."""
+        """See `MixtureModel`.
+
+        `mix` (B, h) is m_s of the row's own scenario, or m_S. `mix_<scenario>` (B, h) is what the
+        model says of every row in that scenario: its gate, over r with its embedding.
+        """
         user, item, stream = self._read(batch)
-        mixed = self._mixed(batch, self.experts(stream))  # (B, 2 or T, h)
-        held = tf.unstack(mixed, axis=1) if self.options.gate_per == "task" else [mixed[:, 1]]
-        named = dict(zip(self.layer_names, [side_by_side(stream), *held], strict=True))
+        keys, outputs = self._key_priors(batch), self.experts(stream)
+        mixed = self._mixed(keys, batch["scenario"], outputs)  # (B, 2 or T, h)
+        held = tf.unstack(mixed, axis=1)
+        if self.options.gate_per == "scenario":
+            held = [held[1], *self._of_scenarios(keys, outputs, self.options.mixtures_of)]
+        named = dict(zip(self.layer_names, [joined(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
@@ -247,34 +291,53 @@ class Crocodile(SetModel):
 
     def _logits(self, batch: EncodedBatch, outputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Logits (B, T)."""
-        mixed, heads = self._mixed(batch, outputs), self.heads
-        if self.options.gate_per == "task":  # (B, T, h): every scenario's towers read the task's
-            return heads(mixed, batch["scenario"], training=training)
-        tasks, scenarios = len(self.layout.tasks), len(self.layout.scenarios)
-        # a row counts in the towers of its own scenario alone: all of them read m_s of that one
-        order = [0] * (tasks * int(heads.shared)) + [1] * (tasks * scenarios)
-        return heads(tf.gather(mixed, order, axis=1), batch["scenario"], training=training)
+        keys, tasks = self._key_priors(batch), len(self.layout.tasks)
+        if not (self.heads.shared or self.options.gate_per == "task"):
+            # a row of an unknown scenario counts in the towers of all, as if it were of each
+            every = self._of_scenarios(keys, outputs, self.layout.scenarios)
+            read = tf.repeat(tf.stack(every, axis=1), tasks, axis=1)  # (B, S T, h)
+            return self.heads(read, batch["scenario"], training=training)
+        read = self._mixed(keys, batch["scenario"], outputs)
+        if self.options.gate_per == "scenario":
+            # a row counts in the towers of its own scenario alone: all of them read m_s of that one
+            order = [0] * tasks + [1] * (tasks * len(self.layout.scenarios))
+            read = tf.gather(read, order, axis=1)  # (B, (1 + S) T, h)
+        # of a gate for each task (B, T, h): every scenario's towers read the task's
+        return self.heads(read, batch["scenario"], training=training)
 
-    def _mixed(self, batch: EncodedBatch, outputs: tf.Tensor) -> tf.Tensor:
+    def _mixed(self, keys: list[tf.Tensor], scenario: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """m_S and m_s of the row's scenario, (B, 2, h), or m of every task (B, T, h)."""
-        prior = self._prior(batch)
+        prior = self._prior(keys, scenario)
         if self.options.gate_per == "task":
             return self.gates([prior, outputs])
         last = len(self.layout.scenarios)
-        own = group_of(batch["scenario"], last)  # (B,)
+        own = group_of(scenario, last)  # (B,)
         asked = tf.stack([tf.fill(tf.shape(own), last), own], axis=1)
         return self.gates([prior, outputs, asked])
 
-    def _prior(self, batch: EncodedBatch) -> tf.Tensor:
-        """r, (B, d_r)."""
-        parts = []
-        if self.priors is not None:
-            ids = own_columns(batch["ids"], self._read_layout.id_columns)
-            for values in self.priors(ids, batch.get("bags")).values():  # (B, F, 1, D)
-                parts.append(tf.reshape(values, [-1, values.shape[1] * values.shape[3]]))
-        if self.scenario is not None:
-            parts.append(self.scenario(batch["scenario"]))
-        return tf.concat(parts, axis=-1)
+    def _of_scenarios(
+        self, keys: list[tf.Tensor], outputs: tf.Tensor, scenarios: Sequence[str]
+    ) -> list[tf.Tensor]:
+        """m_s (B, h) of some scenarios, of all rows as if they were of it."""
+        mixed = []
+        for scenario in scenarios:
+            place = self.layout.scenarios.index(scenario)
+            prior = self._prior(keys, tf.fill(tf.shape(outputs)[:1], place))
+            mixed.append(self.gates([prior, outputs], gate=place)[:, 0])
+        return mixed
+
+    def _key_priors(self, batch: EncodedBatch) -> list[tf.Tensor]:
+        """Prior embeddings of user and item, (B, .) each."""
+        if self.priors is None:
+            return []
+        ids = own_columns(batch["ids"], self._read_layout.id_columns)
+        every = self.priors(ids, batch.get("bags")).values()  # (B, F, 1, D) each
+        return [tf.reshape(values, [-1, values.shape[1] * values.shape[3]]) for values in every]
+
+    def _prior(self, keys: list[tf.Tensor], scenario: tf.Tensor) -> tf.Tensor:
+        """r (B, d_r) of the keys' prior embeddings and of scenarios (B,)."""
+        of_scenario = [] if self.scenario is None else [self.scenario(scenario)]
+        return tf.concat([*keys, *of_scenario], axis=-1)
 
     def _row_weights(self, batch: EncodedBatch) -> tf.Tensor:
         """B / N_s, (B, 1) or (B, T): the loss is a sum over the rows divided by B.

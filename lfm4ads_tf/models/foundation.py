@@ -26,7 +26,7 @@ from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.backbone import Backbone, check_towers
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
-from lfm4ads_tf.models.task_names import check_task_names
+from lfm4ads_tf.models.task_names import check_name_parts
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -130,7 +130,7 @@ class FoundationModel(UpstreamModel):
         """
         block = cls._network(config).block
         if is_per_task(block):
-            check_task_names(tasks)
+            check_name_parts(tasks)
         names = block_layers(block, tasks, config.embeddings.sets)
         return branch_layers(names) if config.branches else names
 

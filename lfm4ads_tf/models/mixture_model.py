@@ -19,7 +19,7 @@ from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.set_tower import side_by_side
-from lfm4ads_tf.models.task_names import check_task_names
+from lfm4ads_tf.models.task_names import check_name_parts
 from lfm4ads_tf.models.task_towers import TaskTowers
 from lfm4ads_tf.models.two_towers import TwoTowers, beside
 from lfm4ads_tf.models.upstream import UpstreamModel
@@ -109,7 +109,7 @@ class MixtureModel(UpstreamModel):
         Raises:
             UserError: A task's name cannot be part of a layer's name.
         """
-        check_task_names(tasks)
+        check_name_parts(tasks)
         return ["towers", *mixture_names(tasks)]
 
     @classmethod
@@ -204,16 +204,16 @@ class MixtureModel(UpstreamModel):
         """
         user, item, stream = self._read(batch)
         mixed = tf.unstack(self.mixtures(stream), axis=1)  # T of (B, h)
-        activations = dict(zip(self.layer_names, [_joined(stream), *mixed], strict=True))
+        activations = dict(zip(self.layer_names, [joined(stream), *mixed], strict=True))
         return {"UR": user, "IR": item, **activations}
 
     def _read(self, batch: EncodedBatch) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """UR (B, d_u), IR (B, d_i), and x = [UR; IR; context] (B, d), or set by set, or a list."""
         sides = self.backbone.group_towers(batch)
-        return _joined(sides["user"]), _joined(sides["item"]), beside([*sides.values()])
+        return joined(sides["user"]), joined(sides["item"]), beside([*sides.values()])
 
 
-def _joined(stream: Any) -> tf.Tensor:
+def joined(stream: Any) -> tf.Tensor:
     """(B, d) of (B, d), of sets (K, B, d), or of groups (B, d_g)."""
     if isinstance(stream, list):
         return tf.concat(stream, axis=-1)

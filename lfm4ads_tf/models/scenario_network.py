@@ -15,7 +15,7 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
-from lfm4ads_tf.models.task_names import check_task_names
+from lfm4ads_tf.models.task_names import check_name_parts
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -101,7 +101,7 @@ class ScenarioNetworkModel(UpstreamModel):
         Raises:
             UserError: A task's name cannot be part of a layer's name.
         """
-        check_task_names(tasks)
+        check_name_parts(tasks)
         return ["towers", *cls.network_layers(config.options, tasks)]
 
     @classmethod

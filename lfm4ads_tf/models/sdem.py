@@ -9,7 +9,11 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
-from lfm4ads_tf.models.scenario_checks import refuse_few_scenarios, refuse_without_scenarios
+from lfm4ads_tf.models.scenario_checks import (
+    refuse_few_scenarios,
+    refuse_unknown_mixtures,
+    refuse_without_scenarios,
+)
 from lfm4ads_tf.models.scenario_mixture import ScenarioMixtureModel
 from lfm4ads_tf.models.stem_config import STEMConfig, check_groups, sets_of_owners
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
@@ -34,7 +38,7 @@ class SDEM(ScenarioMixtureModel):
 
     Raises:
         UserError: There are fewer than two scenarios, the tables have another number of sets, or a
-            group names an unknown scenario or one twice.
+            group or `mixtures_of` names an unknown scenario or one twice.
 
     Source: named as a baseline in Crocodile (CIKM 2024), known at second hand; Su et al., STEM
     (AAAI 2024) for the model over tasks.
@@ -63,6 +67,7 @@ class SDEM(ScenarioMixtureModel):
             seed=seed,
             name="stem",
         )
+        self.options = extraction
 
     @classmethod
     def registered_name(cls) -> str:
@@ -108,10 +113,12 @@ def _with_sets(
     """The tables with a set for each scenario or group of them, and one.
 
     Raises:
-        UserError: There are fewer than two, a group is none, or another number was given.
+        UserError: There are fewer than two, what a group or `mixtures_of` names is none, or another
+            number was given.
     """
     refuse_few_scenarios(_AXIS, scenarios, instead=_INSTEAD)
     check_groups(options.groups, scenarios, "scenario")
+    refuse_unknown_mixtures(options.mixtures_of, scenarios)
     sets = max(sets_of_owners(options.groups, scenarios)) + 2
     if embeddings.sets not in (1, sets):
         raise UserError(

@@ -9,6 +9,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.models.config import NetworkConfig
+from lfm4ads_tf.models.scenario_checks import refuse_mixtures
 from lfm4ads_tf.models.sdem import SDEM
 from lfm4ads_tf.models.set_model import SetModel
 from lfm4ads_tf.models.stem_config import STEMConfig, check_groups, sets_of_owners
@@ -82,5 +83,6 @@ class STEM(SetModel):
                 received=f"axis: {options.axis}",
                 fix="build SDEM for scenarios",
             )
+        refuse_mixtures(options.mixtures_of, instead="upstream.stem.axis=scenario")
         check_groups(options.groups, tasks, "task")
         super().refuse(options, embeddings, tasks)

@@ -33,6 +33,8 @@ class STEMConfig(StrictModel):
             which then all tasks' towers read the mixture.
         groups: Tasks, or scenarios, that share a set, group by group; one that is in none has its
             own.
+        mixtures_of: With `axis: scenario`, scenarios whose mixture is a layer of its own,
+            `mix_<scenario>`, of every row.
         task_units: Hidden units of each task's tower; empty means logits of the mixture itself.
     """
 
@@ -48,6 +50,7 @@ class STEMConfig(StrictModel):
     strict: bool = True
     axis: Literal["task", "scenario"] = "task"
     groups: list[list[str]] = []
+    mixtures_of: list[str] = []
     task_units: Units = [64]
 
     @property

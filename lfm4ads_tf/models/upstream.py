@@ -251,6 +251,18 @@ class UpstreamModel(TaskModel):
         """
 
     @classmethod
+    def least_rows(cls, config: UpstreamConfig) -> int:
+        """Rows that a scenario weighs as having in a batch where it has fewer; here 0.
+
+        It is the option `least_rows` of a model whose loss is a mean for each scenario; scenarios
+        that have fewer on average are told before the training.
+
+        Args:
+            config: The configuration.
+        """
+        return 0
+
+    @classmethod
     def check_labels(cls, config: UpstreamConfig, labels: Mapping[str, np.ndarray]) -> None:
         """Refuses training labels that the model cannot learn from; here all are taken.
 

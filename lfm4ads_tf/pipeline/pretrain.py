@@ -12,6 +12,7 @@ from lfm4ads_tf.pipeline.auto import choose_upstream
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scenario_rows import scenario_rows
 from lfm4ads_tf.pipeline.scoring import predict_rows
+from lfm4ads_tf.pipeline.small_scenarios import warn_small_scenarios
 from lfm4ads_tf.pipeline.training_labels import TrainingLabels
 from lfm4ads_tf.pipeline.upstream_training import UpstreamTraining
 from lfm4ads_tf.training.schedule import Phase, chain, epochs
@@ -31,9 +32,15 @@ class Pretraining(UpstreamTraining):
     """The upstream of one seed from its initial weights; see `pretrain`."""
 
     def choose(self) -> None:
-        """Refuses an impossible schedule and labels, then chooses what is left open."""
+        """Refuses an impossible schedule and labels, then chooses what is left open.
+
+        Then the batch size is known, and with it which scenarios are small.
+        """
         check_training(self.run)
         choose_upstream(self.run)
+        config = self.run.config
+        if self.folder == self.run.upstream(config.seed):  # the first seed tells it for all
+            warn_small_scenarios(self.run.cache, config.upstream, "upstream")
 
     def phases(self) -> list[Phase]:
         """The chain over the periods, or epochs."""

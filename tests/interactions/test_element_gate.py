@@ -30,6 +30,9 @@ def test_every_dimension_has_a_softmax_over_the_experts(vector: bool) -> None:
     asked = np.array([[1, 0], [0, 0], [1, 1], [0, 1], [1, 0], [0, 1]])
     some = gate([*given, tf.constant(asked)])
     np.testing.assert_array_equal(some, np.take_along_axis(found.numpy(), asked[..., None], axis=1))
+    for g in range(G):
+        one, magnitude = gate([*given], gate=g)[:, 0], np.abs(terms[:, g]).sum(axis=1)
+        assert_close(one, terms[:, g].sum(axis=1), terms=R + M + 4, magnitude=magnitude)
 
 
 def test_a_gates_weights_are_those_of_its_number() -> None:

@@ -734,7 +734,7 @@ MODELS = [
             LAYOUT,
             NETWORK,
             _SHARDED,
-            CrocodileConfig(experts=2, priors=["user"], **_EXPERTS),
+            CrocodileConfig(experts=2, priors=["user"], mixtures_of=["t1"], **_EXPERTS),
             seed=1,
         ),
         _batch,
@@ -749,7 +749,11 @@ MODELS = [
     Case(
         "SDEM",
         lambda: SDEM(
-            LAYOUT, NETWORK, EMBEDDINGS, STEMConfig(axis="scenario", levels=2, **_EXPERTS), seed=1
+            LAYOUT,
+            NETWORK,
+            EMBEDDINGS,
+            STEMConfig(axis="scenario", levels=2, mixtures_of=["t1"], **_EXPERTS),
+            seed=1,
         ),
         _batch,
     ),

@@ -94,6 +94,48 @@ def test_the_logits_are_those_of_the_formulas(
     assert_close(model(batch), expected, terms=100)
 
 
+@pytest.mark.parametrize("scenario_prior", [True, False])
+def test_a_named_scenarios_mixture_is_what_the_model_says_of_every_row_in_it(
+    scenario_prior: bool, randomize: Randomize
+) -> None:
+    model = made(randomize, mixtures_of=["t2", "t0"], scenario_prior=scenario_prior)
+    batch = batch_of()
+    found = model.represent(batch)
+    assert list(found) == ["UR", "IR", *model.layer_names]
+    assert model.layer_names == ["towers", "mix", "mix_t2", "mix_t0"]
+    x = [v.astype(np.float64) for v in np.split(found["towers"].numpy(), M, axis=1)]
+    outputs = np.stack([mlp(x[p], expert_layers(model.experts, p)) for p in range(M)], axis=1)
+    for name, s in (("t2", 2), ("t0", 0)):
+        # the embedding of s in place of the row's own, and the gate of s
+        there = {**batch, "scenario": tf.fill([24], tf.constant(s, tf.int64))}
+        kernel = model.gates.kernel.numpy()[:, s * M * H : (s + 1) * M * H]
+        scores = (prior_of(model, there) @ kernel).reshape(-1, M, H)
+        weights = np.moveaxis(softmax(np.moveaxis(scores, 1, -1)), -1, 1)
+        assert_close(found[f"mix_{name}"], np.sum(weights * outputs, axis=1), terms=60)
+        mine = batch["scenario"].numpy() == s
+        assert mine.any() and not mine.all()
+        assert_close(found[f"mix_{name}"][mine], found["mix"][mine], terms=120)
+        assert not np.allclose(found[f"mix_{name}"][~mine], found["mix"][~mine])
+        assert_close(found[f"mix_{name}"], model.represent(there)["mix"], terms=120)
+
+
+def test_named_mixtures_are_handed_over_and_known_by_the_configuration() -> None:
+    given = {"mixtures_of": ["t2", "t0"]}
+    config = UpstreamConfig(model="crocodile", crocodile=given)
+    assert config.layer_names(["click"]) == ["towers", "mix", "mix_t2", "mix_t0"]
+    for stored, handed in (
+        (["towers", "mix", "mix_t0", "mix_t2"], ["mix_t2", "mix_t0"]),
+        (["towers", "mix", "mix_t0"], ["mix_t0"]),
+        (["towers", "mix"], ["mix"]),
+        (["towers"], ["towers"]),
+    ):
+        assert Crocodile.handed_over(config, ["click"], stored) == handed
+    rows = {"t0": 5, "t1": 7, "t2": 0}
+    with pytest.raises(UserError, match=r"names 't2', a scenario of no training row.* Did you"):
+        Crocodile.check_scenario_rows(config, rows)
+    Crocodile.check_scenario_rows(config, {**rows, "t2": 1})
+
+
 def test_the_loss_is_a_mean_for_each_scenario_and_the_penalty(randomize: Randomize) -> None:
     model, batch = made(randomize, least_rows=6, alpha=0.3), batch_of()
     terms = model.loss_terms(batch)
@@ -134,6 +176,40 @@ def test_every_scenario_trains_all_sets_and_experts_and_its_own_tower(
         dense = tf.convert_to_tensor(gradient).numpy()
         sets |= np.abs(dense.reshape(len(dense), M, -1)).max(axis=(0, 2)) > 0
     assert sets.all()
+
+
+def test_with_one_set_it_is_the_model_whose_sets_are_equal_copies(randomize: Randomize) -> None:
+    model = made(randomize, mixtures_of=["t2"])
+    options = model.options.model_copy(update={"one_set": True})
+    one = Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(dim=4, init_scale=0.5), options, seed=1)
+    batch = batch_of()
+    one(batch)
+    randomize(one, seed=1)
+    assert one.experts.experts == M and one.backbone.embeddings.sets == 1
+    for source, target in zip(one.variables, model.variables, strict=True):
+        values = source.numpy()
+        if target.shape == source.shape:  # all that is above the experts' first layer, and priors
+            pass
+        elif "table_" in target.name:
+            values = np.tile(values, [1, M])  # set by set
+        elif "experts" in target.name:  # expert by expert, in one set's columns
+            values = np.moveaxis(values.reshape(-1, M, values.shape[-1] // M), 1, 0)
+        else:
+            values = np.stack([np.atleast_2d(values)] * M)
+        target.assign(values)
+    found, expected = one.represent(batch), model.represent(batch)
+    for name, values in expected.items():
+        copies = M if name in ("UR", "IR", "towers") else 1
+        assert_close(np.tile(found[name], [1, copies]), values, terms=100)
+    assert_close(one(batch), model(batch), terms=200)
+    terms, of_copies = one.loss_terms(batch), model.loss_terms(batch)
+    assert terms["covariance"] > 0
+    for name, value in of_copies.items():
+        assert_close(terms[name], value, terms=200, magnitude=value)
+    config = UpstreamConfig(model="crocodile", crocodile={"one_set": True})
+    assert Crocodile.default_sets(config, ["click"]) == 1
+    with pytest.raises(UserError, match="set upstream.embeddings.sets=1"):
+        Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(sets=M), options)
 
 
 def test_what_the_experts_have_in_common_is_observed(randomize: Randomize) -> None:
@@ -187,6 +263,21 @@ def test_what_cannot_be_built_is_refused() -> None:
         Crocodile(LAYOUT, NETWORK, tables, options.model_copy(update={"priors": ["age"]}))
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         CrocodileConfig(alpha=-1)
+    for mixtures, more, message in (
+        (["t3"], {}, "names 't3', a scenario of no training row. Did you mean"),
+        (["t1", "t1"], {}, "names the scenario 't1' more than once"),
+        (["a/b"], {}, "A scenario's name is part of the name of its mixture"),
+        (["t1"], {"gate_per": "task"}, "here the tasks have mixtures"),
+    ):
+        scenarios = ("t0", "t1", "a/b")
+        update = {"mixtures_of": mixtures, **more}
+        with pytest.raises(UserError, match=message):
+            Crocodile(
+                replace(LAYOUT, scenarios=scenarios),
+                NETWORK,
+                tables,
+                options.model_copy(update=update),
+            )
     config = UpstreamConfig(model="crocodile")
     with pytest.raises(UserError, match="needs a feature spec with scenarios"):
         Crocodile.check_scenarios(config, given=False)

@@ -108,6 +108,37 @@ def test_scenarios_of_a_group_share_a_set_and_others_are_refused(randomize: Rand
         SDEM(one, NETWORK, EmbeddingsConfig(), STEMConfig(axis="scenario"))
 
 
+def test_a_named_scenarios_mixture_is_that_of_every_row(randomize: Randomize) -> None:
+    model, batch = by_scenario(randomize, mixtures_of=["t2", "t0"]), batch_of(40)
+    found = model.represent(batch)
+    assert list(found) == ["UR", "IR", *model.layer_names]
+    assert model.layer_names == ["towers", "mix", "mix_t2", "mix_t0"]
+    for name, s in (("t2", 2), ("t0", 0)):
+        # the scenario's index chooses among the mixtures and is read by nothing else
+        assert_close(found[f"mix_{name}"], model.represent(rows_of(s))["mix"], terms=40)
+        mine = batch["scenario"].numpy() == s
+        assert mine.any() and not mine.all()
+        assert np.array_equal(found[f"mix_{name}"][mine], found["mix"][mine])
+        assert not np.allclose(found[f"mix_{name}"][~mine], found["mix"][~mine])
+
+
+def test_mixtures_of_what_is_no_scenario_are_refused() -> None:
+    config = UpstreamConfig(model="stem", stem={"axis": "scenario", "mixtures_of": ["t2", "t3"]})
+    assert config.layer_names(["click"]) == ["towers", "mix", "mix_t2", "mix_t3"]
+    assert SDEM.handed_over(config, ["click"], ["mix", "mix_t3"]) == ["mix_t3"]
+    tables = EmbeddingsConfig(dim=D)
+    with pytest.raises(UserError, match="names 't3', a scenario of no training row. Did you mean"):
+        SDEM(THREE, NETWORK, tables, config.options)
+    with pytest.raises(UserError, match="names 't3', a scenario of no training row"):
+        SDEM.check_scenario_rows(config, {"t0": 5, "t1": 6, "t2": 7, "t3": 0})
+    twice = STEMConfig(axis="scenario", mixtures_of=["t1", "t1"])
+    with pytest.raises(UserError, match="names the scenario 't1' more than once"):
+        SDEM(THREE, NETWORK, tables, twice)
+    tasks = UpstreamConfig(model="stem", stem={"mixtures_of": ["t0"]})
+    with pytest.raises(UserError, match="here the tasks have mixtures"):
+        tasks.model_class.check_tasks(tasks, THREE.tasks)
+
+
 def test_a_spec_without_scenarios_is_refused() -> None:
     config = UpstreamConfig(model="stem", stem={"axis": "scenario"})
     config.model_class.check_scenarios(config, given=True)

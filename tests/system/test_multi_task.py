@@ -65,10 +65,18 @@ CASES = {
     "mmoe": experts("mmoe", experts=2),
     "ple": experts("ple"),
     "stem": experts("stem", gate_units=[4]),
-    "sdem": experts("stem", "mix", axis="scenario"),
+    "sdem": experts("stem", "mix_home", axis="scenario", mixtures_of=["home"]),
     "stem_al": experts("stem_al", auxiliary=["order"]),
     "ame": experts("ame", set_groups=[1, 2]),
-    "crocodile": experts("crocodile", "mix", experts=2, prior_dim=4, covariance_rows=32),
+    "crocodile": experts(
+        "crocodile",
+        "mix_home",
+        experts=2,
+        prior_dim=4,
+        covariance_rows=32,
+        mixtures_of=["home"],
+        least_rows=500,
+    ),
     "esmm": experts("esmm", funnel=["click", "order"]),
     "aitm": experts("aitm", calibrator=0.1),
     "star": Case("star", {"units": [8, 4], "auxiliary_units": [4], "scenario_dim": 4}, "star_2"),
@@ -140,6 +148,8 @@ def test_run_export_and_predict(
         options = [*arguments, *given, "--scenarios", "home", "--out", out]
         done = cli("run", *options)
     assert done.code == 0, done.text
+    # once, though the batch size is chosen after the data were prepared
+    assert done.text.count("upstream.crocodile.least_rows: 500") == (name == "crocodile")
     document = json.loads((out / "metrics.json").read_text("utf-8"))
     scored = {e["method"] for e in document["results"] if e["split"] == "test"}
     assert {"upstream", method} <= scored
@@ -270,6 +280,7 @@ def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
             "'usr_id', which is no embedded feature. Did you mean 'user_id'?",
         ),
         (["upstream.model=crocodile", "upstream.crocodile.alpha=-1"], "greater than or equal to 0"),
+        (["upstream.model=stem", "upstream.stem.mixtures_of=[home]"], "set upstream.stem.axis"),
         (
             ["upstream.model=multi_embedding", "upstream.network.block.structure=gated"],
             "Gates mix the layers of one interaction block",
@@ -295,6 +306,22 @@ def test_what_a_model_cannot_do_is_refused_before_anything_is_written(
     done = cli("run", *arguments, *given, "--out", tmp_path / "run")
     assert done.code == 2 and message in done.text, done.text
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options", ["crocodile.mixtures_of", "stem.axis=scenario stem.mixtures_of"]
+)
+def test_mixtures_of_a_scenario_that_the_data_lack_are_refused_with_them(
+    options: str, cli: Callable[..., Any], arguments: list[str], tmp_path: Path
+) -> None:
+    model = options.split(".")[0]
+    settings = [f"upstream.model={model}", *(f"upstream.{o}" for o in f"{options}=[hme]".split())]
+    given = [part for setting in settings for part in ("--set", setting)]
+    done = cli("prepare", *arguments, *given, "--out", tmp_path / "run")
+    told = " ".join(done.err.split())
+    assert done.code == 2 and told.count("Error:") == 1, done.text
+    assert "names 'hme', a scenario of no training row. Did you mean 'home'?" in told
+    assert not (tmp_path / "run" / "data").exists()
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,12 @@ from lfm4ads_tf.interactions.block import (
     check_names,
     check_sequences,
     sequence_lengths,
+    settled_block,
 )
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
+from lfm4ads_tf.models.spec_reads import block_reads
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.plugins import load_plugins
 from lfm4ads_tf.presets import PRESETS
@@ -238,6 +240,7 @@ def resolve(
     config.upstream.model_class.check_scenarios(config.upstream, given=scenarios)
     upstream = config.upstream.model_class.settled(config.upstream, spec)
     config = config.model_copy(update={"upstream": upstream})
+    config = _with_settled_downstream(config, spec)
     _refuse_unread(merge(of_file, over_run), config.upstream.model)
     check_names(config.downstream.network.block)
     check_joined(config.downstream.network.block, "a downstream")
@@ -247,6 +250,16 @@ def resolve(
         TaskLoss.of(part.training, spec.task_names)  # refuses what it cannot be made of
     settings = [f"{part}.{path}" for part in ("upstream", "downstream") for path in PATHS.values()]
     return Resolved(spec=spec, config=config, given=[key for key in settings if key in given])
+
+
+def _with_settled_downstream(config: RunConfig, spec: FeatureSpec) -> RunConfig:
+    """The downstream's block with what its features settle."""
+    downstream = config.downstream
+    reads = block_reads(spec, downstream.embeddings.sets, downstream.omit)
+    block = settled_block(downstream.network.block, reads)
+    network = downstream.network.model_copy(update={"block": block})
+    downstream = downstream.model_copy(update={"network": network})
+    return config.model_copy(update={"downstream": downstream})
 
 
 def _with(part: Any, settings: Mapping[str, Any]) -> Any:

@@ -32,6 +32,11 @@ def is_embedded(feature: BaseFeature) -> bool:
     return isinstance(feature, EmbeddedFeatureConfig)
 
 
+def embedded_features(spec: FeatureSpec) -> list[str]:
+    """Names of the features that become ids, in the spec's order."""
+    return [name for name, feature in spec.features.items() if is_embedded(feature)]
+
+
 def is_bag(feature: BaseFeature) -> bool:
     """True when the feature becomes a bag of ids per row."""
     return isinstance(feature, MultiFeature | SequenceFeature)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, joined_columns
 from lfm4ads_tf.interactions.config import BlockConfig, LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -293,6 +295,22 @@ def layer_names(config: BlockConfig, tasks: Sequence[str] = (), sets: int = 1) -
 def mixture_names(tasks: Sequence[str]) -> list[str]:
     """Names of the tasks' mixtures."""
     return [f"mix_{task}" for task in tasks]
+
+
+def settled_block(config: BlockConfig, reads: BlockReads) -> BlockConfig:
+    """A block with what it reads settles of its layers, see `InteractionLayer.settled`.
+
+    Args:
+        config: The block.
+        reads: What it will read.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    if config.sets == "each":
+        reads = replace(reads, sets=1)
+    layers = [INTERACTIONS[layer.type].settled(layer, reads) for layer in config.layers]
+    return config.model_copy(update={"layers": layers})
 
 
 def task_layers(config: BlockConfig, tasks: Sequence[str]) -> list[str]:

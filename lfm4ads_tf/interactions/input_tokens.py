@@ -9,31 +9,28 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.expert_bank import constant
-from lfm4ads_tf.interactions.full_mixing import LARGEST
 from lfm4ads_tf.interactions.global_token import GlobalToken
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.sliced_tokens import SlicedTokens
-from lfm4ads_tf.interactions.token_groups import check_semantic, permuted, runs
-from lfm4ads_tf.interactions.token_mixing import rank_after_mixing
+from lfm4ads_tf.interactions.token_groups import check_semantic, extended, permuted, runs
+from lfm4ads_tf.interactions.token_sizes import TokenSizes, of_fields
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.rebuildable import Rebuildable, made_like
 from lfm4ads_tf.seeding import derive
 
 _LOG = logging.getLogger(__name__)
-_NARROW = 4
-"""D / H below which mixing lifts a collapsed input to few dimensions."""
-_TOKENS = 16
-"""Tokens of fields where the configuration does not say, as far as there are so many fields."""
 
 
 class InputTokens(Rebuildable, tf_keras.layers.Layer):
     """X_0 = [global token; tokens of fields; tokens of numbers; a learned token of each task].
 
-    Each part is there where the configuration asks for it and there is something to make it of. How
-    many tokens that makes, and with them the heads and the width, is known once it was called.
+    Stored representations that stand beside the fields have a token each, behind those of the
+    fields. Each part is there where the configuration asks for it and there is something to make it
+    of. How many tokens that makes, and with them heads and width, is known once it was called.
 
     Args:
         config: See `MixerConfig`.
@@ -41,9 +38,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         seed: Seed of the initial weights.
 
     Attributes:
-        count: Number of tokens N.
-        heads: H.
-        dim: Width D.
+        sizes: Number and width of the tokens.
 
     Raises:
         UserError: Tokens, width and heads do not go together, or groups and fields do not; told at
@@ -62,7 +57,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         self.config = config
         self.tasks = tuple(tasks)
         self.seed = seed
-        self.count = self.heads = self.dim = 0
+        self.sizes: TokenSizes | None = None
         self.fields: FieldTokens | SlicedTokens | None = None
         self.numbers: NumberTokens | None = None
         self.all_fields: GlobalToken | None = None
@@ -89,7 +84,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
             parts.append(self.all_fields([group.values for group in inputs.fields])[tf.newaxis])
         of_fields = self.fields
         if isinstance(of_fields, SlicedTokens):
-            whole = inputs.whole(tf.shape(inputs.origin())[0]).fields
+            whole = inputs.whole(tf.shape(inputs.origin())[0]).fields  # representations too
             flat = [tf.reshape(g.values, [-1, len(g.names) * g.width]) for g in whole]
             parts.append(of_fields(tf.concat(flat, axis=-1)))
         elif of_fields is not None:
@@ -106,48 +101,64 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
     def _make(self, inputs: BlockInputs) -> None:
         """Makes the parts for what there is."""
         config, name = self.config, self.name
-        fields = [each for group in inputs.fields for each in group.names]
+        fields, stored = _names(inputs)
         groups = self._groups(fields)
-        sets = inputs.fields[0].sets if config.sets == "each" else 1
-        of_tasks = len(self.tasks) if config.readout == "task" else 0
-        of_numbers = config.number_tokens if inputs.numbers else 0
-        of_all = int(config.global_token is not None)
-        self.count = of_all + sets * len(groups) + of_numbers + of_tasks
-        self.heads = config.heads or self.count
-        self.dim = config.dim or config.head_dim * self.heads
-        self._refuse()
+        reads = BlockReads(
+            fields,
+            numbers=bool(inputs.numbers),
+            sets=max(group.sets for group in inputs.fields),
+            tasks=self.tasks,
+        )
+        sizes = TokenSizes.of(config, reads, len(groups), len(stored))
+        sizes.tell(config)
+        self.sizes = sizes
         with made_like(self):
             if config.order == "scalars":
                 self.fields = SlicedTokens(
-                    len(groups), self.dim, seed=self.seed, name=f"{name}_fields"
+                    len(groups), sizes.dim, seed=self.seed, name=f"{name}_fields"
                 )
             else:
                 self.fields = FieldTokens(
-                    groups, self.dim, sets=config.sets, seed=self.seed, name=f"{name}_fields"
+                    groups,
+                    sizes.dim,
+                    alone=stored,
+                    sets=config.sets,
+                    seed=self.seed,
+                    name=f"{name}_fields",
                 )
-            if of_numbers:
+            if config.number_tokens and inputs.numbers:
                 self.numbers = NumberTokens(
-                    of_numbers, self.dim, seed=self.seed, name=f"{name}_numbers"
+                    config.number_tokens, sizes.dim, seed=self.seed, name=f"{name}_numbers"
                 )
             if config.global_token is not None:
                 self.all_fields = GlobalToken(
-                    config.global_token, self.dim, seed=self.seed, name=f"{name}_global"
+                    config.global_token, sizes.dim, seed=self.seed, name=f"{name}_global"
                 )
-        if of_tasks:
-            self.of_tasks = self._task_tokens()
+        if config.readout == "task":
+            self.of_tasks = self._task_tokens(sizes.dim)
 
     def _groups(self, fields: Sequence[str]) -> list[list[str]]:
-        """Fields of each token."""
-        config = self.config
-        if config.order == "semantic":
-            check_semantic(config.groups, fields)
-            return [list(group) for group in config.groups.values()]
-        count = config.tokens or min(_TOKENS, len(fields))
-        if config.order == "permuted":
-            return permuted(fields, count, config.permutation)
-        return runs(fields, count)
+        """Fields of each token.
 
-    def _task_tokens(self) -> tf.Variable:
+        Raises:
+            UserError: They are not those that the groups were settled for.
+        """
+        config = self.config
+        if config.order == "scalars":
+            return runs(fields, of_fields(config, len(fields)))
+        groups = list((config.groups or settled_groups(config, fields)).values())
+        settled = [name for group in groups for name in group]
+        if sorted(settled) != sorted(fields):
+            other = sorted(set(settled) ^ set(fields)) or sorted(fields)
+            raise UserError(
+                "The tokens of a mixer are made of other fields here than its groups name.",
+                received=f"not on both sides: {', '.join(other)}",
+                fix="use order: semantic with groups of the fields that are there and towers "
+                "without units, or leave `groups` out",
+            )
+        return groups
+
+    def _task_tokens(self, dim: int) -> tf.Variable:
         """A learned token of each task, (T, 1, D)."""
         if len(self.tasks) == 1:
             _LOG.warning("'%s' has a token of one task alone", self.name)
@@ -157,52 +168,48 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
             )
             for task in self.tasks
         ]
-        initial = tf.stack([draw((1, self.dim)) for draw in draws])
+        initial = tf.stack([draw((1, dim)) for draw in draws])
         return self.add_weight(name="tasks", shape=initial.shape, initializer=constant(initial))
 
-    def _refuse(self) -> None:
-        """Refuses tokens, width and heads that do not go together, and tells a narrow width."""
-        config, count, heads, dim = self.config, self.count, self.heads, self.dim
-        told = f"dim: {dim}, {heads} heads, {count} tokens"
-        if config.mixing == "full" and (count * dim) ** 2 > LARGEST:
-            raise UserError(
-                f"`mixing: full` of a mixer would have more than {LARGEST:,} weights a block.",
-                received=f"{told}: {(count * dim) ** 2:,} weights",
-                fix="lower `tokens` or `dim`, or take another mixing",
-            )
-        if config.norm == "revert" and config.mixing != "transpose":
-            raise UserError(
-                "`norm: revert` of a mixer takes `mixing: transpose` back.",
-                received=f"mixing: {config.mixing}",
-                fix="take norm: pre or post with it",
-            )
-        if config.mixing not in ("transpose", "attention"):
-            return
-        if dim % heads:
-            lower = dim - dim % heads
-            near = lower + heads if lower == 0 or dim - lower > heads / 2 else lower
-            raise UserError(
-                "The width of the tokens of a mixer is no multiple of its heads.",
-                received=told,
-                fix=f"set dim: {near}, the nearest width that is; or leave dim out",
-            )
-        if config.mixing != "transpose":
-            return
-        if config.norm != "revert" and heads != count:
-            raise UserError(
-                f"With `norm: {config.norm}` a mixer needs as many heads as it has tokens, so that "
-                "mixing keeps their shape.",
-                received=told,
-                fix=f"leave heads out, or set heads: {count}; or take norm: revert",
-            )
-        if dim // heads < _NARROW:
-            _LOG.warning(
-                "a mixer has D / H = %d / %d: mixing lifts a collapsed input to %d dimensions at "
-                "most; widen the tokens or have fewer of them",
-                dim,
-                heads,
-                rank_after_mixing(dim, heads),
-            )
+
+def settled_groups(config: MixerConfig, fields: Sequence[str]) -> dict[str, list[str]]:
+    """Name -> fields of each token.
+
+    Args:
+        config: The mixer; groups that it has already stay as they are.
+        fields: The fields in order.
+
+    Returns:
+        The groups; none of `scalars`, which cuts fields.
+
+    Raises:
+        UserError: There are more tokens than fields, or named groups are no partition of them.
+    """
+    if config.order == "scalars":
+        return {}
+    if config.order == "semantic":
+        check_semantic(config.groups, fields)
+        return config.groups
+    if config.groups:
+        kept = [[n for n in group if n in fields] for group in config.groups.values()]
+        return dict(zip(config.groups, extended(kept, fields), strict=True))
+    count = of_fields(config, len(fields))
+    if config.order == "permuted":
+        groups = permuted(fields, count, config.permutation)
+    else:
+        groups = runs(fields, count)
+    return {f"token_{n}": group for n, group in enumerate(groups, start=1)}
+
+
+def _names(inputs: BlockInputs) -> tuple[list[str], list[str]]:
+    """Names of the features' fields, and of stored representations that stand beside them."""
+    owned = [
+        (name, owner)
+        for group in inputs.fields
+        for name, owner in zip(group.names, group.owners, strict=True)
+    ]
+    stored = [name for name, owner in owned if owner == "representation"]
+    return [name for name, owner in owned if owner != "representation"], stored
 
 
 def _of_rows(tokens: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -96,6 +97,22 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
         logits read alone; it is the last one of a `stacked` block.
         """
         return []
+
+    @classmethod
+    def settled(cls, config: Any, reads: BlockReads) -> Any:
+        """The options with what a model's fields settle; here as they are.
+
+        A run keeps what was settled, so that what is added to its features later changes no more
+        than it must.
+
+        Args:
+            config: An instance of `Config`.
+            reads: What the block will read.
+
+        Raises:
+            UserError: They do not fit.
+        """
+        return config
 
     @classmethod
     def field_dim(cls, config: Any) -> int | None:

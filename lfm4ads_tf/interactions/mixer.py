@@ -9,15 +9,18 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
-from lfm4ads_tf.interactions.input_tokens import InputTokens
+from lfm4ads_tf.interactions.input_tokens import InputTokens, settled_groups
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_norm import TokenNorm
 from lfm4ads_tf.interactions.token_ranks import token_ranks
+from lfm4ads_tf.interactions.token_sizes import TokenSizes
+from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.precision import dense
 from lfm4ads_tf.rebuildable import made_like
 from lfm4ads_tf.seeding import glorot
@@ -63,6 +66,13 @@ class Mixer(InteractionLayer):
     def create(cls, config: MixerConfig, *, seed: int, name: str) -> Self:
         """See `InteractionLayer`."""
         return cls(config, seed=seed, name=name)
+
+    @classmethod
+    def settled(cls, config: MixerConfig, reads: BlockReads) -> MixerConfig:
+        """See `InteractionLayer`; which fields make which token."""
+        groups = settled_groups(config, reads.fields)
+        TokenSizes.of(config, reads, len(groups) or None)
+        return config.model_copy(update={"groups": groups})
 
     @classmethod
     def activation_names(cls, config: MixerConfig, name: str) -> list[str]:
@@ -138,14 +148,14 @@ class Mixer(InteractionLayer):
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried
     ) -> Columns:
-        """Copies all weights between mixers of the same tokens.
+        """Copies all weights between mixers of the same tokens; fields may be added to groups.
 
         Raises:
             UserError: The other one's fields make other tokens.
         """
         if names:
-            self._refuse_other_tokens(target)
-            for mine, theirs in zip(self.variables, target.variables, strict=True):
+            pairs = self._pairs(target)
+            for mine, theirs in pairs:
                 theirs.assign(mine)
             for name in names:
                 carried.add(name, target)
@@ -161,12 +171,12 @@ class Mixer(InteractionLayer):
 
     def _make_blocks(self) -> None:
         """Makes what stands behind the tokens, for as many as there are."""
-        config, tokens = self.config, self.input_tokens
-        assert tokens is not None  # made by who calls
+        config, sizes = self.config, self.input_tokens.sizes if self.input_tokens else None
+        assert sizes is not None  # made by who calls
         with made_like(self):
             self.blocks = [
                 MixerBlock(
-                    tokens.heads,
+                    sizes.heads,
                     norm=config.norm,
                     mixing=config.mixing,
                     network=config.network,
@@ -180,7 +190,7 @@ class Mixer(InteractionLayer):
                 self.last_norm = TokenNorm(name=f"{self.name}_last_norm")
             if config.readout == "flatten":
                 self.flat = tf_keras.layers.Dense(
-                    tokens.dim,
+                    sizes.dim,
                     kernel_initializer=glorot(self.seed, f"{self.name}/flatten"),
                     name=f"{self.name}_flatten",
                 )
@@ -192,11 +202,28 @@ class Mixer(InteractionLayer):
                     name=f"{self.name}_towers",
                 )
 
-    def _refuse_other_tokens(self, target: Self) -> None:
-        """Refuses to carry weights to tokens of other fields."""
-        groups = [each.input_tokens and each.input_tokens.groups for each in (self, target)]
-        shapes = [[tuple(v.shape) for v in layer.variables] for layer in (self, target)]
-        if groups[0] != groups[1] or shapes[0] != shapes[1]:
+    def _pairs(self, target: Self) -> list[tuple[tf.Variable, tf.Variable]]:
+        """Weights of both beside those of the fields, which are carried over.
+
+        Raises:
+            UserError: The other one's tokens are made of other fields, or of another shape.
+        """
+        ours, others = self.input_tokens, target.input_tokens
+        fields = [each.fields if each is not None else None for each in (ours, others)]
+        of_fields = {id(v) for each in fields if each is not None for v in each.variables}
+        rest = [[v for v in m.variables if id(v) not in of_fields] for m in (self, target)]
+        shapes = [[tuple(v.shape) for v in variables] for variables in rest]
+        mine, theirs = fields
+        alike = shapes[0] == shapes[1] and type(mine) is type(theirs)
+        if isinstance(mine, FieldTokens) and isinstance(theirs, FieldTokens):
+            alike = alike and _extends(theirs.groups, mine.groups)
+            if alike:
+                mine.carry(theirs)
+        elif alike and mine is not None and theirs is not None:
+            alike = mine.kernel.shape == theirs.kernel.shape
+            rest = [[*rest[0], *mine.variables], [*rest[1], *theirs.variables]]
+        if not alike:
+            groups = [each.groups if isinstance(each, FieldTokens) else None for each in fields]
             raise UserError(
                 f"The weights of the mixer '{self.name}' cannot be carried over: its fields make "
                 "other tokens there.",
@@ -204,6 +231,15 @@ class Mixer(InteractionLayer):
                 fix="use order: semantic with the same fields and towers without units, or copy "
                 "up to a layer before it",
             )
+        return list(zip(*rest, strict=True))
+
+
+def _extends(groups: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bool:
+    """Whether each group begins with the fields of the other one at its place."""
+    return len(groups) == len(others) and all(
+        list(group[: len(other)]) == list(other)
+        for group, other in zip(groups, others, strict=True)
+    )
 
 
 def _before(name: str) -> str:

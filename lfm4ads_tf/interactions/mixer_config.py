@@ -27,7 +27,8 @@ class MixerConfig(LayerConfig):
         order: Which fields make a token. `spec`: runs of their order. `semantic`: `groups`.
             `permuted`: runs of an order that a seed draws. `scalars`: equal slices of all fields
             side by side.
-        groups: Name -> fields, read by `semantic` alone.
+        groups: Name -> fields of its token. Of `semantic` it is yours; of `spec` and `permuted` a
+            run keeps here what was drawn, and a field that is in none joins the smallest.
         permutation: Seed of the order of `permuted`, apart from the seed of the weights.
         sets: How several sets of embeddings are read: side by side (`joined`), or with tokens for
             each of them.

@@ -41,6 +41,7 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
 
     Args:
         groups: Fields of each token.
+        alone: Fields of one set, each with a token of its own behind those of the groups.
         dim: Width D of a token.
         sets: How several sets of embeddings are read.
         seed: Seed of the initial weights.
@@ -52,6 +53,7 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         groups: Sequence[Sequence[str]],
         dim: int,
         *,
+        alone: Sequence[str] = (),
         sets: Sets = "joined",
         seed: int = 0,
         name: str = "field_tokens",
@@ -60,6 +62,7 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         self._groups = tuple(tuple(group) for group in groups)
         self._plan = _Plan()
         self.dim = dim
+        self.alone = tuple(alone)
         self.sets = sets
         self.seed = seed
 
@@ -90,6 +93,25 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
             made = self._part(names, tf.cast(values, self.compute_dtype))
             tokens = tokens if made is None else tokens + made
         return tokens
+
+    def carry(self, target: FieldTokens) -> None:
+        """Copies the weights to tokens of the same groups, to which fields may have been added.
+
+        The rows of an added field become zero: its tokens are then what they were, bit by bit, and
+        so are all others.
+
+        Args:
+            target: Tokens that were called.
+        """
+        mine, theirs = self._plan.rows, target._plan.rows
+        for width, kernel in target.kernels.items():
+            values = np.zeros(kernel.shape, np.float32)
+            before = self.kernels[width].numpy() if width in self.kernels else None
+            for name, place in theirs[width].items():
+                if before is not None and name in mine[width]:
+                    values[place] = before[mine[width][name]]
+            kernel.assign(values)
+        target.bias.assign(self.bias)
 
     def _part(self, names: Sequence[str], values: tf.Tensor) -> tf.Tensor | None:
         """What some fields of a width (B, F, w) give every token, (N, B, D)."""
@@ -130,13 +152,15 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
     def _make(self, views: Sequence[tuple[list[str], tf.Tensor]]) -> None:
         """Makes the weights: those of a width's fields in one variable, a matrix for each."""
         width_of = {name: int(values.shape[-1]) for names, values in views for name in names}
-        self._plan.tokens = self.groups
+        sets = 1
         if self.sets == "each":
             sets = max(1, sum(name.startswith(f"{self._groups[0][0]}#") for name in width_of))
-            if sets > 1:
-                self._plan.tokens = [
-                    [_of_set(n, k) for n in group] for k in range(sets) for group in self._groups
-                ]
+        read = [
+            [_of_set(name, k) if sets > 1 else name for name in group]
+            for k in range(sets)
+            for group in self._groups
+        ]
+        self._plan.tokens = [*read, *([name] for name in self.alone)]
         missing = [n for token in self._plan.tokens for n in token if n not in width_of]
         if missing:
             raise ValueError(f"No field '{missing[0]}' is among {sorted(width_of)}.")

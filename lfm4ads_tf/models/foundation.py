@@ -13,11 +13,13 @@ from lfm4ads_tf.batch import BRANCHES, EncodedBatch
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
+from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.interactions.block import (
     InteractionBlock,
     check_names,
     explicit_crosses,
     is_per_task,
+    settled_block,
     task_layers,
 )
 from lfm4ads_tf.interactions.block import layer_names as block_layers
@@ -26,6 +28,7 @@ from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.backbone import Backbone, check_towers
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
+from lfm4ads_tf.models.spec_reads import block_reads
 from lfm4ads_tf.models.task_names import check_name_parts
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.models.upstream import UpstreamModel
@@ -120,6 +123,13 @@ class FoundationModel(UpstreamModel):
     ) -> Self:
         """See `UpstreamModel`."""
         return cls(layout, config.network, embeddings, branches=config.branches, seed=seed)
+
+    @classmethod
+    def settled(cls, config: UpstreamConfig, spec: FeatureSpec) -> UpstreamConfig:
+        """See `UpstreamModel`; what the features settle of the block's layers."""
+        block = settled_block(config.network.block, block_reads(spec, config.embeddings.sets))
+        network = config.network.model_copy(update={"block": block})
+        return config.model_copy(update={"network": network})
 
     @classmethod
     def activation_names(cls, config: UpstreamConfig, tasks: Sequence[str]) -> list[str]:

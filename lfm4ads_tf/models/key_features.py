@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.tables import is_bag, is_embedded
+from lfm4ads_tf.features.tables import embedded_features, is_bag
 
 
 def key_features(spec: FeatureSpec, given: Sequence[str] | None, key: str) -> list[str]:
@@ -21,7 +21,7 @@ def key_features(spec: FeatureSpec, given: Sequence[str] | None, key: str) -> li
     Raises:
         UserError: A given one is no embedded feature.
     """
-    embedded = [name for name, feature in spec.features.items() if is_embedded(feature)]
+    embedded = embedded_features(spec)
     if given is None:
         single = [name for name in embedded if not is_bag(spec.features[name])]
         # first feature of each key's column; a key need not be a feature

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.block_reads import BlockReads
+from lfm4ads_tf.interactions.columns import Carried
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer import Mixer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
+from lfm4ads_tf.interactions.token_groups import permuted, runs
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.interactions.token_ranks import token_ranks
@@ -33,9 +37,22 @@ from tests.small_models import EMBEDDINGS, LAYOUT, random_batch
 
 pytestmark = pytest.mark.processor
 
+
+class Seen(Carried):
+    """Takes what is carried over and keeps nothing."""
+
+    def add(self, *_: Any) -> None:
+        """Nothing."""
+
+
 B = 6
 SHAPES = [("user", 3, 4), ("item", 2, 4), ("item", 3, 6)]
 """Owner, fields and width K D of each group of fields; K = 2."""
+FIRST_GROUPS = {
+    "a": ["user00", "item10", "item22"],
+    "b": ["user01", "user02", "item20"],
+    "c": ["item11", "item21"],
+}
 _erf = np.vectorize(math.erf)
 
 
@@ -60,7 +77,10 @@ def inputs(seed: int = 0, rows: int = B, user_rows: int | None = None) -> BlockI
 def mixer(**options: Any) -> Mixer:
     """A mixer whose weights are all drawn, those that start at zero too."""
     sizes = {"tokens": 3, "dim": 12, "expansion": 2, "depth": 2}
-    layer = Mixer(MixerConfig(**{**sizes, **options}), name="mixer")
+    return filled(Mixer(MixerConfig(**{**sizes, **options}), name="mixer"))
+
+
+def filled(layer: Mixer) -> Mixer:
     layer.interact(tf.zeros([B, 1]), inputs())
     rng = np.random.default_rng(1)
     for variable in layer.variables:
@@ -344,7 +364,7 @@ def test_carried_weights_give_the_same_bits_and_other_tokens_are_refused() -> No
     layer = mixer(order="permuted")
     other = Mixer(layer.config, seed=5, name="mixer")
     other.interact(tf.zeros([B, 1]), inputs())
-    carried: Any = type("Seen", (), {"add": lambda *_: None})()
+    carried = Seen()
     layer.carry(other, ([], []), ["mixer_2"], carried)
     assert np.array_equal(
         other.interact(tf.zeros([B, 1]), inputs())[1], layer.interact(tf.zeros([B, 1]), inputs())[1]
@@ -371,7 +391,11 @@ def test_carried_weights_give_the_same_bits_and_other_tokens_are_refused() -> No
 def test_what_does_not_go_together_is_refused(
     options: dict[str, Any], message: str, fix: str
 ) -> None:
+    fields = [name for group in inputs().fields for name in group.names]
+    config = MixerConfig(**{"tokens": 3, "dim": 12, "expansion": 2, **options})
     with pytest.raises(UserError, match=message) as error:
+        Mixer.settled(config, BlockReads(fields, numbers=True))
+    with pytest.raises(UserError, match=message):
         mixer(**options)
     assert fix in str(error.value)
 
@@ -503,3 +527,60 @@ def test_towers_that_no_layer_reads_have_no_units(block: dict[str, Any], read: b
         with pytest.raises(UserError, match="reads no tower's output"):
             check_towers(network)
     check_towers(network.model_copy(update={"user_tower": []}))
+
+
+def test_an_added_field_joins_the_smallest_group_and_no_token_changes() -> None:
+    first = mixer(order="permuted", tokens=3, network="swiglu")
+    settled = first.config.model_copy(update={"groups": FIRST_GROUPS})
+    first = filled(Mixer(settled, name="mixer"))
+    given = inputs()
+    more = FieldGroup(tf.ones([B, 1, 4]), ["new"], ["item"], 2)
+    wider = replace(given, fields=[*given.fields, more])
+    names = [name for group in wider.fields for name in group.names]
+    groups = Mixer.settled(settled, BlockReads(names)).groups
+    smallest = min(FIRST_GROUPS, key=lambda name: len(FIRST_GROUPS[name]))
+    assert groups == {**FIRST_GROUPS, smallest: [*FIRST_GROUPS[smallest], "new"]}
+    target = Mixer(settled.model_copy(update={"groups": groups}), seed=9, name="mixer")
+    target.interact(tf.zeros([B, 1]), wider)
+    first.carry(target, ([], []), ["mixer_2"], Seen())
+    before, after = (m.tokens(g, tf.constant(B)) for m, g in ((first, given), (target, wider)))
+    place = list(groups).index(smallest)
+    others = [n for n in range(len(before)) if n != place]
+    assert np.array_equal(tf.gather(before, others), tf.gather(after, others))
+    # one more term of zeros may be summed in another order
+    assert_close(after[place], before[place], terms=40)
+    kernels = target.input_tokens.fields
+    assert not kernels.kernels["4"].numpy()[kernels._plan.rows["4"]["new"]].any()
+
+
+def test_a_run_keeps_what_was_drawn() -> None:
+    fields = [f"f{k}" for k in range(7)]
+    for order in ("spec", "permuted"):
+        config = MixerConfig(tokens=3, order=order, permutation=4)
+        settled = Mixer.settled(config, BlockReads(fields))
+        drawn = runs(fields, 3) if order == "spec" else permuted(fields, 3, 4)
+        assert list(settled.groups.values()) == drawn
+        assert Mixer.settled(settled, BlockReads(fields)) == settled
+    with pytest.raises(UserError, match="in no token group"):
+        Mixer.settled(MixerConfig(order="semantic", groups={"a": ["f0"]}), BlockReads(fields))
+    assert Mixer.settled(MixerConfig(order="scalars"), BlockReads(fields)).groups == {}
+
+
+def test_other_fields_than_the_groups_name_are_refused() -> None:
+    config = MixerConfig(tokens=3, groups={"a": ["user00"], "b": ["gone"]})
+    with pytest.raises(UserError, match="made of other fields here than its groups name"):
+        Mixer(config, name="mixer").interact(tf.zeros([B, 1]), inputs())
+
+
+@pytest.mark.parametrize("sets", ["joined", "each"])
+def test_a_stored_representation_has_a_token_of_its_own(sets: Any) -> None:
+    given, rng = inputs(), np.random.default_rng(3)
+    stored = tf.constant(rng.normal(size=(B, 1, 5)), tf.float32)
+    beside = FieldGroup(stored, ["token_0"], ["representation"])
+    layer = mixer(sets=sets, mixing="none")
+    more = Mixer(layer.config, seed=layer.seed, name="mixer")
+    tokens = more.tokens(replace(given, fields=[*given.fields, beside]), tf.constant(B))
+    assert len(tokens) == len(layer.tokens(given, tf.constant(B))) + 1
+    fields = more.input_tokens.fields
+    of_it = stored[:, 0] @ fields.kernels["5"][0] + fields.bias[-1]
+    assert_close(tokens[fields.bias.shape[0] - 1], of_it, terms=6)

@@ -17,10 +17,14 @@ _PUBLIC_NETWORK: dict[str, Any] = {
 }
 
 _MIXED: dict[str, Any] = {"user_tower": [], "item_tower": []}
-_RANKMIXER: dict[str, Any] = {**_MIXED, "block": {"layers": [{"type": "mixer"}]}}
+_RANKMIXER: dict[str, Any] = {
+    **_MIXED,
+    "block": {"structure": "stacked", "layers": [{"type": "mixer"}]},
+}
 _RANKUP: dict[str, Any] = {
     **_MIXED,
     "block": {
+        "structure": "stacked",
         "layers": [
             {
                 "type": "mixer",
@@ -31,9 +35,24 @@ _RANKUP: dict[str, Any] = {
                 "network": "swiglu",
                 "readout": "task",
             }
-        ]
+        ],
     },
 }
+
+
+def _mixed(network: dict[str, Any], layer: str) -> dict[str, Any]:
+    """A network of both models, and methods that read a layer of it."""
+    cross = f"CR_user@{layer}"
+    return {
+        "upstream": {"network": network, "branches": False},
+        "downstream": {
+            "network": network,
+            "methods": ["none", "feature/linear/UR", f"feature/mlp/UR+IR+{cross}", "full"],
+            "full": None,
+        },
+        "retrieval": {"methods": ["model/own", "model/IR*UR", f"model/IR*{cross}"]},
+    }
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The network of the LFM4Ads public experiment (arXiv 2508.14948): embeddings of width 10 and
@@ -48,14 +67,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # RankMixer's block (arXiv 2507.15551): tokens in the spec's order, post-normalisation, gelu,
     # the mean read out. Sizes are ours: the paper's are of thousands of fields.
-    "rankmixer": {"upstream": {"network": _RANKMIXER}, "downstream": {"network": _RANKMIXER}},
+    "rankmixer": _mixed(_RANKMIXER, "mixer_2"),
     # RankUp's (arXiv 2604.17878): permuted fields, two sets with tokens of their own, a global
     # token and one for each task, pre-normalisation, swiglu, two blocks.
-    "rankup": {
-        "upstream": {"network": _RANKUP},
-        "downstream": {"network": _RANKUP},
-        "embeddings": {"sets": 2},
-    },
+    "rankup": {**_mixed(_RANKUP, "mixer_2"), "embeddings": {"sets": 2}},
     # The sizes and the training of STEM-Net's released code (Su et al., AAAI 2024). Its L2 is over
     # the whole tables, ours over the rows of the batch; its best epoch is kept, as here.
     "stem_released": {

@@ -233,7 +233,14 @@ class FoundationModel(UpstreamModel):
         return tf.dynamic_stitch(rows, logits)  # (B, T)
 
     def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
-        """What the block's layers are observed by, such as ranks of tokens; of the ads' branch."""
+        """What the block's layers are observed by, such as ranks of tokens; of the ads' branch.
+
+        Args:
+            batch: A batch.
+
+        Returns:
+            Name -> (B,).
+        """
         return self.backbone.observed(batch)
 
     def represent(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:

@@ -194,6 +194,7 @@ def run_of(upstream: dict[str, Any] | None = None, **downstream: Any) -> Any:
 
 
 DIRECT = {"cross": {"direct": True}}
+UNEQUAL = "A direct cross multiplies representations of one width.\n"
 
 
 class DotUpstream(FoundationModel):
@@ -217,8 +218,10 @@ def test_a_direct_cross_is_for_one_dot_product_space() -> None:
         read_method(run, "feature/cross/IR+UR")
         model = build.downstream(LAYOUT, run.config, method, {"UR": 4, "IR": 4}, seed=1)
         assert [v.shape.as_list() for v in model.adapters[0].weights] == [[4, DIM]]
-        with pytest.raises(UserError, match="UR of width 4, IR of width 3"):
+        with pytest.raises(UserError, match=f"^{UNEQUAL}"):
             build.downstream(LAYOUT, run.config, method, {"UR": 4, "IR": 3}, seed=1)
+    with pytest.raises(UserError, match=f"^{UNEQUAL}"):
+        CrossAdapter(SOURCES, dim=DIM, width=None)(tensors(stored(item=3)), width=1)
 
 
 def test_no_upstream_of_the_package_claims_one_space() -> None:

@@ -94,6 +94,16 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
             UserError: It cannot read them.
         """
 
+    def check_widths(self, widths: Mapping[str, int]) -> None:
+        """Refuses widths that it cannot read; here none.
+
+        Args:
+            widths: Representation -> d, at least of its sources.
+
+        Raises:
+            UserError: It cannot read them.
+        """
+
     @abc.abstractmethod
     def call(
         self, representations: Mapping[str, tf.Tensor], width: int, training: bool = False

@@ -118,19 +118,19 @@ class CrossAdapter(Adapter):
                 f"'{upstream.model}' trains as one space: {known}",
             )
 
-    def build(self, input_shape: Mapping[str, tf.TensorShape]) -> None:
-        """Compares the widths where nothing brings them to one.
-
-        Raises:
-            UserError: They are unequal.
-        """
-        widths = {source: int(input_shape[source][-1]) - 1 for source in self.sources}
-        if not self.projections and len({*widths.values()}) > 1:
+    def check_widths(self, widths: Mapping[str, int]) -> None:
+        """See `Adapter.check_widths`: equal ones where nothing projects them to one width."""
+        read = {source: widths[source] for source in self.sources}
+        if not self.projections and len({*read.values()}) > 1:
             raise UserError(
                 "A direct cross multiplies representations of one width.",
-                received=", ".join(f"{source} of width {d}" for source, d in widths.items()),
+                received=", ".join(f"{source} of width {d}" for source, d in read.items()),
                 fix="leave downstream.adapter_options.cross.direct out",
             )
+
+    def build(self, input_shape: Mapping[str, tf.TensorShape]) -> None:
+        """Checks the widths of representations that are given to it alone."""
+        self.check_widths({source: int(input_shape[source][-1]) - 1 for source in self.sources})
         super().build(input_shape)
 
     def call(

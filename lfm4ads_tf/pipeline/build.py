@@ -82,11 +82,14 @@ def downstream(
         if section.token_dim
         else section.model_copy(update={"token_dim": embeddings.dim * embeddings.sets})
     )
+    adapters = method.adapters(options, model_seed)
+    for adapter in adapters:
+        adapter.check_widths(dims)
     model = DownstreamModel(
         read,
         network,
         embeddings,
-        adapters=method.adapters(options, model_seed),
+        adapters=adapters,
         module=_module(layout, of_module, config, method, model_seed, shards, storage),
         task_loss=TaskLoss.of(section.training, layout.tasks),
         adapter_l2=section.adapter_l2,

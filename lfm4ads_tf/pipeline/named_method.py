@@ -8,9 +8,10 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
-from lfm4ads_tf.representations.names import representation_names
+from lfm4ads_tf.representations.names import representation_names, side_of
+from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
 from lfm4ads_tf.transfer.isomorphic import check_block
-from lfm4ads_tf.transfer.methods import Method, parse_method
+from lfm4ads_tf.transfer.methods import Method, adapter_options, parse_method
 
 
 def read_method(run: Run, name: str) -> Method:
@@ -39,6 +40,9 @@ def configured_method(config: RunConfig, tasks: Sequence[str], name: str) -> Met
         representations=representation_names(config.representations, layers),
         levels=levels,
     )
+    for kind, sources in method.parts:
+        sides = {source: side_of(source) for source in sources}
+        ADAPTERS[kind].check(sides, adapter_options(config.downstream, kind), upstream)
     if method.isomorphic is not None:
         _check_module(config, name, levels)
     if method.warm_start is not None or method.isomorphic is not None:

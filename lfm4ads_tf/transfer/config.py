@@ -25,7 +25,8 @@ class AdapterConfig(StrictModel):
             it gives starts at zero. Not read beside a warm start, whose new inputs have weights
             that start at zero already.
         linear_dim: Output width of the linear adapter.
-        token_dim: Output width of the token adapter; the embeddings' width when absent.
+        token_dim: Output width of the adapters `token` and `cross`; the embeddings' width when
+            absent.
         adapter_options: Adapter -> options of its own, for adapters that have some.
         full: The combination that the method name `full` stands for; derived from the upstream
             when absent.
@@ -53,6 +54,11 @@ class AdapterConfig(StrictModel):
     isomorphic_layer: str = "output"
     isomorphic_gate: bool = False
     isomorphic_head: bool = False
+
+    @property
+    def token_width(self) -> int:
+        """Width of a representation that is a further field."""
+        return self.token_dim or self.adapter_units[-1]
 
     @field_validator("adapter_options")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.registry_key import options_of
@@ -80,11 +81,8 @@ class Method:
         if self.warm_start is not None:
             # Both the adapter's output and its weights behind being zero would have no gradient.
             config = config.model_copy(update={"adapter_zero_init": False})
-        given = config.adapter_options
         return [
-            ADAPTERS[kind].create(
-                list(sources), config, options_of(ADAPTERS, kind, given, OPTIONS_KEY), seed
-            )
+            ADAPTERS[kind].create(list(sources), config, adapter_options(config, kind), seed)
             for kind, sources in self.parts
         ]
 
@@ -92,6 +90,11 @@ class Method:
     def widens(self) -> bool:
         """Whether an adapter joins something to the stream."""
         return any(ADAPTERS[kind].widens for kind, _ in self.parts)
+
+
+def adapter_options(config: AdapterConfig, kind: str) -> Any:
+    """Options of an adapter, an instance of its `Config`."""
+    return options_of(ADAPTERS, kind, config.adapter_options, OPTIONS_KEY)
 
 
 def parse_method(

@@ -26,6 +26,7 @@ from lfm4ads_tf.features.encoder import Encoder
 from lfm4ads_tf.features.fitting import fit_encoding
 from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.models.foundation import FoundationModel
+from lfm4ads_tf.transfer.adapters.cross import CrossAdapter
 from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.token import TokenAdapter
@@ -224,7 +225,11 @@ def test_unequal_numbers_of_rows_are_refused(
 @pytest.fixture(scope="module")
 def both_sides(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """A ranker that reads representations of user and item; its graph, not blessed."""
-    adapters = [GateAdapter(["UR", "IR"], seed=1), TokenAdapter(["UR", "IR"], units=[4], seed=1)]
+    adapters = [
+        GateAdapter(["UR", "IR"], seed=1),
+        TokenAdapter(["UR", "IR"], units=[4], seed=1),
+        CrossAdapter(["UR", "IR"], dim=4, width=5, seed=1),
+    ]
     model = DownstreamModel(
         world.encoder.layout, world.network, world.embeddings(1), adapters=adapters, seed=5
     )

@@ -88,6 +88,7 @@ from lfm4ads_tf.optim.optimizer_part import OptimizerPart
 from lfm4ads_tf.optim.variable_paths import within
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import OptimizerConfig
+from lfm4ads_tf.transfer.adapters.cross import CrossAdapter
 from lfm4ads_tf.transfer.adapters.field_gate import FieldGateAdapter
 from lfm4ads_tf.transfer.adapters.gate import GateAdapter
 from lfm4ads_tf.transfer.adapters.linear import LinearAdapter
@@ -122,6 +123,7 @@ class Case:
         run: Layer, inputs and whether it trains -> what it gives; the layer's own call if absent.
         tables: Whether it reads tables, which are float32 under every dtype policy.
         unread: Parts of the names of variables that what it gives does not depend on.
+        looked_up: Whether no gradient reaches the numbers that it reads.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Case:
     run: Callable[[Any, Any, bool], Any] | None = None
     tables: bool = False
     unread: tuple[str, ...] = ()
+    looked_up: bool = False
 
     @property
     def functional(self) -> bool:
@@ -651,6 +654,20 @@ LAYERS = [
     Case("LinearAdapter", lambda: LinearAdapter(["UR", "IR"], dim=3), _stored, _adapt),
     Case("MlpAdapter", lambda: MlpAdapter(["UR", "IR"], units=[4, 3]), _stored, _adapt),
     Case("TokenAdapter", lambda: TokenAdapter(["UR"], units=[4, 3]), _stored, _adapt),
+    Case(
+        "CrossAdapter",
+        lambda: CrossAdapter(["UR", "IR"], dim=3, width=5),
+        _stored,
+        _adapt,
+        looked_up=True,
+    ),
+    Case(
+        "CrossAdapter of one space",
+        lambda: CrossAdapter(["UR", "IR"], dim=3, width=None),
+        lambda rows: {**_stored(rows), "IR": _stored(rows)["UR"]},
+        _adapt,
+        looked_up=True,
+    ),
     Case("GateAdapter", lambda: GateAdapter(["UR", "IR"]), _stored, _adapt),
     Case("MlpGateAdapter", lambda: MlpGateAdapter(["UR", "IR"], units=[4]), _stored, _adapt),
     Case("FieldGateAdapter", lambda: FieldGateAdapter(["UR"], units=[4]), _stored, _adapt),
@@ -822,6 +839,7 @@ MODELS = [
                 MlpAdapter(["UR", "IR"], units=[4, 3], dropout=0.5),
                 GateAdapter(["UR"]),
                 FieldGateAdapter(["IR"], units=[4]),
+                CrossAdapter(["UR", "IR"], dim=3, width=5),
             ],
             module=_module(gate=True, head=True),
             task_loss=_task_loss(),

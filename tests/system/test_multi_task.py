@@ -31,7 +31,7 @@ from tests.rounding import probability_room
 pytestmark = pytest.mark.slow
 
 SIZES: dict[str, Any] = {"expert_units": [8, 4], "task_units": [4]}
-METHOD = "feature/linear/UR+IR+CR_user@mix_click"
+METHOD = "feature/linear/UR+IR+CR_user@mix_click & feature/cross/UR+IR"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.strict import StrictModel
 from lfm4ads_tf.transfer.config import AdapterConfig
@@ -78,6 +79,29 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
             config: What all adapters share.
             options: A `Config` of this class.
             seed: Seed of its initial weights.
+        """
+
+    @classmethod
+    def check(cls, sources: Mapping[str, str], options: Any, upstream: UpstreamConfig) -> None:
+        """Refuses what it cannot read, before anything is trained; here nothing.
+
+        Args:
+            sources: Representation -> `user` or `item`, by whose key it is stored.
+            options: As for `create`.
+            upstream: The model that they are of.
+
+        Raises:
+            UserError: It cannot read them.
+        """
+
+    def check_widths(self, widths: Mapping[str, int]) -> None:
+        """Refuses widths that it cannot read; here none.
+
+        Args:
+            widths: Representation -> d, at least of its sources.
+
+        Raises:
+            UserError: It cannot read them.
         """
 
     @abc.abstractmethod

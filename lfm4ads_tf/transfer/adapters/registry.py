@@ -14,6 +14,7 @@ ADAPTERS: Registry[Any] = Registry(
         "linear": f"{_HERE}.linear:LinearAdapter",
         "mlp": f"{_HERE}.mlp:MlpAdapter",
         "token": f"{_HERE}.token:TokenAdapter",
+        "cross": f"{_HERE}.cross:CrossAdapter",
         "gate": f"{_HERE}.gate:GateAdapter",
         "gate_mlp": f"{_HERE}.mlp_gate:MlpGateAdapter",
         "gate_fields": f"{_HERE}.field_gate:FieldGateAdapter",

@@ -45,7 +45,7 @@ class TokenAdapter(MlpAdapter):
         """See `Adapter.create`; reads what `MlpAdapter` does, and `token_dim`."""
         return cls(
             sources,
-            units=[*config.adapter_units[:-1], config.token_dim or config.adapter_units[-1]],
+            units=[*config.adapter_units[:-1], config.token_width],
             dropout=config.adapter_dropout,
             zero_init=config.adapter_zero_init,
             seed=seed,

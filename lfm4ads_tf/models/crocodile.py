@@ -58,7 +58,8 @@ class CrocodileConfig(StrictModel):
         alpha: Weight of the covariance penalty.
         covariance_rows: Rows that the penalty is computed on; all where absent.
         normalise: See `covariance_penalty`.
-        least_rows: A scenario with fewer rows in a batch weighs as if it had so many.
+        least_rows: A scenario with fewer rows in a batch weighs as if it had so many; as many as
+            the batch has, and all rows weigh alike.
         task_units: Hidden units of each tower; empty means logits of the mixture itself.
     """
 
@@ -74,7 +75,7 @@ class CrocodileConfig(StrictModel):
     alpha: float = Field(default=0.1, ge=0)
     covariance_rows: int | None = Field(default=None, ge=2)
     normalise: Normalise = "rows"
-    least_rows: int = Field(default=32, ge=1)
+    least_rows: int = Field(default=256, ge=1)
     task_units: Units = [64]
 
 

@@ -163,6 +163,21 @@ def test_every_block_reads_the_token(layer: str, randomize: Any) -> None:
         assert_close(activations["fm"], expected, terms=40, magnitude=size)
 
 
+def test_a_mixer_has_a_token_for_it() -> None:
+    block = {"structure": "parallel", "layers": [{"type": "mixer", "tokens": 3}, {"type": "dnn"}]}
+    sizes = parse(NetworkConfig, {"block": block}, source="network")
+    model, plain = downstream(METHOD, sizes), downstream("none", sizes)
+    batch = {**random_batch(), "representations": tensors(stored())}
+    with tf.GradientTape() as tape:
+        named, _ = model.activations(batch)
+        value = tf.reduce_sum(named["mixer_2"] ** 2)
+    plain.activations(batch)
+    of_mixer = [m.backbone.block._stack[0].input_tokens.sizes.count for m in (model, plain)]
+    assert of_mixer[0] == of_mixer[1] + 1
+    gradients = tape.gradient(value, model.adapters[0].trainable_variables)
+    assert len(gradients) == 3 and all(np.any(g) for g in gradients)
+
+
 def test_a_warm_start_beside_it_starts_at_the_upstreams_logits(randomize: Any) -> None:
     sizes = network("ipnn", "cross", "dnn")
     batch = {**random_batch(), "scenario": tf.ones([ROWS], tf.int64)}

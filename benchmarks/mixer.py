@@ -65,7 +65,7 @@ def run(plan: Plan) -> dict[str, Any]:
 
     def through(read: tf.Tensor) -> tf.Tensor:
         for block in blocks:
-            read = block(read)
+            read = block(read, training=True)
         return read
 
     through(tokens)
@@ -88,7 +88,7 @@ def run(plan: Plan) -> dict[str, Any]:
     contenders: dict[str, tuple[Callable[[tf.Tensor], tf.Tensor], list[tf.Variable]]] = {
         "block": (through, [v for block in blocks for v in block.trainable_variables]),
         "products": (products, [k for pair in kernels for k in pair]),
-        "network": (network, network.trainable_variables),
+        "network": (lambda read: network(read, training=True), network.trainable_variables),
     }
     if plan.network == "gelu":
         weights = [v for pair in layers for layer in pair for v in layer.trainable_variables]

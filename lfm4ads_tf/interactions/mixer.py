@@ -93,7 +93,7 @@ class Mixer(InteractionLayer):
         tokens = self.tokens(inputs, tf.shape(stream)[0])
         means = [tf.reduce_mean(tokens, axis=0)]
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, training=training)
             means.append(tf.reduce_mean(tokens, axis=0))  # (B, D)
         named = dict(zip(self.activation_names(self.config, self.name), means, strict=True))
         if self.last_norm is not None:

@@ -75,6 +75,7 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
         self,
         tokens: tf.Tensor,
         observe: Callable[[str, tf.Tensor], None] = lambda *_: None,
+        training: bool = False,
     ) -> tf.Tensor:
         """Runs the block.
 
@@ -82,6 +83,7 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
             tokens: X, token by token (N, B, D).
             observe: Given what stands behind the mixing, `mix`, and behind the networks,
                 `network`, each (N, B, D).
+            training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             X', (N, B, D).
@@ -89,16 +91,18 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
         if self.norm == "post":
             mixed = self.first_norm(tokens + self._mix(tokens))
             observe("mix", mixed)
-            made = self.second_norm(mixed + self.network(mixed))
+            made = self.second_norm(mixed + self.network(mixed, training=training))
         else:
             read = self.first_norm(tokens)
             if self.norm == "revert":
-                inner = self.mixed_network(mix(read, self.heads))  # (H, B, N D/H)
+                inner = self.mixed_network(
+                    mix(read, self.heads), training=training
+                )  # (H, B, N D/H)
                 mixed = tokens + unmix(inner, int(tokens.shape[0]))
             else:
                 mixed = tokens + self._mix(read)
             observe("mix", mixed)
-            made = mixed + self.network(self.second_norm(mixed))
+            made = mixed + self.network(self.second_norm(mixed), training=training)
         observe("network", made)
         return made
 

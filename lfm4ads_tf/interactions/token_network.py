@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import constant, stacked_glorot
+from lfm4ads_tf.kernels.bias import biased_gelu
 from lfm4ads_tf.precision import product
 from lfm4ads_tf.rebuildable import Rebuildable
 
@@ -81,18 +82,19 @@ class TokenNetwork(Rebuildable, tf_keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, tokens: tf.Tensor) -> tf.Tensor:
+    def call(self, tokens: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Runs every token through its own layers.
 
         Args:
             tokens: Token by token, (N, B, D).
+            training: Whether compiled kernels may be used; an exported graph holds none.
 
         Returns:
             (N, B, D).
         """
         read = product(tokens, self.first)  # (N, B, k D), or both of swiglu side by side
         if self.kind == "gelu":
-            hidden = tf.nn.gelu(read + self.first_bias)
+            hidden = biased_gelu(read, self.first_bias, training=training)
             return product(hidden, self.last) + self.last_bias
         gate, value = tf.split(read, 2, axis=-1)
         return product(tf.nn.silu(gate) * value, self.last)

@@ -1,4 +1,4 @@
-"""Adding a bias, alone or below a relu, with fewer passes over memory in training."""
+"""Adding a bias, alone or below an activation, with fewer passes over memory in training."""
 
 from __future__ import annotations
 
@@ -58,5 +58,37 @@ def biased_relu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -
             return dx, db
 
         return y, grad
+
+    return activated(values, tf.convert_to_tensor(bias))
+
+
+def biased_gelu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -> tf.Tensor:
+    """h P(h) with h = values + bias and P the normal distribution's function.
+
+    In training one pass over memory and one for both gradients. P is then off by at most 1.5e-7:
+    as many digits as a float32 has near 1, not the same bits as TensorFlow's.
+
+    Args:
+        values: (B, d), or (n, B, d) of a stack of products.
+        bias: (d,), or (n, 1, d).
+        training: Whether the compiled kernel may be used; an exported graph holds none.
+
+    Returns:
+        The shape of the values.
+
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units (2016), the exact form.
+    """
+    ops = library() if training else None
+    if ops is None or values.dtype != tf.float32:
+        biased = tf.nn.bias_add(values, bias) if len(values.shape) == 2 else values + bias
+        return tf.nn.gelu(biased)
+
+    @tf.custom_gradient
+    def activated(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            dx, db = ops.lfm4ads_bias_gelu_grad(dy=upstream, x=x, b=b)
+            return dx, db
+
+        return ops.lfm4ads_bias_gelu(x=x, b=b), grad
 
     return activated(values, tf.convert_to_tensor(bias))

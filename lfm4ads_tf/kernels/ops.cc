@@ -332,9 +332,14 @@ struct Sizes {
   int64_t sets, batch, width;
 };
 
-class BiasReluOp : public OpKernel {
+// An activation over x + b, whichever function it is.
+using BiasForward = void (*)(const float*, const float*, int64_t, int64_t, int64_t, float*,
+                             const ParallelFor&);
+
+template <BiasForward forward>
+class BiasActivationOp : public OpKernel {
  public:
-  explicit BiasReluOp(OpKernelConstruction* context) : OpKernel(context) {}
+  explicit BiasActivationOp(OpKernelConstruction* context) : OpKernel(context) {}
 
   void Compute(OpKernelContext* context) override {
     const Tensor &x = context->input(0), &b = context->input(1);
@@ -347,8 +352,8 @@ class BiasReluOp : public OpKernel {
     Tensor* y;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
     SettleLarge(*y);
-    BiasReluForward(x.flat<float>().data(), b.flat<float>().data(), sizes.sets, sizes.batch,
-                    sizes.width, y->flat<float>().data(), Threads(context));
+    forward(x.flat<float>().data(), b.flat<float>().data(), sizes.sets, sizes.batch, sizes.width,
+            y->flat<float>().data(), Threads(context));
   }
 };
 
@@ -370,6 +375,28 @@ class BiasReluGradOp : public OpKernel {
     BiasReluBackward(dy.flat<float>().data(), y.flat<float>().data(), sizes.sets, sizes.batch,
                      sizes.width, dx->flat<float>().data(), db->flat<float>().data(),
                      Threads(context));
+  }
+};
+
+class BiasGeluGradOp : public OpKernel {
+ public:
+  explicit BiasGeluGradOp(OpKernelConstruction* context) : OpKernel(context) {}
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &dy = context->input(0), &x = context->input(1), &b = context->input(2);
+    OP_REQUIRES(context, (x.dims() == 2 || x.dims() == 3) && dy.shape() == x.shape(),
+                absl::InvalidArgumentError("dy and x must be (B, d) or (n, B, d)"));
+    const Sizes sizes(x);
+    OP_REQUIRES(context, b.NumElements() == sizes.sets * sizes.width,
+                absl::InvalidArgumentError(absl::StrCat("a bias of ", b.shape().DebugString(),
+                                                        " for ", x.shape().DebugString())));
+    Tensor *dx, *db;
+    OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &dx));
+    OP_REQUIRES_OK(context, context->allocate_output(1, b.shape(), &db));
+    SettleLarge(*dx);
+    BiasGeluBackward(dy.flat<float>().data(), x.flat<float>().data(), b.flat<float>().data(),
+                     sizes.sets, sizes.batch, sizes.width, dx->flat<float>().data(),
+                     db->flat<float>().data(), Threads(context));
   }
 };
 
@@ -519,7 +546,8 @@ REGISTER_OP("Lfm4adsBiasRelu")
       context->set_output(0, context->input(0));
       return absl::OkStatus();
     });
-REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasRelu").Device(tensorflow::DEVICE_CPU), BiasReluOp);
+REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasRelu").Device(tensorflow::DEVICE_CPU),
+                        BiasActivationOp<BiasReluForward>);
 
 REGISTER_OP("Lfm4adsBiasReluGrad")
     .Input("dy: float")
@@ -541,6 +569,31 @@ REGISTER_OP("Lfm4adsBiasReluGrad")
     });
 REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasReluGrad").Device(tensorflow::DEVICE_CPU),
                         BiasReluGradOp);
+
+REGISTER_OP("Lfm4adsBiasGelu")
+    .Input("x: float")
+    .Input("b: float")
+    .Output("y: float")
+    .SetShapeFn([](InferenceContext* context) {
+      context->set_output(0, context->input(0));
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasGelu").Device(tensorflow::DEVICE_CPU),
+                        BiasActivationOp<BiasGeluForward>);
+
+REGISTER_OP("Lfm4adsBiasGeluGrad")
+    .Input("dy: float")
+    .Input("x: float")
+    .Input("b: float")
+    .Output("dx: float")
+    .Output("db: float")
+    .SetShapeFn([](InferenceContext* context) {
+      context->set_output(0, context->input(1));
+      context->set_output(1, context->input(2));
+      return absl::OkStatus();
+    });
+REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasGeluGrad").Device(tensorflow::DEVICE_CPU),
+                        BiasGeluGradOp);
 
 REGISTER_OP("Lfm4adsAdamStep")
     .Input("variables: count * resource")

@@ -498,6 +498,85 @@ void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t bat
   }
 }
 
+namespace {
+
+// exp(z) for z <= 0: 2^n e^r with |r| <= ln(2) / 2, e^r by its Taylor series. Straight code, which
+// the compiler turns into vector instructions; the relative error is near 1e-7.
+inline float ExpOfNegative(float z) {
+  z = z < -87.0f ? -87.0f : z;  // NaN stays what it is
+  const float n = std::rint(z * 1.44269504f);
+  const float r = (z - n * 0.693359375f) + n * 2.12194440e-4f;  // ln(2) in two parts
+  const float series =
+      1.0f +
+      r * (1.0f +
+           r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720))))));
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof(power));
+  return series * power;
+}
+
+// The normal distribution's function of h, given exp(-h^2 / 2). Abramowitz and Stegun, 7.1.26, is
+// off by at most 1.5e-7; below zero it is the small tail itself, without a difference of near ones.
+inline float NormalOf(float h, float density) {
+  const float size = h < 0.0f ? -h : h;
+  const float t = 1.0f / (1.0f + 0.231641888f * size);  // 0.3275911 / sqrt(2)
+  const float tail =
+      0.5f * density * t *
+      (0.254829592f +
+       t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+  return h < 0.0f ? tail : 1.0f - tail;
+}
+
+}  // namespace
+
+void BiasGeluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
+                     float* y, const ParallelFor& parallel_for) {
+  parallel_for(static_cast<int>(sets) * kChunks, [&](int task) {
+    const int64_t set = task / kChunks, chunk = task % kChunks;
+    const float* __restrict bias = b + set * width;
+    for (int64_t i = batch * chunk / kChunks; i < batch * (chunk + 1) / kChunks; ++i) {
+      const int64_t at = (set * batch + i) * width;
+#pragma omp simd
+      for (int64_t k = 0; k < width; ++k) {
+        const float h = x[at + k] + bias[k];
+        y[at + k] = h * NormalOf(h, ExpOfNegative(-0.5f * h * h));
+      }
+    }
+  });
+}
+
+void BiasGeluBackward(const float* dy, const float* x, const float* b, int64_t sets, int64_t batch,
+                      int64_t width, float* dx, float* db, const ParallelFor& parallel_for) {
+  std::vector<float> partial(static_cast<size_t>(sets) * kChunks * width, 0.0f);
+  parallel_for(static_cast<int>(sets) * kChunks, [&](int task) {
+    const int64_t set = task / kChunks, chunk = task % kChunks;
+    const float* __restrict bias = b + set * width;
+    float* __restrict sum = &partial[static_cast<size_t>(task) * width];
+    for (int64_t i = batch * chunk / kChunks; i < batch * (chunk + 1) / kChunks; ++i) {
+      const int64_t at = (set * batch + i) * width;
+#pragma omp simd
+      for (int64_t k = 0; k < width; ++k) {
+        const float h = x[at + k] + bias[k];
+        const float density = ExpOfNegative(-0.5f * h * h);
+        const float slope = NormalOf(h, density) + h * 0.398942280f * density;
+        const float value = dy[at + k] * slope;
+        dx[at + k] = value;
+        sum[k] += value;
+      }
+    }
+  });
+  for (int64_t set = 0; set < sets; ++set) {
+    for (int64_t k = 0; k < width; ++k) {
+      float total = 0.0f;
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        total += partial[(set * kChunks + chunk) * width + k];
+      }
+      db[set * width + k] = total;
+    }
+  }
+}
+
 void AdamStep(const std::vector<DenseVariable>& variables, float correction, float beta_1,
               float beta_2, float epsilon, const ParallelFor& parallel_for) {
   constexpr int64_t kPiece = 1 << 14;

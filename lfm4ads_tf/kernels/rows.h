@@ -91,6 +91,14 @@ void BiasReluForward(const float* x, const float* b, int64_t sets, int64_t batch
 void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t batch, int64_t width,
                       float* dx, float* db, const ParallelFor& parallel_for);
 
+// y = h P(h) with h = x + b and P the normal distribution's function, over (sets, batch, width).
+void BiasGeluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
+                     float* y, const ParallelFor& parallel_for);
+
+// dx = dy (P(h) + h p(h)) with p the normal density, db its sum over the batch.
+void BiasGeluBackward(const float* dy, const float* x, const float* b, int64_t sets, int64_t batch,
+                      int64_t width, float* dx, float* db, const ParallelFor& parallel_for);
+
 // One variable of a dense Adam step; decay is learning_rate * weight_decay.
 struct DenseVariable {
   float* w;

@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.features.layout import FeatureLayout, IdField, TableField
 from lfm4ads_tf.interactions.config import BlockConfig
-from lfm4ads_tf.kernels.bias import add_bias, biased_relu
+from lfm4ads_tf.kernels.bias import add_bias, biased_gelu, biased_relu
 from lfm4ads_tf.kernels.cross import fused_cross
 from lfm4ads_tf.kernels.library import library, stock_ops
 from lfm4ads_tf.kernels.memory import filled
@@ -163,6 +164,43 @@ def test_biased_relu_equals_its_formula(sets: int, batch: int, width: int, seed:
         tape.watch(given_)
         found = biased_relu(*given_, training=True)
     assert np.isnan(tape.gradient(found, given_, output_gradients=tf.constant(wrong))[0]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sets=st.integers(0, 3),
+    batch=st.sampled_from([0, 1, 3, 129]),
+    width=st.integers(1, 67),
+    scale=st.sampled_from([0.1, 1.0, 6.0, 40.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_biased_gelu_equals_its_formula(
+    sets: int, batch: int, width: int, scale: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shape = (sets, batch, width) if sets else (batch, width)
+    x, dy = (scale * rng.normal(size=shape).astype(np.float32) for _ in range(2))
+    b = rng.normal(size=(sets, 1, width) if sets else (width,)).astype(np.float32)
+    given_ = [tf.constant(x), tf.constant(b)]
+    with tf.GradientTape() as tape:
+        tape.watch(given_)
+        found = biased_gelu(*given_, training=True)
+    dx, db = tape.gradient(found, given_, output_gradients=tf.constant(dy))
+    h = (x + b).astype(np.float64)
+    normal, density = norm.cdf(h), norm.pdf(h)
+    # P is off by 1.5e-7 and some roundings of a number near 1
+    assert np.all(np.abs(found - h * normal) <= 6e-7 * np.abs(h))
+    slope, size = normal + h * density, normal + np.abs(h) * density
+    # exp(-h^2 / 2) has the rounding of its exponent
+    room = (6e-7 + (1 + h**2) * density * np.abs(h) * 3e-7 + 3e-7 * size) * np.abs(dy)
+    assert np.all(np.abs(dx - dy * slope) <= room)
+    exact = np.asarray(dx, np.float64)
+    sums, sizes = (v.sum(axis=-2, keepdims=bool(sets)) for v in (exact, np.abs(exact)))
+    assert_close(db, sums, terms=max(batch, 1), magnitude=sizes)
+    other = biased_gelu(*given_)  # TensorFlow's own ops
+    assert np.all(np.abs(found - other) <= 1.2e-6 * np.abs(h))
+    nan = biased_gelu(tf.fill([1, 2], np.float32(np.nan)), tf.zeros([2]), training=True)
+    assert np.isnan(nan).all()
 
 
 @settings(max_examples=20, deadline=None)

@@ -261,6 +261,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(sets=2), options)
     with pytest.raises(UserError, match="'age', is no embedded feature"):
         Crocodile(LAYOUT, NETWORK, tables, options.model_copy(update={"priors": ["age"]}))
+    with pytest.raises(UserError, match="gates read no prior"):
+        Crocodile(LAYOUT, NETWORK, tables, CrocodileConfig(experts=M, scenario_prior=False))
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         CrocodileConfig(alpha=-1)
     for mixtures, more, message in (

@@ -79,10 +79,13 @@ class ComparisonSettings:
         named += [("--curve", name) for names in self.curves.values() for name in names]
         for option, name in named:
             if name not in self.models:
+                own = [n for n, upstream in self.models.items() if upstream == name]
                 raise UserError(
                     f"{option} names '{name}', which is not compared.{nearest(name, self.models)}",
                     received=f"--models {','.join(self.models)}",
-                    fix="add it to --models",
+                    fix=f"name what it stands under, {' or '.join(own)}"
+                    if own
+                    else "add it to --models",
                 )
         if not self.seeds or min(self.seeds) < 0:
             raise UserError("--seeds must be at least 1 and --seed not negative.")

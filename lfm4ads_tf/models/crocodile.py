@@ -173,8 +173,8 @@ class Crocodile(SetModel):
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
         """See `UpstreamModel`; it needs two scenarios or more, and those that it is to name."""
-        refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
         known = [scenario for scenario, count in rows.items() if count]
+        refuse_few_scenarios(cls.__name__, known, instead=_INSTEAD)
         refuse_unknown_mixtures(config.options.mixtures_of, known)
 
     @classmethod

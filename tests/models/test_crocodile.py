@@ -134,6 +134,10 @@ def test_named_mixtures_are_handed_over_and_known_by_the_configuration() -> None
     with pytest.raises(UserError, match=r"names 't2', a scenario of no training row.* Did you"):
         Crocodile.check_scenario_rows(config, rows)
     Crocodile.check_scenario_rows(config, {**rows, "t2": 1})
+    with pytest.raises(
+        UserError, match=r"needs two scenarios or more\.\nReceived: scenarios: t0\n"
+    ):
+        Crocodile.check_scenario_rows(config, {"t0": 5, "t1": 0})
 
 
 def test_the_loss_is_a_mean_for_each_scenario_and_the_penalty(randomize: Randomize) -> None:

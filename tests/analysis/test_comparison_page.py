@@ -68,6 +68,7 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
     costs = [
         {
             "model": model,
+            "upstream": model,
             "tables": 123456,
             "outside": 7890,
             "sets": 1,
@@ -352,6 +353,19 @@ def test_a_curves_axis_is_logarithmic_and_its_whiskers_are_the_deviation() -> No
     assert len(vertical) == 4
     for (_, low), (_, high) in vertical:
         assert abs(low - high) == pytest.approx(2 * 0.01 / 2**0.5 * unit, abs=0.02)
+
+
+def test_what_a_name_stands_for_is_told_where_it_is_the_callers_own() -> None:
+    made = document()
+    assert "upstream" not in table(comparison_page(made).split('id="cost"')[1])[0]
+    made["costs"][2]["upstream"] = "mmoe"
+    rows = table(comparison_page(made).split('id="cost"')[1].split("</section>")[0])
+    assert [row[:2] for row in rows] == [
+        ["model", "upstream"],
+        ["shared_bottom", "shared_bottom"],
+        ["mmoe", "mmoe"],
+        ["a<b", "mmoe"],
+    ]
 
 
 def test_what_models_are_observed_by_is_told() -> None:

@@ -242,6 +242,7 @@ def test_one_model_stands_under_two_names_and_on_a_curve(
     found, earlier = document(out), document(made)
     costs = {cost["model"]: cost for cost in found["costs"]}
     assert costs["wide"]["tables"] == 2 * costs["shared_bottom"]["tables"]
+    assert [cost["upstream"] for cost in costs.values()] == ["shared_bottom"] * 2
     before = next(c for c in earlier["costs"] if c["model"] == "shared_bottom")
     same = [without_times(c["rates"]) for c in (costs["shared_bottom"], before)]
     assert same[0] == same[1]  # it was trained before, under this name
@@ -376,6 +377,7 @@ REFUSED = [
     ([], "mmoe,mmoe", "--models needs names of upstream models, each one once"),
     ([], "mmoe,=mmoe", "--models needs a name before '=', without ':'"),
     ([], "mmoe,a:b=mmoe", "--models needs a name before '=', without ':'"),
+    ([], "shared_bottom,ple=mmoe", "--models gives 'mmoe' the name of another upstream model"),
     ([], "shared_bottom,wide=mmo", "unknown upstream model 'mmo'. Did you mean 'mmoe'?"),
     (["--curve", "one=mmoe,wide"], MODELS, "--curve names 'wide', which is not compared"),
     (["--curve", "one"], MODELS, "--curve needs a name of its own and some of --models"),

@@ -123,8 +123,10 @@ def place_tables(document: Mapping[str, Any], kind: str) -> Markup:
 
 
 def cost_table(document: Mapping[str, Any]) -> Markup:
-    """Floats, speed and epochs of every model."""
-    heads = ["model", "sets of tables", "floats in tables", "floats outside", "examples/s"]
+    """Floats, speed and epochs of every model, and what it is where a name is the caller's own."""
+    named = any(cost["upstream"] != cost["model"] for cost in document["costs"])
+    heads = ["model", *(["upstream"] if named else [])]
+    heads += ["sets of tables", "floats in tables", "floats outside", "examples/s"]
     heads += ["best epoch of the epochs", "seconds a training"]
     rows = []
     for cost in document["costs"]:
@@ -134,6 +136,7 @@ def cost_table(document: Mapping[str, Any]) -> Markup:
         rows.append(
             [
                 breakable(cost["model"]),
+                *([breakable(cost["upstream"])] if named else []),
                 count(cost["sets"]),
                 count(cost["tables"]),
                 count(cost["outside"]),
@@ -142,7 +145,7 @@ def cost_table(document: Mapping[str, Any]) -> Markup:
                 f"{seconds:.0f}",
             ]
         )
-    return PARTS.table(heads, rows)
+    return PARTS.table(heads, rows, 2 if named else 1)
 
 
 def abundance_tables(document: Mapping[str, Any]) -> Markup:

@@ -91,9 +91,12 @@ class ComparedModel:
             UserError: One of them.
         """
         cache, model = self.run.cache, self.config.model_class
-        model.check_labels(self.config, TrainingLabels(cache))
-        model.check_scenario_rows(self.config, scenario_rows(cache))
-        _ = self.sizes
+        try:
+            model.check_labels(self.config, TrainingLabels(cache))
+            model.check_scenario_rows(self.config, scenario_rows(cache))
+            _ = self.sizes
+        except UserError as error:  # the model may stand there under several names
+            raise UserError(f"The model '{self.name}' cannot be compared. {error}") from error
         warn_small_scenarios(cache, self.config, self.name)
 
     def missing(self, seeds: Sequence[int], rates: Sequence[float]) -> int:

@@ -157,7 +157,13 @@ def _models(text: str) -> dict[str, str]:
     models: dict[str, str] = {}
     for part in _parts(text):
         name, separator, upstream = (each.strip() for each in part.partition("="))
-        if name in models or not name or ":" in name:
+        if not name or ":" in name:
+            raise UserError(
+                "--models needs a name before '=', without ':'.",
+                received=part,
+                fix="give one, as in --models mmoe,wide=mmoe",
+            )
+        if name in models:
             raise UserError(
                 "--models needs names of upstream models, each one once; the same model twice "
                 "needs names that tell it apart.",
@@ -179,7 +185,7 @@ def _curves(texts: list[str]) -> dict[str, tuple[str, ...]]:
                 received=text,
                 fix="--curve one_set=narrow,wide",
             )
-        curves[curve.strip()] = tuple(_parts(names))
+        curves[curve.strip()] = tuple(dict.fromkeys(_parts(names)))
     return curves
 
 

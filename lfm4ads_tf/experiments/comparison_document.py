@@ -104,6 +104,7 @@ def _cost(model: ComparedModel, trained: Mapping[str, Any]) -> dict[str, Any]:
     known = [t["examples_per_s"] for t in speeds.values() if t.get("examples_per_s") is not None]
     return {
         "model": model.name,
+        "upstream": model.config.model,
         **model.sizes,
         "sets": model.config.model_class.tables(model.config, model.run.cache.layout).sets,
         "rate": trained["rate"],

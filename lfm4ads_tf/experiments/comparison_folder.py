@@ -50,10 +50,13 @@ def take_folder(out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> N
         mine = {**ours, "models": {name: ours["models"][name] for name in both}}
         difference = first_difference(theirs, mine)
         if difference is not None and known["models"] and not overwrite:
+            rename = ""
+            if difference.startswith("models."):  # all else is the same: the folder can hold both
+                rename = "give the model another name (--models wide=mmoe), "
             raise UserError(
                 f"The folder '{out}' was made by another comparison.",
                 received=difference,
-                fix="choose another --out, or empty it with --overwrite",
+                fix=f"{rename}choose another --out, or empty it with --overwrite",
             )
         if difference is not None and known["models"]:
             shutil.rmtree(out)

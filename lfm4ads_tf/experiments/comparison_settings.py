@@ -40,7 +40,8 @@ class ComparisonSettings:
         command: The command line, for the page.
 
     Raises:
-        UserError: A model is unknown or not compared; or there are no models, seeds or rates.
+        UserError: A model is unknown, not compared or named as another one; or there are no models,
+            seeds or rates.
     """
 
     spec: Path
@@ -66,7 +67,7 @@ class ComparisonSettings:
                 received="none",
                 fix=f"use some of {', '.join(UPSTREAMS)}",
             )
-        for upstream in self.models.values():
+        for name, upstream in self.models.items():
             if upstream not in UPSTREAMS:
                 raise UserError(
                     f"--models names the unknown upstream model '{upstream}'."
@@ -74,15 +75,24 @@ class ComparisonSettings:
                     received=", ".join(self.models.values()),
                     fix=f"use some of {', '.join(UPSTREAMS)}",
                 )
+            if name != upstream and name in UPSTREAMS:
+                raise UserError(
+                    f"--models gives '{upstream}' the name of another upstream model.",
+                    received=f"{name}={upstream}",
+                    fix="give it a name of its own",
+                )
         named = [("--model-set", name) for name, _ in self.model_assignments]
         named += [("--baseline", name) for name in self.further_baselines]
         named += [("--curve", name) for names in self.curves.values() for name in names]
         for option, name in named:
             if name not in self.models:
+                own = [n for n, upstream in self.models.items() if upstream == name]
                 raise UserError(
                     f"{option} names '{name}', which is not compared.{nearest(name, self.models)}",
                     received=f"--models {','.join(self.models)}",
-                    fix="add it to --models",
+                    fix=f"name what it stands under, {' or '.join(own)}"
+                    if own
+                    else "add it to --models",
                 )
         if not self.seeds or min(self.seeds) < 0:
             raise UserError("--seeds must be at least 1 and --seed not negative.")

@@ -103,6 +103,7 @@ def tell_uncounted(where: str) -> None:
     """
     _LOG.warning(
         "The weights in %s are of a version that did not count the rows of scenarios: a row of an "
-        "unknown scenario gets the mean of all scenarios' logits, each alike.",
+        "unknown scenario gets the mean of all scenarios' logits, each alike; train the model "
+        "again for a mean by the training rows.",
         where,
     )

@@ -100,7 +100,8 @@ class Crocodile(SetModel):
 
     Raises:
         UserError: There are fewer than two scenarios, the tables have another number of sets, a
-            prior is no embedded feature, or `mixtures_of` names an unknown scenario or one twice.
+            prior is no embedded feature, the gates read none, or `mixtures_of` names an unknown
+            scenario or one twice.
 
     Source: Crocodile: Cross Experts Covariance for Disentangled Learning in Multi-Domain
     Recommendation (arXiv 2405.12706); the body is known at second hand.
@@ -173,8 +174,8 @@ class Crocodile(SetModel):
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
         """See `UpstreamModel`; it needs two scenarios or more, and those that it is to name."""
-        refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
         known = [scenario for scenario, count in rows.items() if count]
+        refuse_few_scenarios(cls.__name__, known, instead=_INSTEAD)
         refuse_unknown_mixtures(config.options.mixtures_of, known)
 
     @classmethod
@@ -239,10 +240,10 @@ class Crocodile(SetModel):
         """
         user, item, stream = self._read(batch)
         keys, outputs = self._key_priors(batch), self.experts(stream)
-        mixed = self._mixed(keys, batch["scenario"], outputs)  # (B, 2 or T, h)
-        held = tf.unstack(mixed, axis=1)
+        held = tf.unstack(self._mixed(keys, batch["scenario"], outputs), axis=1)  # 2 or T of (B, h)
         if self.options.gate_per == "scenario":
-            held = [held[1], *self._of_scenarios(keys, outputs, self.options.mixtures_of)]
+            asked = self._of_scenarios(keys, outputs, self.options.mixtures_of)
+            held = [held[1], *(mixed[:, 0] for mixed in asked)]
         named = dict(zip(self.layer_names, [joined(stream), *held], strict=True))
         return {"UR": user, "IR": item, **named}
 
@@ -293,13 +294,16 @@ class Crocodile(SetModel):
     def _logits(self, batch: EncodedBatch, outputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Logits (B, T)."""
         keys, tasks = self._key_priors(batch), len(self.layout.tasks)
-        if not (self.heads.shared or self.options.gate_per == "task"):
+        per_task = self.options.gate_per == "task"
+        if not self.heads.shared and not (per_task and self.scenario is None):
             # a row of an unknown scenario counts in the towers of all, as if it were of each
             every = self._of_scenarios(keys, outputs, self.layout.scenarios)
-            read = tf.repeat(tf.stack(every, axis=1), tasks, axis=1)  # (B, S T, h)
+            if not per_task:
+                every = [tf.repeat(mixed, tasks, axis=1) for mixed in every]
+            read = tf.concat(every, axis=1)  # (B, S T, h)
             return self.heads(read, batch["scenario"], training=training)
         read = self._mixed(keys, batch["scenario"], outputs)
-        if self.options.gate_per == "scenario":
+        if not per_task:
             # a row counts in the towers of its own scenario alone: all of them read m_s of that one
             order = [0] * tasks + [1] * (tasks * len(self.layout.scenarios))
             read = tf.gather(read, order, axis=1)  # (B, (1 + S) T, h)
@@ -319,12 +323,13 @@ class Crocodile(SetModel):
     def _of_scenarios(
         self, keys: list[tf.Tensor], outputs: tf.Tensor, scenarios: Sequence[str]
     ) -> list[tf.Tensor]:
-        """m_s (B, h) of some scenarios, of all rows as if they were of it."""
+        """m_s (B, 1, h), or m of every task (B, T, h), of all rows as if of some scenarios each."""
         mixed = []
         for scenario in scenarios:
             place = self.layout.scenarios.index(scenario)
             prior = self._prior(keys, tf.fill(tf.shape(outputs)[:1], place))
-            mixed.append(self.gates([prior, outputs], gate=place)[:, 0])
+            gate = place if self.options.gate_per == "scenario" else None
+            mixed.append(self.gates([prior, outputs], gate=gate))
         return mixed
 
     def _key_priors(self, batch: EncodedBatch) -> list[tf.Tensor]:
@@ -364,6 +369,12 @@ class Crocodile(SetModel):
                 fix=f"use some of {', '.join(embedded)}",
             )
         if not names:
+            if not self.options.scenario_prior:
+                raise UserError(
+                    "Crocodile's gates read no prior.",
+                    received="scenario_prior: False, and no priors",
+                    fix=f"name some of {', '.join(embedded)} as priors",
+                )
             return None
         self._read_layout = self.layout.only(names)
         tables = {t.name for t in self._read_layout.tables}

@@ -137,8 +137,9 @@ class ScenarioNetworkModel(UpstreamModel):
 
     @classmethod
     def check_scenario_rows(cls, config: UpstreamConfig, rows: Mapping[str, int]) -> None:
-        """See `UpstreamModel`; it needs two scenarios or more."""
-        refuse_few_scenarios(cls.__name__, rows, instead=_INSTEAD)
+        """See `UpstreamModel`; it needs two scenarios or more that training knows."""
+        known = [scenario for scenario, count in rows.items() if count]
+        refuse_few_scenarios(cls.__name__, known, instead=_INSTEAD)
 
     @property
     def layer_names(self) -> list[str]:

@@ -68,6 +68,7 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
     costs = [
         {
             "model": model,
+            "upstream": model,
             "tables": 123456,
             "outside": 7890,
             "sets": 1,
@@ -115,7 +116,10 @@ def document(*, seeds: int = 3, other: tuple[str, str] | None = None) -> dict[st
             {"model": "mmoe", "seed": seed, "tables": [abundance(3.5 + seed)]}
             for seed in range(seeds)
         ],
+        "curves": {},
+        "observed": [],
         "leaders": leaders,
+        "results": [],
         "means": [
             entry(m, t, s, part, (m, t) != other)
             for m in MODELS
@@ -262,3 +266,124 @@ def test_abundance_is_told_by_model_and_left_out_where_there_is_none() -> None:
     assert "shared_bottom" not in section and "user&lt;id&gt;" in section
     known["abundance"] = []
     assert 'id="abundance"' not in comparison_page(known)
+
+
+def auc_of_seed(model: str, seed: int, value: float | None, **other: Any) -> dict[str, Any]:
+    place = {"model": model, "task": "click", "scenario": "all", "slice": "all", "seed": seed}
+    return {**place, "labels": True, "metrics": {"auc": value}, **other}
+
+
+def grown() -> dict[str, Any]:
+    """Two curves from one model on; one model has no abundance, one no AUC of its second task."""
+    made = document(seeds=2)
+    made["curves"] = {"few & many": ["a<b", "shared_bottom"], "other": ["shared_bottom", "mmoe"]}
+    for cost, tables in zip(made["costs"], (1000, 20_000, 400_000), strict=True):
+        cost["tables"] = tables
+    made["abundance"] = [
+        {"model": model, "seed": seed, "tables": [abundance(3.0), abundance(top + seed), empty]}
+        for model, top in (("shared_bottom", 5.0), ("a<b", 7.0))
+        for seed in range(2)
+        for empty in [{**abundance(0.0), "joined": None}]
+    ]
+    made["results"] = [
+        auc_of_seed(model, seed, 0.1 * (place + 5) + 0.01 * seed)
+        for place, model in enumerate(MODELS)
+        for seed in range(2)
+    ]
+    # none of these is of all rows, of the spec's labels or known
+    made["results"] += [
+        auc_of_seed("mmoe", 0, 0.11, scenario="feed"),
+        auc_of_seed("mmoe", 0, 0.12, slice="cold_user"),
+        auc_of_seed("mmoe", 0, 0.13, task=TASKS[1], labels=False),
+        auc_of_seed("mmoe", 1, None, task=TASKS[1]),
+    ]
+    return made
+
+
+def test_curves_are_drawn_and_told_by_the_floats_in_tables() -> None:
+    assert 'id="curves"' not in comparison_page(document())
+    page = comparison_page(grown())
+    assert not read(page).loads and 'href="#curves"' in page
+    section = page.split('id="curves"')[1].split("</section>")[0]
+    of_models = [row for row in table(section)[1:] if len(row) == 5]
+    smallest = ["shared_bottom", "1,000", "0.5050 ± 0.0071", "–", "4.25 ± 0.35"]
+    assert of_models == [
+        smallest,
+        ["a<b", "400,000", "0.7050 ± 0.0071", "–", "5.25 ± 0.35"],
+        smallest,
+        ["mmoe", "20,000", "0.6050 ± 0.0071", "–", "–"],
+    ]
+    # of the second task nothing is known to draw
+    titles = re.findall(r'<svg role="img" aria-label="([^"]*)"', section)
+    assert titles == ["click: test AUC", "information abundance"]
+    assert "few &amp; many" in section
+
+
+def table(section: str) -> list[list[str]]:
+    """The cells of a section's table, row by row."""
+    return [
+        [read(cell).text for cell in re.findall(r"<t[dh].*?</t[dh]>", row, re.DOTALL)]
+        for row in re.findall(r"<tr.*?</tr>", section, re.DOTALL)
+    ]
+
+
+def points(page: str, title: str) -> list[list[tuple[float, float]]]:
+    """The lines of a figure that stand for curves, in pixels."""
+    svg = page.split(f'aria-label="{title}"')[1].split("</svg>")[0]
+    lines = re.findall(
+        r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: var\(--c', svg
+    )
+    found = []
+    for line in lines:
+        numbers = [float(n) for n in re.findall(r"-?[\d.]+", line)]
+        found.append([*zip(numbers[::2], numbers[1::2], strict=True)])
+    return found
+
+
+def test_a_curves_axis_is_logarithmic_and_its_whiskers_are_the_deviation() -> None:
+    page = comparison_page(grown())
+    lines = points(page, "click: test AUC")
+    vertical = [line for line in lines if len({x for x, _ in line}) == 1]
+    curves = [line for line in lines if line not in vertical]
+    (one, many), (_, other) = sorted(curves, key=lambda line: -line[-1][0])
+    # 1,000 to 20,000 to 400,000: equal steps of the logarithm, to hundredths of a pixel
+    assert many[0] - other[0] == pytest.approx(other[0] - one[0], abs=0.02)
+    unit = (one[1] - many[1]) / 0.2  # pixels of an AUC of 1
+    assert unit > 100 and one[1] - other[1] == pytest.approx(0.1 * unit, abs=0.02)
+    assert len(vertical) == 4
+    for (_, low), (_, high) in vertical:
+        assert abs(low - high) == pytest.approx(2 * 0.01 / 2**0.5 * unit, abs=0.02)
+
+
+def test_what_a_name_stands_for_is_told_where_it_is_the_callers_own() -> None:
+    made = document()
+    assert "upstream" not in table(comparison_page(made).split('id="cost"')[1])[0]
+    made["costs"][2]["upstream"] = "mmoe"
+    rows = table(comparison_page(made).split('id="cost"')[1].split("</section>")[0])
+    assert [row[:2] for row in rows] == [
+        ["model", "upstream"],
+        ["shared_bottom", "shared_bottom"],
+        ["mmoe", "mmoe"],
+        ["a<b", "mmoe"],
+    ]
+
+
+def test_what_models_are_observed_by_is_told() -> None:
+    made = document(seeds=2)
+    made["observed"] = [
+        {"model": model, "seed": seed, "values": {name: value + seed / 1000}}
+        for model, name, value in (
+            ("a<b", "experts/correlation", 0.25),
+            ("mmoe", "gates/entropy", 12.0),
+        )
+        for seed in range(2)
+    ]
+    page = comparison_page(made)
+    section = page.split('id="observed"')[1].split("</section>")[0]
+    assert table(section) == [
+        ["number", "mmoe", "a<b"],
+        ["experts/correlation", "–", "0.2505 ± 0.00071"],
+        ["gates/entropy", "12 ± 0.00071", "–"],
+    ]
+    made["observed"] = []
+    assert 'id="observed"' not in comparison_page(made)

@@ -237,11 +237,12 @@ def test_one_model_stands_under_two_names_and_on_a_curve(
     shutil.copytree(made, out)
     models = "wide=shared_bottom,shared_bottom"
     wide = ["--model-set", "wide:upstream.embeddings.dim=4"]
-    curve = ["--curve", "width=shared_bottom,wide"]
+    curve = ["--curve", "width=shared_bottom,wide,wide"]
     assert call(log, out, "--seeds", "1", *wide, *curve, models=models) == 0
     found, earlier = document(out), document(made)
     costs = {cost["model"]: cost for cost in found["costs"]}
     assert costs["wide"]["tables"] == 2 * costs["shared_bottom"]["tables"]
+    assert [cost["upstream"] for cost in costs.values()] == ["shared_bottom"] * 2
     before = next(c for c in earlier["costs"] if c["model"] == "shared_bottom")
     same = [without_times(c["rates"]) for c in (costs["shared_bottom"], before)]
     assert same[0] == same[1]  # it was trained before, under this name
@@ -370,14 +371,28 @@ def test_labels_of_test_rows_choose_nothing(
     assert scored[0] != scored[1]
 
 
+SDEM = ["--model-set", "b:upstream.stem.axis=scenario"]
 REFUSED = [
     ([], "shared_bottom,mmo", "unknown upstream model 'mmo'. Did you mean 'mmoe'?"),
     ([], "mmoe,mmoe", "--models needs names of upstream models, each one once"),
-    ([], "mmoe,=mmoe", "--models needs names of upstream models, each one once"),
+    ([], "mmoe,=mmoe", "--models needs a name before '=', without ':'"),
+    ([], "mmoe,a:b=mmoe", "--models needs a name before '=', without ':'"),
+    ([], "shared_bottom,ple=mmoe", "--models gives 'mmoe' the name of another upstream model"),
     ([], "shared_bottom,wide=mmo", "unknown upstream model 'mmo'. Did you mean 'mmoe'?"),
     (["--curve", "one=mmoe,wide"], MODELS, "--curve names 'wide', which is not compared"),
     (["--curve", "one"], MODELS, "--curve needs a name of its own and some of --models"),
     (["--baseline", "ple"], MODELS, "--baseline names 'ple', which is not compared"),
+    (
+        ["--model-set", "mmoe:upstream.mmoe.experts=2"],
+        "narrow=mmoe,wide=mmoe",
+        "--model-set names 'mmoe', which is not compared.\nReceived: --models narrow,wide\n"
+        "Fix: name what it stands under, narrow or wide",
+    ),
+    (
+        ["--model-set", "b:upstream.stem.mixtures_of=[somewhere]", *SDEM],
+        "shared_bottom,b=stem",
+        "The model 'b' cannot be compared. mixtures_of names 'somewhere'",
+    ),
     (["--rates", "1,zwei"], MODELS, "--rates needs numbers"),
     (["--rates", "1,-1"], MODELS, "--rates needs positive factors"),
     (["--rates", "1,nan"], MODELS, "--rates needs positive factors"),
@@ -431,6 +446,10 @@ def test_what_cannot_be_compared_is_refused_before_training(
     [
         (["--set", "upstream.training.batch_size=32"], "upstream.training.batch_size"),
         (["--set", "upstream.embeddings.dim=3"], "dim was 2, is now 3"),
+        (
+            ["--set", "upstream.embeddings.dim=3"],
+            "Fix: give the model another name (--models wide=",
+        ),
         (["--set", "split.valid_until=6.5"], "spec.split.valid_until"),
     ],
 )
@@ -446,6 +465,7 @@ def test_a_folder_of_another_comparison_is_refused(
     said = capsys.readouterr().err
     assert "made by another comparison" in said
     assert message.split(".")[-1] in said
+    assert ("another name" in said) == ("Received: models." in said)
     assert (made / "comparison.json").read_bytes() == before
 
 

@@ -134,6 +134,10 @@ def test_named_mixtures_are_handed_over_and_known_by_the_configuration() -> None
     with pytest.raises(UserError, match=r"names 't2', a scenario of no training row.* Did you"):
         Crocodile.check_scenario_rows(config, rows)
     Crocodile.check_scenario_rows(config, {**rows, "t2": 1})
+    with pytest.raises(
+        UserError, match=r"needs two scenarios or more\.\nReceived: scenarios: t0\n"
+    ):
+        Crocodile.check_scenario_rows(config, {"t0": 5, "t1": 0})
 
 
 def test_the_loss_is_a_mean_for_each_scenario_and_the_penalty(randomize: Randomize) -> None:
@@ -261,6 +265,8 @@ def test_what_cannot_be_built_is_refused() -> None:
         Crocodile(LAYOUT, NETWORK, EmbeddingsConfig(sets=2), options)
     with pytest.raises(UserError, match="'age', is no embedded feature"):
         Crocodile(LAYOUT, NETWORK, tables, options.model_copy(update={"priors": ["age"]}))
+    with pytest.raises(UserError, match="gates read no prior"):
+        Crocodile(LAYOUT, NETWORK, tables, CrocodileConfig(experts=M, scenario_prior=False))
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         CrocodileConfig(alpha=-1)
     for mixtures, more, message in (

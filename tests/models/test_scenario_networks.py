@@ -350,7 +350,9 @@ def test_star_over_a_scenario_that_training_never_saw_is_refused() -> None:
     with pytest.raises(UserError, match="no row of one in the log") as refused:
         STAR.check_scenario_rows(upstream, {"home": 12, "search": 1, "new": 0})
     assert "no training row of 'new'" in str(refused.value)
-    PEPNet.check_scenario_rows(config_of("pepnet").upstream, {"home": 12, "new": 0})
+    PEPNet.check_scenario_rows(config_of("pepnet").upstream, {"home": 12, "search": 1, "new": 0})
+    with pytest.raises(UserError, match="two scenarios or more"):
+        PEPNet.check_scenario_rows(config_of("pepnet").upstream, {"home": 12, "new": 0})
 
 
 def test_priors_that_are_no_embedded_features_are_refused() -> None:

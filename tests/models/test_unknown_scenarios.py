@@ -49,6 +49,9 @@ MODELS: dict[str, Callable[[], Any]] = {
     ),
     "sdem": lambda: SDEM(LAYOUT, ALONE, EMBEDDINGS, STEMConfig(axis="scenario", **SIZES), seed=1),
     "crocodile": lambda: Crocodile(LAYOUT, ALONE, TWO_SETS, CrocodileConfig(experts=2, **SIZES)),
+    "crocodile per task": lambda: Crocodile(
+        LAYOUT, ALONE, TWO_SETS, CrocodileConfig(experts=2, gate_per="task", **SIZES)
+    ),
 }
 
 

@@ -46,8 +46,7 @@ def biased_relu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -
     """
     ops = library() if training else None
     if ops is None or values.dtype != tf.float32:
-        biased = tf.nn.bias_add(values, bias) if len(values.shape) == 2 else values + bias
-        return tf.nn.relu(biased)
+        return tf.nn.relu(_biased(values, bias))
 
     @tf.custom_gradient
     def activated(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -80,8 +79,7 @@ def biased_gelu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -
     """
     ops = library() if training else None
     if ops is None or values.dtype != tf.float32:
-        biased = tf.nn.bias_add(values, bias) if len(values.shape) == 2 else values + bias
-        return tf.nn.gelu(biased)
+        return tf.nn.gelu(_biased(values, bias))
 
     @tf.custom_gradient
     def activated(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -92,3 +90,8 @@ def biased_gelu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -
         return ops.lfm4ads_bias_gelu(x=x, b=b), grad
 
     return activated(values, tf.convert_to_tensor(bias))
+
+
+def _biased(values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """values + bias by TensorFlow's own ops."""
+    return tf.nn.bias_add(values, bias) if len(values.shape) == 2 else values + bias

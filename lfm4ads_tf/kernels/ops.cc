@@ -332,6 +332,13 @@ struct Sizes {
   int64_t sets, batch, width;
 };
 
+// Whether a bias has a value for each column of each set.
+absl::Status FitsBias(const Tensor& bias, const Sizes& sizes) {
+  if (bias.NumElements() == sizes.sets * sizes.width) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("a bias of ", bias.shape().DebugString(), " for ",
+                                                 sizes.sets, " sets of width ", sizes.width));
+}
+
 // An activation over x + b, whichever function it is.
 using BiasForward = void (*)(const float*, const float*, int64_t, int64_t, int64_t, float*,
                              const ParallelFor&);
@@ -346,9 +353,7 @@ class BiasActivationOp : public OpKernel {
     OP_REQUIRES(context, x.dims() == 2 || x.dims() == 3,
                 absl::InvalidArgumentError("a bias is added to (B, d) or (n, B, d)"));
     const Sizes sizes(x);
-    OP_REQUIRES(context, b.NumElements() == sizes.sets * sizes.width,
-                absl::InvalidArgumentError(absl::StrCat("a bias of ", b.shape().DebugString(),
-                                                        " for ", x.shape().DebugString())));
+    OP_REQUIRES_OK(context, FitsBias(b, sizes));
     Tensor* y;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &y));
     SettleLarge(*y);
@@ -387,9 +392,7 @@ class BiasGeluGradOp : public OpKernel {
     OP_REQUIRES(context, (x.dims() == 2 || x.dims() == 3) && dy.shape() == x.shape(),
                 absl::InvalidArgumentError("dy and x must be (B, d) or (n, B, d)"));
     const Sizes sizes(x);
-    OP_REQUIRES(context, b.NumElements() == sizes.sets * sizes.width,
-                absl::InvalidArgumentError(absl::StrCat("a bias of ", b.shape().DebugString(),
-                                                        " for ", x.shape().DebugString())));
+    OP_REQUIRES_OK(context, FitsBias(b, sizes));
     Tensor *dx, *db;
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, b.shape(), &db));
@@ -542,10 +545,7 @@ REGISTER_OP("Lfm4adsBiasRelu")
     .Input("x: float")
     .Input("b: float")
     .Output("y: float")
-    .SetShapeFn([](InferenceContext* context) {
-      context->set_output(0, context->input(0));
-      return absl::OkStatus();
-    });
+    .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasRelu").Device(tensorflow::DEVICE_CPU),
                         BiasActivationOp<BiasReluForward>);
 
@@ -574,10 +574,7 @@ REGISTER_OP("Lfm4adsBiasGelu")
     .Input("x: float")
     .Input("b: float")
     .Output("y: float")
-    .SetShapeFn([](InferenceContext* context) {
-      context->set_output(0, context->input(0));
-      return absl::OkStatus();
-    });
+    .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 REGISTER_KERNEL_BUILDER(Name("Lfm4adsBiasGelu").Device(tensorflow::DEVICE_CPU),
                         BiasActivationOp<BiasGeluForward>);
 

@@ -454,6 +454,23 @@ void ColumnSums(const float* x, int64_t batch, int64_t width, float* sums,
   }
 }
 
+namespace {
+
+// The sums of the chunks' sums (sets * kChunks, width) of each set, (sets, width).
+void AddChunks(const std::vector<float>& partial, int64_t sets, int64_t width, float* sums) {
+  for (int64_t set = 0; set < sets; ++set) {
+    for (int64_t k = 0; k < width; ++k) {
+      float total = 0.0f;
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        total += partial[(set * kChunks + chunk) * width + k];
+      }
+      sums[set * width + k] = total;
+    }
+  }
+}
+
+}  // namespace
+
 void BiasReluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
                      float* y, const ParallelFor& parallel_for) {
   parallel_for(static_cast<int>(sets) * kChunks, [&](int task) {
@@ -487,15 +504,7 @@ void BiasReluBackward(const float* dy, const float* y, int64_t sets, int64_t bat
       }
     }
   });
-  for (int64_t set = 0; set < sets; ++set) {
-    for (int64_t k = 0; k < width; ++k) {
-      float total = 0.0f;
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        total += partial[(set * kChunks + chunk) * width + k];
-      }
-      db[set * width + k] = total;
-    }
-  }
+  AddChunks(partial, sets, width, db);
 }
 
 namespace {
@@ -566,15 +575,7 @@ void BiasGeluBackward(const float* dy, const float* x, const float* b, int64_t s
       }
     }
   });
-  for (int64_t set = 0; set < sets; ++set) {
-    for (int64_t k = 0; k < width; ++k) {
-      float total = 0.0f;
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        total += partial[(set * kChunks + chunk) * width + k];
-      }
-      db[set * width + k] = total;
-    }
-  }
+  AddChunks(partial, sets, width, db);
 }
 
 void AdamStep(const std::vector<DenseVariable>& variables, float correction, float beta_1,

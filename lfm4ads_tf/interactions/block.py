@@ -161,6 +161,13 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             return activations, stream
         return activations, tf.concat(outputs or [origin], axis=-1)
 
+    @property
+    def observes(self) -> bool:
+        """Whether any layer is observed by something."""
+        if self.config.sets == "each":
+            return any(block.observes for block in self._of_sets)
+        return any(type(x).observed is not InteractionLayer.observed for x in self._stack)
+
     def observed(self, inputs: BlockInputs) -> dict[str, tf.Tensor]:
         """What the layers are observed by, see `InteractionLayer.observed`.
 
@@ -170,9 +177,6 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         Returns:
             `<layer>/<name>` -> (B,); with a block of each set behind `set_<k>/`.
         """
-        observing = [
-            layer for layer in self._stack if type(layer).observed is not InteractionLayer.observed
-        ]
         if self.config.sets == "each":
             apart = zip(self._of_sets, inputs.set_by_set(self.sets), strict=True)
             return {
@@ -180,7 +184,7 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
                 for k, (block, of_set) in enumerate(apart)
                 for name, value in block.observed(of_set).items()
             }
-        if not observing:
+        if not self.observes:
             return {}
         inputs = inputs.of_dtype(self.compute_dtype)
         found: dict[str, tf.Tensor] = {}

@@ -63,11 +63,6 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         self.all_fields: GlobalToken | None = None
         self.of_tasks: tf.Variable | None = None
 
-    @property
-    def groups(self) -> list[list[str]] | None:
-        """Fields of each token; None where fields are cut."""
-        return self.fields.groups if isinstance(self.fields, FieldTokens) else None
-
     def call(self, inputs: BlockInputs) -> tf.Tensor:
         """Makes the tokens.
 
@@ -96,7 +91,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         if len(parts) == 1:
             return parts[0]
         rows = tf.reduce_max([tf.shape(part)[1] for part in parts])
-        return tf.concat([_of_rows(part, rows) for part in parts], axis=0)
+        return tf.concat([of_rows(part, rows) for part in parts], axis=0)
 
     def _make(self, inputs: BlockInputs) -> None:
         """Makes the parts for what there is."""
@@ -212,6 +207,6 @@ def _names(inputs: BlockInputs) -> tuple[list[str], list[str]]:
     return [name for name, owner in owned if owner != "representation"], stored
 
 
-def _of_rows(tokens: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+def of_rows(tokens: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Tokens of one row as of `rows` equal ones, (N, B, D)."""
     return tokens if tokens.shape[1] != 1 else tf.tile(tokens, [1, rows, 1])

@@ -12,7 +12,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
-from lfm4ads_tf.interactions.input_tokens import InputTokens, settled_groups
+from lfm4ads_tf.interactions.input_tokens import InputTokens, of_rows, settled_groups
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
@@ -131,7 +131,7 @@ class Mixer(InteractionLayer):
         tokens = self.input_tokens(inputs)
         if not self.blocks:
             self._make_blocks()
-        return tokens if tokens.shape[1] != 1 else tf.tile(tokens, [1, rows, 1])
+        return of_rows(tokens, rows)
 
     def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
         """`token_ranks` of the tokens, and behind the mixing and the networks of each block."""

@@ -402,6 +402,23 @@ void WritePartition(const Summed& summed, int partition, int64_t width, int64_t*
   }
 }
 
+namespace {
+
+// The sums of the chunks' sums (sets * kChunks, width) of each set, (sets, width).
+void AddChunks(const std::vector<float>& partial, int64_t sets, int64_t width, float* sums) {
+  for (int64_t set = 0; set < sets; ++set) {
+    for (int64_t k = 0; k < width; ++k) {
+      float total = 0.0f;
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        total += partial[(set * kChunks + chunk) * width + k];
+      }
+      sums[set * width + k] = total;
+    }
+  }
+}
+
+}  // namespace
+
 void CrossForward(const float* x0, const float* h, const float* b, const float* x, int64_t batch,
                   int64_t width, float* y, const ParallelFor& parallel_for) {
   parallel_for(kChunks, [&](int chunk) {
@@ -430,11 +447,7 @@ void CrossBackward(const float* dy, const float* x0, const float* h, const float
       }
     }
   });
-  for (int64_t k = 0; k < width; ++k) {
-    float total = 0.0f;
-    for (int chunk = 0; chunk < kChunks; ++chunk) total += sums[chunk * width + k];
-    db[k] = total;
-  }
+  AddChunks(sums, 1, width, db);
 }
 
 void ColumnSums(const float* x, int64_t batch, int64_t width, float* sums,
@@ -447,29 +460,8 @@ void ColumnSums(const float* x, int64_t batch, int64_t width, float* sums,
       for (int64_t k = 0; k < width; ++k) sum[k] += row[k];
     }
   });
-  for (int64_t k = 0; k < width; ++k) {
-    float total = 0.0f;
-    for (int chunk = 0; chunk < kChunks; ++chunk) total += partial[chunk * width + k];
-    sums[k] = total;
-  }
+  AddChunks(partial, 1, width, sums);
 }
-
-namespace {
-
-// The sums of the chunks' sums (sets * kChunks, width) of each set, (sets, width).
-void AddChunks(const std::vector<float>& partial, int64_t sets, int64_t width, float* sums) {
-  for (int64_t set = 0; set < sets; ++set) {
-    for (int64_t k = 0; k < width; ++k) {
-      float total = 0.0f;
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        total += partial[(set * kChunks + chunk) * width + k];
-      }
-      sums[set * width + k] = total;
-    }
-  }
-}
-
-}  // namespace
 
 void BiasReluForward(const float* x, const float* b, int64_t sets, int64_t batch, int64_t width,
                      float* y, const ParallelFor& parallel_for) {

@@ -90,7 +90,7 @@ class Backbone(TwoTowers):
 
     def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""
-        return self.block.observed(_inputs(self.towers(batch)))
+        return self.block.observed(_inputs(self.towers(batch))) if self.block.observes else {}
 
 
 def check_towers(network: NetworkConfig) -> None:

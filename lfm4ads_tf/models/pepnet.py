@@ -13,7 +13,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.tables import is_embedded
+from lfm4ads_tf.features.tables import embedded_features
 from lfm4ads_tf.interactions.gate_unit import GateUnit
 from lfm4ads_tf.interactions.gated_towers import GatedTowers
 from lfm4ads_tf.interactions.scenario_embedding import ScenarioEmbedding
@@ -103,7 +103,7 @@ class PEPNet(ScenarioNetworkModel):
         """
         options: PEPNetConfig = config.options
         priors = key_features(spec, options.priors, _PRIORS)
-        _refuse_none(priors, [name for name, f in spec.features.items() if is_embedded(f)])
+        _refuse_none(priors, embedded_features(spec))
         update = {config.model: options.model_copy(update={"priors": priors})}
         return config.model_copy(update=update)
 

@@ -16,6 +16,7 @@ from lfm4ads_tf.interactions.columns import Carried, Columns, joined_columns
 from lfm4ads_tf.interactions.config import BlockConfig, LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
+from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.interactions.set_mean import SetMean, shared_names
 from lfm4ads_tf.interactions.task_gates import TaskGates
@@ -117,7 +118,7 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         return sequence_lengths(self.config)
 
     def call(
-        self, inputs: BlockInputs, training: bool = False
+        self, inputs: BlockInputs, training: bool = False, penalties: Penalties | None = None
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Interacts.
 
@@ -125,6 +126,8 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             inputs: UR (B, d_u), IR (B, d_i), context (B, d_c) and fields (B, F, K D) by width; with
                 a block of each set UR, IR and context set by set, see `BlockInputs.set_by_set`.
             training: Whether dropout and compiled kernels apply; an exported graph holds none.
+            penalties: Gets what layers add to the loss, as `<layer>/<name>`; they are not computed
+                where it is absent.
 
         Returns:
             Every activation by name, each (B, d_layer), and the block's output (B, d) for the
@@ -132,7 +135,7 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         """
         inputs = inputs.of_dtype(self.compute_dtype)
         if self.config.sets == "each":
-            return self._each_set(inputs, training)
+            return self._each_set(inputs, training, penalties)
         origin = inputs.origin()  # (B, d)
         activations = {"towers": origin}
         whole: BlockInputs | None = None
@@ -145,7 +148,14 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
                 readable = whole
             # `interact` is no `__call__`, which alone would name the layer's weights by the layer
             with tf.name_scope(layer.name) if layer.names_weights else nullcontext():
-                named, output = layer.interact(stream, readable, training=training)
+                if penalties is None:
+                    named, output = layer.interact(stream, readable, training=training)
+                else:
+                    named, output, rows = layer.interact_penalised(
+                        stream, readable, training=training
+                    )
+                    for name, value in rows.items():
+                        penalties.add(f"{layer.name}/{name}", value)
             activations.update(named)
             layer.output_dim = int(output.shape[-1])
             return output
@@ -160,6 +170,14 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         if self.config.structure == "stacked":
             return activations, stream
         return activations, tf.concat(outputs or [origin], axis=-1)
+
+    @property
+    def penalises(self) -> bool:
+        """Whether any layer is one that may add to the loss, see `call`."""
+        if self.config.sets == "each":
+            return any(block.penalises for block in self._of_sets)
+        without = InteractionLayer.interact_penalised
+        return any(type(x).interact_penalised is not without for x in self._stack)
 
     @property
     def observes(self) -> bool:
@@ -199,13 +217,13 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         return found
 
     def _each_set(
-        self, inputs: BlockInputs, training: bool
+        self, inputs: BlockInputs, training: bool, penalties: Penalties | None
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """What `call` gives, of a block for each set."""
         origins, interacted = [], []
         # a loop: interaction layers are written for (B, d), those of plug-ins too
         for block, of_set in zip(self._of_sets, inputs.set_by_set(self.sets), strict=True):
-            activations, output = block(of_set, training=training)
+            activations, output = block(of_set, training=training, penalties=penalties)
             origins.append(activations["towers"])  # x_0^k, (B, d)
             interacted.append(output)  # I_k, (B, d_I)
         towers = origins[0] if self.sets == 1 else tf.concat(origins, axis=-1)  # (B, K d)

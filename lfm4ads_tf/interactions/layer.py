@@ -142,6 +142,22 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
             Every activation by name (B, d_k), and the output (B, d').
         """
 
+    def interact_penalised(
+        self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, Mapping[str, tf.Tensor]]:
+        """Interacts, and tells what each row adds to the loss, see `Penalties`; here nothing.
+
+        A layer with penalties computes them here, in the pass that it makes anyway, and not in
+        `interact`, which evaluation and exports run.
+
+        Args:
+            stream, inputs, training: See `interact`.
+
+        Returns:
+            What `interact` gives, and the penalties by name, each (B,), with their factors.
+        """
+        return (*self.interact(stream, inputs, training=training), {})
+
     def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
         """Numbers that tell how the layer works, such as ranks of what it holds; here none.
 

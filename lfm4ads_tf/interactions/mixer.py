@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self
 
 import tensorflow as tf
@@ -17,6 +17,8 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
+from lfm4ads_tf.interactions.route_shares import route_shares
+from lfm4ads_tf.interactions.token_correlation import token_correlation
 from lfm4ads_tf.interactions.token_norm import TokenNorm
 from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.token_sizes import TokenSizes
@@ -35,6 +37,12 @@ class Mixer(InteractionLayer):
 
     With `norm: pre` and `revert` a last normalisation stands before it. It reads fields and
     numbers, and nothing of the stream: towers without units keep the fields as they are.
+
+    A row adds to the loss, where they have a weight,
+
+        experts_l1 * sum over blocks, tokens and experts of G  +  decorrelation * d(X_L)
+
+    with the routes G of `TokenNetwork` and d of `token_correlation`, X_L before the last norm.
 
     Args:
         config: See `MixerConfig`.
@@ -90,11 +98,44 @@ class Mixer(InteractionLayer):
         self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Mixes the tokens; of the stream the number of rows is read."""
-        tokens = self.tokens(inputs, tf.shape(stream)[0])
+        tokens, means = self._mixed(inputs, tf.shape(stream)[0], training)
+        return self._read_out(tokens, means, training)
+
+    def interact_penalised(
+        self, stream: tf.Tensor, inputs: BlockInputs, *, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, Mapping[str, tf.Tensor]]:
+        """See `InteractionLayer`; `experts_l1` and `decorrelation`, where they have a weight."""
+        penalties: dict[str, tf.Tensor] = {}
+        routes: list[tf.Tensor] = []  # of each network, (N, B, e)
+        tokens, means = self._mixed(
+            inputs, tf.shape(stream)[0], training, lambda _, of_network: routes.append(of_network)
+        )
+        if self.config.routes_weight:
+            sums = [tf.reduce_sum(of_network, axis=[0, 2]) for of_network in routes]  # (B,) each
+            penalties["experts_l1"] = self.config.routes_weight * tf.add_n(sums)
+        if self.config.decorrelation:
+            penalties["decorrelation"] = self.config.decorrelation * token_correlation(tokens)
+        return (*self._read_out(tokens, means, training), penalties)
+
+    def _mixed(
+        self,
+        inputs: BlockInputs,
+        rows: tf.Tensor,
+        training: bool,
+        routed: Callable[[str, tf.Tensor], None] = lambda *_: None,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """X_L (N, B, D), and the mean over the tokens of X_0 ... X_L, (B, D) each."""
+        tokens = self.tokens(inputs, rows)
         means = [tf.reduce_mean(tokens, axis=0)]
         for block in self.blocks:
-            tokens = block(tokens, training=training)
-            means.append(tf.reduce_mean(tokens, axis=0))  # (B, D)
+            tokens = block(tokens, training=training, routed=routed)
+            means.append(tf.reduce_mean(tokens, axis=0))
+        return tokens, means
+
+    def _read_out(
+        self, tokens: tf.Tensor, means: list[tf.Tensor], training: bool
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """What `interact` gives, of X_L (N, B, D) and the means (B, D)."""
         named = dict(zip(self.activation_names(self.config, self.name), means, strict=True))
         if self.last_norm is not None:
             tokens = self.last_norm(tokens)
@@ -134,16 +175,29 @@ class Mixer(InteractionLayer):
         return of_rows(tokens, rows)
 
     def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
-        """`token_ranks` of the tokens, and behind the mixing and the networks of each block."""
+        """`token_ranks` of the tokens, and behind the mixing and the networks of each block.
+
+        With several experts `route_shares` of each block's networks too.
+        """
         tokens = self.tokens(inputs, tf.shape(stream)[0])
-        places = {"tokens": tokens}
+        places, routes = {"tokens": tokens}, {}
         for k, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens, lambda place, at, k=k: places.update({f"{place}_{k}": at}))
-        return {
+            tokens = block(
+                tokens,
+                lambda place, at, k=k: places.update({f"{place}_{k}": at}),
+                routed=lambda network, of_it, k=k: routes.update({f"{network}_{k}": of_it}),
+            )
+        ranks = {
             f"{place}/{name}": rank
             for place, at in places.items()
             for name, rank in token_ranks(at).items()
         }
+        shares = {
+            f"routes/{name}_{network.removeprefix('network_')}": share
+            for network, of_it in routes.items()
+            for name, share in route_shares(of_it).items()
+        }
+        return ranks | shares
 
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried
@@ -181,6 +235,7 @@ class Mixer(InteractionLayer):
                     mixing=config.mixing,
                     network=config.network,
                     expansion=config.expansion,
+                    experts=config.experts,
                     seed=self.seed,
                     name=f"{self.name}_block_{k}",
                 )

@@ -36,6 +36,7 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
         mixing: See above.
         network: See `TokenNetwork`.
         expansion: k, see `TokenNetwork`.
+        experts: e of every network, see `TokenNetwork`.
         seed: Seed of the initial weights.
 
     Source: RankMixer (arXiv 2507.15551) for `post`; RankUp (arXiv 2604.17878) for `pre`; `revert`
@@ -50,6 +51,7 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
         mixing: Mixing = "transpose",
         network: Network = "gelu",
         expansion: float = 4,
+        experts: int = 1,
         seed: int = 0,
         name: str = "mixer_block",
     ) -> None:
@@ -58,14 +60,16 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
         self.norm = norm
         self.mixing = mixing
 
-        def own(kind: type[Any], part: str, *given: Any) -> Any:
-            return kind(*given, seed=seed, name=f"{name}_{part}")
+        def own(kind: type[Any], part: str, *given: Any, **options: Any) -> Any:
+            return kind(*given, **options, seed=seed, name=f"{name}_{part}")
 
         self.first_norm = TokenNorm(name=f"{name}_norm_1")
         self.second_norm = TokenNorm(name=f"{name}_norm_2")
-        self.network = own(TokenNetwork, "network", network, expansion)
+        self.network = own(TokenNetwork, "network", network, expansion, experts=experts)
         if norm == "revert":
-            self.mixed_network = own(TokenNetwork, "mixed_network", network, expansion)
+            self.mixed_network = own(
+                TokenNetwork, "mixed_network", network, expansion, experts=experts
+            )
         if mixing == "attention":
             self.mixer = own(TokenAttention, "attention", heads)
         elif mixing == "full":
@@ -76,6 +80,7 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
         tokens: tf.Tensor,
         observe: Callable[[str, tf.Tensor], None] = lambda *_: None,
         training: bool = False,
+        routed: Callable[[str, tf.Tensor], None] = lambda *_: None,
     ) -> tf.Tensor:
         """Runs the block.
 
@@ -84,25 +89,33 @@ class MixerBlock(Rebuildable, tf_keras.layers.Layer):
             observe: Given what stands behind the mixing, `mix`, and behind the networks,
                 `network`, each (N, B, D).
             training: Whether compiled kernels may be used; an exported graph holds none.
+            routed: Given the routes of the networks by whose they are, `network` (N, B, e) and with
+                `revert` `mixed_network` (H, B, e), where there are several experts.
 
         Returns:
             X', (N, B, D).
         """
+
+        def run(name: str, read: tf.Tensor) -> tf.Tensor:
+            def of_network(routes: tf.Tensor) -> None:
+                routed(name, routes)
+
+            made: tf.Tensor = getattr(self, name)(read, training=training, routed=of_network)
+            return made
+
         if self.norm == "post":
             mixed = self.first_norm(tokens + self._mix(tokens))
             observe("mix", mixed)
-            made = self.second_norm(mixed + self.network(mixed, training=training))
+            made = self.second_norm(mixed + run("network", mixed))
         else:
             read = self.first_norm(tokens)
             if self.norm == "revert":
-                inner = self.mixed_network(
-                    mix(read, self.heads), training=training
-                )  # (H, B, N D/H)
+                inner = run("mixed_network", mix(read, self.heads))  # (H, B, N D/H)
                 mixed = tokens + unmix(inner, int(tokens.shape[0]))
             else:
                 mixed = tokens + self._mix(read)
             observe("mix", mixed)
-            made = mixed + self.network(self.second_norm(mixed), training=training)
+            made = mixed + run("network", self.second_norm(mixed))
         observe("network", made)
         return made
 

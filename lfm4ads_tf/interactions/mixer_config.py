@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.interactions.global_token import Pool
@@ -13,6 +13,7 @@ from lfm4ads_tf.interactions.token_network import Network
 from lfm4ads_tf.interactions.tokens import Sets
 
 Order = Literal["spec", "semantic", "permuted", "scalars"]
+_ROUTES = 1e-4
 
 
 class MixerConfig(LayerConfig):
@@ -36,6 +37,10 @@ class MixerConfig(LayerConfig):
         global_token: What the token of all fields is made by; none when absent.
         heads: H; as many as there are tokens when absent.
         norm, mixing, network, expansion: See `MixerBlock` and `TokenNetwork`.
+        experts: Networks e of each token, which routes choose among, see `TokenNetwork`.
+        experts_l1: Weight of the sum of a row's routes in the loss; read where there are several
+            experts, and 1e-4 when absent there.
+        decorrelation: Weight of `token_correlation` of the last block's tokens in the loss.
         readout: `mean` over the tokens; `flatten`: a linear layer of width D over all of them; or
             `task`: a learned token of each task joins X_0, and the task reads what has become of it
             and the mean.
@@ -58,5 +63,24 @@ class MixerConfig(LayerConfig):
     mixing: Mixing = "transpose"
     network: Network = "gelu"
     expansion: float = Field(default=4, gt=0)
+    experts: int = Field(default=1, ge=1)
+    experts_l1: float | None = Field(default=None, ge=0)
+    decorrelation: float = Field(default=0, ge=0)
     readout: Literal["mean", "flatten", "task"] = "mean"
     read_units: list[Annotated[int, Field(ge=1)]] = []
+
+    @property
+    def routes_weight(self) -> float:
+        """Weight of the sum of a row's routes in the loss; 0 without routes."""
+        if self.experts == 1:
+            return 0.0
+        return _ROUTES if self.experts_l1 is None else self.experts_l1
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a name and penalties that it does not have: documents of older runs have none."""
+        document: dict[str, Any] = super()._as_given(handler)
+        for key in ("experts", "experts_l1", "decorrelation"):
+            if document[key] == type(self).model_fields[key].default:
+                del document[key]
+        return document

@@ -73,6 +73,18 @@ class TokenSizes:
         """Refuses tokens, width and heads that do not go together."""
         count, heads, dim = self.count, self.heads, self.dim
         told = f"dim: {dim}, {heads} heads, {count} tokens"
+        if config.experts == 1 and config.experts_l1:
+            raise UserError(
+                "`experts_l1` of a mixer weighs the routes to several experts, and there is one.",
+                received=f"experts: 1, experts_l1: {config.experts_l1:g}",
+                fix="set experts to 2 or more, or leave experts_l1 out",
+            )
+        if config.decorrelation and count == 1:
+            raise UserError(
+                "`decorrelation` of a mixer is between tokens, and there is one.",
+                received=f"decorrelation: {config.decorrelation:g}, {told}",
+                fix="have more tokens, or leave decorrelation out",
+            )
         if config.mixing == "full" and (count * dim) ** 2 > LARGEST:
             raise UserError(
                 f"`mixing: full` of a mixer would have more than {LARGEST:,} weights a block.",

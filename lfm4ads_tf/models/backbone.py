@@ -13,6 +13,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock, reads_towers
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 
@@ -83,10 +84,12 @@ class Backbone(TwoTowers):
         gate: tf.Tensor | None = None,
         block: InteractionBlock | None = None,
         training: bool = False,
+        penalties: Penalties | None = None,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Runs the interaction block, or another one, see `InteractionBlock.call`."""
         inputs = replace(_inputs(towers), extra=extra, gate=gate)
-        return (self.block if block is None else block)(inputs, training=training)
+        block = self.block if block is None else block
+        return block(inputs, training=training, penalties=penalties)
 
     def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""

@@ -24,6 +24,7 @@ from lfm4ads_tf.interactions.block import (
 )
 from lfm4ads_tf.interactions.block import layer_names as block_layers
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.backbone import Backbone, check_towers
 from lfm4ads_tf.models.config import NetworkConfig
@@ -210,11 +211,19 @@ class FoundationModel(UpstreamModel):
         names = self.backbone.block.layer_names
         return branch_layers(names) if self.branches else names
 
-    def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
-        """Logits (B, T) of each row's scenario, from its own branch."""
+    def call(
+        self, batch: EncodedBatch, training: bool = False, penalties: Penalties | None = None
+    ) -> tf.Tensor:
+        """Logits (B, T) of each row's scenario, from its own branch.
+
+        Args:
+            batch: The batch.
+            training: Whether dropout and compiled kernels apply.
+            penalties: Gets what the block's layers add to the loss, of a row in its own branch.
+        """
         if not self.branches:
             towers = self.backbone.towers(batch, training=training)
-            _, stream = self.backbone.interact(towers, training=training)
+            _, stream = self.backbone.interact(towers, training=training, penalties=penalties)
             return self.heads(stream, batch["scenario"], training=training)
         branch = tf.cast(batch["branch"], tf.int32)
         rows = tf.dynamic_partition(tf.range(tf.shape(branch)[0]), branch, len(BRANCHES))
@@ -228,9 +237,15 @@ class FoundationModel(UpstreamModel):
         for branch_towers, scenario, (block, heads) in zip(
             _split(towers, sizes), scenarios, self._branches(), strict=True
         ):
-            _, stream = self.backbone.interact(branch_towers, block=block, training=training)
+            _, stream = self.backbone.interact(
+                branch_towers, block=block, training=training, penalties=penalties
+            )
             logits.append(heads(stream, scenario, training=training))  # (B_branch, T)
         return tf.dynamic_stitch(rows, logits)  # (B, T)
+
+    def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
+        """See `TrainableModel`; `tasks`, and what the block's layers add, as `<layer>/<name>`."""
+        return self._penalised_terms(batch, training, [self.backbone.block])
 
     def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
         """What the block's layers are observed by, such as ranks of tokens; of the ads' branch.

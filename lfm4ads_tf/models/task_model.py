@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +12,8 @@ import tf_keras
 
 from lfm4ads_tf.batch import EncodedBatch, read
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.interactions.block import InteractionBlock
+from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.losses.task_loss import TaskLoss
 from lfm4ads_tf.metrics import auc, calibration, logloss
 from lfm4ads_tf.models.trainable_model import TrainableModel, batch_in
@@ -79,6 +81,21 @@ class TaskModel(TrainableModel):
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> Mapping[str, tf.Tensor]:
         """See `TrainableModel`; here the task loss alone, as `tasks`."""
         return {"tasks": self._task_loss(batch, self(batch, training=training))}
+
+    def _penalised_terms(
+        self, batch: EncodedBatch, training: bool, blocks: Sequence[InteractionBlock]
+    ) -> dict[str, tf.Tensor]:
+        """`tasks`, and what the layers of blocks add to it, see `Penalties`.
+
+        For a model whose `call` takes `penalties` and hands them to the blocks; it is given none
+        where no layer has any.
+        """
+        if not any(block.penalises for block in blocks):
+            return {"tasks": self._task_loss(batch, self(batch, training=training))}
+        penalties = Penalties()
+        logits = self(batch, training=training, penalties=penalties)
+        terms = {"tasks": self._task_loss(batch, logits)}
+        return {**terms, **penalties.means(tf.shape(logits)[0])}
 
     def _task_loss(self, batch: EncodedBatch, logits: tf.Tensor) -> tf.Tensor:
         """The task loss of logits (B, T) of the targets."""

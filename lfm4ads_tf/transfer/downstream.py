@@ -16,6 +16,7 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import check_joined, is_per_task
 from lfm4ads_tf.interactions.columns import Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.losses.task_loss import TaskLoss, plain_loss
 from lfm4ads_tf.models.backbone import Backbone
@@ -148,12 +149,19 @@ class DownstreamModel(TaskModel):
         """See `TrainableModel`."""
         return dict(self.__dict__.get("_dims", {}))
 
-    def call(self, batch: EncodedBatch, training: bool = False) -> tf.Tensor:
-        """Logits (B, T)."""
-        return self.logits(batch, training=training)
+    def call(
+        self, batch: EncodedBatch, training: bool = False, penalties: Penalties | None = None
+    ) -> tf.Tensor:
+        """Logits (B, T); arguments as in `logits`."""
+        return self.logits(batch, training=training, penalties=penalties)
 
     def logits(
-        self, batch: EncodedBatch, training: bool = False, *, towers: TowersOf | None = None
+        self,
+        batch: EncodedBatch,
+        training: bool = False,
+        *,
+        towers: TowersOf | None = None,
+        penalties: Penalties | None = None,
     ) -> tf.Tensor:
         """Logits (B, T), from the own towers or from others.
 
@@ -163,17 +171,25 @@ class DownstreamModel(TaskModel):
             training: Whether dropout applies.
             towers: Gate of the field embeddings, or None -> the towers' outputs; the backbone's
                 when absent.
+            penalties: Gets what the layers of the block add to the loss, and behind `isomorphic/`
+                those of the module.
         """
-        _, stream = self.activations(batch, training=training, towers=towers)
+        _, stream = self.activations(batch, training=training, towers=towers, penalties=penalties)
         prior: tf.Tensor | None = None
         if self.module is not None:
-            joined, prior = self.module(batch, training=training)
+            of_module = None if penalties is None else penalties.within(self.module.name)
+            joined, prior = self.module(batch, training=training, penalties=of_module)
             stream = self._join(stream, joined)
         logits = self.heads(stream, batch["scenario"])
         return logits if prior is None else logits + prior
 
     def activations(
-        self, batch: EncodedBatch, training: bool = False, *, towers: TowersOf | None = None
+        self,
+        batch: EncodedBatch,
+        training: bool = False,
+        *,
+        towers: TowersOf | None = None,
+        penalties: Penalties | None = None,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """The own block's activations by name and its output (B, d); arguments as in `logits`."""
         stored = batch.get("representations", {})
@@ -206,7 +222,11 @@ class DownstreamModel(TaskModel):
                 gate = adapted.gate if gate is None else gate * adapted.gate
         self.extra_width = sum(int(e.shape[-1]) for e in extra)
         return self.backbone.interact(
-            _with_tokens(outputs, tokens), extra=tuple(extra), gate=gate, training=training
+            _with_tokens(outputs, tokens),
+            extra=tuple(extra),
+            gate=gate,
+            training=training,
+            penalties=penalties,
         )
 
     def _join(self, stream: tf.Tensor, joined: tf.Tensor) -> tf.Tensor:
@@ -223,13 +243,17 @@ class DownstreamModel(TaskModel):
         return [label for s in starts for label in (*labels[s : s + size], *joined)]
 
     def loss_terms(self, batch: EncodedBatch, training: bool = True) -> dict[str, tf.Tensor]:
-        """The terms that training minimises: `tasks`, and `adapter_l2` where it is asked for.
+        """The terms that training minimises.
+
+        `tasks`; what the layers of the block and of the module add, as `<layer>/<name>` and
+        `isomorphic/<layer>/<name>`; and `adapter_l2` where it is asked for.
 
         Args:
             batch: The batch with its labels (B, T), and row weights where there are some.
             training: Whether dropout and compiled kernels apply.
         """
-        terms = dict(super().loss_terms(batch, training))
+        of_module = [] if self.module is None else [self.module.block]
+        terms = self._penalised_terms(batch, training, [self.backbone.block, *of_module])
         if self.adapter_l2 and self.adapters:
             terms["adapter_l2"] = self.adapter_l2 * self.adapter_penalty()
         return terms

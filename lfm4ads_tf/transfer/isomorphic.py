@@ -21,6 +21,7 @@ from lfm4ads_tf.interactions.block import (
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.heads import build_heads
@@ -124,14 +125,19 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
             )
 
     def call(
-        self, batch: EncodedBatch, training: bool = False
+        self, batch: EncodedBatch, training: bool = False, penalties: Penalties | None = None
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Runs the module.
+
+        Args:
+            batch: The batch.
+            training: Whether dropout and compiled kernels apply.
+            penalties: Gets what the block's layers add to the loss.
 
         Returns:
             What joins the downstream's own activation (B, d + 2), and the logits (B, T) or None.
         """
-        activations, output = self.activations(batch, training=training)
+        activations, output = self.activations(batch, training=training, penalties=penalties)
         rows = tf.shape(batch["ids"])[0]
         stored = [self._stored(batch, name, rows) for name in self.sources]
         present = tf.concat([s[:, -1:] for s in stored], axis=-1)  # (B, 2)
@@ -142,9 +148,9 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
         return tf.concat([cross, present], axis=-1), logits
 
     def activations(
-        self, batch: EncodedBatch, training: bool = False
+        self, batch: EncodedBatch, training: bool = False, penalties: Penalties | None = None
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """The block's activations by name and its output (B, d)."""
+        """The block's activations by name and its output (B, d); arguments as in `call`."""
         rows = tf.shape(batch["ids"])[0]
         vectors = {
             side: self._stored(batch, name, rows)[:, :-1]  # (B, d_side)
@@ -169,7 +175,7 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
         inputs = BlockInputs(
             user=vectors["user"], item=vectors["item"], context=context, fields=[*fields, *more]
         )
-        return self.block(inputs, training=training)
+        return self.block(inputs, training=training, penalties=penalties)
 
     def _context(
         self, batch: EncodedBatch, training: bool

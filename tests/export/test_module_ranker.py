@@ -1,4 +1,4 @@
-"""A ranker with the isomorphic module and omitted features, its tables in shards."""
+"""A ranker with the isomorphic module, experts of tokens and omitted features, in shards."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from lfm4ads_tf.export.request import ExportRequest
 from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.export.samples import ExportSamples
 from lfm4ads_tf.export.subject import ExportSubject
+from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.strict import parse
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
 
@@ -39,6 +41,10 @@ def test_a_module_ranker_asks_for_what_it_reads_and_scores_as_the_keras_model(
 ) -> None:
     whole = world.encoder.layout
     layout = whole.without(OMITTED)
+    mixer = {"type": "mixer", "tokens": 3, "head_dim": 2, "depth": 1, "experts": 2}
+    layers = [{**mixer, "norm": "pre", "decorrelation": 0.1}, {"type": "cross", "depth": 1}]
+    block = parse(BlockConfig, {"structure": "parallel", "layers": layers}, source="block")
+    network = world.network.model_copy(update={"block": block})
     upstream = world.network.model_copy(update={"item_tower": [5]})
 
     def make(shards: int, seed: int = 2) -> tf_keras.Model:
@@ -46,7 +52,7 @@ def test_a_module_ranker_asks_for_what_it_reads_and_scores_as_the_keras_model(
         module = IsomorphicModule(
             layout, whole, upstream, tables, gate=True, head=True, copied=False, seed=seed
         )
-        return DownstreamModel(layout, world.network, tables, module=module, seed=seed)
+        return DownstreamModel(layout, network, tables, module=module, seed=seed)
 
     values = stored(world.samples.num_rows, 4)
     model = make(3)

@@ -109,17 +109,30 @@ def np_mix(x: np.ndarray, heads: int) -> np.ndarray:
 
 
 def np_network(x: np.ndarray, layer: TokenNetwork) -> np.ndarray:
-    found, w = [], weights(layer.variables)
-    for n in range(x.shape[1]):
-        read = x[:, n] @ w["kernel_1"][n]
+    found, w, e = np.zeros_like(x), weights(layer.variables), layer.experts
+    for n, j in itertools.product(range(x.shape[1]), range(e)):
+        # an expert's columns; swiglu's values stand behind the gates of all experts
+        h = w["kernel_2"].shape[1] // e
+        of_expert = slice(j * h, (j + 1) * h)
+        read = x[:, n] @ w["kernel_1"][n][:, of_expert]
         if layer.kind == "gelu":
-            read += w["bias_1"][n]
+            read += w["bias_1"][n, 0, of_expert]
             hidden = 0.5 * read * (1.0 + _erf(read / math.sqrt(2.0)))
-            found.append(hidden @ w["kernel_2"][n] + w["bias_2"][n])
+            made = hidden @ w["kernel_2"][n][of_expert] + w["bias_2"][n, j]
         else:
-            gate, value = np.split(read, 2, axis=-1)
-            found.append((gate / (1.0 + np.exp(-gate)) * value) @ w["kernel_2"][n])
-    return np.stack(found, axis=1)
+            value = x[:, n] @ w["kernel_1"][n][:, e * h :][:, of_expert]
+            made = (read / (1.0 + np.exp(-read)) * value) @ w["kernel_2"][n][of_expert]
+        found[:, n] += made * np_routes(x, layer)[:, n, j, np.newaxis]
+    return found
+
+
+def np_routes(x: np.ndarray, layer: TokenNetwork) -> np.ndarray:
+    """G (B, N, e), 1 of a single expert."""
+    if layer.experts == 1:
+        return np.ones((*x.shape[:2], 1))
+    w = weights(layer.variables)
+    scores = np.einsum("bnd,nde->bne", x, w["router"])
+    return np.maximum(scores + w["router_bias"][:, 0], 0.0)
 
 
 def np_mixing(x: np.ndarray, block: MixerBlock) -> np.ndarray:
@@ -140,17 +153,24 @@ def np_mixing(x: np.ndarray, block: MixerBlock) -> np.ndarray:
     return found @ w["output"]
 
 
-def np_block(x: np.ndarray, block: MixerBlock) -> np.ndarray:
+def np_block(
+    x: np.ndarray, block: MixerBlock, routes: list[np.ndarray] | None = None
+) -> np.ndarray:
+    def run(read: np.ndarray, layer: TokenNetwork) -> np.ndarray:
+        if routes is not None:
+            routes.append(np_routes(read, layer))
+        return np_network(read, layer)
+
     if block.norm == "post":
         s = np_norm(x + np_mixing(x, block), block.first_norm)
-        return np_norm(s + np_network(s, block.network), block.second_norm)
+        return np_norm(s + run(s, block.network), block.second_norm)
     read = np_norm(x, block.first_norm)
     if block.norm == "pre":
         y = x + np_mixing(read, block)
     else:
-        inner = np_network(np_mix(read, block.heads), block.mixed_network)
+        inner = run(np_mix(read, block.heads), block.mixed_network)
         y = x + np_mix(inner, x.shape[1])
-    return y + np_network(np_norm(y, block.second_norm), block.network)
+    return y + run(np_norm(y, block.second_norm), block.network)
 
 
 def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
@@ -229,6 +249,9 @@ VARIANTS: list[dict[str, Any]] = [
         "groups": {"a": ["user00", "item10"], "b": ["user01", "user02", "item20"]}
         | {"c": ["item11", "item21", "item22"]},
     },
+    {"experts": 2},
+    {"experts": 3, "norm": "pre", "network": "swiglu"},
+    {"experts": 2, "norm": "revert", "heads": 6},
 ]
 
 
@@ -316,11 +339,11 @@ def test_after_one_block_every_token_depends_on_every_other(options: dict[str, A
 
 @pytest.mark.parametrize(("tokens", "width", "k", "depth"), [(4, 64, 4, 2), (8, 128, 1.5, 1)])
 def test_parameter_counts_are_the_formulas(tokens: int, width: int, k: float, depth: int) -> None:
-    def count(norm: Any, network: Any) -> int:
+    def count(norm: Any, network: Any, experts: int = 1) -> int:
         x = tf.zeros([tokens, 1, width])
         found = 0
         for _ in range(depth):
-            block = MixerBlock(tokens, norm=norm, network=network, expansion=k)
+            block = MixerBlock(tokens, norm=norm, network=network, expansion=k, experts=experts)
             block(x)
             parts = [block.network, *([block.mixed_network] if norm == "revert" else [])]
             found += sum(int(tf.size(v)) for part in parts for v in part.variables)
@@ -332,6 +355,11 @@ def test_parameter_counts_are_the_formulas(tokens: int, width: int, k: float, de
     assert count("post", "gelu") == count("pre", "gelu") == gelu
     assert count("revert", "gelu") == 2 * gelu
     assert count("pre", "swiglu") == pytest.approx(gelu, rel=0.01)
+    router = depth * tokens * (width + 1)
+    assert count("post", "gelu", experts=3) == 3 * (gelu + router)
+    assert count("revert", "gelu", experts=2) == 2 * 2 * (gelu + router)
+    alone = count("pre", "swiglu")
+    assert count("pre", "swiglu", experts=2) == 2 * (alone + router)
 
 
 def test_one_row_of_a_user_stands_for_all() -> None:
@@ -386,6 +414,12 @@ def test_carried_weights_give_the_same_bits_and_other_tokens_are_refused() -> No
         ({"norm": "revert", "mixing": "none"}, "takes `mixing: transpose` back", "norm: pre"),
         ({"mixing": "full", "dim": 600}, "more than 4,000,000 weights", "lower `tokens`"),
         ({"tokens": 9, "dim": 10}, "more tokens than fields", "ask for 8 tokens or fewer"),
+        ({"experts_l1": 0.1}, "weighs the routes to several experts", "experts to 2 or more"),
+        (
+            {"decorrelation": 0.1, "tokens": 1, "number_tokens": 0},
+            "is between tokens, and there is one",
+            "have more tokens",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(

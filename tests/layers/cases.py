@@ -335,6 +335,7 @@ _DROPPED = NETWORK.model_copy(
 
 _TOKENS = [["f0", "g1"], ["f1"], ["f2", "g0"]]
 _MIXER = MixerConfig(tokens=2, dim=8, depth=1, global_token="mlp", norm="pre", number_tokens=1)
+_PENALISED = _MIXER.model_copy(update={"experts": 2, "experts_l1": 0.5, "decorrelation": 3.0})
 _MIXED = _block(
     structure="parallel",
     layers=[{"type": "mixer", "tokens": 4, "dim": 8, "number_tokens": 0}, _LAYERS[2]],
@@ -349,6 +350,10 @@ def _mixer_inputs(inputs: Any) -> BlockInputs:
 
 def _run_mixer(layer: Any, inputs: Any, training: bool) -> Any:
     return layer.interact(inputs["user"], _mixer_inputs(inputs), training=training)
+
+
+def _run_penalised(layer: Any, inputs: Any, training: bool) -> Any:
+    return layer.interact_penalised(inputs["user"], _mixer_inputs(inputs), training=training)
 
 
 def _run_tokens(layer: Any, inputs: Any, training: bool, sets: int = 1) -> Any:
@@ -572,12 +577,12 @@ LAYERS = [
     ),
     *(
         Case(
-            f"TokenNetwork, {kind}",
-            lambda kind=kind: TokenNetwork(kind, 2, seed=1),
+            f"TokenNetwork, {kind}, {experts} experts",
+            lambda kind=kind, experts=experts: TokenNetwork(kind, 2, experts=experts, seed=1),
             _numbers((3, 4)),
             _run_token_by_token,
         )
-        for kind in ("gelu", "swiglu")
+        for kind, experts in (("gelu", 1), ("swiglu", 1), ("gelu", 3), ("swiglu", 2))
     ),
     Case("TokenNorm", lambda: TokenNorm(), _numbers((3, 4)), _run_token_by_token),
     Case("TokenAttention", lambda: TokenAttention(2), _numbers((3, 4)), _run_token_by_token),
@@ -598,6 +603,12 @@ LAYERS = [
         lambda layer, inputs, training: layer(_mixer_inputs(inputs)),
     ),
     Case("Mixer", lambda: Mixer(_MIXER, seed=1, name="mixer"), _block_inputs, _run_mixer),
+    Case(
+        "Mixer with experts and its penalties",
+        lambda: Mixer(_PENALISED, seed=1, name="mixer"),
+        _block_inputs,
+        _run_penalised,
+    ),
     Case("Mixer in a block", lambda: InteractionBlock(_MIXED, seed=2), _block_inputs, _run_block),
     Case("TaskTowers", lambda: TaskTowers([4], 3, 2, seed=1), _head_inputs(6), _run_heads),
     Case(

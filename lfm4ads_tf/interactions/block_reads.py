@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -15,9 +15,11 @@ class BlockReads:
         numbers: Whether there are numbers too.
         sets: Sets K of the embeddings.
         tasks: The tasks.
+        multi_valued: Those of the fields that are pooled from a bag or sequence of values.
     """
 
     fields: Sequence[str]
     numbers: bool = False
     sets: int = 1
     tasks: Sequence[str] = ()
+    multi_valued: Collection[str] = ()

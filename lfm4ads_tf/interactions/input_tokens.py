@@ -17,7 +17,7 @@ from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.sliced_tokens import SlicedTokens
 from lfm4ads_tf.interactions.token_groups import check_semantic, extended, permuted, runs
-from lfm4ads_tf.interactions.token_sizes import TokenSizes, of_fields
+from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart, of_fields
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.rebuildable import Rebuildable, made_like
 from lfm4ads_tf.seeding import derive
@@ -28,8 +28,9 @@ _LOG = logging.getLogger(__name__)
 class InputTokens(Rebuildable, tf_keras.layers.Layer):
     """X_0 = [global token; tokens of fields; tokens of numbers; a learned token of each task].
 
-    Stored representations that stand beside the fields have a token each, behind those of the
-    fields. Each part is there where the configuration asks for it and there is something to make it
+    With `sequence_tokens` a multi-valued feature has a token of its own behind those of the groups,
+    of each set where those are apart. Stored representations that stand beside the fields have a
+    token each, behind those of the fields. Each part is there where the configuration asks for it and there is something to make it
     of. How many tokens that makes, and with them heads and width, is known once it was called.
 
     Args:
@@ -97,13 +98,14 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         """Makes the parts for what there is."""
         config, name = self.config, self.name
         fields, stored = _names(inputs)
-        groups = self._groups(fields)
         reads = BlockReads(
             fields,
             numbers=bool(inputs.numbers),
             sets=max(group.sets for group in inputs.fields),
             tasks=self.tasks,
+            multi_valued=inputs.multi_valued,
         )
+        groups, sequences = self._groups(reads), apart(config, reads)[1]
         sizes = TokenSizes.of(config, reads, len(groups), len(stored))
         sizes.tell(config)
         self.sizes = sizes
@@ -114,7 +116,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
                 )
             else:
                 self.fields = FieldTokens(
-                    groups,
+                    [*groups, *([name] for name in sequences)],
                     sizes.dim,
                     alone=stored,
                     sets=config.sets,
@@ -132,16 +134,16 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         if config.readout == "task":
             self.of_tasks = self._task_tokens(sizes.dim)
 
-    def _groups(self, fields: Sequence[str]) -> list[list[str]]:
-        """Fields of each token.
+    def _groups(self, reads: BlockReads) -> list[list[str]]:
+        """Fields of each token, beside those of sequences.
 
         Raises:
             UserError: They are not those that the groups were settled for.
         """
-        config = self.config
+        config, fields = self.config, apart(self.config, reads)[0]
         if config.order == "scalars":
             return runs(fields, of_fields(config, len(fields)))
-        groups = list((config.groups or settled_groups(config, fields)).values())
+        groups = list((config.groups or settled_groups(config, reads)).values())
         settled = [name for group in groups for name in group]
         if sorted(settled) != sorted(fields):
             other = sorted(set(settled) ^ set(fields)) or sorted(fields)
@@ -167,12 +169,12 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         return self.add_weight(name="tasks", shape=initial.shape, initializer=constant(initial))
 
 
-def settled_groups(config: MixerConfig, fields: Sequence[str]) -> dict[str, list[str]]:
-    """Name -> fields of each token.
+def settled_groups(config: MixerConfig, reads: BlockReads) -> dict[str, list[str]]:
+    """Name -> fields of each token, beside those of sequences.
 
     Args:
         config: The mixer; groups that it has already stay as they are.
-        fields: The fields in order.
+        reads: What its block reads.
 
     Returns:
         The groups; none of `scalars`, which cuts fields.
@@ -182,8 +184,9 @@ def settled_groups(config: MixerConfig, fields: Sequence[str]) -> dict[str, list
     """
     if config.order == "scalars":
         return {}
+    fields, sequences = apart(config, reads)
     if config.order == "semantic":
-        check_semantic(config.groups, fields)
+        check_semantic(config.groups, fields, sequences)
         return config.groups
     if config.groups:
         kept = [[n for n in group if n in fields] for group in config.groups.values()]

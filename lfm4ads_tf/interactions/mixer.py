@@ -70,7 +70,7 @@ class Mixer(InteractionLayer):
     @classmethod
     def settled(cls, config: MixerConfig, reads: BlockReads) -> MixerConfig:
         """See `InteractionLayer`; which fields make which token."""
-        groups = settled_groups(config, reads.fields)
+        groups = settled_groups(config, reads)
         TokenSizes.of(config, reads, len(groups) or None)
         return config.model_copy(update={"groups": groups})
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from lfm4ads_tf.features.spec import FeatureSpec
-from lfm4ads_tf.features.tables import embedded_features
+from lfm4ads_tf.features.tables import embedded_features, is_bag
 from lfm4ads_tf.interactions.block_reads import BlockReads
 
 
 def block_reads(spec: FeatureSpec, sets: int, omit: Sequence[str] = ()) -> BlockReads:
-    """Fields, numbers, sets and tasks.
+    """Fields, which of them are multi-valued, numbers, sets and tasks.
 
     Args:
         spec: The feature spec.
@@ -21,4 +21,10 @@ def block_reads(spec: FeatureSpec, sets: int, omit: Sequence[str] = ()) -> Block
     read = [n for n in spec.features if not any(fnmatchcase(n, pattern) for pattern in omit)]
     embedded = set(embedded_features(spec))
     fields = [name for name in read if name in embedded]
-    return BlockReads(fields, len(fields) < len(read), sets, spec.task_names)
+    return BlockReads(
+        fields,
+        numbers=len(fields) < len(read),
+        sets=sets,
+        tasks=spec.task_names,
+        multi_valued=[name for name in fields if is_bag(spec.features[name])],
+    )

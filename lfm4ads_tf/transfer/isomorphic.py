@@ -167,7 +167,11 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
                 fields.append(FieldGroup(values, [f"{side} tower"], [side]))
         context, more = self._context(batch, training)
         inputs = BlockInputs(
-            user=vectors["user"], item=vectors["item"], context=context, fields=[*fields, *more]
+            user=vectors["user"],
+            item=vectors["item"],
+            context=context,
+            fields=[*fields, *more],
+            multi_valued=self.plan.multi_valued,
         )
         return self.block(inputs, training=training)
 
@@ -227,6 +231,7 @@ class _Plan:
         groups: Side -> names and width K D of each group of field embeddings that a stored
             representation begins with; None where the tower has layers.
         sets: K.
+        multi_valued: The upstream's multi-valued features.
     """
 
     def __init__(
@@ -238,6 +243,7 @@ class _Plan:
             names[of_table[field.table]].append(field.name)
         owned = OwnedFields(layout, names, embeddings.sets)
         self.sets = embeddings.sets
+        self.multi_valued = [field.name for field in layout.bags]
         self.context: list[tuple[str, int]] = [
             (name, dim * self.sets)
             for dim, fields in owned.fields_of("context").items()

@@ -162,6 +162,17 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         return activations, tf.concat(outputs or [origin], axis=-1)
 
     @property
+    def field_groups(self) -> dict[str, Mapping[str, Sequence[str]]]:
+        """Layer -> what its weights read together, see `InteractionLayer.field_groups`."""
+        if self.config.sets == "each":
+            return {
+                f"{block.name}/{name}": groups
+                for block in self._of_sets
+                for name, groups in block.field_groups.items()
+            }
+        return {layer.name: layer.field_groups for layer in self._stack if layer.field_groups}
+
+    @property
     def observes(self) -> bool:
         """Whether any layer is observed by something."""
         if self.config.sets == "each":
@@ -314,6 +325,34 @@ def settled_block(config: BlockConfig, reads: BlockReads) -> BlockConfig:
     if config.sets == "each":
         reads = replace(reads, sets=1)
     layers = [INTERACTIONS[layer.type].settled(layer, reads) for layer in config.layers]
+    return config.model_copy(update={"layers": layers})
+
+
+def refitted_block(
+    config: BlockConfig, before: BlockReads, reads: BlockReads, names: Collection[str], whose: str
+) -> BlockConfig:
+    """A block over other inputs than it was settled for, see `InteractionLayer.refitted`.
+
+    Args:
+        config: The block.
+        before: What it was settled for.
+        reads: What it will read.
+        names: Activations whose weights will be carried over to it.
+        whose: Whose it will be, in a message.
+
+    Raises:
+        UserError: The weights of a layer would not mean the same there.
+    """
+    layers = [
+        INTERACTIONS[layer.type].refitted(
+            layer,
+            before,
+            reads,
+            carried=any(name in names for name in _activations(layer)),
+            whose=whose,
+        )
+        for layer in config.layers
+    ]
     return config.model_copy(update={"layers": layers})
 
 

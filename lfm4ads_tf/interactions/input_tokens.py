@@ -30,8 +30,9 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
 
     With `sequence_tokens` a multi-valued feature has a token of its own behind those of the groups,
     of each set where those are apart. Stored representations that stand beside the fields have a
-    token each, behind those of the fields. Each part is there where the configuration asks for it and there is something to make it
-    of. How many tokens that makes, and with them heads and width, is known once it was called.
+    token each, behind those of the fields. Each part is there where the configuration asks for it
+    and there is something to make it of. How many tokens that makes, and with them heads and width,
+    is known once it was called.
 
     Args:
         config: See `MixerConfig`.
@@ -40,6 +41,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
 
     Attributes:
         sizes: Number and width of the tokens.
+        names: The features' fields, in the order in which they are read.
 
     Raises:
         UserError: Tokens, width and heads do not go together, or groups and fields do not; told at
@@ -59,6 +61,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         self.tasks = tuple(tasks)
         self.seed = seed
         self.sizes: TokenSizes | None = None
+        self.names: tuple[str, ...] = ()
         self.fields: FieldTokens | SlicedTokens | None = None
         self.numbers: NumberTokens | None = None
         self.all_fields: GlobalToken | None = None
@@ -98,15 +101,17 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         """Makes the parts for what there is."""
         config, name = self.config, self.name
         fields, stored = _names(inputs)
+        self.names = tuple(fields)
         reads = BlockReads(
             fields,
-            numbers=bool(inputs.numbers),
+            numbers=list(inputs.numbers),
             sets=max(group.sets for group in inputs.fields),
             tasks=self.tasks,
             multi_valued=inputs.multi_valued,
+            stored=len(stored),
         )
         groups, sequences = self._groups(reads), apart(config, reads)[1]
-        sizes = TokenSizes.of(config, reads, len(groups), len(stored))
+        sizes = TokenSizes.of(config, reads, len(groups))
         sizes.tell(config)
         self.sizes = sizes
         with made_like(self):

@@ -34,9 +34,7 @@ class TokenSizes:
     dim: int
 
     @classmethod
-    def of(
-        cls, config: MixerConfig, reads: BlockReads, groups: int | None = None, stored: int = 0
-    ) -> Self:
+    def of(cls, config: MixerConfig, reads: BlockReads, groups: int | None = None) -> Self:
         """The sizes for what a mixer reads.
 
         Args:
@@ -44,14 +42,13 @@ class TokenSizes:
             reads: What its block reads.
             groups: Groups of fields, beside the sequences that have tokens of their own; where
                 absent as many as the configuration asks for.
-            stored: Stored representations that stand beside the fields.
 
         Raises:
             UserError: Tokens, width and heads do not go together.
         """
         grouped, sequences = apart(config, reads)
         groups = of_fields(config, len(grouped)) if groups is None else groups
-        count = int(config.global_token is not None) + stored
+        count = int(config.global_token is not None) + reads.stored
         count += (groups + len(sequences)) * (reads.sets if config.sets == "each" else 1)
         count += config.number_tokens if reads.numbers else 0
         count += len(reads.tasks) if config.readout == "task" else 0

@@ -85,16 +85,16 @@ class Backbone(TwoTowers):
         training: bool = False,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Runs the interaction block, or another one, see `InteractionBlock.call`."""
-        inputs = replace(self._inputs(towers), extra=extra, gate=gate)
+        inputs = replace(self._block_inputs(towers), extra=extra, gate=gate)
         return (self.block if block is None else block)(inputs, training=training)
 
     def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""
         if not self.block.observes:
             return {}
-        return self.block.observed(self._inputs(self.towers(batch)))
+        return self.block.observed(self._block_inputs(self.towers(batch)))
 
-    def _inputs(self, towers: TowerOutputs) -> BlockInputs:
+    def _block_inputs(self, towers: TowerOutputs) -> BlockInputs:
         """What a block reads of the towers."""
         return BlockInputs(
             user=towers.user,

@@ -76,9 +76,7 @@ def inputs(seed: int = 0, rows: int = B, user_rows: int | None = None) -> BlockI
         size = user_rows if user_rows and owner == "user" else rows
         numbers[owner] = tf.constant(values[:size])
     towers = tf.zeros([rows, 1])
-    return BlockInputs(
-        towers, towers, None, fields, numbers=numbers, multi_valued=SEQUENCES
-    )
+    return BlockInputs(towers, towers, None, fields, numbers=numbers, multi_valued=SEQUENCES)
 
 
 def mixer(**options: Any) -> Mixer:
@@ -403,7 +401,7 @@ def test_what_does_not_go_together_is_refused(
     fields = [name for group in inputs().fields for name in group.names]
     config = MixerConfig(**{"tokens": 3, "dim": 12, "expansion": 2, **options})
     with pytest.raises(UserError, match=message) as error:
-        Mixer.settled(config, BlockReads(fields, numbers=True))
+        Mixer.settled(config, BlockReads(fields, numbers=["n"]))
     with pytest.raises(UserError, match=message):
         mixer(**options)
     assert fix in str(error.value)
@@ -601,16 +599,16 @@ def test_a_sequence_has_a_token_of_its_own_and_groups_are_of_the_others(sets: An
     layer, given = mixer(dim=None, **options), inputs()
     fields = [name for group in given.fields for name in group.names]
     others = [name for name in fields if name not in SEQUENCES]
-    reads = BlockReads(fields, numbers=True, sets=2, multi_valued=SEQUENCES)
+    reads = BlockReads(fields, numbers=["n"], sets=2, multi_valued=SEQUENCES)
     groups = Mixer.settled(layer.config, reads).groups
     assert list(groups.values()) == permuted(others, 2, 0)
     made: Any = layer.input_tokens
     assert made.fields.groups == [*groups.values(), ["user02"], ["item21"]]
     tokens = layer.tokens(given, tf.constant(B))
     times = 2 if sets == "each" else 1
-    assert len(tokens) == made.sizes.count == 4 * times + 1 == TokenSizes.of(
-        layer.config, reads
-    ).count
+    assert (
+        len(tokens) == made.sizes.count == 4 * times + 1 == TokenSizes.of(layer.config, reads).count
+    )
     for k, name in enumerate(SEQUENCES):  # W_f e_f + b of that field alone
         group = next(group for group in given.fields if name in group.names)
         views = np.split(group.named(name).numpy(), times, axis=-1)

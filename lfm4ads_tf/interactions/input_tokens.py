@@ -11,6 +11,7 @@ import tf_keras
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.expert_bank import constant
+from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.global_token import GlobalToken
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
@@ -83,7 +84,8 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
             parts.append(self.all_fields([group.values for group in inputs.fields])[tf.newaxis])
         of_fields = self.fields
         if isinstance(of_fields, SlicedTokens):
-            whole = inputs.whole(tf.shape(inputs.origin())[0]).fields  # representations too
+            # representations too
+            whole = _narrow_first(inputs.whole(tf.shape(inputs.origin())[0]).fields)
             flat = [tf.reshape(g.values, [-1, len(g.names) * g.width]) for g in whole]
             parts.append(of_fields(tf.concat(flat, axis=-1)))
         elif of_fields is not None:
@@ -208,11 +210,16 @@ def _names(inputs: BlockInputs) -> tuple[list[str], list[str]]:
     """Names of the features' fields, and of stored representations that stand beside them."""
     owned = [
         (name, owner)
-        for group in inputs.fields
+        for group in _narrow_first(inputs.fields)
         for name, owner in zip(group.names, group.owners, strict=True)
     ]
     stored = [name for name, owner in owned if owner == "representation"]
     return [name for name, owner in owned if owner != "representation"], stored
+
+
+def _narrow_first(groups: Sequence[FieldGroup]) -> list[FieldGroup]:
+    """Groups by their width, so that an order does not depend on who holds which of them apart."""
+    return sorted(groups, key=lambda group: group.width)
 
 
 def of_rows(tokens: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -162,17 +162,6 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         return activations, tf.concat(outputs or [origin], axis=-1)
 
     @property
-    def field_groups(self) -> dict[str, Mapping[str, Sequence[str]]]:
-        """Layer -> what its weights read together, see `InteractionLayer.field_groups`."""
-        if self.config.sets == "each":
-            return {
-                f"{block.name}/{name}": groups
-                for block in self._of_sets
-                for name, groups in block.field_groups.items()
-            }
-        return {layer.name: layer.field_groups for layer in self._stack if layer.field_groups}
-
-    @property
     def observes(self) -> bool:
         """Whether any layer is observed by something."""
         if self.config.sets == "each":

@@ -17,7 +17,7 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.sliced_tokens import SlicedTokens
-from lfm4ads_tf.interactions.token_groups import check_semantic, extended, permuted, runs
+from lfm4ads_tf.interactions.token_groups import check_groups, extended, permuted, runs
 from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart, of_fields
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.rebuildable import Rebuildable, made_like
@@ -193,11 +193,12 @@ def settled_groups(config: MixerConfig, reads: BlockReads) -> dict[str, list[str
         return {}
     fields, sequences = apart(config, reads)
     if config.order == "semantic":
-        check_semantic(config.groups, fields, sequences)
+        check_groups(config.groups, fields, sequences)
         return config.groups
     if config.groups:
-        kept = [[n for n in group if n in fields] for group in config.groups.values()]
-        return dict(zip(config.groups, extended(kept, fields), strict=True))
+        check_groups(config.groups, fields, sequences, all_fields=False)
+        grown = extended(list(config.groups.values()), fields)
+        return dict(zip(config.groups, grown, strict=True))
     count = of_fields(config, len(fields))
     if config.order == "permuted":
         groups = permuted(fields, count, config.permutation)

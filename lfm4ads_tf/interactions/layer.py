@@ -167,7 +167,7 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
     def field_groups(self) -> Mapping[str, Sequence[str]]:
         """Name -> fields that weights read together, once it was called; here none.
 
-        An export tells them: a model with the same weights for other groups is another model.
+        A checkpoint and an export tell them: with other groups the same weights are another model.
         """
         return {}
 

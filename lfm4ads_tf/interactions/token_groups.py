@@ -70,15 +70,20 @@ def extended(groups: Sequence[Sequence[str]], fields: Sequence[str]) -> list[lis
     return found
 
 
-def check_semantic(
-    groups: Mapping[str, Sequence[str]], fields: Sequence[str], alone: Sequence[str] = ()
+def check_groups(
+    groups: Mapping[str, Sequence[str]],
+    fields: Sequence[str],
+    alone: Sequence[str] = (),
+    *,
+    all_fields: bool = True,
 ) -> None:
-    """Refuses named groups that are no partition of the fields.
+    """Refuses named groups that are no partition of the fields, or of some of them.
 
     Args:
         groups: Name -> fields.
         fields: All fields that groups are made of.
         alone: Fields that have tokens of their own beside them.
+        all_fields: Whether each field has to be in a group.
 
     Raises:
         UserError: A group is empty, names an unknown feature or one that has a token of its own, or
@@ -114,7 +119,7 @@ def check_semantic(
                 )
             owner[name] = group
     left = [name for name in fields if name not in owner]
-    if left:
+    if left and all_fields:
         raise UserError(
             f"The feature '{left[0]}' is in no token group.",
             received=f"groups of {len(owner)} of {len(fields)} features",

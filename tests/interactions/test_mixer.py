@@ -653,7 +653,7 @@ def test_a_model_knows_its_multi_valued_features() -> None:
     model, batch = FoundationModel(LAYOUT, network, EMBEDDINGS, seed=3), random_batch()
     model(batch)
     made: Any = model.backbone.block._stack[0]
-    assert made.input_tokens.fields.groups[2:] == [["history"], ["tags"]]
+    assert made.input_tokens.fields.groups[2:] == [["tags"], ["history"]]
     settled: Any = FoundationModel.settled(UpstreamConfig(network=network), parse_spec(ADS_SPEC))
     others = ["user_id", "level", "segment", "item_id", "price", "brand", "tab", "segment_brand"]
     assert list(settled.network.block.layers[0].groups.values()) == [others[:4], others[4:]]

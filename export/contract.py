@@ -44,7 +44,8 @@ def write_contract(
         encoding), `columns` (raw column -> type), `representations` (name ->
         width), `user_columns`, `item_columns`, `tasks` (those that it answers),
         `auxiliary_tasks` (those that it was trained for beside them), `signatures` (see
-        `described_signatures`), and `vocabulary_sha256` where there is a vocabulary.
+        `described_signatures`), `vocabulary_sha256` where there is a vocabulary, and
+        `field_groups` (layer -> name -> fields) where weights read several fields together.
     """
     sides: Mapping[str, str] = graph.sides
     contract: dict[str, Any] = {
@@ -69,6 +70,8 @@ def write_contract(
     keys, ids = graph.vocabulary
     if keys:
         contract["vocabulary_sha256"] = vocabulary_sha256((key.encode() for key in keys), ids)
+    if graph.field_groups:
+        contract["field_groups"] = graph.field_groups
     path = folder / CONTRACT_FILE
     path.parent.mkdir(exist_ok=True)
     write_json(path, contract)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -113,6 +113,11 @@ class PredictionServing(ServingModel):
     def auxiliary_tasks(self) -> list[str]:
         """See `ServingModel`."""
         return [task for task in self._original.layout.tasks if task not in self.tasks]
+
+    @property
+    def field_groups(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """See `ServingModel`."""
+        return ModelParts(self.model).field_groups
 
     def trained(self, rows: GoldenRows) -> dict[str, np.ndarray]:
         """See `ServingModel`."""

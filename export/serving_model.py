@@ -61,6 +61,11 @@ class ServingModel(abc.ABC):
         return {}
 
     @property
+    def field_groups(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """Layer -> name -> fields that its weights read together; none where no weights do."""
+        return {}
+
+    @property
     def vocabulary(self) -> tuple[list[str], list[int]]:
         """Keys and ids of the lookup table in the graph; empty where there is none."""
         return ([], []) if self._encoder is None else self._encoder.vocabulary

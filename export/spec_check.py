@@ -14,6 +14,7 @@ from lfm4ads_tf.features.raw_types import RawType, raw_sides, raw_types
 from lfm4ads_tf.features.shipped_specs import spec_file
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.features.spec_file import parse_spec, read_yaml
+from lfm4ads_tf.features.tables import embedded_features
 from lfm4ads_tf.features.vector_columns import is_settled
 
 _SCORED = ("serving_default", "predict", "rank")  # signatures with one output per task
@@ -101,9 +102,27 @@ def check_against_spec(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
         {column: kind_columns.get(column) or types[column] for column in columns},
         contract["representations"],
     )
+    _check_groups(contract, spec)
     _check_inputs(contract["signatures"], schema, spec)
     if kind.predicts:
         _check_outputs(contract, spec)
+
+
+def _check_groups(contract: Mapping[str, Any], spec: FeatureSpec) -> None:
+    """Fields that weights read together are embedded features of the spec, each once a layer."""
+    embedded = embedded_features(spec)
+    for layer, groups in contract.get("field_groups", {}).items():
+        named = [field for fields in groups.values() for field in fields]
+        for field in named:
+            if field not in embedded:
+                raise ExportRefused(
+                    f"the layer '{layer}' of the export reads the field '{field}', which is no "
+                    f"embedded feature of the spec '{spec.name}'"
+                )
+            if named.count(field) > 1:
+                raise ExportRefused(
+                    f"the layer '{layer}' of the export reads the field '{field}' in two groups"
+                )
 
 
 def _kind(contract: Mapping[str, Any]) -> ExportKind:

@@ -7,6 +7,7 @@ import logging
 from lfm4ads_tf.config import DownstreamConfig, RunConfig
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.front.encoded_log import EncodedLog
+from lfm4ads_tf.models.spec_reads import layout_reads
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.initial_weights import scenario_shares
@@ -83,7 +84,7 @@ def build_downstream(
             "representations": stored,
         }
     )
-    parsed = configured_method(run, log.layout.tasks, method)
+    parsed = configured_method(run, layout_reads(log.layout), method)
     if parsed.sources and representations is None:
         raise UserError(
             f"The method '{method}' reads stored representations.",

@@ -335,6 +335,34 @@ def settled_block(config: BlockConfig, reads: BlockReads) -> BlockConfig:
     return config.model_copy(update={"layers": layers})
 
 
+def refitted_block(
+    config: BlockConfig, before: BlockReads, reads: BlockReads, names: Collection[str], whose: str
+) -> BlockConfig:
+    """A block over other inputs than it was settled for, see `InteractionLayer.refitted`.
+
+    Args:
+        config: The block.
+        before: What it was settled for.
+        reads: What it will read.
+        names: Activations whose weights will be carried over to it.
+        whose: Whose it will be, in a message.
+
+    Raises:
+        UserError: The weights of a layer would not mean the same there.
+    """
+    layers = [
+        INTERACTIONS[layer.type].refitted(
+            layer,
+            before,
+            reads,
+            carried=any(name in names for name in _activations(layer)),
+            whose=whose,
+        )
+        for layer in config.layers
+    ]
+    return config.model_copy(update={"layers": layers})
+
+
 def task_layers(config: BlockConfig, tasks: Sequence[str]) -> list[str]:
     """Names of the activations of which a block's output is made, one for each task.
 

@@ -63,6 +63,17 @@ class GlobalToken(Rebuildable, tf_keras.layers.Layer):
             layer("output", bias=True)
         super().build(input_shape)
 
+    def carry(self, target: GlobalToken) -> None:
+        """Copies the weights to a token of other fields; a width that only it has gets zeros.
+
+        Args:
+            target: The token that gets them; it was called.
+        """
+        for name, layer in target.made.items():
+            mine = self.made.get(name)
+            for k, variable in enumerate(layer.variables):
+                variable.assign(tf.zeros_like(variable) if mine is None else mine.variables[k])
+
     def call(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
         """Makes the token.
 

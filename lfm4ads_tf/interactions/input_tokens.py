@@ -11,13 +11,14 @@ import tf_keras
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.expert_bank import constant
+from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.global_token import GlobalToken
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.sliced_tokens import SlicedTokens
-from lfm4ads_tf.interactions.token_groups import check_semantic, extended, permuted, runs
-from lfm4ads_tf.interactions.token_sizes import TokenSizes, of_fields
+from lfm4ads_tf.interactions.token_groups import check_groups, extended, permuted, runs
+from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart, of_fields
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.rebuildable import Rebuildable, made_like
 from lfm4ads_tf.seeding import derive
@@ -28,9 +29,11 @@ _LOG = logging.getLogger(__name__)
 class InputTokens(Rebuildable, tf_keras.layers.Layer):
     """X_0 = [global token; tokens of fields; tokens of numbers; a learned token of each task].
 
-    Stored representations that stand beside the fields have a token each, behind those of the
-    fields. Each part is there where the configuration asks for it and there is something to make it
-    of. How many tokens that makes, and with them heads and width, is known once it was called.
+    With `sequence_tokens` a multi-valued feature has a token of its own behind those of the groups,
+    of each set where those are apart. Stored representations that stand beside the fields have a
+    token each, behind those of the fields. Each part is there where the configuration asks for it
+    and there is something to make it of. How many tokens that makes, and with them heads and width,
+    is known once it was called.
 
     Args:
         config: See `MixerConfig`.
@@ -39,6 +42,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
 
     Attributes:
         sizes: Number and width of the tokens.
+        names: The features' fields, in the order in which they are read.
 
     Raises:
         UserError: Tokens, width and heads do not go together, or groups and fields do not; told at
@@ -58,6 +62,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         self.tasks = tuple(tasks)
         self.seed = seed
         self.sizes: TokenSizes | None = None
+        self.names: tuple[str, ...] = ()
         self.fields: FieldTokens | SlicedTokens | None = None
         self.numbers: NumberTokens | None = None
         self.all_fields: GlobalToken | None = None
@@ -79,7 +84,8 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
             parts.append(self.all_fields([group.values for group in inputs.fields])[tf.newaxis])
         of_fields = self.fields
         if isinstance(of_fields, SlicedTokens):
-            whole = inputs.whole(tf.shape(inputs.origin())[0]).fields  # representations too
+            # representations too
+            whole = _narrow_first(inputs.whole(tf.shape(inputs.origin())[0]).fields)
             flat = [tf.reshape(g.values, [-1, len(g.names) * g.width]) for g in whole]
             parts.append(of_fields(tf.concat(flat, axis=-1)))
         elif of_fields is not None:
@@ -97,14 +103,17 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         """Makes the parts for what there is."""
         config, name = self.config, self.name
         fields, stored = _names(inputs)
-        groups = self._groups(fields)
+        self.names = tuple(fields)
         reads = BlockReads(
             fields,
-            numbers=bool(inputs.numbers),
+            numbers=list(inputs.numbers),
             sets=max(group.sets for group in inputs.fields),
             tasks=self.tasks,
+            multi_valued=inputs.multi_valued,
+            stored=len(stored),
         )
-        sizes = TokenSizes.of(config, reads, len(groups), len(stored))
+        groups, sequences = self._groups(reads), apart(config, reads)[1]
+        sizes = TokenSizes.of(config, reads, len(groups))
         sizes.tell(config)
         self.sizes = sizes
         with made_like(self):
@@ -114,7 +123,7 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
                 )
             else:
                 self.fields = FieldTokens(
-                    groups,
+                    [*groups, *([name] for name in sequences)],
                     sizes.dim,
                     alone=stored,
                     sets=config.sets,
@@ -132,16 +141,16 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         if config.readout == "task":
             self.of_tasks = self._task_tokens(sizes.dim)
 
-    def _groups(self, fields: Sequence[str]) -> list[list[str]]:
-        """Fields of each token.
+    def _groups(self, reads: BlockReads) -> list[list[str]]:
+        """Fields of each token, beside those of sequences.
 
         Raises:
             UserError: They are not those that the groups were settled for.
         """
-        config = self.config
+        config, fields = self.config, apart(self.config, reads)[0]
         if config.order == "scalars":
             return runs(fields, of_fields(config, len(fields)))
-        groups = list((config.groups or settled_groups(config, fields)).values())
+        groups = list((config.groups or settled_groups(config, reads)).values())
         settled = [name for group in groups for name in group]
         if sorted(settled) != sorted(fields):
             other = sorted(set(settled) ^ set(fields)) or sorted(fields)
@@ -167,12 +176,12 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         return self.add_weight(name="tasks", shape=initial.shape, initializer=constant(initial))
 
 
-def settled_groups(config: MixerConfig, fields: Sequence[str]) -> dict[str, list[str]]:
-    """Name -> fields of each token.
+def settled_groups(config: MixerConfig, reads: BlockReads) -> dict[str, list[str]]:
+    """Name -> fields of each token, beside those of sequences.
 
     Args:
         config: The mixer; groups that it has already stay as they are.
-        fields: The fields in order.
+        reads: What its block reads.
 
     Returns:
         The groups; none of `scalars`, which cuts fields.
@@ -182,12 +191,14 @@ def settled_groups(config: MixerConfig, fields: Sequence[str]) -> dict[str, list
     """
     if config.order == "scalars":
         return {}
+    fields, sequences = apart(config, reads)
     if config.order == "semantic":
-        check_semantic(config.groups, fields)
+        check_groups(config.groups, fields, sequences)
         return config.groups
     if config.groups:
-        kept = [[n for n in group if n in fields] for group in config.groups.values()]
-        return dict(zip(config.groups, extended(kept, fields), strict=True))
+        check_groups(config.groups, fields, sequences, all_fields=False)
+        grown = extended(list(config.groups.values()), fields)
+        return dict(zip(config.groups, grown, strict=True))
     count = of_fields(config, len(fields))
     if config.order == "permuted":
         groups = permuted(fields, count, config.permutation)
@@ -200,11 +211,16 @@ def _names(inputs: BlockInputs) -> tuple[list[str], list[str]]:
     """Names of the features' fields, and of stored representations that stand beside them."""
     owned = [
         (name, owner)
-        for group in inputs.fields
+        for group in _narrow_first(inputs.fields)
         for name, owner in zip(group.names, group.owners, strict=True)
     ]
     stored = [name for name, owner in owned if owner == "representation"]
     return [name for name, owner in owned if owner != "representation"], stored
+
+
+def _narrow_first(groups: Sequence[FieldGroup]) -> list[FieldGroup]:
+    """Groups by their width, so that an order does not depend on who holds which of them apart."""
+    return sorted(groups, key=lambda group: group.width)
 
 
 def of_rows(tokens: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
@@ -27,6 +27,7 @@ class BlockInputs:
             and which of them there are (B, L); those that a layer asks for.
         numbers: Owner -> its numbers (B, N_o), as the towers read them; one row of static size 1
             stands for B equal ones.
+        multi_valued: Those of the fields that are pooled from a bag or sequence of values.
 
     Example:
         >>> import lfm4ads_tf as lfm
@@ -45,6 +46,7 @@ class BlockInputs:
     stream: tf.Tensor | None = None
     sequences: Mapping[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
     numbers: Mapping[str, tf.Tensor] = field(default_factory=dict)
+    multi_valued: Collection[str] = ()
 
     def origin(self) -> tf.Tensor:
         """x_0 = [user; item; context] (* gate) (; extra), (B, d)."""
@@ -121,6 +123,7 @@ class BlockInputs:
                 ],
                 sequences={name: (values[k], mask) for name, (values, mask) in sequences.items()},
                 numbers=self.numbers,
+                multi_valued=self.multi_valued,
             )
             for k, (user, item, context) in enumerate(zip(*towers, strict=True))
         ]

@@ -115,6 +115,27 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
         return config
 
     @classmethod
+    def refitted(
+        cls, config: Any, before: BlockReads, reads: BlockReads, *, carried: bool, whose: str
+    ) -> Any:
+        """The options in a model with the layer over other inputs; here as they are.
+
+        A model that starts from an upstream's weights may read fewer features, and a module may
+        read stored representations in their place.
+
+        Args:
+            config: An instance of `Config`, settled for `before`.
+            before: What the upstream's block reads.
+            reads: What the other model's block reads.
+            carried: Whether weights of the layer are carried over.
+            whose: The other model, in a message.
+
+        Raises:
+            UserError: The weights would not mean the same there.
+        """
+        return config
+
+    @classmethod
     def field_dim(cls, config: Any) -> int | None:
         """Width at which it interacts fields; None where it reads none.
 
@@ -157,6 +178,14 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
             What `interact` gives, and the penalties by name, each (B,), with their factors.
         """
         return (*self.interact(stream, inputs, training=training), {})
+
+    @property
+    def field_groups(self) -> Mapping[str, Sequence[str]]:
+        """Name -> fields that weights read together, once it was called; here none.
+
+        A checkpoint and an export tell them: with other groups the same weights are another model.
+        """
+        return {}
 
     def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
         """Numbers that tell how the layer works, such as ranks of what it holds; here none.

@@ -21,7 +21,7 @@ from lfm4ads_tf.interactions.route_shares import route_shares
 from lfm4ads_tf.interactions.token_correlation import token_correlation
 from lfm4ads_tf.interactions.token_norm import TokenNorm
 from lfm4ads_tf.interactions.token_ranks import token_ranks
-from lfm4ads_tf.interactions.token_sizes import TokenSizes
+from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.precision import dense
 from lfm4ads_tf.rebuildable import made_like
@@ -78,9 +78,64 @@ class Mixer(InteractionLayer):
     @classmethod
     def settled(cls, config: MixerConfig, reads: BlockReads) -> MixerConfig:
         """See `InteractionLayer`; which fields make which token."""
-        groups = settled_groups(config, reads.fields)
+        groups = settled_groups(config, reads)
         TokenSizes.of(config, reads, len(groups) or None)
         return config.model_copy(update={"groups": groups})
+
+    @classmethod
+    def refitted(
+        cls,
+        config: MixerConfig,
+        before: BlockReads,
+        reads: BlockReads,
+        *,
+        carried: bool,
+        whose: str,
+    ) -> MixerConfig:
+        """See `InteractionLayer`; weights are of tokens, so that those have to stay what they are.
+
+        With `order: semantic` a group may lose some of its fields; where nothing is carried over,
+        other orders draw their groups anew.
+        """
+        lost = [name for name in before.fields if name not in reads.fields]
+        more = [name for name in reads.fields if name not in before.fields]
+        of_numbers = [n for n in before.numbers if n not in reads.numbers]
+        kept = {
+            group: [name for name in names if name in reads.fields]
+            for group, names in config.groups.items()
+        }
+        semantic = config.order == "semantic"
+        if not carried:
+            groups = {group: names for group, names in kept.items() if names} if semantic else {}
+            free = config.model_copy(update={"groups": groups})
+            cls.settled(free, reads)  # refuses what does not fit
+            return free if lost or more else config
+        if reads.stored:
+            raise UserError(
+                "The upstream's mixer has no token for what a method joins to its fields, so its "
+                "weights cannot be copied beside that.",
+                received=f"{whose}: {reads.stored} further tokens",
+                fix="use feature/gate_fields/<representations> with it, or copy up to a layer "
+                "before the mixer",
+            )
+        alone = apart(config, before)[1] != apart(config, reads)[1]
+        if more or (lost and (not semantic or alone or not all(kept.values()))):
+            raise UserError(
+                "The upstream's mixer would make other tokens of other fields, so its weights "
+                "cannot be copied.",
+                received=f"{whose}: not on both sides: {', '.join([*lost, *more])}",
+                fix="use order: semantic with towers without units in the upstream, each group "
+                "keeping a field; or read what it reads, see downstream.module_inputs and omit",
+            )
+        if config.number_tokens and of_numbers:
+            raise UserError(
+                "The upstream's mixer makes tokens of numbers that are not read here, so its "
+                "weights cannot be copied.",
+                received=f"{whose}: without {', '.join(of_numbers)}",
+                fix="read them, see downstream.module_inputs and omit; or set number_tokens: 0 in "
+                "the upstream's mixer",
+            )
+        return config.model_copy(update={"groups": kept}) if lost else config
 
     @classmethod
     def activation_names(cls, config: MixerConfig, name: str) -> list[str]:
@@ -174,6 +229,19 @@ class Mixer(InteractionLayer):
             self._make_blocks()
         return of_rows(tokens, rows)
 
+    @property
+    def field_groups(self) -> Mapping[str, Sequence[str]]:
+        """See `InteractionLayer`; of `scalars` all fields in the order in which they are cut."""
+        made = self.input_tokens
+        if made is None or made.fields is None:
+            return {}
+        if not isinstance(made.fields, FieldTokens):
+            return {"scalars": list(made.names)}
+        groups = made.fields.groups
+        names = list(self.config.groups) or [f"token_{n + 1}" for n in range(len(groups))]
+        sequences = [group[0] for group in groups[len(self.config.groups) or len(groups) :]]
+        return dict(zip([*names, *sequences], groups, strict=True))
+
     def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
         """`token_ranks` of the tokens, and behind the mixing and the networks of each block.
 
@@ -202,7 +270,9 @@ class Mixer(InteractionLayer):
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried
     ) -> Columns:
-        """Copies all weights between mixers of the same tokens; fields may be added to groups.
+        """Copies all weights between mixers of the same tokens.
+
+        Fields may have been added to groups. With `order: semantic` a group may have lost some.
 
         Raises:
             UserError: The other one's fields make other tokens.
@@ -264,19 +334,25 @@ class Mixer(InteractionLayer):
             UserError: The other one's tokens are made of other fields, or of another shape.
         """
         ours, others = self.input_tokens, target.input_tokens
-        fields = [each.fields if each is not None else None for each in (ours, others)]
-        of_fields = {id(v) for each in fields if each is not None for v in each.variables}
+        assert ours is not None and others is not None  # both were called
+        fields = [ours.fields, others.fields]
+        apart_ones = [each for each in (*fields, ours.all_fields, others.all_fields) if each]
+        of_fields = {id(v) for each in apart_ones for v in each.variables}
         rest = [[v for v in m.variables if id(v) not in of_fields] for m in (self, target)]
         shapes = [[tuple(v.shape) for v in variables] for variables in rest]
         mine, theirs = fields
         alike = shapes[0] == shapes[1] and type(mine) is type(theirs)
         if isinstance(mine, FieldTokens) and isinstance(theirs, FieldTokens):
-            alike = alike and _extends(theirs.groups, mine.groups)
+            semantic = self.config.order == target.config.order == "semantic"
+            same = _share if semantic else _extends
+            alike = alike and same(theirs.groups, mine.groups)
             if alike:
                 mine.carry(theirs)
         elif alike and mine is not None and theirs is not None:
-            alike = mine.kernel.shape == theirs.kernel.shape
+            alike = ours.names == others.names and mine.kernel.shape == theirs.kernel.shape
             rest = [[*rest[0], *mine.variables], [*rest[1], *theirs.variables]]
+        if alike and ours.all_fields is not None and others.all_fields is not None:
+            ours.all_fields.carry(others.all_fields)
         if not alike:
             groups = [each.groups if isinstance(each, FieldTokens) else None for each in fields]
             raise UserError(
@@ -294,6 +370,15 @@ def _extends(groups: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -
     return len(groups) == len(others) and all(
         list(group[: len(other)]) == list(other)
         for group, other in zip(groups, others, strict=True)
+    )
+
+
+def _share(groups: Sequence[Sequence[str]], others: Sequence[Sequence[str]]) -> bool:
+    """Whether groups at one place share fields, and those at two places none."""
+    return len(groups) == len(others) and all(
+        bool({*group} & {*other}) == (n == m)
+        for n, group in enumerate(groups)
+        for m, other in enumerate(others)
     )
 
 

@@ -33,7 +33,10 @@ class MixerConfig(LayerConfig):
         permutation: Seed of the order of `permuted`, apart from the seed of the weights.
         sets: How several sets of embeddings are read: side by side (`joined`), or with tokens for
             each of them.
-        number_tokens: Tokens that are made of the numbers; 0 leaves the numbers to other layers.
+        number_tokens: Tokens that are made of the numbers, each of all of them; 0 leaves the
+            numbers to other layers.
+        sequence_tokens: Whether each multi-valued feature has a token of its own, behind those of
+            the groups, which are then made of the other fields.
         global_token: What the token of all fields is made by; none when absent.
         heads: H; as many as there are tokens when absent.
         norm, mixing, network, expansion: See `MixerBlock` and `TokenNetwork`.
@@ -57,6 +60,7 @@ class MixerConfig(LayerConfig):
     permutation: int = Field(default=0, ge=0)
     sets: Sets = "joined"
     number_tokens: int = Field(default=1, ge=0)
+    sequence_tokens: bool = False
     global_token: Pool | None = None
     heads: int | None = Field(default=None, ge=1)
     norm: Norm = "post"

@@ -16,8 +16,13 @@ def runs(fields: Sequence[str], count: int) -> list[list[str]]:
         count: Number of groups.
 
     Raises:
-        UserError: There are more groups than fields.
+        UserError: There are more groups than fields, or there are no fields.
     """
+    if not fields:
+        raise UserError(
+            "A mixer has no embedded feature that its tokens could be made of.",
+            fix="declare one, omit fewer of them, or leave sequence_tokens out",
+        )
     if count > len(fields):
         raise UserError(
             "There are more tokens than fields that they could be made of.",
@@ -65,16 +70,24 @@ def extended(groups: Sequence[Sequence[str]], fields: Sequence[str]) -> list[lis
     return found
 
 
-def check_semantic(groups: Mapping[str, Sequence[str]], fields: Sequence[str]) -> None:
-    """Refuses named groups that are no partition of the fields.
+def check_groups(
+    groups: Mapping[str, Sequence[str]],
+    fields: Sequence[str],
+    alone: Sequence[str] = (),
+    *,
+    all_fields: bool = True,
+) -> None:
+    """Refuses named groups that are no partition of the fields, or of some of them.
 
     Args:
         groups: Name -> fields.
-        fields: All fields.
+        fields: All fields that groups are made of.
+        alone: Fields that have tokens of their own beside them.
+        all_fields: Whether each field has to be in a group.
 
     Raises:
-        UserError: A group is empty or names an unknown feature, or a feature is in two groups or in
-            none.
+        UserError: A group is empty, names an unknown feature or one that has a token of its own, or
+            a feature is in two groups or in none.
     """
     owner: dict[str, str] = {}
     for group, names in groups.items():
@@ -84,6 +97,13 @@ def check_semantic(groups: Mapping[str, Sequence[str]], fields: Sequence[str]) -
                 fix="name embedded features in it, or leave it out",
             )
         for name in names:
+            if name in alone:
+                raise UserError(
+                    f"The token group '{group}' names '{name}', a multi-valued feature, which has "
+                    "a token of its own.",
+                    received=f"sequence_tokens: true; {group}: {', '.join(names)}",
+                    fix=f"take '{name}' out of the group, or leave sequence_tokens out",
+                )
             if name not in fields:
                 raise UserError(
                     f"The token group '{group}' names the unknown feature '{name}'."
@@ -99,7 +119,7 @@ def check_semantic(groups: Mapping[str, Sequence[str]], fields: Sequence[str]) -
                 )
             owner[name] = group
     left = [name for name in fields if name not in owner]
-    if left:
+    if left and all_fields:
         raise UserError(
             f"The feature '{left[0]}' is in no token group.",
             received=f"groups of {len(owner)} of {len(fields)} features",

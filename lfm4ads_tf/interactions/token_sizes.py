@@ -34,23 +34,22 @@ class TokenSizes:
     dim: int
 
     @classmethod
-    def of(
-        cls, config: MixerConfig, reads: BlockReads, groups: int | None = None, stored: int = 0
-    ) -> Self:
+    def of(cls, config: MixerConfig, reads: BlockReads, groups: int | None = None) -> Self:
         """The sizes for what a mixer reads.
 
         Args:
             config: The mixer.
             reads: What its block reads.
-            groups: Groups of fields; where absent as many as the configuration asks for.
-            stored: Stored representations that stand beside the fields.
+            groups: Groups of fields, beside the sequences that have tokens of their own; where
+                absent as many as the configuration asks for.
 
         Raises:
             UserError: Tokens, width and heads do not go together.
         """
-        groups = of_fields(config, len(reads.fields)) if groups is None else groups
-        count = int(config.global_token is not None) + stored
-        count += groups * (reads.sets if config.sets == "each" else 1)
+        grouped, sequences = apart(config, reads)
+        groups = of_fields(config, len(grouped)) if groups is None else groups
+        count = int(config.global_token is not None) + reads.stored
+        count += (groups + len(sequences)) * (reads.sets if config.sets == "each" else 1)
         count += config.number_tokens if reads.numbers else 0
         count += len(reads.tasks) if config.readout == "task" else 0
         heads = config.heads or count
@@ -72,6 +71,13 @@ class TokenSizes:
     def _refuse(self, config: MixerConfig) -> None:
         """Refuses tokens, width and heads that do not go together."""
         count, heads, dim = self.count, self.heads, self.dim
+        if config.sequence_tokens and config.order == "scalars":
+            raise UserError(
+                "`order: scalars` of a mixer cuts all fields side by side, so that no sequence has "
+                "a token of its own.",
+                received="sequence_tokens: true, order: scalars",
+                fix="leave sequence_tokens out, or take another order",
+            )
         told = f"dim: {dim}, {heads} heads, {count} tokens"
         if config.experts == 1 and config.experts_l1:
             raise UserError(
@@ -114,6 +120,13 @@ class TokenSizes:
                 received=told,
                 fix=f"leave heads out, or set heads: {count}; or take norm: revert",
             )
+
+
+def apart(config: MixerConfig, reads: BlockReads) -> tuple[list[str], list[str]]:
+    """The fields that groups are made of, and the sequences that have tokens of their own."""
+    alone = reads.multi_valued if config.sequence_tokens else ()
+    grouped = [name for name in reads.fields if name not in alone]
+    return grouped, [name for name in reads.fields if name in alone]
 
 
 def of_fields(config: MixerConfig, fields: int) -> int:

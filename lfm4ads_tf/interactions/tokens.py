@@ -114,31 +114,36 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         target.bias.assign(self.bias)
 
     def _part(self, names: Sequence[str], values: tf.Tensor) -> tf.Tensor | None:
-        """What some fields of a width (B, F, w) give every token, (N, B, D)."""
+        """What some fields of a width (B, F, w) give every token, (N, B, D).
+
+        A product for each token: were the tokens one batched product, its size, and with it the
+        order of the sums, would depend on other groups' fields, and a token on what joins them.
+        """
         width, place = int(values.shape[-1]), {name: k for k, name in enumerate(names)}
         read = [[name for name in token if name in place] for token in self._plan.tokens]
         readers = [n for n, found in enumerate(read) if found]
         if not readers:
             return None
-        # smaller groups are filled up with a field of zeros
-        size, rows = max(map(len, read)), self._plan.rows[str(width)]
-        of_values = np.full((len(readers), size), len(names))
-        of_kernel = np.full((len(readers), size), len(rows))
-        for line, n in enumerate(readers):
-            of_values[line, : len(read[n])] = [place[name] for name in read[n]]
-            of_kernel[line, : len(read[n])] = [rows[name] for name in read[n]]
-        padded = tf.pad(values, [[0, 0], [0, 1], [0, 0]])  # (B, F + 1, w)
-        taken = tf.gather(padded, of_values.reshape(-1), axis=1)  # (B, N' G, w)
-        taken = tf.reshape(taken, [-1, len(readers), size * width])
-        taken = tf.transpose(taken, [1, 0, 2])  # (N', B, G w)
-        kernel = tf.pad(tf.convert_to_tensor(self.kernels[str(width)]), [[0, 1], [0, 0], [0, 0]])
-        kernel = tf.gather(kernel, of_kernel)  # (N', G, w, D)
-        made = product(taken, tf.reshape(kernel, [len(readers), size * width, self.dim]))
+        wanted, sizes = [name for found in read for name in found], [len(read[n]) for n in readers]
+        rows = self._plan.rows[str(width)]
+        kernel = tf.convert_to_tensor(self.kernels[str(width)])
+        kernel = tf.gather(kernel, [rows[name] for name in wanted])  # (F', w, D)
+        taken = tf.gather(values, [place[name] for name in wanted], axis=1)  # (B, F', w)
+        made = [
+            product(
+                tf.reshape(of_fields, [-1, size * width]),  # (B, G w)
+                tf.reshape(of_kernel, [size * width, self.dim]),
+            )
+            for size, of_fields, of_kernel in zip(
+                sizes, tf.split(taken, sizes, axis=1), tf.split(kernel, sizes), strict=True
+            )
+        ]
+        stacked = tf.stack(made)  # (N', B, D)
         if len(readers) == len(read):
-            return made
+            return stacked
         order = np.full(len(read), len(readers))
         order[readers] = np.arange(len(readers))
-        return tf.gather(tf.pad(made, [[0, 1], [0, 0], [0, 0]]), order)  # (N, B, D)
+        return tf.gather(tf.pad(stacked, [[0, 1], [0, 0], [0, 0]]), order)  # (N, B, D)
 
     def _views(self, group: FieldGroup) -> list[tuple[list[str], tf.Tensor]]:
         """Names and values (B, F, w) of what is read as one field."""

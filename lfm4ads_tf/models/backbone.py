@@ -87,13 +87,28 @@ class Backbone(TwoTowers):
         penalties: Penalties | None = None,
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Runs the interaction block, or another one, see `InteractionBlock.call`."""
-        inputs = replace(_inputs(towers), extra=extra, gate=gate)
+        inputs = replace(self._block_inputs(towers), extra=extra, gate=gate)
         block = self.block if block is None else block
         return block(inputs, training=training, penalties=penalties)
 
     def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""
-        return self.block.observed(_inputs(self.towers(batch))) if self.block.observes else {}
+        if not self.block.observes:
+            return {}
+        return self.block.observed(self._block_inputs(self.towers(batch)))
+
+    def _block_inputs(self, towers: TowerOutputs) -> BlockInputs:
+        """What a block reads of the towers."""
+        return BlockInputs(
+            user=towers.user,
+            item=towers.item,
+            context=towers.context,
+            fields=towers.fields,
+            stream=towers.stream,
+            sequences=towers.sequences,
+            numbers=towers.numbers,
+            multi_valued=[f.name for f in self.layout.bags],
+        )
 
 
 def check_towers(network: NetworkConfig) -> None:
@@ -115,16 +130,3 @@ def check_towers(network: NetworkConfig) -> None:
             fix="set user_tower and item_tower to [], or add a layer that reads the stream, such "
             "as {type: cross} in a parallel block",
         )
-
-
-def _inputs(towers: TowerOutputs) -> BlockInputs:
-    """What a block reads of the towers."""
-    return BlockInputs(
-        user=towers.user,
-        item=towers.item,
-        context=towers.context,
-        fields=towers.fields,
-        stream=towers.stream,
-        sequences=towers.sequences,
-        numbers=towers.numbers,
-    )

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
+from lfm4ads_tf.interactions.layer import InteractionLayer
 
 
 class ModelParts:
@@ -49,3 +50,10 @@ class ModelParts:
                     if id(child) not in seen:
                         seen.add(id(child))
                         waiting.append(((*path, quote(name, safe="")), child))
+
+    @property
+    def field_groups(self) -> dict[str, dict[str, list[str]]]:
+        """Path of a layer -> what its weights read together: `InteractionLayer.field_groups`."""
+        layers = {p: x for p, x in self.layers.items() if isinstance(x, InteractionLayer)}
+        groups = {path: layer.field_groups for path, layer in layers.items()}
+        return {p: {name: [*fields] for name, fields in g.items()} for p, g in groups.items() if g}

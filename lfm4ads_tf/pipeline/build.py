@@ -10,9 +10,10 @@ from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage, TableOptions
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.losses.task_loss import TaskLoss
-from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.example_batch import example_batch
+from lfm4ads_tf.models.spec_reads import layout_reads
 from lfm4ads_tf.models.upstream import UpstreamModel
+from lfm4ads_tf.pipeline.started_network import module_network, own_network
 from lfm4ads_tf.seeding import derive
 from lfm4ads_tf.transfer.downstream import DownstreamModel
 from lfm4ads_tf.transfer.isomorphic import IsomorphicModule
@@ -69,11 +70,12 @@ def downstream(
     section, theirs = config.downstream, config.upstream
     model_seed = derive(seed, "downstream")
     read = layout.without(section.omit)
-    network, embeddings = section.network, section.embeddings
+    log = layout_reads(layout)
+    network, embeddings = own_network(config, log, method), section.embeddings
     of_module = layout if section.module_inputs == "upstream" else read
     if method.warm_start is not None:
         read = of_module
-        network, embeddings = _upstream_network(config), theirs.model_class.tables(theirs, layout)
+        embeddings = theirs.model_class.tables(theirs, layout)
         embeddings = _copied(read, embeddings, method.warm_start.frozen)
     if shards is not None:
         embeddings = embeddings.served(shards, storage)
@@ -121,7 +123,7 @@ def _module(
     return IsomorphicModule(
         read,
         layout,
-        _upstream_network(config),
+        module_network(config, layout_reads(layout), method),
         embeddings,
         layer=section.isomorphic_layer,
         gate=section.isomorphic_gate,
@@ -129,15 +131,6 @@ def _module(
         copied=not fresh,
         seed=seed,
     )
-
-
-def _upstream_network(config: RunConfig) -> NetworkConfig:
-    """The upstream's towers, and its block where it has one."""
-    theirs = config.upstream.network
-    if config.upstream.block is not None:
-        return theirs.model_copy(update={"block": config.upstream.block})
-    towers = {"user_tower": theirs.user_tower, "item_tower": theirs.item_tower}
-    return config.downstream.network.model_copy(update=towers)
 
 
 def _copied(layout: FeatureLayout, config: EmbeddingsConfig, frozen: bool) -> EmbeddingsConfig:

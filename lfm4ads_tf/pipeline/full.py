@@ -7,6 +7,7 @@ from typing import Any
 
 from lfm4ads_tf.config import Resolved, RunConfig
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.interactions.block import reads_towers
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.representations.names import cross_name, representation_names
 
@@ -20,9 +21,9 @@ def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
 
         feature/gate/UR+IR+CR_user@L+CR_item@L & module/warm_start/output
 
-    L is what the upstream model hands over, see `UpstreamModel.handed_over`. The warm start is part
-    of it where the upstream has that level, and the downstream has the upstream's sizes and reads
-    all that the upstream does.
+    Where no layer reads the stream, the gate is `gate_fields`. L is what the upstream model hands
+    over, see `UpstreamModel.handed_over`. The warm start is part of it where the upstream has that
+    level, and the downstream has the upstream's sizes and reads all that the upstream does.
 
     Args:
         config: The run configuration.
@@ -39,8 +40,10 @@ def full_combination(config: RunConfig, tasks: Sequence[str]) -> str:
     stored = [layer for layer in layers if cross_name("user", layer) in names]
     handed_over = upstream.model_class.handed_over(upstream, tasks, stored)
     crs = [cross_name(side, layer) for side in ("user", "item") for layer in handed_over]
-    gate = f"feature/gate/{'+'.join(['UR', 'IR', *crs])}"
     starts = _LEVEL in upstream.warm_start_levels(tasks) and same_sizes(config)
+    # of one structure where it starts as the upstream
+    kind = "gate" if reads_towers(config.downstream.network.block) else "gate_fields"
+    gate = f"feature/{kind}/{'+'.join(['UR', 'IR', *crs])}"
     return f"{gate} & {WARM_START}" if starts else gate
 
 

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError, nearest
+from lfm4ads_tf.interactions.block_reads import BlockReads
+from lfm4ads_tf.models.spec_reads import block_reads
 from lfm4ads_tf.pipeline.full import FULL, full_combination
 from lfm4ads_tf.pipeline.run import Run
+from lfm4ads_tf.pipeline.started_network import module_network, own_network
 from lfm4ads_tf.representations.names import representation_names, side_of
 from lfm4ads_tf.transfer.adapters.registry import ADAPTERS
 from lfm4ads_tf.transfer.isomorphic import check_block
@@ -16,21 +19,21 @@ from lfm4ads_tf.transfer.methods import Method, adapter_options, parse_method
 
 def read_method(run: Run, name: str) -> Method:
     """A method of a run by its name, see `configured_method`."""
-    return configured_method(run.config, run.spec.task_names, name)
+    return configured_method(run.config, block_reads(run.spec), name)
 
 
-def configured_method(config: RunConfig, tasks: Sequence[str], name: str) -> Method:
+def configured_method(config: RunConfig, log: BlockReads, name: str) -> Method:
     """A method by its name.
 
     Args:
         config: The run configuration.
-        tasks: The spec's tasks, in order.
+        log: All that the log has to read, and its tasks.
         name: As in results.
 
     Raises:
         UserError: The name is unknown, or the configuration cannot do what it says.
     """
-    upstream = config.upstream
+    upstream, tasks = config.upstream, log.tasks
     layers = upstream.layer_names(tasks)
     levels = list(upstream.warm_start_levels(tasks))
     method = parse_method(
@@ -48,6 +51,9 @@ def configured_method(config: RunConfig, tasks: Sequence[str], name: str) -> Met
     if method.warm_start is not None or method.isomorphic is not None:
         _check_rates(config, levels)
     _check_frozen(method)
+    own_network(config, log, method)  # refuses inputs that do not fit, before anything is trained
+    if method.isomorphic is not None:
+        module_network(config, log, method)
     return method
 
 

@@ -283,4 +283,7 @@ def first_difference(theirs: Any, ours: Any, path: str = "") -> str | None:
             if difference:
                 return difference
         return None
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        if all(isinstance(entry, dict) for entry in (*theirs, *ours)):
+            return first_difference(dict(enumerate(theirs)), dict(enumerate(ours)), path)
     return None if theirs == ours else f"{path} was {theirs!r:.80}, is now {ours!r:.80}"

@@ -27,6 +27,7 @@ _PREFIX = "weights"
 _TABLES = "tables"
 _CURVE = "curve.json"
 _LOSSES = "losses.json"
+_GROUPS = "field_groups.json"
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,10 @@ def _moments(optimizer: HybridOptimizer) -> dict[str, dict[str, tf.Variable]]:
 def _write_tables(
     parts: ModelParts, folder: Path, optimizers: ModelOptimizers | None = None
 ) -> None:
-    """One folder per embedding layer."""
+    """One folder per embedding layer, and which fields weights read together, if some do."""
+    if parts.field_groups:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _GROUPS, parts.field_groups)
     for path, layer in parts.embeddings.items():
         write_tables(folder / path, layer, None if optimizers is None else optimizers.of(layer))
 
@@ -293,7 +297,22 @@ def _write_tables(
 def _read_tables(
     parts: ModelParts, folder: Path, optimizers: ModelOptimizers | None = None
 ) -> None:
-    """The counterpart of `_write_tables`."""
+    """The counterpart of `_write_tables`.
+
+    Raises:
+        UserError: Weights read other fields together here, whatever their sizes.
+    """
+    stored = folder / _GROUPS
+    if parts.field_groups and stored.exists():
+        written, ours = json.loads(stored.read_text("utf-8")), parts.field_groups
+        for layer in ours:
+            if [*written.get(layer, {}).values()] != [*ours[layer].values()]:
+                raise UserError(
+                    f"The weights in '{folder}' are of other groups of fields than the model's.",
+                    received=f"{layer}: {written.get(layer)}, here {ours[layer]}",
+                    fix="use the configuration that they were trained with, its groups or its "
+                    "permutation among it",
+                )
     for path, layer in parts.embeddings.items():
         read_tables(folder / path, layer, None if optimizers is None else optimizers.of(layer))
 

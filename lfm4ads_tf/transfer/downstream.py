@@ -13,7 +13,7 @@ from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
-from lfm4ads_tf.interactions.block import check_joined, is_per_task
+from lfm4ads_tf.interactions.block import check_joined, is_per_task, reads_towers
 from lfm4ads_tf.interactions.columns import Label
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.penalties import Penalties
@@ -38,6 +38,8 @@ class DownstreamModel(TaskModel):
 
         x_0 = [UR; IR; context] * gate(representations); adapted representations
         p_t = sigmoid(head_t([Block(x_0); module(stored UR, stored IR, context)]))
+
+    Where no layer of the block reads x_0, what would be joined to it is a further field.
 
     Attributes:
         extra_width: Columns that adapters join to the stream, once the model was called.
@@ -95,6 +97,7 @@ class DownstreamModel(TaskModel):
         self.heads = build_heads(network, 0, len(layout.tasks), seed=seed)
         # side by side, where the block leaves a part for each task
         self._mixtures = len(layout.tasks) if is_per_task(network.block) else 1
+        self._reads_stream = reads_towers(network.block)
         self.extra_width = 0
         self.joined_width = 0
 
@@ -217,7 +220,8 @@ class DownstreamModel(TaskModel):
                 continue
             adapted = adapter(stored, width=width, training=training)
             extra += [repeated(vector, rows) for vector in adapted.extra]
-            tokens += [repeated(token, rows) for token in adapted.tokens]
+            further = adapted.tokens or ([] if self._reads_stream else adapted.extra)
+            tokens += [repeated(token, rows) for token in further]
             if adapted.gate is not None:
                 gate = adapted.gate if gate is None else gate * adapted.gate
         self.extra_width = sum(int(e.shape[-1]) for e in extra)

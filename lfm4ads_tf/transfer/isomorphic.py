@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,7 @@ from lfm4ads_tf.interactions.block import (
     field_dim,
     sequence_lengths,
 )
+from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
@@ -48,7 +50,7 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
 
     Layers such as the factorisation machine read field embeddings. Where a tower has no layer, its
     representation consists of them; else the whole representation, projected to the width of the
-    first such layer, is one field.
+    first such layer, is one field. A side without layers gives its numbers too.
 
     Args:
         layout: What the downstream reads.
@@ -157,12 +159,15 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
             for side, name in zip(("user", "item"), self.sources, strict=True)
         }
         fields: list[FieldGroup] = []
+        numbers: dict[str, tf.Tensor] = {}
         for side, vector in vectors.items():
             groups = self.plan.groups[side]
-            if groups is not None:
+            if groups is not None:  # no layer: [fields; numbers]
                 sizes = [len(names) * width for names, width in groups]
                 rest = int(vector.shape[-1]) - sum(sizes)
                 pieces = tf.split(vector, [*sizes, rest], axis=-1)
+                if rest:
+                    numbers[side] = pieces[-1]  # (B, N_side)
                 for (names, width), piece in zip(groups, pieces, strict=False):
                     values = tf.reshape(piece, [-1, len(names), width])  # (B, F, K w)
                     owners = [side] * len(names)
@@ -170,19 +175,26 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
             elif side in self.projections:
                 values = self.projections[side](vector)[:, tf.newaxis, :]  # (B, 1, dim)
                 # no feature's name: what was learned for a feature means another thing here
-                fields.append(FieldGroup(values, [f"{side} tower"], [side]))
-        context, more = self._context(batch, training)
+                fields.append(FieldGroup(values, [_tower(side)], [side]))
+        context, more, of_context = self._context(batch, training)
+        if of_context is not None:
+            numbers["context"] = of_context
         inputs = BlockInputs(
-            user=vectors["user"], item=vectors["item"], context=context, fields=[*fields, *more]
+            user=vectors["user"],
+            item=vectors["item"],
+            context=context,
+            fields=[*fields, *more],
+            numbers=numbers,
+            multi_valued=self.plan.multi_valued,
         )
         return self.block(inputs, training=training, penalties=penalties)
 
     def _context(
         self, batch: EncodedBatch, training: bool
-    ) -> tuple[tf.Tensor | None, list[FieldGroup]]:
-        """The context part of x_0 (B, d_c), and the field embeddings it consists of."""
+    ) -> tuple[tf.Tensor | None, list[FieldGroup], tf.Tensor | None]:
+        """The context part of x_0 (B, d_c), and field embeddings and numbers it consists of."""
         if not self.plan.context:
-            return None, []
+            return None, [], None
         known: dict[str, tf.Tensor] = {}
         groups: list[FieldGroup] = []
         if self.embeddings is not None and self._owned is not None:
@@ -200,7 +212,9 @@ class IsomorphicModule(Rebuildable, tf_keras.layers.Layer):
         rows = tf.shape(batch["ids"])[0]
         zeros = [tf.zeros([rows, width], self.compute_dtype) for _, width in self.plan.context]
         parts = [known.get(n, z) for (n, _), z in zip(self.plan.context, zeros, strict=True)]
-        return tf.concat(parts, axis=-1), groups
+        of_numbers = parts[len(parts) - self.plan.context_numbers :]
+        context_numbers = tf.concat(of_numbers, axis=-1) if of_numbers else None  # (B, N_c)
+        return tf.concat(parts, axis=-1), groups, context_numbers
 
     def _stored(self, batch: EncodedBatch, name: str, rows: tf.Tensor) -> tf.Tensor:
         """A stored representation and its flag of presence, (B, d + 1)."""
@@ -225,14 +239,45 @@ def check_block(block: BlockConfig) -> None:
         )
 
 
+def module_reads(before: BlockReads, read: BlockReads, network: NetworkConfig) -> BlockReads:
+    """What the module's block reads: what stored representations hold, and the context.
+
+    Args:
+        before: What the upstream's block reads, with owners.
+        read: What the module may read of the log.
+        network: The upstream's towers; one with units gives one field, and no number.
+    """
+    whole = {"user": not network.user_tower, "item": not network.item_tower}
+    kept = [*(side for side, is_whole in whole.items() if is_whole), "context"]
+    lost = [name for name in before.fields if name not in read.fields]
+    fields = [
+        name
+        for name in before.fields
+        if before.owners[name] in kept and not (before.owners[name] == "context" and name in lost)
+    ]
+    return replace(
+        before,
+        fields=[*fields, *(_tower(side) for side, is_whole in whole.items() if not is_whole)],
+        # those of the context that the downstream does not read are zeros
+        numbers=[name for name in before.numbers if before.owners[name] in kept],
+    )
+
+
+def _tower(side: str) -> str:
+    """Name of the field that stands for the fields below a tower with units."""
+    return f"{side} tower"
+
+
 class _Plan:
     """The columns of the upstream's x_0.
 
     Attributes:
-        context: Name and width of each context feature, in order.
+        context: Name and width of each context feature, in order, numbers last.
+        context_numbers: How many of them are numbers.
         groups: Side -> names and width K D of each group of field embeddings that a stored
             representation begins with; None where the tower has layers.
         sets: K.
+        multi_valued: The upstream's multi-valued features.
     """
 
     def __init__(
@@ -244,12 +289,15 @@ class _Plan:
             names[of_table[field.table]].append(field.name)
         owned = OwnedFields(layout, names, embeddings.sets)
         self.sets = embeddings.sets
+        self.multi_valued = [field.name for field in layout.bags]
         self.context: list[tuple[str, int]] = [
             (name, dim * self.sets)
             for dim, fields in owned.fields_of("context").items()
             for name in fields
         ]
-        self.context += [(d.name, d.width) for d in layout.dense if d.owner == "context"]
+        of_numbers = [(d.name, d.width) for d in layout.dense if d.owner == "context"]
+        self.context += of_numbers
+        self.context_numbers = len(of_numbers)
         self.groups: dict[str, list[tuple[list[str], int]] | None] = {
             side: None
             if units

@@ -139,6 +139,19 @@ def test_a_ranker_may_leave_features_out_in_all_its_signatures(exports: Path, wo
         check_against_spec(contract, world.spec)
 
 
+def test_fields_that_weights_read_together_are_the_specs(exports: Path, world: Any) -> None:
+    contract = contract_of(exports, "foundation")
+    assert "field_groups" not in contract  # no layer of it reads fields by groups
+    contract["field_groups"] = {"mixer": {"a": ["user_id", "brand"], "b": ["tags"]}}
+    check_against_spec(contract, world.spec)
+    contract["field_groups"]["mixer"]["b"] = ["income"]
+    with pytest.raises(ExportRefused, match="'mixer' of the export .* 'income', which is no embed"):
+        check_against_spec(contract, world.spec)
+    contract["field_groups"]["mixer"]["b"] = ["brand"]
+    with pytest.raises(ExportRefused, match="reads the field 'brand' in two groups"):
+        check_against_spec(contract, world.spec)
+
+
 def test_a_spec_is_read_alone_or_from_a_run(world: Any, tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     for held in (world.raw_spec, {"seed": 3, "spec": world.raw_spec}):

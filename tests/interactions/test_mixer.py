@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.features.spec_file import parse_spec
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried
@@ -25,6 +26,7 @@ from lfm4ads_tf.interactions.token_groups import permuted, runs
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.interactions.token_ranks import token_ranks
+from lfm4ads_tf.interactions.token_sizes import TokenSizes
 from lfm4ads_tf.models.backbone import check_towers
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
 from lfm4ads_tf.models.config import NetworkConfig
@@ -32,6 +34,7 @@ from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.two_towers import TwoTowers
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import parse
+from tests.conftest import ADS_SPEC
 from tests.rounding import assert_close
 from tests.small_models import EMBEDDINGS, LAYOUT, random_batch
 
@@ -53,6 +56,8 @@ FIRST_GROUPS = {
     "b": ["user01", "user02", "item20"],
     "c": ["item11", "item21"],
 }
+SEQUENCES = ["user02", "item21"]
+"""The multi-valued ones of the fields."""
 _erf = np.vectorize(math.erf)
 
 
@@ -71,7 +76,7 @@ def inputs(seed: int = 0, rows: int = B, user_rows: int | None = None) -> BlockI
         size = user_rows if user_rows and owner == "user" else rows
         numbers[owner] = tf.constant(values[:size])
     towers = tf.zeros([rows, 1])
-    return BlockInputs(towers, towers, None, fields, numbers=numbers)
+    return BlockInputs(towers, towers, None, fields, numbers=numbers, multi_valued=SEQUENCES)
 
 
 def mixer(**options: Any) -> Mixer:
@@ -252,6 +257,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"experts": 2},
     {"experts": 3, "norm": "pre", "network": "swiglu"},
     {"experts": 2, "norm": "revert", "heads": 6},
+    {"sequence_tokens": True, "tokens": 2, "order": "permuted", "norm": "pre", "dim": 10},
+    {"sequence_tokens": True, "tokens": 2, "sets": "each", "global_token": "mean", "dim": 20},
 ]
 
 
@@ -428,7 +435,7 @@ def test_what_does_not_go_together_is_refused(
     fields = [name for group in inputs().fields for name in group.names]
     config = MixerConfig(**{"tokens": 3, "dim": 12, "expansion": 2, **options})
     with pytest.raises(UserError, match=message) as error:
-        Mixer.settled(config, BlockReads(fields, numbers=True))
+        Mixer.settled(config, BlockReads(fields, numbers=["n"]))
     with pytest.raises(UserError, match=message):
         mixer(**options)
     assert fix in str(error.value)
@@ -618,3 +625,69 @@ def test_a_stored_representation_has_a_token_of_its_own(sets: Any) -> None:
     fields = more.input_tokens.fields
     of_it = stored[:, 0] @ fields.kernels["5"][0] + fields.bias[-1]
     assert_close(tokens[fields.bias.shape[0] - 1], of_it, terms=6)
+
+
+@pytest.mark.parametrize("sets", ["joined", "each"])
+def test_a_sequence_has_a_token_of_its_own_and_groups_are_of_the_others(sets: Any) -> None:
+    options = {"sequence_tokens": True, "tokens": 2, "order": "permuted", "sets": sets}
+    layer, given = mixer(dim=None, **options), inputs()
+    fields = [name for group in given.fields for name in group.names]
+    others = [name for name in fields if name not in SEQUENCES]
+    reads = BlockReads(fields, numbers=["n"], sets=2, multi_valued=SEQUENCES)
+    groups = Mixer.settled(layer.config, reads).groups
+    assert list(groups.values()) == permuted(others, 2, 0)
+    made: Any = layer.input_tokens
+    assert made.fields.groups == [*groups.values(), ["user02"], ["item21"]]
+    tokens = layer.tokens(given, tf.constant(B))
+    times = 2 if sets == "each" else 1
+    assert (
+        len(tokens) == made.sizes.count == 4 * times + 1 == TokenSizes.of(layer.config, reads).count
+    )
+    for k, name in enumerate(SEQUENCES):  # W_f e_f + b of that field alone
+        group = next(group for group in given.fields if name in group.names)
+        views = np.split(group.named(name).numpy(), times, axis=-1)
+        for view, e in enumerate(views):
+            key = f"{name}#{view}" if times > 1 else name
+            width = str(e.shape[-1])
+            kernel = made.fields.kernels[width][made.fields._plan.rows[width][key]]
+            place = view * 4 + 2 + k
+            expected = e.astype(np.float64) @ kernel.numpy() + made.fields.bias[place].numpy()
+            assert_close(tokens[place], expected, terms=8)
+    grown = replace(reads, fields=[*fields, "more", "seen"], multi_valued=[*SEQUENCES, "seen"])
+    smallest = min(groups, key=lambda name: len(groups[name]))
+    settled = layer.config.model_copy(update={"groups": groups})
+    assert Mixer.settled(settled, grown).groups == {**groups, smallest: [*groups[smallest], "more"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "scalars"}, "no sequence has a token of its own"),
+        (
+            {"order": "semantic", "groups": {"a": ["f", "s"]}},
+            "The token group 'a' names 's', a multi-valued feature",
+        ),
+        ({"tokens": 2}, "more tokens than fields"),
+    ],
+)
+def test_what_sequence_tokens_do_not_go_with_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    reads = BlockReads(["f", "s"], multi_valued=["s"])
+    config = MixerConfig(sequence_tokens=True, **options)
+    with pytest.raises(UserError, match=message):
+        Mixer.settled(config, reads)
+    with pytest.raises(UserError, match="no embedded feature that its tokens could be made of"):
+        Mixer.settled(MixerConfig(sequence_tokens=True), replace(reads, fields=["s"]))
+
+
+def test_a_model_knows_its_multi_valued_features() -> None:
+    layer = {"type": "mixer", "tokens": 2, "head_dim": 4, "sequence_tokens": True}
+    network = parse(NetworkConfig, {"block": {"layers": [layer]}}, source="network")
+    model, batch = FoundationModel(LAYOUT, network, EMBEDDINGS, seed=3), random_batch()
+    model(batch)
+    made: Any = model.backbone.block._stack[0]
+    assert made.input_tokens.fields.groups[2:] == [["tags"], ["history"]]
+    settled: Any = FoundationModel.settled(UpstreamConfig(network=network), parse_spec(ADS_SPEC))
+    others = ["user_id", "level", "segment", "item_id", "price", "brand", "tab", "segment_brand"]
+    assert list(settled.network.block.layers[0].groups.values()) == [others[:4], others[4:]]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.interactions.token_groups import check_semantic, extended, permuted, runs
+from lfm4ads_tf.interactions.token_groups import check_groups, extended, permuted, runs
 
 FIELDS = [f"f{k}" for k in range(11)]
 NAMES = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=20, unique=True)
@@ -55,9 +55,14 @@ def test_a_permutation_is_the_same_in_any_process_and_order() -> None:
     ],
 )
 def test_semantic_groups_are_a_partition(groups: dict[str, list[str]], message: str) -> None:
-    check_semantic({"a": ["f0", "f2"], "b": ["f1"]}, FIELDS[:3])
+    check_groups({"a": ["f0", "f2"], "b": ["f1"]}, FIELDS[:3])
     with pytest.raises(UserError, match=message):
-        check_semantic(groups, FIELDS[:3])
+        check_groups(groups, FIELDS[:3])
+    if "in no token group" in message:
+        check_groups(groups, FIELDS[:3], all_fields=False)
+    else:
+        with pytest.raises(UserError, match=message):
+            check_groups(groups, FIELDS[:3], all_fields=False)
 
 
 def test_more_tokens_than_fields_are_refused() -> None:

@@ -174,7 +174,7 @@ def test_towers_of_several_sets_are_no_level_of_a_warm_start() -> None:
 
 def _run(name: str) -> Any:
     return SimpleNamespace(
-        config=config_of(name), spec=SimpleNamespace(task_names=list(LAYOUT.tasks))
+        config=config_of(name), spec=SimpleNamespace(features={}, task_names=list(LAYOUT.tasks))
     )
 
 

@@ -407,7 +407,7 @@ def test_a_warm_start_above_the_tables_is_refused_by_name(name: str) -> None:
     """A downstream reads all sets together: the towers and blocks of each fit nothing in it."""
     run: Any = SimpleNamespace(
         config=config_of(name, sets="each" if name == "foundation" else "joined"),
-        spec=SimpleNamespace(task_names=list(LAYOUT.tasks)),
+        spec=SimpleNamespace(features={}, task_names=list(LAYOUT.tasks)),
     )
     for level in ("output", "mean", "set_0", "towers"):
         with pytest.raises(UserError, match=level) as refused:

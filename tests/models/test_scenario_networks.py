@@ -311,7 +311,7 @@ def test_moving_statistics_are_a_part_of_the_state(tmp_path: Path) -> None:
 @of_all
 def test_a_warm_start_above_the_towers_is_refused_by_name(name: str) -> None:
     run: Any = SimpleNamespace(
-        config=config_of(name), spec=SimpleNamespace(task_names=list(LAYOUT.tasks))
+        config=config_of(name), spec=SimpleNamespace(features={}, task_names=list(LAYOUT.tasks))
     )
     for level in ("output", LAYERS[name][-1]):
         with pytest.raises(UserError, match=level) as refused:

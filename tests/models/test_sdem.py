@@ -164,7 +164,8 @@ def test_a_downstream_of_copied_tables_has_the_sets_of_the_scenarios() -> None:
     )
     config = RunConfig(upstream=upstream)
     run: Any = SimpleNamespace(
-        config=config, spec=SimpleNamespace(task_names=list(THREE.tasks), omit=[])
+        config=config,
+        spec=SimpleNamespace(features={}, task_names=list(THREE.tasks), omit=[]),
     )
     method = read_method(run, "module/warm_start/embeddings")
     source = build.upstream(THREE, config, 0).backbone.embeddings

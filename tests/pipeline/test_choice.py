@@ -17,7 +17,7 @@ BLOCK = {"layers": [{"type": "cross", "depth": 2}, {"type": "dnn", "units": [4]}
 def run_of(upstream: dict[str, Any] | None = None, **downstream: Any) -> Any:
     raw = {"upstream": {"network": {"block": BLOCK}, **(upstream or {})}, "downstream": downstream}
     config = parse(RunConfig, raw, source="run")
-    return SimpleNamespace(config=config, spec=SimpleNamespace(task_names=["click"]))
+    return SimpleNamespace(config=config, spec=SimpleNamespace(features={}, task_names=["click"]))
 
 
 def test_methods_are_read_as_the_configuration_says() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm4ads_tf.config import Resolved, RunConfig
+from lfm4ads_tf.interactions.block import reads_towers
 from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.models.foundation import FoundationModel
@@ -131,7 +132,7 @@ def test_only_stored_layers_are_read() -> None:
 
 
 def test_what_is_given_stays_and_what_is_derived_is_written_out() -> None:
-    spec = SimpleNamespace(task_names=TASKS)
+    spec = SimpleNamespace(features={}, task_names=TASKS)
 
     def written(config: RunConfig) -> str | None:
         resolved = Resolved.model_construct(spec=spec, config=config)
@@ -168,10 +169,11 @@ def test_every_block_has_a_full_that_is_read(
     stored = data.draw(st.none() | st.lists(st.sampled_from(names), unique=True))
     part = config.representations.model_copy(update={"layers": stored})
     config = config.model_copy(update={"representations": part})
-    run: Any = SimpleNamespace(config=config, spec=SimpleNamespace(task_names=TASKS))
+    run: Any = SimpleNamespace(config=config, spec=SimpleNamespace(features={}, task_names=TASKS))
     method = read_method(run, "full")  # refuses what is not stored
     ((kind, sources),) = method.parts
-    assert kind == "gate" and {"UR", "IR"} <= set(sources)
+    stream = reads_towers(config.downstream.network.block)  # that a gate could be of
+    assert kind == ("gate" if stream else "gate_fields") and {"UR", "IR"} <= set(sources)
     found = {layer_of(s) for s in sources} - {""}
     own = [n for n in (names if stored is None else stored) if not n.startswith("content.")]
     assert bool(found) == bool(own)

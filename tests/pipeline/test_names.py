@@ -109,7 +109,7 @@ def test_a_sweep_without_a_scenario_key_tells_each_result_once(
     monkeypatch.setattr(sweep, "_validation", lambda *_: {"click": (aucs, 9.0)})
     monkeypatch.setattr(sweep, "_layers", lambda *_: [])
     run: Any = SimpleNamespace(
-        spec=SimpleNamespace(name="s", task_names=["click"]),
+        spec=SimpleNamespace(name="s", features={}, task_names=["click"]),
         config=SimpleNamespace(all_seeds=[0]),
         cache=SimpleNamespace(layout=SimpleNamespace(segments=())),
     )

@@ -19,7 +19,9 @@ BLOCK = {"layers": [{"type": "cross", "depth": 1}, {"type": "dnn", "units": [4]}
 def run_of(upstream: dict[str, Any] | None = None, **more: Any) -> Any:
     raw = {"upstream": {"network": {"block": BLOCK}, **(upstream or {})}, **more}
     config = parse(RunConfig, raw, source="run")
-    return SimpleNamespace(config=config, spec=SimpleNamespace(task_names=["click", "like"]))
+    return SimpleNamespace(
+        config=config, spec=SimpleNamespace(features={}, task_names=["click", "like"])
+    )
 
 
 def names(run: Any, options: SweepOptions, others: tuple[str, ...] = ()) -> list[str]:

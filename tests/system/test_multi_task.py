@@ -22,6 +22,7 @@ from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.export.skew.in_process_model import InProcessModel
 from lfm4ads_tf.features.raw_types import RawType
 from lfm4ads_tf.front.encoded_log import EncodedLog
+from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.trained_models import load_upstream
 from lfm4ads_tf.training.schedule import chain, continuation
@@ -110,6 +111,7 @@ CASES["mixer"] = Case(
             "layers": [
                 {"type": "mixer", "tokens": 3, "head_dim": 4, "sets": "each", "order": "permuted"}
                 | {"norm": "pre", "network": "swiglu", "global_token": "fm", "readout": "task"}
+                | {"sequence_tokens": True}
             ]
         },
     },
@@ -200,6 +202,11 @@ def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:
         assert json.loads((folder / "blessing.json").read_text("utf-8"))["blessed"]
         contract = json.loads((folder / "assets.extra" / "contract.json").read_text("utf-8"))
         assert contract["tables"] == tables
+        groups = ModelParts(model).field_groups
+        assert contract.get("field_groups", {}) == groups
+        for group in groups.values():  # as the run drew and kept them
+            layer = run.config.upstream.network.block.layers[0]
+            assert group == {**layer.groups, **{n: [n] for n in ("clicked_before", "tags")}}
         tasks = model.served_tasks
         assert [*tasks, *contract["auxiliary_tasks"]] == list(log.layout.tasks)
         signatures = {"serving_default", "predict", "classify", "regress", "encode"}

@@ -66,7 +66,9 @@ def registered() -> Iterator[None]:
 
 def run_of(**downstream: Any) -> Any:
     config = parse(RunConfig, {"downstream": downstream}, source="run")
-    return SimpleNamespace(config=config, spec=SimpleNamespace(task_names=["click", "buy"]))
+    return SimpleNamespace(
+        config=config, spec=SimpleNamespace(features={}, task_names=["click", "buy"])
+    )
 
 
 def test_it_is_parsed_built_and_trained(

@@ -205,7 +205,9 @@ def test_a_warm_start_beside_it_starts_at_the_upstreams_logits(randomize: Any) -
 def run_of(upstream: dict[str, Any] | None = None, **downstream: Any) -> Any:
     raw = {"upstream": upstream or {}, "downstream": downstream}
     config = parse(RunConfig, raw, source="run")
-    return SimpleNamespace(config=config, spec=SimpleNamespace(task_names=["click", "buy"]))
+    return SimpleNamespace(
+        config=config, spec=SimpleNamespace(features={}, task_names=["click", "buy"])
+    )
 
 
 DIRECT = {"cross": {"direct": True}}

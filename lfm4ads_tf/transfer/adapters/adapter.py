@@ -46,6 +46,8 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         widens: Whether it joins something to the stream, so that what reads the stream has more
             inputs than the upstream's.
         of_fields: Whether its gate is for the field embeddings instead of the stream.
+        gates_stream: Whether it gives a gate for the stream.
+        as_fields: Whether what it joins stands beside the field embeddings too.
 
     Example:
         >>> import lfm4ads_tf as lfm
@@ -62,6 +64,8 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
     Config: ClassVar[type[StrictModel]] = StrictModel
     widens: ClassVar[bool] = False
     of_fields: ClassVar[bool] = False
+    gates_stream: ClassVar[bool] = False
+    as_fields: ClassVar[bool] = False
 
     def __init__(self, sources: Sequence[str], *, name: str) -> None:
         # A method may hold several adapters of a kind: their variables need names of their own,
@@ -93,6 +97,11 @@ class Adapter(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta):
         Raises:
             UserError: It cannot read them.
         """
+
+    @classmethod
+    def joined(cls, sources: Sequence[str]) -> int:
+        """How many vectors it joins, read where it `widens`; here one for each source."""
+        return len(sources)
 
     def check_widths(self, widths: Mapping[str, int]) -> None:
         """Refuses widths that it cannot read; here none.

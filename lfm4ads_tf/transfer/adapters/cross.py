@@ -60,6 +60,7 @@ class CrossAdapter(Adapter):
 
     Config: ClassVar[type[StrictModel]] = CrossOptions
     widens: ClassVar[bool] = True
+    as_fields: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -117,6 +118,11 @@ class CrossAdapter(Adapter):
                 fix="leave downstream.adapter_options.cross.direct out; pairs that "
                 f"'{upstream.model}' trains as one space: {known}",
             )
+
+    @classmethod
+    def joined(cls, sources: Sequence[str]) -> int:
+        """See `Adapter.joined`; one, of both sources."""
+        return 1
 
     def check_widths(self, widths: Mapping[str, int]) -> None:
         """See `Adapter.check_widths`: equal ones where nothing projects them to one width."""

@@ -17,4 +17,5 @@ class FieldGateAdapter(MlpGateAdapter):
     """
 
     kind: ClassVar[str] = "gate_fields"
+    gates_stream: ClassVar[bool] = False
     of_fields: ClassVar[bool] = True

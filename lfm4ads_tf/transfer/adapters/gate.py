@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import tensorflow as tf
 import tf_keras
@@ -24,6 +24,8 @@ class GateAdapter(Adapter):
 
     Source: LFM4Ads (arXiv 2508.14948), `gate` of the public experiment.
     """
+
+    gates_stream: ClassVar[bool] = True
 
     def __init__(self, sources: Sequence[str], *, seed: int = 0) -> None:
         super().__init__(sources, name="gate")

@@ -34,6 +34,7 @@ class MlpGateAdapter(Adapter):
     """
 
     kind: ClassVar[str] = "gate_mlp"
+    gates_stream: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import tensorflow as tf
 
@@ -26,6 +26,8 @@ class TokenAdapter(MlpAdapter):
 
     Source: this project's.
     """
+
+    as_fields: ClassVar[bool] = True
 
     def __init__(
         self,

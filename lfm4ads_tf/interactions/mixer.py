@@ -17,8 +17,8 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.interactions.token_norm import TokenNorm
-from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.token_sizes import TokenSizes
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.precision import dense
@@ -133,17 +133,16 @@ class Mixer(InteractionLayer):
             self._make_blocks()
         return of_rows(tokens, rows)
 
-    def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
-        """`token_ranks` of the tokens, and behind the mixing and the networks of each block."""
+    def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, ObservedTokens]:
+        """The tokens, and what they are behind the mixing and the networks of each block."""
         tokens = self.tokens(inputs, tf.shape(stream)[0])
+        assert self.input_tokens is not None  # `tokens` made them
+        names = self.input_tokens.token_names
+        tasks = self.tasks if self.config.readout == "task" else ()
         places = {"tokens": tokens}
         for k, block in enumerate(self.blocks, start=1):
             tokens = block(tokens, lambda place, at, k=k: places.update({f"{place}_{k}": at}))
-        return {
-            f"{place}/{name}": rank
-            for place, at in places.items()
-            for name, rank in token_ranks(at).items()
-        }
+        return {place: ObservedTokens(at, names, tuple(tasks)) for place, at in places.items()}
 
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried

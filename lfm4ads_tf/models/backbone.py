@@ -13,6 +13,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock, reads_towers
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
 
@@ -88,7 +89,7 @@ class Backbone(TwoTowers):
         inputs = replace(_inputs(towers), extra=extra, gate=gate)
         return (self.block if block is None else block)(inputs, training=training)
 
-    def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
+    def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor | ObservedTokens]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""
         return self.block.observed(_inputs(self.towers(batch))) if self.block.observes else {}
 

@@ -1,0 +1,53 @@
+"""How much tokens move together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_AT_ONCE = 16  # coordinates
+_ROUNDING = 1e-6  # of the largest magnitude: a float32 that varies less does not vary
+
+
+def token_correlations(tokens: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean absolute correlation of every two tokens over the rows of a sample.
+
+        c_mn = mean over the coordinates d of |corr over rows (x_md, x_nd)|
+
+    Coordinates in which one of the two does not vary are left out. Of independent tokens of B rows
+    it is about sqrt(2 / (pi B)), not 0. It does not change when a token is scaled or moved by a
+    constant, or when the coordinates of all tokens change places.
+
+    Args:
+        tokens: Token by token, (N, B, D).
+
+    Returns:
+        (N, N), NaN where no coordinate is left.
+    """
+    count, _, width = tokens.shape
+    total, known = np.zeros((count, count)), np.zeros((count, count))
+    for start in range(0, width, _AT_ONCE):
+        values = tokens[..., start : start + _AT_ONCE].astype(np.float64)
+        values = np.ascontiguousarray(values.transpose(2, 0, 1))  # (D', N, B)
+        largest = np.abs(values).max(axis=-1)
+        values -= values.mean(axis=-1, keepdims=True)
+        lengths = np.sqrt(np.square(values).sum(axis=-1))  # (D', N)
+        varies = lengths > _ROUNDING * largest * np.sqrt(values.shape[-1])
+        values *= (varies / np.where(varies, lengths, 1.0))[..., np.newaxis]
+        total += np.abs(values @ values.transpose(0, 2, 1)).sum(axis=0)
+        counted = varies.astype(np.float64)
+        known += counted.T @ counted
+    return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
+
+
+def pair_mean(matrix: NDArray[np.float64]) -> float | None:
+    """Mean over the pairs m < n of what is known of them; None where nothing is.
+
+    Args:
+        matrix: Symmetric, (N, N), NaN where unknown.
+    """
+    values = matrix[np.triu_indices(len(matrix), 1)]
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

@@ -49,6 +49,7 @@ def line_figure(
     name: str,
     diagonal: bool = False,
     log_x: bool = False,
+    x_names: Sequence[str] = (),
 ) -> Markup:
     """Draws lines.
 
@@ -59,6 +60,7 @@ def line_figure(
         name: Prefix of the SVG's ids, unique in the page.
         diagonal: Whether both axes span the same range from 0, with the line y = x.
         log_x: Whether the horizontal axis is logarithmic, with a tick at each point.
+        x_names: Names at 0, 1, ... of the horizontal axis instead of numbers.
 
     Returns:
         An `svg` element without any reference to a resource outside of it.
@@ -97,6 +99,9 @@ def line_figure(
         axes.xaxis.set_major_locator(FixedLocator(_apart([x for line in lines for x in line.x])))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=" "))
+    if x_names:
+        axes.xaxis.set_major_locator(FixedLocator(range(len(x_names))))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: x_names[round(value)]))
     if diagonal:
         top = 1.05 * max(max([*line.x, *line.y]) for line in lines)
         axes.plot([0, top], [0, top], color=_SOFT, linewidth=1.2, linestyle="--", zorder=1)

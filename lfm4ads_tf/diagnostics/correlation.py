@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 _AT_ONCE = 16  # coordinates
 _ROUNDING = 1e-6  # of the largest magnitude: a float32 that varies less does not vary
 
 
-def token_correlations(tokens: NDArray[Any]) -> NDArray[np.float64]:
+def token_correlations(tokens: tf.Tensor) -> NDArray[np.float64]:
     """Mean absolute correlation of every two tokens over the rows of a sample.
 
         c_mn = mean over the coordinates d of |corr over rows (x_md, x_nd)|
@@ -26,19 +25,18 @@ def token_correlations(tokens: NDArray[Any]) -> NDArray[np.float64]:
     Returns:
         (N, N), NaN where no coordinate is left.
     """
-    count, _, width = tokens.shape
+    count, rows, width = tokens.shape
     total, known = np.zeros((count, count)), np.zeros((count, count))
     for start in range(0, width, _AT_ONCE):
-        values = tokens[..., start : start + _AT_ONCE].astype(np.float64)
-        values = np.ascontiguousarray(values.transpose(2, 0, 1))  # (D', N, B)
-        largest = np.abs(values).max(axis=-1)
-        values -= values.mean(axis=-1, keepdims=True)
-        lengths = np.sqrt(np.square(values).sum(axis=-1))  # (D', N)
-        varies = lengths > _ROUNDING * largest * np.sqrt(values.shape[-1])
-        values *= (varies / np.where(varies, lengths, 1.0))[..., np.newaxis]
-        total += np.abs(values @ values.transpose(0, 2, 1)).sum(axis=0)
-        counted = varies.astype(np.float64)
-        known += counted.T @ counted
+        few = tf.transpose(tokens[..., start : start + _AT_ONCE], [2, 0, 1])  # (D', N, B)
+        values = tf.cast(few, tf.float64)
+        largest = tf.reduce_max(tf.abs(values), axis=-1)
+        values -= tf.reduce_mean(values, axis=-1, keepdims=True)
+        lengths = tf.norm(values, axis=-1)  # (D', N)
+        varies = tf.cast(lengths > _ROUNDING * largest * rows**0.5, tf.float64)
+        values *= tf.math.divide_no_nan(varies, lengths)[..., tf.newaxis]
+        total += tf.reduce_sum(tf.abs(tf.matmul(values, values, transpose_b=True)), 0).numpy()
+        known += tf.matmul(varies, varies, transpose_a=True).numpy()
     return np.divide(total, known, out=np.full_like(total, np.nan), where=known > 0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from lfm4ads_tf.diagnostics.correlation import pair_mean, token_correlations
@@ -26,7 +27,7 @@ _TOLD = (
 """Numbers of a place, in order."""
 _DIGITS = 4  # of the many numbers of single tokens and pairs
 
-_Place = tuple[NDArray[np.float32], ObservedTokens]
+_Place = tuple[tf.Tensor, ObservedTokens]
 """Values (N, B, D) of the tokens at a place, and what they are."""
 
 
@@ -53,8 +54,8 @@ def token_entries(
     layers: dict[str, dict[str, _Place]] = {}
     for name, tokens in observed.items():
         layer, _, place = name.rpartition("/")
-        values = np.asarray(tokens.values).astype(np.float32)  # NumPy has no bfloat16
-        if not np.isfinite(values).all():
+        values = tf.cast(tokens.values, tf.float32)
+        if not tf.reduce_all(tf.math.is_finite(values)):
             return []
         layers.setdefault(layer, {})[place] = (values, tokens)
     return [_entry(layer, places, labels, seed) for layer, places in layers.items()]
@@ -114,7 +115,7 @@ def _entry(
     }
 
 
-def _alone(values: NDArray[np.float32]) -> dict[str, Any]:
+def _alone(values: tf.Tensor) -> dict[str, Any]:
     """Numbers of one place's tokens (N, B, D)."""
     eranks = sample_eranks(values)
     return {

@@ -19,12 +19,14 @@ TOKEN_NOTE = (
     "of each row’s matrix of N tokens of width D, the mean over rows, “centred” the same without "
     "the tokens’ mean, “stable” the stable rank; the figure divides them by their bound, "
     "min(N, D), for more tokens raise it. Erank of a token is that of its matrix of rows and "
-    "coordinates. Correlation is absolute, its mean over pairs of tokens and coordinates. More in "
-    "docs/models/mixer.md, “Looking at the tokens”."
+    "coordinates. Correlation is absolute, its mean over pairs of tokens and coordinates. Mutual "
+    "information, at the first and the last place, is that of the k-means codes of two tokens, in "
+    "nats, beside what it is after the rows of one are shuffled: few rows make it too high. More "
+    "in docs/models/mixer.md, “Looking at the tokens”."
 )
-_INFORMATION_NOTE = (
-    "Mutual information of the k-means codes of two tokens, at most {} each, in nats, less what it "
-    "is after the rows of one are shuffled: so few rows make it too high. A dash: no pair."
+_MAP_NOTE = (
+    "Mutual information of every two tokens in nats, at most {} codes each, less what it is after "
+    "the rows of one are shuffled."
 )
 _TASK_NOTE = (
     "What the codes of each task’s token tell of its label behind the last block, in nats. The "
@@ -73,7 +75,7 @@ def _layer(seeds: Trainings, name: str) -> Markup:
     told += PARTS.legend(list(_RANKS), palette) + PARTS.grid(figures)
     told += _place_table(seeds, min(number, width))
     told += PARTS.noted(_TASK_NOTE, _task_table(seeds))
-    told += PARTS.noted(_INFORMATION_NOTE.format(first["clusters"]), _maps(seeds))
+    told += PARTS.noted(_MAP_NOTE.format(first["clusters"]), _maps(seeds))
     return told + PARTS.details(plural(number, "token"), _token_table(seeds))
 
 
@@ -138,10 +140,11 @@ def _maps(seeds: Trainings) -> Markup:
             continue
         pairs = [entry["places"][k]["pairs"] for entry in seeds]
         plain, chance = (np.mean([p[name] for p in pairs], axis=0) for name in _PAIRS)
-        title = f"Mutual information of tokens: {place['place']}"
-        drawn = _map(names, plain - chance, title)
-        figure = PARTS.figure(title, Markup('<div class="scroll">{}</div>').format(drawn))
-        parts += PARTS.details(f"At {place['place']}", figure, not parts)
+        title = f"Mutual information of tokens at {place['place']}"
+        drawn = Markup('<figure><div class="scroll">{}</div></figure>').format(
+            _map(names, plain - chance, title)
+        )
+        parts += PARTS.details(title, drawn, not parts)
     return parts
 
 

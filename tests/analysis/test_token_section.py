@@ -75,10 +75,21 @@ def test_tables_tell_ranks_tasks_and_tokens() -> None:
     assert tokens[1][1] == "user&lt;id&gt;+age" and "user<id>" not in section
 
 
+def test_the_figure_names_the_places() -> None:
+    deep = entry()
+    deep["places"] = [place(f"place_{k}", 0) for k in range(9)]
+    for given, names, rotated in ((entry(), PLACES, False), (deep, ["place_0", "place_8"], True)):
+        figure = re.findall(r'<svg role="img" aria-label="Rank.*?</svg>', token_section([[given]]))[
+            0
+        ]
+        assert all(f">{name}</text>" in figure for name in names)
+        assert ("rotate(-35)" in figure) == rotated
+
+
 def test_maps_show_information_above_chance() -> None:
     section = token_section([[entry(0)], [entry(1)]])
     maps = re.findall(r'<svg role="img" aria-label="Mutual information.*?</svg>', section)
-    assert len(maps) == 2 and "tokens: tokens" in maps[0] and "tokens: network_1" in maps[1]
+    assert len(maps) == 2 and "at tokens" in maps[0] and "at network_1" in maps[1]
     titles = re.findall(r"<title>(.*?)</title>", maps[0])
     assert len(titles) == 6  # a token with itself has no cell
     assert titles[0] == "user&lt;id&gt;+age, item_id: 0.750 nats"  # (0.5 + 1.5) / 2 - 0.25
@@ -102,7 +113,7 @@ def test_many_tokens_have_a_map_without_numbers() -> None:
 def test_what_is_not_there_is_left_out() -> None:
     assert token_section([[], []]) == token_section([]) == ""
     alone = token_section([[entry(tokens=1)]])
-    assert "Mutual information of tokens" not in alone and "entropy" not in alone
+    assert "information of tokens at" not in alone and "entropy" not in alone
     assert len(tables(alone)) == 2
     two = token_section([[entry(layer="set_0/mixer"), entry(layer="set_1/mixer")]])
     assert re.findall("<h3>(.*?)</h3>", two) == ["set_<wbr>0/<wbr>mixer", "set_<wbr>1/<wbr>mixer"]

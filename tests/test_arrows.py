@@ -21,7 +21,7 @@ LAYERS: tuple[set[str], ...] = (
     {"pipeline"},
     {"analysis"},
     {"config"},  # of a run: made of all sections
-    {"tuning"},
+    {"tuning", "diagnostics"},
     {"training", "representations", "transfer", "baselines"},
     {"models", "data"},
     {"interactions", "optim"},

@@ -62,7 +62,7 @@ _COST_NOTE = (
 )
 _OBSERVED_NOTE = (
     "Means over the validation rows of what a model is observed by, mean ± deviation over seeds; "
-    "docs/models has a page on each model."
+    "of tokens over a sample of these rows. docs/models has a page on each model."
 )
 _RATE_NOTE = (
     "Mean validation AUC over tasks with the first seed, and the best epoch; the highest decides. "

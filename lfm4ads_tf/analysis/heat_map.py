@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -37,6 +37,9 @@ def heat_map(
     cells: Mapping[tuple[str, tuple[str, str]], HeatCell],
     *,
     title: str,
+    width: int = _WIDTH,
+    height: int = _HEIGHT,
+    write: Callable[[float], str] | None = None,
 ) -> Markup:
     """Draws cells in the colours of gain and loss, each with its value as text.
 
@@ -47,6 +50,8 @@ def heat_map(
         columns: Two lines of each column's head.
         cells: (row, column) -> cell; one that is missing stays empty.
         title: What a screen reader says of the whole.
+        width, height: Of a cell, in pixels.
+        write: A value as text; where absent two decimals with a sign.
 
     Returns:
         An `svg` element; empty text without any value.
@@ -56,38 +61,46 @@ def heat_map(
         return Markup()
     reach = max(values)
     left = round(max(len(r) for r in rows) * _LETTER) + 12
-    width, height = left + len(columns) * _WIDTH, _HEAD + len(rows) * _HEIGHT
+    wide, high = left + len(columns) * width, _HEAD + len(rows) * height
     parts = []
     for c, lines in enumerate(columns):
-        middle = left + (c + 0.5) * _WIDTH
+        middle = left + (c + 0.5) * width
         for k, line in enumerate(lines):
             parts.append(_text(middle, 14 + 16 * k, line, "middle", soft=k == 0))
     for r, name in enumerate(rows):
-        top = _HEAD + r * _HEIGHT
-        parts.append(_text(left - 10, top + _HEIGHT / 2 + 4, name, "end"))
+        top = _HEAD + r * height
+        parts.append(_text(left - 10, top + height / 2 + 4, name, "end"))
         for c, column in enumerate(columns):
             cell = cells.get((name, column))
             if cell is not None:
-                parts.append(_cell(cell, left + c * _WIDTH, top, reach))
+                place = (left + c * width, top, width, height)
+                parts.append(_cell(cell, place, reach, write or _signed))
     return Markup(
-        f'<svg role="img" aria-label="{escape(title)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-size="12.5">{"".join(parts)}</svg>'
+        f'<svg role="img" aria-label="{escape(title)}" width="{wide}" height="{high}" '
+        f'viewBox="0 0 {wide} {high}" font-size="12.5">{"".join(parts)}</svg>'
     )
 
 
-def _cell(cell: HeatCell, left: float, top: float, reach: float) -> str:
+def _cell(
+    cell: HeatCell,
+    place: tuple[float, float, float, float],
+    reach: float,
+    write: Callable[[float], str],
+) -> str:
+    """A cell at left, top, width and height."""
+    left, top, width, height = place
     colour, opacity = "var(--rule)", 0.35
     if cell.value is not None:
         colour = "var(--loss)" if cell.value < 0 else "var(--gain)"
         opacity = round(STRONGEST * abs(cell.value) / reach, 3) if reach else 0.0
     frame = ' stroke="var(--text)" stroke-width="2"' if cell.chosen else ""
-    text = "–" if cell.value is None else _signed(cell.value) + cell.mark
-    middle = left + _WIDTH / 2
+    text = "–" if cell.value is None else write(cell.value) + cell.mark
+    middle = left + width / 2
     return (
         f"<g><title>{escape(cell.title)}</title>"
-        f'<rect x="{left + _GAP}" y="{top + _GAP}" width="{_WIDTH - 2 * _GAP}" '
-        f'height="{_HEIGHT - 2 * _GAP}" rx="3" style="fill:{colour}" fill-opacity="{opacity}"'
-        f"{frame}/>{_text(middle, top + _HEIGHT / 2 + 4, text, 'middle')}</g>"
+        f'<rect x="{left + _GAP}" y="{top + _GAP}" width="{width - 2 * _GAP}" '
+        f'height="{height - 2 * _GAP}" rx="3" style="fill:{colour}" fill-opacity="{opacity}"'
+        f"{frame}/>{_text(middle, top + height / 2 + 4, text, 'middle')}</g>"
     )
 
 

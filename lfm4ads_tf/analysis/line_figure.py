@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLoc
 
 # Stand-ins that Matplotlib can draw with, replaced by the theme's colours afterwards.
 _TEXT, _RULE, _SOFT = "#010101", "#020202", "#030300"
+_LEVEL = 5  # names of the horizontal axis that have room side by side
 _THEME = {"var(--text)": _TEXT, "var(--rule)": _RULE, "var(--soft)": _SOFT}
 
 
@@ -49,6 +50,7 @@ def line_figure(
     name: str,
     diagonal: bool = False,
     log_x: bool = False,
+    x_names: Sequence[str] = (),
 ) -> Markup:
     """Draws lines.
 
@@ -59,6 +61,7 @@ def line_figure(
         name: Prefix of the SVG's ids, unique in the page.
         diagonal: Whether both axes span the same range from 0, with the line y = x.
         log_x: Whether the horizontal axis is logarithmic, with a tick at each point.
+        x_names: Names at 0, 1, ... of the horizontal axis instead of numbers.
 
     Returns:
         An `svg` element without any reference to a resource outside of it.
@@ -97,12 +100,21 @@ def line_figure(
         axes.xaxis.set_major_locator(FixedLocator(_apart([x for line in lines for x in line.x])))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=" "))
+    crowded = len(x_names) > _LEVEL
+    if x_names:
+        axes.xaxis.set_major_locator(FixedLocator(range(len(x_names))))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: x_names[round(value)]))
+        if crowded:
+            axes.tick_params(axis="x", labelrotation=35)
+            for label in axes.get_xticklabels():
+                label.set_horizontalalignment("right")
     if diagonal:
         top = 1.05 * max(max([*line.x, *line.y]) for line in lines)
         axes.plot([0, top], [0, top], color=_SOFT, linewidth=1.2, linestyle="--", zorder=1)
         axes.set_xlim(0, top)
         axes.set_ylim(0, top)
-    figure.subplots_adjust(left=0.155 if y_label else 0.125, right=0.97, top=0.96, bottom=0.16)
+    left, bottom = 0.155 if y_label else 0.125, 0.28 if crowded else 0.16
+    figure.subplots_adjust(left=left, right=0.97, top=0.96, bottom=bottom)
     target = io.StringIO()
     # Text stays text; the salt makes two reports of one run equal.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

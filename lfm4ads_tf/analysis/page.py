@@ -16,6 +16,7 @@ from lfm4ads_tf.analysis.result_sentences import result_sentences
 from lfm4ads_tf.analysis.result_tables import result_tables
 from lfm4ads_tf.analysis.results import Results
 from lfm4ads_tf.analysis.stylesheet import stylesheet
+from lfm4ads_tf.analysis.token_section import TOKEN_NOTE, token_section
 
 _TABLE_NOTE = (
     "AUC, GAUC (AUC within users, weighted by rows), logloss, and calibration (mean prediction "
@@ -101,6 +102,7 @@ def _sections(
             "Information abundance",
             PARTS.noted(ABUNDANCE_NOTE, abundance_table(data.abundance)),
         ),
+        ("tokens", "Tokens", PARTS.noted(TOKEN_NOTE, token_section(data.tokens))),
         *overview.sections(),
     ]
 

@@ -30,6 +30,7 @@ class ReportData:
         calibrations: Lines of the calibration figures.
         tables: The upstream's embedding tables: `name`, `rows`, `dim`.
         abundance: Per seed, information abundance of these tables, see `abundance_table`.
+        tokens: Per seed, what is told of the upstream's tokens, see `token_section`.
         parameters: Part of the upstream -> number of its parameters.
         artefacts: Relative path, what it is, bytes.
         config: The resolved configuration as YAML.
@@ -53,6 +54,7 @@ class ReportData:
     calibrations: Sequence[CalibrationLine] = ()
     tables: Sequence[Mapping[str, Any]] = ()
     abundance: Sequence[Sequence[Mapping[str, Any]]] = ()
+    tokens: Sequence[Sequence[Mapping[str, Any]]] = ()
     parameters: Mapping[str, int] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     artefacts: Sequence[tuple[str, str, int]] = ()

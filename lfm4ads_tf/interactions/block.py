@@ -16,6 +16,7 @@ from lfm4ads_tf.interactions.columns import Carried, Columns, joined_columns
 from lfm4ads_tf.interactions.config import BlockConfig, LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.interactions.registry import INTERACTIONS
 from lfm4ads_tf.interactions.set_mean import SetMean, shared_names
@@ -186,14 +187,14 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
             return any(block.observes for block in self._of_sets)
         return any(type(x).observed is not InteractionLayer.observed for x in self._stack)
 
-    def observed(self, inputs: BlockInputs) -> dict[str, tf.Tensor]:
+    def observed(self, inputs: BlockInputs) -> dict[str, tf.Tensor | ObservedTokens]:
         """What the layers are observed by, see `InteractionLayer.observed`.
 
         Args:
             inputs: See `call`.
 
         Returns:
-            `<layer>/<name>` -> (B,); with a block of each set behind `set_<k>/`.
+            `<layer>/<name>` -> (B,) or tokens; with a block of each set behind `set_<k>/`.
         """
         if self.config.sets == "each":
             apart = zip(self._of_sets, inputs.set_by_set(self.sets), strict=True)
@@ -205,7 +206,7 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
         if not self.observes:
             return {}
         inputs = inputs.of_dtype(self.compute_dtype)
-        found: dict[str, tf.Tensor] = {}
+        found: dict[str, tf.Tensor | ObservedTokens] = {}
 
         def step(layer: InteractionLayer, stream: tf.Tensor) -> tf.Tensor:
             given = inputs if layer.shares_rows else inputs.whole(tf.shape(stream)[0])

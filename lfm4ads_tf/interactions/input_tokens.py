@@ -68,6 +68,25 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         self.all_fields: GlobalToken | None = None
         self.of_tasks: tf.Variable | None = None
 
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """What each token is made of, once it was called; in the order of `call`.
+
+        Fields are joined by `+`, behind `#` stands the set that they are of; a named group has its
+        name.
+        """
+        names = ["global"] if self.all_fields is not None else []
+        if isinstance(self.fields, SlicedTokens):
+            names += [f"slice_{n}" for n in range(1, self.fields.count + 1)]
+        elif self.fields is not None:
+            named = list(self.config.groups) if self.config.order == "semantic" else []
+            names += self.fields.token_names(named)
+        if self.numbers is not None:
+            names += [f"numbers_{n}" for n in range(1, self.numbers.count + 1)]
+        if self.of_tasks is not None:
+            names += [f"task_{task}" for task in self.tasks]
+        return tuple(names)
+
     def call(self, inputs: BlockInputs) -> tf.Tensor:
         """Makes the tokens.
 

@@ -15,6 +15,7 @@ from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.config import LayerConfig
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.rebuildable import Rebuildable
 
 
@@ -187,15 +188,19 @@ class InteractionLayer(Rebuildable, tf_keras.layers.Layer, metaclass=abc.ABCMeta
         """
         return {}
 
-    def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
-        """Numbers that tell how the layer works, such as ranks of what it holds; here none.
+    def observed(
+        self, stream: tf.Tensor, inputs: BlockInputs
+    ) -> Mapping[str, tf.Tensor | ObservedTokens]:
+        """What tells how the layer works: numbers of each row, or tokens; here nothing.
+
+        Means of numbers are told, and what `diagnostics` makes of tokens.
 
         Args:
             stream: See `interact`.
             inputs: See `interact`.
 
         Returns:
-            Name -> (B,).
+            Name -> (B,), or tokens at the place of that name.
         """
         return {}
 

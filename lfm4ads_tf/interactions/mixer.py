@@ -17,10 +17,10 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.interactions.route_shares import route_shares
 from lfm4ads_tf.interactions.token_correlation import token_correlation
 from lfm4ads_tf.interactions.token_norm import TokenNorm
-from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.precision import dense
@@ -242,12 +242,17 @@ class Mixer(InteractionLayer):
         sequences = [group[0] for group in groups[len(self.config.groups) or len(groups) :]]
         return dict(zip([*names, *sequences], groups, strict=True))
 
-    def observed(self, stream: tf.Tensor, inputs: BlockInputs) -> Mapping[str, tf.Tensor]:
-        """`token_ranks` of the tokens, and behind the mixing and the networks of each block.
+    def observed(
+        self, stream: tf.Tensor, inputs: BlockInputs
+    ) -> Mapping[str, tf.Tensor | ObservedTokens]:
+        """The tokens, and what they are behind the mixing and the networks of each block.
 
         With several experts `route_shares` of each block's networks too.
         """
         tokens = self.tokens(inputs, tf.shape(stream)[0])
+        assert self.input_tokens is not None  # `tokens` made them
+        names = self.input_tokens.token_names
+        tasks = self.tasks if self.config.readout == "task" else ()
         places, routes = {"tokens": tokens}, {}
         for k, block in enumerate(self.blocks, start=1):
             tokens = block(
@@ -255,17 +260,13 @@ class Mixer(InteractionLayer):
                 lambda place, at, k=k: places.update({f"{place}_{k}": at}),
                 routed=lambda network, of_it, k=k: routes.update({f"{network}_{k}": of_it}),
             )
-        ranks = {
-            f"{place}/{name}": rank
-            for place, at in places.items()
-            for name, rank in token_ranks(at).items()
+        observed: dict[str, tf.Tensor | ObservedTokens] = {
+            place: ObservedTokens(at, names, tuple(tasks)) for place, at in places.items()
         }
-        shares = {
-            f"routes/{name}_{network.removeprefix('network_')}": share
-            for network, of_it in routes.items()
-            for name, share in route_shares(of_it).items()
-        }
-        return ranks | shares
+        for network, of_it in routes.items():
+            for name, share in route_shares(of_it).items():
+                observed[f"routes/{name}_{network.removeprefix('network_')}"] = share
+        return observed
 
     def carry(
         self, target: Self, columns: Columns, names: Collection[str], carried: Carried

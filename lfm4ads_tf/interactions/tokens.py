@@ -71,6 +71,17 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         """Fields of each token; of one set's where each has tokens."""
         return [list(group) for group in self._groups]
 
+    def token_names(self, named: Sequence[str] = ()) -> list[str]:
+        """What each token is made of, once it was called; in the order of `call`.
+
+        Args:
+            named: Names of the first groups; the others have those of their fields, joined by `+`.
+        """
+        groups = [*named, *("+".join(group) for group in self._groups[len(named) :])]
+        sets = (len(self._plan.tokens) - len(self.alone)) // len(groups)
+        of_sets = [_of_set(g, k) if sets > 1 else g for k in range(sets) for g in groups]
+        return [*of_sets, *self.alone]
+
     def call(self, fields: Sequence[FieldGroup]) -> tf.Tensor:
         """Makes the tokens.
 

@@ -13,6 +13,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.interactions.block import InteractionBlock, reads_towers
 from lfm4ads_tf.interactions.inputs import BlockInputs
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.two_towers import TowerOutputs, TwoTowers
@@ -91,7 +92,7 @@ class Backbone(TwoTowers):
         block = self.block if block is None else block
         return block(inputs, training=training, penalties=penalties)
 
-    def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor]:
+    def observed(self, batch: EncodedBatch) -> dict[str, tf.Tensor | ObservedTokens]:
         """What the block's layers are observed by, see `InteractionBlock.observed`."""
         if not self.block.observes:
             return {}

@@ -24,6 +24,7 @@ from lfm4ads_tf.interactions.block import (
 )
 from lfm4ads_tf.interactions.block import layer_names as block_layers
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.interactions.penalties import Penalties
 from lfm4ads_tf.losses.task_loss import plain_loss
 from lfm4ads_tf.models.backbone import Backbone, check_towers
@@ -247,14 +248,14 @@ class FoundationModel(UpstreamModel):
         """See `TrainableModel`; `tasks`, and what the block's layers add, as `<layer>/<name>`."""
         return self._penalised_terms(batch, training, [self.backbone.block])
 
-    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
-        """What the block's layers are observed by, such as ranks of tokens; of the ads' branch.
+    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor | ObservedTokens]:
+        """What the block's layers are observed by, such as tokens; of the ads' branch.
 
         Args:
             batch: A batch.
 
         Returns:
-            Name -> (B,).
+            Name -> (B,) or tokens.
         """
         return self.backbone.observed(batch)
 

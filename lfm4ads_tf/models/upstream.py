@@ -17,6 +17,7 @@ from lfm4ads_tf.features.layout import FeatureLayout
 from lfm4ads_tf.features.spec import FeatureSpec
 from lfm4ads_tf.interactions.block import InteractionBlock
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.registry import UPSTREAMS
 from lfm4ads_tf.models.task_model import TaskModel
@@ -305,16 +306,17 @@ class UpstreamModel(TaskModel):
     def layer_names(self) -> list[str]:
         """Names of the activations, in order; each can be a CR's layer."""
 
-    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor]:
-        """Numbers that tell how the model works, such as the weights of its gates; here none.
+    def observed(self, batch: EncodedBatch) -> Mapping[str, tf.Tensor | ObservedTokens]:
+        """What tells how the model works: numbers such as the weights of its gates; here nothing.
 
-        Their means over the validation rows are logged after training and stand in `results.json`.
+        Means of numbers over the validation rows are logged after training and stand in
+        `results.json`; so does what `diagnostics` makes of tokens, on a sample of these rows.
 
         Args:
             batch: A batch.
 
         Returns:
-            Name -> (B,).
+            Name -> (B,), or `<layer>/<place>` -> tokens.
         """
         return {}
 

@@ -82,7 +82,8 @@ def report(run: Run) -> Path:
                 for line in _calibrations(run, results)
             ],
             tables=_tables(run),
-            abundance=_abundance(run),
+            abundance=_of_upstreams(run, "abundance"),
+            tokens=_of_upstreams(run, "tokens"),
             parameters=_parameters(run),
             artefacts=artefacts(run.out),
         )
@@ -216,10 +217,10 @@ def _tables(run: Run) -> list[dict[str, Any]]:
     return []
 
 
-def _abundance(run: Run) -> list[list[dict[str, Any]]]:
-    """Per seed, the information abundance of the upstream's tables; earlier versions told none."""
+def _of_upstreams(run: Run, key: str) -> list[list[dict[str, Any]]]:
+    """Per seed, what is told of the upstream under a key; earlier versions told less."""
     paths = [run.upstream(seed) / RESULTS for seed in run.config.all_seeds]
-    return [stored_results(path).get("abundance", []) for path in paths if path.exists()]
+    return [stored_results(path).get(key, []) for path in paths if path.exists()]
 
 
 def _parameters(run: Run) -> dict[str, int]:

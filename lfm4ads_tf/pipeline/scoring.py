@@ -13,6 +13,7 @@ from lfm4ads_tf.data.input import RepresentationJoin, apply, batches
 from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.features.fitted_encoding import ALL
 from lfm4ads_tf.features.spec import FeatureSpec
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.metrics import auc, calibration, calibration_error, gauc, logloss
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.transfer.downstream import DownstreamModel
@@ -39,12 +40,15 @@ def predict_rows(
 
 
 def observed_means(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> dict[str, float]:
-    """Means over some rows of what an upstream is observed by, see `UpstreamModel.observed`."""
+    """Means over some rows of the numbers that an upstream is observed by.
+
+    See `UpstreamModel.observed`; of tokens `TokenSample` tells.
+    """
     if type(model).observed is UpstreamModel.observed or not len(rows):
         return {}
     sums: dict[str, float] = {}
     for found in apply(_observed_sums, batches(cache, rows, _BATCH), model):
-        if not found:  # its layers are observed by nothing
+        if not found:  # its layers are observed by no number
             return {}
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + float(value)
@@ -52,8 +56,11 @@ def observed_means(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) 
 
 
 def _observed_sums(model: Any, batch: Any) -> dict[str, tf.Tensor]:
-    observed = model.observed(batch)
-    return {n: tf.reduce_sum(tf.cast(v, tf.float64)) for n, v in observed.items()}
+    return {
+        name: tf.reduce_sum(tf.cast(value, tf.float64))
+        for name, value in model.observed(batch).items()
+        if not isinstance(value, ObservedTokens)
+    }
 
 
 def _probabilities(model: Any, batch: Any) -> tf.Tensor:

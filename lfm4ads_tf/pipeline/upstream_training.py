@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.diagnostics.token_diagnosis import erank_line, token_numbers
 from lfm4ads_tf.files import write_json
 from lfm4ads_tf.models.upstream import UpstreamModel
 from lfm4ads_tf.optim.objective import Objective
@@ -19,6 +20,7 @@ from lfm4ads_tf.pipeline.pretrained_tables import load_pretrained_tables
 from lfm4ads_tf.pipeline.run import Run
 from lfm4ads_tf.pipeline.scoring import mean_auc, observed_means, predict_rows, targets_of
 from lfm4ads_tf.pipeline.table_abundance import table_abundances
+from lfm4ads_tf.pipeline.token_sample import TokenSample
 from lfm4ads_tf.pipeline.training_run import Scores, TrainingRun
 from lfm4ads_tf.training.trainer import Trainer, TrainingResult
 
@@ -39,7 +41,8 @@ class UpstreamTraining(TrainingRun, abc.ABC):
     def __init__(self, run: Run, seed: int, label: str) -> None:
         super().__init__(run, run.upstream(seed), label)
         self.seed = seed
-        self._observed: dict[str, float] | None = None
+        self._means: dict[str, float] | None = None
+        self._tokens: list[dict[str, Any]] | None = None
         self._abundance: list[dict[str, Any]] | None = None
 
     def trainer(self) -> Trainer:
@@ -62,6 +65,7 @@ class UpstreamTraining(TrainingRun, abc.ABC):
             tensorboard=run.tensorboard(self.folder),
             validate=lambda: _auc(model, cache, cache.rows_of("valid")),
             watch=lambda rows: _auc(model, cache, rows),
+            observe=TokenSample(model, cache, self.seed).numbers,
             quiet=run.quiet,
         )
 
@@ -75,7 +79,8 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         Args:
             wall: Seconds of training.
         """
-        self.observed()  # now: scoring may leave earlier weights in the model
+        self.observed_means()  # now: scoring may leave earlier weights in the model
+        self.tokens()
         self.abundance()
         entries, predictions = global_entries(
             self.run,
@@ -94,21 +99,28 @@ class UpstreamTraining(TrainingRun, abc.ABC):
 
     def report(self, result: TrainingResult) -> dict[str, Any]:
         """Validation by epoch, steps and speed, what the model is observed by, and its tables."""
-        observed = self.observed()
+        observed = self.observed_means() | token_numbers(self.tokens())
         return {
             "history": result.history,
             "steps": result.steps,
             "examples_per_s": result.examples_per_s,
             **({"observed": observed} if observed else {}),
+            **({"tokens": self.tokens()} if self.tokens() else {}),
             "abundance": self.abundance(),
         }
 
-    def observed(self) -> dict[str, float]:
-        """Means over the validation rows of what the model is observed by; see `UpstreamModel`."""
-        if self._observed is None:
+    def observed_means(self) -> dict[str, float]:
+        """Means over the validation rows of numbers that the model is observed by."""
+        if self._means is None:
             cache = self.run.cache
-            self._observed = observed_means(self.model, cache, cache.rows_of("valid"))
-        return self._observed
+            self._means = observed_means(self.model, cache, cache.rows_of("valid"))
+        return self._means
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """What is told of the model's tokens, see `token_entries`; none without tokens."""
+        if self._tokens is None:
+            self._tokens = TokenSample(self.model, self.run.cache, self.seed).entries()
+        return self._tokens
 
     def abundance(self) -> list[dict[str, Any]]:
         """Information abundance of the model's tables over what it was trained on.
@@ -129,10 +141,13 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         return np.flatnonzero(seen)
 
     def tell(self, result: TrainingResult, wall: float) -> None:
-        """Logs steps and seconds, and what the model is observed by."""
+        """Logs steps and seconds, what the model is observed by, and its tokens' ranks."""
         _LOG.info("%s: %d steps in %.0f s", self.label, result.steps, wall)
-        for name, value in self.observed().items():
+        for name, value in self.observed_means().items():
             _LOG.info("%s: %s: %.3f", self.label, name, value)
+        for entry in self.tokens():
+            told, layer = erank_line(entry), entry["layer"]
+            _LOG.info("%s: erank / min(N, D) of %s: %s", self.label, layer, told)
 
 
 def _auc(model: UpstreamModel, cache: EncodedCache, rows: np.ndarray) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class Trainer:
         validate_start: Whether the weights before the first step are validated too, as the phase
             `start`: copied weights may be better than what training makes of them.
         watch: Rows -> the value that a phase's watched rows have, None where it is undefined.
+        observe: Gives named numbers for TensorBoard at the end of each phase that is validated or
+            watched.
         row_weights: Factors of the losses of the cache's N rows, (N,) or (N, T) float32; None
             weights none. Validation is not weighted.
         quiet: Whether to hide the progress bar.
@@ -103,6 +105,7 @@ class Trainer:
         validate: Callable[[], float | None] | None = None,
         validate_start: bool = False,
         watch: Callable[[np.ndarray], float | None] | None = None,
+        observe: Callable[[], Mapping[str, float]] | None = None,
         row_weights: np.ndarray | None = None,
         quiet: bool = False,
     ) -> None:
@@ -117,6 +120,7 @@ class Trainer:
         self.validate = validate
         self.validate_start = validate_start
         self.watch = watch
+        self.observe = observe
         self.quiet = quiet
         self.row_weights = None if row_weights is None else checked_weights(row_weights, cache)
         self.optimizers = ModelOptimizers(objective, model, embeddings)
@@ -223,6 +227,9 @@ class Trainer:
             self._validate(phase.name, result, progress, self._steps(phase))
         if phase.watch is not None and len(phase.watch) and self.watch is not None:
             self._watch(phase, phase.watch, result, progress)
+        if self.observe is not None and (phase.validate or phase.watch is not None):
+            for name, number in self.observe().items():
+                tf.summary.scalar(f"observed/{name}", number, step=result.steps)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
         if phase.validate or phase.snapshot is not None or phase.watch is not None:
             self.checkpoint.save(index + 1, 0, result.steps, result.history, result.curve)

@@ -65,6 +65,22 @@ def test_a_map_without_values_is_left_out_and_zeros_are_no_problem() -> None:
     assert ">0.00</text>" in heat_map(["cross_1"], COLUMNS, {cell: HeatCell(0.0)}, title="x")
 
 
+def test_cells_of_another_size_are_written_in_another_way() -> None:
+    names = ["a", "b"]
+    columns = [("", name) for name in names]
+    cells = {(names[k], columns[k]): HeatCell(k + 0.25) for k in range(2)}
+    drawn = heat_map(
+        names, columns, cells, title="x", width=30, height=20, write=lambda v: f"{v:.1f}!"
+    )
+    svg = ElementTree.fromstring(drawn)
+    groups = svg.findall("g")
+    assert [g.findtext("text") for g in groups] == ["0.2!", "1.2!"]
+    first, second = (g.find("rect") for g in groups)
+    assert first is not None and second is not None
+    assert float(second.get("x", "")) - float(first.get("x", "")) == 30
+    assert float(second.get("y", "")) - float(first.get("y", "")) == 20
+
+
 def _luminance(colour: tuple[float, float, float]) -> float:
     parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]

@@ -25,7 +25,6 @@ from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_groups import permuted, runs
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
-from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.token_sizes import TokenSizes
 from lfm4ads_tf.models.backbone import check_towers
 from lfm4ads_tf.models.candidate_towers import CandidateTowers
@@ -441,49 +440,68 @@ def test_what_does_not_go_together_is_refused(
     assert fix in str(error.value)
 
 
-def np_ranks(x: np.ndarray) -> dict[str, float]:
-    def effective(matrix: np.ndarray) -> float:
-        s = np.linalg.svd(matrix, compute_uv=False)
-        p = s[s > 0] / s.sum() if s.sum() else s[:0]
-        return float(np.exp(-(p * np.log(p)).sum())) if len(p) else 0.0
-
-    s = np.linalg.svd(x, compute_uv=False)
-    found = {
-        "erank": effective(x),
-        "centred": effective(x - x.mean(axis=0)),
-        "stable": float((s**2).sum() / s.max() ** 2) if s.max() else 0.0,
-    }
-    return found | {f"{name}_share": value / min(x.shape) for name, value in found.items()}
-
-
-@pytest.mark.parametrize(("tokens", "width"), [(3, 8), (6, 4), (1, 5)])
-def test_ranks_of_tokens_are_those_of_their_singular_values(tokens: int, width: int) -> None:
-    x = np.random.default_rng(2).normal(size=(tokens, 5, width))
-    x[:, 1] = np.outer(np.arange(1, tokens + 1), x[0, 1])  # collapsed
-    x[:, 2] = 0.0
-    found = {name: value.numpy() for name, value in token_ranks(tf.constant(x)).items()}
-    for row in range(5):
-        expected = np_ranks(x[:, row])
-        # the roots of eigenvalues that are zero are of the size of sqrt(2^-52)
-        assert {n: v[row] for n, v in found.items()} == pytest.approx(expected, abs=1e-5)
-    assert found["erank"][1] == pytest.approx(1.0, abs=1e-5) and found["erank"][2] == 0.0
-
-
-def test_a_block_tells_the_ranks_at_every_place() -> None:
-    config = parse(
-        BlockConfig,
-        {"layers": [{"type": "mixer", "tokens": 3, "dim": 12, "depth": 2}]},
-        source="block",
-    )
+def test_a_block_hands_out_its_tokens_at_every_place() -> None:
+    layer = {"type": "mixer", "tokens": 3, "dim": 12, "depth": 2}
+    config = parse(BlockConfig, {"layers": [layer]}, source="block")
     block, given = InteractionBlock(config, seed=1), inputs()
-    block(given)
+    activations, _ = block(given)
     found = block.observed(given)
     places = ["tokens", "mix_1", "network_1", "mix_2", "network_2"]
-    names = [f"{n}{end}" for end in ("", "_share") for n in ("erank", "centred", "stable")]
-    assert list(found) == [f"mixer/{place}/{name}" for place in places for name in names]
-    tokens = np_tokens(block._stack[0], given)
-    expected = [np_ranks(row)["erank"] for row in tokens]
-    assert found["mixer/tokens/erank"].numpy() == pytest.approx(expected, rel=1e-4)
+    assert list(found) == [f"mixer/{place}" for place in places]
+    x = np_tokens(block._stack[0], given)
+    assert_close(found["mixer/tokens"].values.numpy(), x.transpose(1, 0, 2), terms=400)
+    for k in (1, 2):
+        mean = tf.reduce_mean(found[f"mixer/network_{k}"].values, axis=0)
+        assert np.array_equal(mean, activations[f"mixer_{k}"])
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({}, ["numbers_1"]),
+        ({"order": "permuted", "number_tokens": 2}, ["numbers_1", "numbers_2"]),
+        ({"sets": "each"}, ["numbers_1"]),
+        (
+            {"global_token": "mean", "readout": "task"},
+            ["global", "numbers_1", "task_click", "task_buy"],
+        ),
+    ],
+)
+def test_a_token_has_the_names_of_what_it_is_made_of(
+    options: dict[str, Any], more: list[str]
+) -> None:
+    block = mixed_block(depth=1, **{"dim": None, **options})
+    given = inputs()
+    block(given)
+    before = block.observed(given)["mixer/tokens"]
+    names = before.names
+    assert len(names) == len(before.values) == 3 * (1 + (options.get("sets") == "each")) + len(more)
+    assert [n for n in names if "user" not in n and "item" not in n] == more
+    assert before.tasks == (("click", "buy") if "readout" in options else ())
+    for g, group in enumerate(given.fields):
+        for k, field in enumerate(group.names):
+            values = group.values.numpy()
+            width = values.shape[2] // 2
+            values[:, k, width:] += 1.0  # of set 1 alone
+            moved = replace(group, values=tf.constant(values))
+            fields = [*given.fields[:g], moved, *given.fields[g + 1 :]]
+            after = block.observed(replace(given, fields=fields))["mixer/tokens"].values
+            changed = np.any(after != before.values, axis=(1, 2))
+            for name, differs in zip(names, changed, strict=True):
+                read = name.partition("#")[0].split("+")
+                of_set = "#" not in name or name.endswith("#1")
+                assert differs == (name == "global" or field in read and of_set), name
+
+
+def test_a_named_group_and_a_slice_have_their_names() -> None:
+    given = inputs()
+    for options, names in (
+        ({"order": "semantic", "groups": FIRST_GROUPS, "tokens": None}, [*FIRST_GROUPS]),
+        ({"order": "scalars"}, ["slice_1", "slice_2", "slice_3"]),
+    ):
+        block = mixed_block(depth=1, number_tokens=0, **options)
+        block(given)
+        assert list(block.observed(given)["mixer/mix_1"].names) == names
 
 
 def mixed_block(**options: Any) -> InteractionBlock:

@@ -18,13 +18,13 @@ from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_correlation import token_correlation
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.strict import parse
+from tests.diagnostics.test_rank import erank
 from tests.interactions.test_mixer import (
     VARIANTS,
     B,
     inputs,
     mixer,
     np_block,
-    np_ranks,
     np_tokens,
 )
 from tests.rounding import assert_close
@@ -127,7 +127,7 @@ def test_laws_of_the_correlation_of_tokens(drawn: tuple[int, int, int], factor: 
         q = np.linalg.svd(unit[:, b], compute_uv=False) ** 2 / count
         bound = count / (1 + (count - 1) * d[b])
         assert 1 / (q**2).sum() == pytest.approx(bound, rel=1e-9)
-        assert np_ranks(unit[:, b])["erank"] >= bound * (1 - 1e-9)
+        assert erank(unit[:, b]) >= bound * (1 - 1e-9)
 
 
 def test_equal_tokens_correlate_and_orthogonal_ones_do_not() -> None:
@@ -152,7 +152,7 @@ def test_the_penalty_raises_the_effective_rank() -> None:
             d = tf.reduce_mean(token_correlation(x))
         x.assign_sub(5.0 * tape.gradient(d, x))
     before, after = (
-        np.mean([np_ranks(value[:, b])["erank"] for b in range(3)]) for value in (start, x.numpy())
+        np.mean([erank(value[:, b]) for b in range(3)]) for value in (start, x.numpy())
     )
     assert after > 1.2 * before
 

@@ -19,9 +19,11 @@ from rich.console import Console
 
 from lfm4ads_tf.config import resolve
 from lfm4ads_tf.data.cache import CacheContent, write_cache
+from lfm4ads_tf.diagnostics.token_diagnosis import token_entries
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.features.layout import DenseField, FeatureLayout, IdField, TableField
 from lfm4ads_tf.files import write_json
+from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.metrics import auc, auc_interval, calibration_curve
 from lfm4ads_tf.pipeline.evaluate import evaluate
 from lfm4ads_tf.pipeline.export_outcome import ExportOutcome, write_outcomes
@@ -112,6 +114,9 @@ def _model(
         table = {"layer": "embeddings", "table": "user_id", "fields": ["user_id"], "rows": 18}
         found = [2.0 + who["seed"], None]
         results["abundance"] = [{**table, "width": 4, "sets": found, "joined": 3.25}]
+        tokens = np.random.default_rng(who["seed"]).normal(size=(2, 30, 4))
+        held = {"mixer/tokens": ObservedTokens(tokens, ("user_id", "item_id"))}
+        results["tokens"] = token_entries(held, {}, seed=0)
     write_json(folder / "results.json", results)
     with tf.summary.create_file_writer(str(run.tensorboard(folder))).as_default():
         for step in (50, 100, 150):
@@ -167,6 +172,13 @@ def test_data_section_counts_the_cache(run: Run, page: str) -> None:
         assert row + "".join(f"<td>{cell}</td>" for cell in cells) in page
     assert "train: 2020-09-13 to 2020-09-13 (UTC)" in page
     assert "user features: 1 embedded feature, 1 dense column" in page
+
+
+def test_tokens_come_from_the_upstreams_results(run: Run, page: str) -> None:
+    stored = [json.loads((run.upstream(s) / "results.json").read_text("utf-8")) for s in (0, 1)]
+    eranks = [results["tokens"][0]["places"][0]["erank"] for results in stored]
+    section = page.split('id="tokens"')[1].split("</section>")[0]
+    assert f"<td>{np.mean(eranks):.2f} ± {np.std(eranks, ddof=1):.2f}</td>" in section
 
 
 def test_abundance_comes_from_the_upstreams_results(run: Run, page: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import ServedStorage
 from lfm4ads_tf.export import stage
@@ -158,6 +159,15 @@ def test_run_export_and_predict(
     told = json.loads((out / "upstream/seed_0/results.json").read_text("utf-8")).get("observed", {})
     assert (name in OBSERVED) == bool(told)
     assert all(key.startswith(OBSERVED[name]) and np.isfinite(told[key]) for key in told)
+    assert ('id="tokens"' in (out / "report.html").read_text("utf-8")) == (name == "mixer")
+    if name == "mixer":
+        drawn = {
+            value.tag
+            for path in (out / "tensorboard/upstream/seed_0").glob("events*")
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+        }
+        assert {f"observed/{key}" for key in told} <= drawn
     for task in {key.split("/")[1] for key in told if key.startswith("gate/")}:
         parts = [value for key, value in told.items() if key.startswith(f"gate/{task}/")]
         # means of weights that sum to 1 in every row, of float32

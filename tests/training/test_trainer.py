@@ -71,6 +71,7 @@ def trainer_of(
     validate: Callable[[], float | None] | None = None,
     validate_start: bool = False,
     watch: bool = False,
+    observe: Callable[[], dict[str, float]] | None = None,
     losses: Callable[[Any, Any], dict[str, tf.Tensor]] | None = None,
 ) -> Trainer:
     model = model_of(ads, shards)
@@ -93,6 +94,7 @@ def trainer_of(
         watch=(lambda rows: mean_auc(ads.cache, rows, predict_rows(model, ads.cache, rows)))
         if watch
         else None,
+        observe=observe,
         quiet=True,
     )
 
@@ -118,6 +120,17 @@ def kill_after(trainer: Trainer, steps: int) -> None:
 def slots_of(trainer: Trainer) -> dict[str, Any]:
     (optimizer,) = trainer.optimizers.optimizers.values()
     return {**optimizer.first_moments, **optimizer.table_slots}
+
+
+def drawn_in(folder: Path, tag: str) -> dict[int, float]:
+    """Step -> the number of that name in TensorBoard."""
+    drawn = {}
+    for path in (folder / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag == tag:
+                    drawn[event.step] = float(tf.make_ndarray(value.tensor))
+    return drawn
 
 
 def weights_of(model: Any) -> dict[str, np.ndarray]:
@@ -427,11 +440,28 @@ def test_the_curve_is_kept_and_drawn(ads: Any, with_final_passes: Any) -> None:
     assert [point["phase"] for point in result.curve] == [p.name for p in phases]
     assert [point["rows"] for point in result.curve] == [len(p.watch) for p in phases]
     assert all(list(point["losses"]) == ["tasks"] for point in result.curve)
-    drawn = {}
-    for path in (folder / "tensorboard").iterdir():
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                if value.tag == "valid/unlearnt":
-                    drawn[event.step] = float(tf.make_ndarray(value.tensor))
+    drawn = drawn_in(folder, "valid/unlearnt")
     expected = {point["step"]: point["value"] for point in result.curve}
     assert drawn == pytest.approx(expected, abs=1e-6)
+
+
+def test_numbers_are_observed_where_a_phase_is_validated_or_watched(
+    ads: Any, tmp_path: Path
+) -> None:
+    rows = ads.cache.train_rows[:64]
+    phases = [
+        Phase("plain", rows),
+        Phase("validated", rows, validate=True),
+        Phase("watched", rows, watch=rows),
+        Phase("both", rows, validate=True, watch=rows),
+    ]
+    numbers = iter((0.25, 0.5, 0.75))
+    trainer = trainer_of(
+        ads,
+        tmp_path,
+        config(patience=9),
+        validate=lambda: 0.5,
+        observe=lambda: {"mixer/tokens/erank": next(numbers)},
+    )
+    trainer.fit(phases)
+    assert drawn_in(tmp_path, "observed/mixer/tokens/erank") == {4: 0.25, 6: 0.5, 8: 0.75}

@@ -28,9 +28,9 @@ class MixerConfig(LayerConfig):
         order: Which fields make a token. `spec`: runs of their order. `semantic`: `groups`.
             `permuted`: runs of an order that a seed draws. `scalars`: equal slices of all fields
             side by side.
+        permutation: Seed of the order of `permuted`, apart from the seed of the weights.
         groups: Name -> fields of its token. Of `semantic` it is yours; of `spec` and `permuted` a
             run keeps here what was drawn, and a field that is in none joins the smallest.
-        permutation: Seed of the order of `permuted`, apart from the seed of the weights.
         sets: How several sets of embeddings are read: side by side (`joined`), or with tokens for
             each of them.
         number_tokens: Tokens that are made of the numbers, each of all of them; 0 leaves the
@@ -56,8 +56,8 @@ class MixerConfig(LayerConfig):
     head_dim: int = Field(default=8, ge=1)
     depth: int = Field(default=2, ge=1)
     order: Order = "spec"
-    groups: dict[str, list[str]] = {}
     permutation: int = Field(default=0, ge=0)
+    groups: dict[str, list[str]] = {}
     sets: Sets = "joined"
     number_tokens: int = Field(default=1, ge=0)
     sequence_tokens: bool = False

@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from lfm4ads_tf.interactions.config import BlockConfig
 from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer import Mixer
-from lfm4ads_tf.interactions.mixer_block import MixerBlock
+from lfm4ads_tf.interactions.mixer_block import MixerBlock, Mixing
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_groups import permuted, runs
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
@@ -282,6 +282,27 @@ def test_the_forward_pass(options: dict[str, Any]) -> None:
     assert_close(output, expected, terms=400)
 
 
+@pytest.mark.parametrize("norm", ["post", "pre", "revert"])
+@pytest.mark.parametrize("network", ["gelu", "swiglu"])
+def test_every_block(norm: Any, network: Any) -> None:
+    """With every mixing; `revert` takes `transpose` back and goes with no other."""
+    rng = np.random.default_rng(3)
+    x = tf.constant(rng.normal(size=(4, B, 8)).astype(np.float32))
+    for mixing in ("transpose",) if norm == "revert" else get_args(Mixing):
+        heads = 2 if norm == "revert" or mixing == "attention" else 4
+        block = MixerBlock(heads, norm=norm, mixing=mixing, network=network, expansion=1.5)
+        block(x)
+        for variable in block.variables:
+            variable.assign(rng.normal(size=variable.shape, scale=0.5).astype(np.float32))
+        expected = np_block(x.numpy().transpose(1, 0, 2).astype(np.float64), block)
+        found = tf.transpose(block(x), [1, 0, 2])
+        assert_close(found, expected, terms=200, what=mixing)
+        mixers = {"attention": 2, "full": 1}  # the kernels of those that have some
+        parts = [block.network, *([block.mixed_network] if norm == "revert" else [])]
+        others = 4 + mixers.get(mixing, 0)  # and scale and bias of both norms
+        assert len(block.variables) == others + sum(len(part.variables) for part in parts)
+
+
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
 
 
@@ -331,7 +352,7 @@ def test_every_token_has_a_network_of_its_own(kind: Any) -> None:
         assert np.any(jacobian[n, :, :, m]) == (n == m)
 
 
-@pytest.mark.parametrize("options", [VARIANTS[0], VARIANTS[1], VARIANTS[2], VARIANTS[4]])
+@pytest.mark.parametrize("options", [VARIANTS[n] for n in (0, 1, 2, 4, 5)])
 def test_after_one_block_every_token_depends_on_every_other(options: dict[str, Any]) -> None:
     layer = mixer(**options)
     x = layer.tokens(inputs(), tf.constant(B))
@@ -341,6 +362,15 @@ def test_after_one_block_every_token_depends_on_every_other(options: dict[str, A
     jacobian = tape.jacobian(made, x).numpy()  # (N, B, D, N, B, D)
     for n, m in itertools.product(range(len(x)), repeat=2):
         assert np.abs(jacobian[n, :, :, m]).max() > 0
+
+
+def parameters(tokens: int, width: int, k: float, depth: int) -> float:
+    """Of the token networks with gelu, in all blocks."""
+    return depth * tokens * (2 * k * width**2 + k * width + width)
+
+
+def test_the_size_that_is_called_100_m_has_151_m() -> None:
+    assert parameters(16, 768, 4, 2) == 151_117_824
 
 
 @pytest.mark.parametrize(("tokens", "width", "k", "depth"), [(4, 64, 4, 2), (8, 128, 1.5, 1)])
@@ -357,7 +387,7 @@ def test_parameter_counts_are_the_formulas(tokens: int, width: int, k: float, de
             assert len(block.variables) == len(others) + sum(len(p.variables) for p in parts)
         return found
 
-    gelu = depth * tokens * (2 * k * width**2 + k * width + width)
+    gelu = parameters(tokens, width, k, depth)
     assert count("post", "gelu") == count("pre", "gelu") == gelu
     assert count("revert", "gelu") == 2 * gelu
     assert count("pre", "swiglu") == pytest.approx(gelu, rel=0.01)
@@ -529,6 +559,19 @@ def test_every_task_reads_its_token_and_the_mean(units: list[int]) -> None:
             expected = np.maximum(expected @ kernel + bias, 0.0)
         assert_close(named[name], expected, terms=400)
     assert np.array_equal(output, tf.concat([named["task_click"], named["task_buy"]], axis=-1))
+
+
+def test_a_token_of_one_task_alone_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    config = parse(
+        BlockConfig,
+        {"layers": [{"type": "mixer", "tokens": 3, "dim": 10, "depth": 1, "readout": "task"}]},
+        source="block",
+    )
+    block = InteractionBlock(config, tasks=("click",), seed=1)
+    with caplog.at_level("WARNING", "lfm4ads_tf"):
+        named, _ = block(inputs())
+    assert "has a token of one task alone" in caplog.text
+    assert named["task_click"].shape == (B, 20)
 
 
 def test_a_task_of_its_own_readout_is_scored_by_it_alone() -> None:

@@ -40,14 +40,20 @@ _RANKUP: dict[str, Any] = {
 }
 
 
-def _mixed(network: dict[str, Any], layer: str) -> dict[str, Any]:
-    """A network of both models, and methods that read a layer of it."""
+def _mixed(network: dict[str, Any], layer: str, *methods: str) -> dict[str, Any]:
+    """A network of both models, and methods that read a layer of it, among them further ones."""
     cross = f"CR_user@{layer}"
     return {
         "upstream": {"network": network, "branches": False},
         "downstream": {
             "network": network,
-            "methods": ["none", "feature/linear/UR", f"feature/mlp/UR+IR+{cross}", "full"],
+            "methods": [
+                "none",
+                "feature/linear/UR",
+                f"feature/mlp/UR+IR+{cross}",
+                *methods,
+                "full",
+            ],
             "full": None,
         },
         "retrieval": {"methods": ["model/own", "model/IR*UR", f"model/IR*{cross}"]},
@@ -69,8 +75,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the mean read out. Sizes are ours: the paper's are of thousands of fields.
     "rankmixer": _mixed(_RANKMIXER, "mixer_2"),
     # RankUp's (arXiv 2604.17878): permuted fields, two sets with tokens of their own, a global
-    # token and one for each task, pre-normalisation, swiglu, two blocks.
-    "rankup": {**_mixed(_RANKUP, "mixer_2"), "embeddings": {"sets": 2}},
+    # token and one for each task, pre-normalisation, swiglu, two blocks; the cross token is of the
+    # stored UR and IR, so the downstream has it.
+    "rankup": {
+        **_mixed(_RANKUP, "mixer_2", "feature/cross/UR+IR"),
+        "embeddings": {"sets": 2},
+    },
     # The sizes and the training of STEM-Net's released code (Su et al., AAAI 2024). Its L2 is over
     # the whole tables, ours over the rows of the batch; its best epoch is kept, as here.
     "stem_released": {

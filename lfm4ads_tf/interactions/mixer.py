@@ -106,10 +106,12 @@ class Mixer(InteractionLayer):
         }
         semantic = config.order == "semantic"
         if not carried:
+            named = [name for names in config.groups.values() for name in names]
+            fits = {*named} == {*apart(config, reads)[0]}
             groups = {group: names for group, names in kept.items() if names} if semantic else {}
-            free = config.model_copy(update={"groups": groups})
+            free = config if fits else config.model_copy(update={"groups": groups})
             cls.settled(free, reads)  # refuses what does not fit
-            return free if lost or more else config
+            return free
         if reads.stored:
             raise UserError(
                 "The upstream's mixer has no token for what a method joins to its fields, so its "

@@ -13,7 +13,8 @@ from lfm4ads_tf.interactions.token_network import Network
 from lfm4ads_tf.interactions.tokens import Sets
 
 Order = Literal["spec", "semantic", "permuted", "scalars"]
-_ROUTES = 1e-4
+_ROUTES = 1e-3
+"""Weight of the routes where the configuration does not say."""
 
 
 class MixerConfig(LayerConfig):
@@ -42,7 +43,7 @@ class MixerConfig(LayerConfig):
         norm, mixing, network, expansion: See `MixerBlock` and `TokenNetwork`.
         experts: Networks e of each token, which routes choose among, see `TokenNetwork`.
         experts_l1: Weight of the sum of a row's routes in the loss; read where there are several
-            experts, and 1e-4 when absent there.
+            experts, and 1e-3 when absent there.
         decorrelation: Weight of `token_correlation` of the last block's tokens in the loss.
         readout: `mean` over the tokens; `flatten`: a linear layer of width D over all of them; or
             `task`: a learned token of each task joins X_0, and the task reads what has become of it

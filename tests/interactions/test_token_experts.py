@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.config import BlockConfig
+from lfm4ads_tf.interactions.mixer import Mixer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_correlation import token_correlation
@@ -22,6 +23,7 @@ from tests.diagnostics.test_rank import erank
 from tests.interactions.test_mixer import (
     VARIANTS,
     B,
+    Seen,
     inputs,
     mixer,
     np_block,
@@ -101,6 +103,16 @@ def test_a_token_without_an_expert_passes_by_the_residual(kind: Any) -> None:
     made = block(tokens)
     assert np.array_equal(made[1], tokens[1] + read[1])
     assert not np.array_equal(made[0], tokens[0] + read[0])
+
+
+def test_experts_and_routers_are_carried_over() -> None:
+    layer, given_inputs = mixer(experts=2, norm="revert", heads=6), inputs()
+    other = Mixer(layer.config, seed=5, name="mixer")
+    other.interact(tf.zeros([B, 1]), given_inputs)
+    layer.carry(other, ([], []), ["mixer_2"], Seen())
+    assert len(layer.variables) == len(other.variables)
+    for one, copy in zip(layer.variables, other.variables, strict=True):
+        assert np.array_equal(one, copy), one.name
 
 
 TOKENS = st.tuples(st.integers(2, 6), st.integers(1, 5), st.integers(0, 99))
@@ -216,4 +228,4 @@ def test_the_keys_are_written_where_they_are_set() -> None:
     }
     assert MixerConfig(**config.model_dump()) == config
     weights = [MixerConfig(experts=2), MixerConfig(experts=2, experts_l1=0.0), MixerConfig()]
-    assert [each.routes_weight for each in weights] == [1e-4, 0.0, 0.0]
+    assert [each.routes_weight for each in weights] == [1e-3, 0.0, 0.0]

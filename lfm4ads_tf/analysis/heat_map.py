@@ -51,7 +51,7 @@ def heat_map(
         cells: (row, column) -> cell; one that is missing stays empty.
         title: What a screen reader says of the whole.
         width, height: Of a cell, in pixels.
-        write: A value as text; where absent two decimals with a sign.
+        write: A value as text, which may be empty; where absent two decimals with a sign.
 
     Returns:
         An `svg` element; empty text without any value.
@@ -95,12 +95,12 @@ def _cell(
         opacity = round(STRONGEST * abs(cell.value) / reach, 3) if reach else 0.0
     frame = ' stroke="var(--text)" stroke-width="2"' if cell.chosen else ""
     text = "–" if cell.value is None else write(cell.value) + cell.mark
-    middle = left + width / 2
+    written = _text(left + width / 2, top + height / 2 + 4, text, "middle") if text else ""
     return (
         f"<g><title>{escape(cell.title)}</title>"
         f'<rect x="{left + _GAP}" y="{top + _GAP}" width="{width - 2 * _GAP}" '
         f'height="{height - 2 * _GAP}" rx="3" style="fill:{colour}" fill-opacity="{opacity}"'
-        f"{frame}/>{_text(middle, top + height / 2 + 4, text, 'middle')}</g>"
+        f"{frame}/>{written}</g>"
     )
 
 

@@ -156,8 +156,7 @@ def _map(names: Sequence[str], values: np.ndarray, title: str) -> Markup:
             float(values[m, n]), title=f"{names[m]}, {names[n]}: {values[m, n]:.3f} nats"
         )
         for m in range(len(names))
-        for n in range(len(names))
-        if m != n
+        for n in range(m)  # the other half is the same
     }
     few = len(names) <= _WITH_TEXT
     return heat_map(

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-_AT_ONCE = 16  # coordinates
+from lfm4ads_tf.diagnostics.parts import parts
+
 _ROUNDING = 1e-6  # of the largest magnitude: a float32 that varies less does not vary
 
 
@@ -27,8 +28,8 @@ def token_correlations(tokens: tf.Tensor) -> NDArray[np.float64]:
     """
     count, rows, width = tokens.shape
     total, known = np.zeros((count, count)), np.zeros((count, count))
-    for start in range(0, width, _AT_ONCE):
-        few = tf.transpose(tokens[..., start : start + _AT_ONCE], [2, 0, 1])  # (D', N, B)
+    for some in parts(width, count * rows * width):
+        few = tf.transpose(tokens[..., some], [2, 0, 1])  # (D', N, B)
         values = tf.cast(few, tf.float64)
         largest = tf.reduce_max(tf.abs(values), axis=-1)
         values -= tf.reduce_mean(values, axis=-1, keepdims=True)

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-_AT_ONCE = 512  # rows
+from lfm4ads_tf.diagnostics.parts import parts
+
 _RANKS = ("erank", "centred", "stable")
 
 
@@ -36,8 +37,8 @@ def token_ranks(tokens: tf.Tensor) -> dict[str, NDArray[np.float64]]:
     """
     count, rows, width = tokens.shape
     ranks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _RANKS}
-    for start in range(0, rows, _AT_ONCE):
-        few = tf.transpose(tokens[:, start : start + _AT_ONCE], [1, 0, 2])  # (B', N, D)
+    for some in parts(rows, count * rows * width):
+        few = tf.transpose(tokens[:, some], [1, 0, 2])  # (B', N, D)
         matrices = tf.cast(few, tf.float64)
         spectrum = _spectrum(matrices)
         centred = _spectrum(matrices - tf.reduce_mean(matrices, axis=1, keepdims=True))
@@ -61,8 +62,11 @@ def sample_eranks(tokens: tf.Tensor) -> NDArray[np.float64]:
     Returns:
         (N,).
     """
-    spectra = [_spectrum(tf.cast(token, tf.float64)) for token in tf.unstack(tokens)]
-    return _effective(np.stack(spectra))
+    count, rows, width = tokens.shape
+    spectra = [
+        _spectrum(tf.cast(tokens[some], tf.float64)) for some in parts(count, count * rows * width)
+    ]
+    return _effective(np.concatenate(spectra))
 
 
 def _spectrum(matrices: tf.Tensor) -> NDArray[np.float64]:

@@ -53,12 +53,6 @@ def test_ranks_have_known_values() -> None:
     assert ranks["stable"][0] == pytest.approx(6 / 4)
 
 
-def test_many_rows_are_those_that_few_are() -> None:
-    x = drawn(2, 1100, 3)
-    whole = token_ranks(x)["erank"]
-    assert np.array_equal(whole[900:], token_ranks(x[:, 900:])["erank"])
-
-
 @given(st.integers(0, 2**31), st.sampled_from([(4, 6), (5, 3)]), st.floats(1e-3, 1e3))
 @settings(max_examples=20, deadline=None)
 def test_ranks_stay_where_tokens_change_places_are_turned_or_scaled(

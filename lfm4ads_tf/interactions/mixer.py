@@ -12,12 +12,13 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
-from lfm4ads_tf.interactions.input_tokens import InputTokens, of_rows, settled_groups
+from lfm4ads_tf.interactions.input_tokens import InputTokens, settled_groups
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.token_norm import TokenNorm
+from lfm4ads_tf.interactions.token_pieces import of_rows
 from lfm4ads_tf.interactions.token_ranks import token_ranks
 from lfm4ads_tf.interactions.token_sizes import TokenSizes
 from lfm4ads_tf.interactions.tokens import FieldTokens

@@ -12,7 +12,7 @@ import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import constant
 from lfm4ads_tf.interactions.field_group import FieldGroup
-from lfm4ads_tf.precision import product
+from lfm4ads_tf.interactions.token_pieces import token_pieces, token_products
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive
 
@@ -71,28 +71,27 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         """Fields of each token; of one set's where each has tokens."""
         return [list(group) for group in self._groups]
 
-    def call(self, fields: Sequence[FieldGroup]) -> tf.Tensor:
-        """Makes the tokens.
+    def call(self, fields: Sequence[FieldGroup]) -> list[tf.Tensor]:
+        """Makes the tokens, N of them: as many as groups, times K of `each`.
 
         Args:
             fields: Embeddings (B, F, K D) by width; a group of one row stands for B equal ones.
 
         Returns:
-            Token by token, (N, B, D), N the number of groups, times K of `each`; (N, 1, D) where
-            all groups are of one row.
+            In the order of the tokens, each (n, B, D), or (n, 1, D) of tokens that are of one row.
 
         Raises:
             ValueError: A field of the groups is not among the inputs.
         """
-        views = [view for group in fields for view in self._views(group)]
+        views = [self._view(group) for group in fields]
         if not self._plan.rows:
             self._make(views)
-        tokens = tf.convert_to_tensor(self.bias)  # (N, 1, D)
+        made = []
         for names, values in views:
             # Keras casts tensors that it sees, not those of a group
-            made = self._part(names, tf.cast(values, self.compute_dtype))
-            tokens = tokens if made is None else tokens + made
-        return tokens
+            part = self._part(names, tf.cast(values, self.compute_dtype))
+            made += [] if part is None else [part]
+        return token_pieces(tf.convert_to_tensor(self.bias), made)
 
     def carry(self, target: FieldTokens) -> None:
         """Copies the weights to tokens of the same groups, to which fields may have been added.
@@ -113,41 +112,44 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
             kernel.assign(values)
         target.bias.assign(self.bias)
 
-    def _part(self, names: Sequence[str], values: tf.Tensor) -> tf.Tensor | None:
-        """What some fields of a width (B, F, w) give every token, (N, B, D)."""
+    def _part(self, names: Sequence[str], values: tf.Tensor) -> tuple[list[int], tf.Tensor] | None:
+        """The tokens that read some fields of a width (B, F, w), and what those give them.
+
+        Returns:
+            N' places of tokens and (N', B, D), or None where no token reads any.
+        """
         width, place = int(values.shape[-1]), {name: k for k, name in enumerate(names)}
         read = [[name for name in token if name in place] for token in self._plan.tokens]
         readers = [n for n, found in enumerate(read) if found]
         if not readers:
             return None
-        # smaller groups are filled up with a field of zeros
+        # smaller groups are filled up with the first field, which rows of zeros multiply
         size, rows = max(map(len, read)), self._plan.rows[str(width)]
-        of_values = np.full((len(readers), size), len(names))
-        of_kernel = np.full((len(readers), size), len(rows))
+        of_values = np.zeros((len(readers), size), np.int32)
+        of_kernel = np.full((len(readers), size), len(rows), np.int32)
         for line, n in enumerate(readers):
             of_values[line, : len(read[n])] = [place[name] for name in read[n]]
             of_kernel[line, : len(read[n])] = [rows[name] for name in read[n]]
-        padded = tf.pad(values, [[0, 0], [0, 1], [0, 0]])  # (B, F + 1, w)
-        taken = tf.gather(padded, of_values.reshape(-1), axis=1)  # (B, N' G, w)
+        taken = values
+        if not np.array_equal(of_values.reshape(-1), np.arange(len(names))):
+            taken = tf.gather(values, of_values.reshape(-1), axis=1)  # (B, N' G, w)
         taken = tf.reshape(taken, [-1, len(readers), size * width])
         taken = tf.transpose(taken, [1, 0, 2])  # (N', B, G w)
-        kernel = tf.pad(tf.convert_to_tensor(self.kernels[str(width)]), [[0, 1], [0, 0], [0, 0]])
+        taken.set_shape([None, values.shape[0], None])
+        kernel = tf.convert_to_tensor(self.kernels[str(width)])
+        if (of_kernel == len(rows)).any():
+            kernel = tf.pad(kernel, [[0, 1], [0, 0], [0, 0]])
         kernel = tf.gather(kernel, of_kernel)  # (N', G, w, D)
-        made = product(taken, tf.reshape(kernel, [len(readers), size * width, self.dim]))
-        if len(readers) == len(read):
-            return made
-        order = np.full(len(read), len(readers))
-        order[readers] = np.arange(len(readers))
-        return tf.gather(tf.pad(made, [[0, 1], [0, 0], [0, 0]]), order)  # (N, B, D)
+        kernel = tf.reshape(kernel, [len(readers), size * width, self.dim])
+        return readers, token_products(taken, kernel)
 
-    def _views(self, group: FieldGroup) -> list[tuple[list[str], tf.Tensor]]:
+    def _view(self, group: FieldGroup) -> tuple[list[str], tf.Tensor]:
         """Names and values (B, F, w) of what is read as one field."""
         if self.sets == "joined" or group.sets == 1:
-            return [(list(group.names), group.values)]
-        apart = tf.unstack(group.per_set(), axis=2)  # K of (B, F, D)
-        return [
-            ([_of_set(name, k) for name in group.names], values) for k, values in enumerate(apart)
-        ]
+            return list(group.names), group.values
+        names = [_of_set(name, k) for name in group.names for k in range(group.sets)]
+        rows = group.values.shape[0] or -1
+        return names, tf.reshape(group.values, [rows, len(names), group.width // group.sets])
 
     def _make(self, views: Sequence[tuple[list[str], tf.Tensor]]) -> None:
         """Makes the weights: those of a width's fields in one variable, a matrix for each."""

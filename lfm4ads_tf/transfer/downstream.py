@@ -201,7 +201,7 @@ class DownstreamModel(TaskModel):
                 continue
             adapted = adapter(stored, width=width, training=training)
             extra += [repeated(vector, rows) for vector in adapted.extra]
-            tokens += [repeated(token, rows) for token in adapted.tokens]
+            tokens += adapted.tokens  # of one row as it is, as fields of a user are
             if adapted.gate is not None:
                 gate = adapted.gate if gate is None else gate * adapted.gate
         self.extra_width = sum(int(e.shape[-1]) for e in extra)

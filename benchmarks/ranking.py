@@ -1,13 +1,14 @@
 """Ranking 500 candidates of one user: signature `rank` against rows of their own.
 
-Rankers: that of a finished run (`--out`), and untrained ones with a sequence of 50 events and an
-MLP user tower of two sizes over the synthetic log. Each is written as a SavedModel with its usual
-signatures, and with what `rank` consists of as further ones: the encoding and tower of one user
-(`user`), the encoding and towers of N items with the context (`items`), and the rest, on their
-results (`mix`).
+Rankers: that of a finished run (`--out`), and untrained ones over the synthetic log: with a
+sequence of 50 events and an MLP user tower of two sizes, and mixers of tokens with sequences of 50
+and 10. Each is written as a SavedModel with its usual signatures, and with what `rank` consists of
+as further ones: the encoding and tower of one user (`user`), the encoding and towers of N items
+with the context (`items`), and the rest, on their results (`mix`).
 All are run by the session that a server would run, in interleaved turns; times are medians.
 
     python -m benchmarks.ranking --json ranking.json
+    python -m benchmarks.ranking --only mixer --json mixers.json
     python -m benchmarks.ranking --out runs/kuairand --scenario 1 --json ranking.json
 """
 
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from lfm4ads_tf.export.golden_rows import GoldenRows
 from lfm4ads_tf.export.prediction_serving import PredictionServing
 from lfm4ads_tf.export.signature import Signature
 from lfm4ads_tf.features.encoder import Encoder
+from lfm4ads_tf.interactions.field_group import FieldGroup
 from lfm4ads_tf.models.two_towers import TowerOutputs
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.choice import chosen_method, trained_scenarios
@@ -55,10 +58,27 @@ CANDIDATES = 500
 ROUNDS = 40
 CALLS = 8  # requests of a turn: a server under load is not woken for each
 _SPEC = Path(__file__).parents[1] / "feature_specs" / "synthetic.yaml"
-_SEQUENCE = 50
 _PARTS = ("user", "items", "mix")
-_CPP_CALLS, _CPP_ROUNDS = 40, 5
-_TOWERS = ([256, 128, 64], [512, 256, 128])
+_CPP_CALLS, _CPP_ROUNDS = 40, 9
+_MIXER = {"type": "mixer", "tokens": 7, "dim": 32, "depth": 1}  # of fields; one more of numbers
+_MIXED = [
+    "preset=rankmixer",
+    "embeddings.dim=16",
+    f"downstream.network.block.layers={json.dumps([_MIXER])}",
+]
+_UNTRAINED: dict[str, tuple[int, list[str]]] = {
+    f"sequence of 50, user tower {'-'.join(map(str, units))}": (
+        50,
+        ["embeddings.dim=16", f"downstream.network.user_tower={units}"],
+    )
+    for units in ([256, 128, 64], [512, 256, 128])
+} | {
+    "mixer of 8 tokens of width 32, 1 block, sequence of 50": (50, _MIXED),
+    "mixer of 8 tokens of width 32, 1 block, sequence of 10": (10, _MIXED),
+    "mixer, preset rankmixer, sequence of 10": (10, ["preset=rankmixer"]),
+    "mixer, preset rankup, sequence of 10": (10, ["preset=rankup"]),
+}
+"""Untrained rankers: events of the user's sequence, and assignments."""
 
 
 class SessionRunner:
@@ -93,8 +113,10 @@ class SessionRunner:
 
         return timed
 
-    def executed(self, signature: str, inputs: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
-        """Ops that a request runs in the optimised graph, with the rows of their outputs."""
+    def executed(
+        self, signature: str, inputs: Mapping[str, np.ndarray]
+    ) -> list[tuple[str, tuple[int, ...]]]:
+        """Ops that a request runs in the optimised graph, with the shapes of their outputs."""
         ends = self._signatures[signature]
         options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
         metadata = tf.compat.v1.RunMetadata()
@@ -108,7 +130,7 @@ class SessionRunner:
                 label = re.match(r".* = (\w+)\(", node.timeline_label)
                 if label and node.output:
                     shape = node.output[0].tensor_description.shape.dim
-                    found.append((label.group(1), int(shape[0].size) if shape else 0))
+                    found.append((label.group(1), tuple(int(dim.size) for dim in shape)))
         return found
 
     def close(self) -> None:
@@ -139,13 +161,17 @@ def write_parts(
     asked = {name: _constant(values) for name, values in requests["rank"].items()}
     raw = graph.raw_rows(ranking.checked(asked))
     towers = ranking.towers(ranking.user_batch(raw), ranking.candidate_batch(raw))
-    parts = {"towers": _held(vars(towers)), "stored": _held(ranking.representations(raw))}
+    parts = {
+        "towers": _each(vars(towers), tf.Variable),
+        "stored": _each(ranking.representations(raw), tf.Variable),
+    }
     batch = ranking.candidate_batch(raw)
-    others = _held({key: value for key, value in batch.items() if key != "bags"})
+    others = _each({key: batch[key] for key in batch if key != "bags"}, tf.Variable)
 
     def mix(go: tf.Tensor) -> dict[str, tf.Tensor]:
-        joined = TowerOutputs(**_read(parts["towers"]))
-        batch = {**_read(others), "bags": {}, "representations": _read(parts["stored"])}
+        joined = TowerOutputs(**_each(parts["towers"], tf.identity))
+        stored = _each(parts["stored"], tf.identity)
+        batch = {**_each(others, tf.identity), "bags": {}, "representations": stored}
         logits = graph.model.logits(batch, towers=lambda _: joined)
         return {"logits": logits + go}
 
@@ -192,7 +218,8 @@ def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) ->
         executed = runner.executed("rank", requests["rank"])
         as_rows = runner.executed("predict", requests["predict"])
         runner.close()
-        compiled = _in_cpp(Path(scratch), {n: requests[n] for n in (*_PARTS, "rank", "predict")})
+        in_cpp = {name: requests[name] for name in (*_PARTS, "rank", "predict")}
+        compiled = _in_cpp(Path(scratch), in_cpp)
     times = {name: summary(values) for name, values in found.items()}
     parts = np.sum([found[name] for name in _PARTS], axis=0)
     return {
@@ -203,9 +230,11 @@ def measure(graph: PredictionServing, rows: GoldenRows, rounds: int = ROUNDS) ->
         "parts_ratio": round(times["rank"].median / float(np.median(parts)), 3),
         "rows_ratio": round(times["rank"].median / times["predict"].median, 3),
         "examples_ratio": round(times["rank"].median / times["serving_default"].median, 3),
-        "cpp_ms": {name: round(ms, 3) for name, ms in compiled.items()},
-        "cpp_parts_ratio": round(compiled["rank"] / sum(compiled[n] for n in _PARTS), 3),
-        "cpp_rows_ratio": round(compiled["rank"] / compiled["predict"], 3),
+        "cpp_ms": {
+            name: round(float(np.median([ms[name] for ms in compiled])), 3) for name in in_cpp
+        },
+        "cpp_parts_ratio": _ratio(compiled, _PARTS),
+        "cpp_rows_ratio": _ratio(compiled, ["predict"]),
         "ops": {"rank": len(executed), "predict": len(as_rows)},
         "matmuls": _products(executed),
         "matmuls_of_rows": _products(as_rows),
@@ -231,16 +260,11 @@ def of_run(
 
 
 def untrained(
-    folder: Path, tower: Sequence[int], candidates: int
+    folder: Path, events: int, assignments: Sequence[str], candidates: int
 ) -> tuple[PredictionServing, GoldenRows]:
-    """A ranker with a long sequence and an MLP user tower over the synthetic log."""
-    assignments = [
-        "dataset_options.rows=20000",
-        f"features.clicked.max_length={_SEQUENCE}",
-        f"downstream.network.user_tower={list(tower)}",
-        "embeddings.dim=16",
-    ]
-    run = Run(folder, resolve(_SPEC, assignments), quiet=True)
+    """A ranker over the synthetic log, whose users have sequences of so many events."""
+    given = ["dataset_options.rows=20000", f"features.clicked.max_length={events}", *assignments]
+    run = Run(folder, resolve(_SPEC, given), quiet=True)
     run.begin()
     cache = prepare(run, None)
     model = build.downstream(cache.layout, run.config, read_method(run, "none"), {}, 0)
@@ -248,8 +272,8 @@ def untrained(
     samples = read_samples(folder / "data").slice(0, candidates - 1)
     rng = np.random.default_rng(0)
     ads = samples["ad_id"].to_numpy(zero_copy_only=False)
-    events = [rng.choice(ads, _SEQUENCE).tolist() for _ in range(samples.num_rows)]
-    samples = samples.set_column(samples.column_names.index("clicked"), "clicked", [events])
+    clicked = [rng.choice(ads, events).tolist() for _ in range(samples.num_rows)]
+    samples = samples.set_column(samples.column_names.index("clicked"), "clicked", [clicked])
     return _with_candidates(model, GoldenRows.of(samples, encoder, {}))
 
 
@@ -259,29 +283,28 @@ def _with_candidates(
     return PredictionServing(model, rows), rows
 
 
-def _in_cpp(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Milliseconds by TensorFlow's C++ loader: medians of processes, in each of requests."""
-    runs = [run_cpp(folder, requests, repeats=_CPP_CALLS)[1].run_ms for _ in range(_CPP_ROUNDS)]
-    return {name: float(np.median([run[name] for run in runs])) for name in requests}
+def _in_cpp(
+    folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]
+) -> list[dict[str, float]]:
+    """Milliseconds by TensorFlow's C++ loader, of each of several processes."""
+    return [run_cpp(folder, requests, repeats=_CPP_CALLS)[1].run_ms for _ in range(_CPP_ROUNDS)]
 
 
-def _held(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Tensors as variables, lists of tensors and None as they stand."""
-    return {
-        key: [tf.Variable(v) for v in value]
-        if isinstance(value, list)
-        else (None if value is None else tf.Variable(value))
-        for key, value in values.items()
-    }
+def _ratio(processes: Sequence[Mapping[str, float]], others: Sequence[str]) -> float:
+    """Time of `rank` over that of others together, the median of the processes' ratios."""
+    ratios = [ms["rank"] / sum(ms[name] for name in others) for ms in processes]
+    return round(float(np.median(ratios)), 3)
 
 
-def _read(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: [tf.identity(v) for v in value]
-        if isinstance(value, list)
-        else (None if value is None else tf.identity(value))
-        for key, value in values.items()
-    }
+def _each(values: Any, change: Callable[[Any], Any]) -> Any:
+    """The same with every tensor changed, those of groups of fields too; None stays."""
+    if isinstance(values, Mapping):
+        return {key: _each(value, change) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(_each(value, change) for value in values)
+    if isinstance(values, FieldGroup):
+        return replace(values, values=change(values.values))
+    return None if values is None else change(values)
 
 
 def _constant(values: np.ndarray) -> tf.Tensor:
@@ -290,13 +313,14 @@ def _constant(values: np.ndarray) -> tf.Tensor:
 
 def _largest(outputs: TowerOutputs) -> dict[str, tf.Tensor]:
     """One number of every tensor, so that all are computed and little is passed out."""
-    parts = [outputs.user, outputs.item, outputs.context, *outputs.fields]
-    return {f"part_{i}": tf.reduce_max(p) for i, p in enumerate(parts) if p is not None}
+    parts: list[Any] = []
+    _each(vars(outputs), parts.append)
+    return {f"part_{i}": tf.reduce_max(tf.cast(p, tf.float32)) for i, p in enumerate(parts)}
 
 
-def _products(executed: list[tuple[str, int]]) -> dict[int, int]:
-    """Rows of the output -> matrix products."""
-    rows = [n for op, n in executed if op in ("MatMul", "_FusedMatMul")]
+def _products(executed: Sequence[tuple[str, Sequence[int]]]) -> dict[int, int]:
+    """Rows of the output -> matrix products; a batched one counts once."""
+    rows = [shape[-2] for op, shape in executed if op.removesuffix("V2").endswith("MatMul")]
     return dict(sorted(Counter(rows).items()))
 
 
@@ -306,6 +330,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="run folder")
     parser.add_argument("--scenario", help="scenario of the run [the first trained one]")
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
+    parser.add_argument("--only", help="untrained rankers whose name holds this text [all]")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {}
@@ -313,11 +338,11 @@ def main() -> int:
         graph, rows = of_run(options.out, options.scenario, options.candidates)
         scenario = options.scenario or "first"
         results[f"{options.out.name}, scenario {scenario}"] = measure(graph, rows)
-    for tower in _TOWERS:
-        with tempfile.TemporaryDirectory() as scratch:
-            graph, rows = untrained(Path(scratch), tower, options.candidates)
-            label = "-".join(map(str, tower))
-            results[f"sequence of {_SEQUENCE}, user tower {label}"] = measure(graph, rows)
+    for name, (events, assignments) in _UNTRAINED.items():
+        if (options.only or "") in name:
+            with tempfile.TemporaryDirectory() as scratch:
+                graph, rows = untrained(Path(scratch), events, assignments, options.candidates)
+                results[name] = measure(graph, rows)
     _print(results)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")

@@ -18,6 +18,7 @@ from lfm4ads_tf.interactions.mixer_config import MixerConfig
 from lfm4ads_tf.interactions.number_tokens import NumberTokens
 from lfm4ads_tf.interactions.sliced_tokens import SlicedTokens
 from lfm4ads_tf.interactions.token_groups import check_groups, extended, permuted, runs
+from lfm4ads_tf.interactions.token_pieces import joined_tokens
 from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart, of_fields
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.rebuildable import Rebuildable, made_like
@@ -98,25 +99,16 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
         """
         if self.fields is None:
             self._make(inputs)
-        parts: list[tf.Tensor] = []
+        pieces: list[tf.Tensor] = []
         if self.all_fields is not None:
-            parts.append(self.all_fields([group.values for group in inputs.fields])[tf.newaxis])
-        of_fields = self.fields
-        if isinstance(of_fields, SlicedTokens):
-            # representations too
-            whole = _narrow_first(inputs.whole(tf.shape(inputs.origin())[0]).fields)
-            flat = [tf.reshape(g.values, [-1, len(g.names) * g.width]) for g in whole]
-            parts.append(of_fields(tf.concat(flat, axis=-1)))
-        elif of_fields is not None:
-            parts.append(of_fields(inputs.fields))
+            pieces.append(self.all_fields([group.values for group in inputs.fields])[tf.newaxis])
+        if self.fields is not None:
+            pieces += self.fields(inputs.fields)
         if self.numbers is not None:
-            parts.append(self.numbers(dict(inputs.numbers)))
+            pieces.append(self.numbers(dict(inputs.numbers)))
         if self.of_tasks is not None:
-            parts.append(tf.cast(self.of_tasks, self.compute_dtype))
-        if len(parts) == 1:
-            return parts[0]
-        rows = tf.reduce_max([tf.shape(part)[1] for part in parts])
-        return tf.concat([of_rows(part, rows) for part in parts], axis=0)
+            pieces.append(tf.cast(self.of_tasks, self.compute_dtype))
+        return joined_tokens(pieces)
 
     def _make(self, inputs: BlockInputs) -> None:
         """Makes the parts for what there is."""
@@ -240,8 +232,3 @@ def _names(inputs: BlockInputs) -> tuple[list[str], list[str]]:
 def _narrow_first(groups: Sequence[FieldGroup]) -> list[FieldGroup]:
     """Groups by their width, so that an order does not depend on who holds which of them apart."""
     return sorted(groups, key=lambda group: group.width)
-
-
-def of_rows(tokens: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Tokens of one row as of `rows` equal ones, (N, B, D)."""
-    return tokens if tokens.shape[1] != 1 else tf.tile(tokens, [1, rows, 1])

@@ -12,7 +12,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.interactions.block_reads import BlockReads
 from lfm4ads_tf.interactions.columns import Carried, Columns, same_columns
 from lfm4ads_tf.interactions.expert_bank import ExpertBank
-from lfm4ads_tf.interactions.input_tokens import InputTokens, of_rows, settled_groups
+from lfm4ads_tf.interactions.input_tokens import InputTokens, settled_groups
 from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.layer import InteractionLayer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock
@@ -21,6 +21,7 @@ from lfm4ads_tf.interactions.observed_tokens import ObservedTokens
 from lfm4ads_tf.interactions.route_shares import route_shares
 from lfm4ads_tf.interactions.token_correlation import token_correlation
 from lfm4ads_tf.interactions.token_norm import TokenNorm
+from lfm4ads_tf.interactions.token_pieces import of_rows
 from lfm4ads_tf.interactions.token_sizes import TokenSizes, apart
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.precision import dense

@@ -12,6 +12,7 @@ import tf_keras
 
 from lfm4ads_tf.interactions.expert_bank import constant
 from lfm4ads_tf.interactions.field_group import FieldGroup
+from lfm4ads_tf.interactions.token_pieces import token_pieces
 from lfm4ads_tf.precision import product
 from lfm4ads_tf.rebuildable import Rebuildable
 from lfm4ads_tf.seeding import derive
@@ -82,28 +83,27 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         of_sets = [_of_set(g, k) if sets > 1 else g for k in range(sets) for g in groups]
         return [*of_sets, *self.alone]
 
-    def call(self, fields: Sequence[FieldGroup]) -> tf.Tensor:
-        """Makes the tokens.
+    def call(self, fields: Sequence[FieldGroup]) -> list[tf.Tensor]:
+        """Makes the tokens, N of them: as many as groups, times K of `each`.
 
         Args:
             fields: Embeddings (B, F, K D) by width; a group of one row stands for B equal ones.
 
         Returns:
-            Token by token, (N, B, D), N the number of groups, times K of `each`; (N, 1, D) where
-            all groups are of one row.
+            In the order of the tokens, each (n, B, D), or (n, 1, D) of tokens that are of one row.
 
         Raises:
             ValueError: A field of the groups is not among the inputs.
         """
-        views = [view for group in fields for view in self._views(group)]
+        views = [self._view(group) for group in fields]
         if not self._plan.rows:
             self._make(views)
-        tokens = tf.convert_to_tensor(self.bias)  # (N, 1, D)
+        made = []
         for names, values in views:
             # Keras casts tensors that it sees, not those of a group
-            made = self._part(names, tf.cast(values, self.compute_dtype))
-            tokens = tokens if made is None else tokens + made
-        return tokens
+            part = self._part(names, tf.cast(values, self.compute_dtype))
+            made += [] if part is None else [part]
+        return token_pieces(tf.convert_to_tensor(self.bias), made)
 
     def carry(self, target: FieldTokens) -> None:
         """Copies the weights to tokens of the same groups, to which fields may have been added.
@@ -124,11 +124,14 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
             kernel.assign(values)
         target.bias.assign(self.bias)
 
-    def _part(self, names: Sequence[str], values: tf.Tensor) -> tf.Tensor | None:
-        """What some fields of a width (B, F, w) give every token, (N, B, D).
+    def _part(self, names: Sequence[str], values: tf.Tensor) -> tuple[list[int], tf.Tensor] | None:
+        """The tokens that read some fields of a width (B, F, w), and what those give them.
 
         A product for each token: were the tokens one batched product, its size, and with it the
         order of the sums, would depend on other groups' fields, and a token on what joins them.
+
+        Returns:
+            N' places of tokens and (N', B, D), or None where no token reads any.
         """
         width, place = int(values.shape[-1]), {name: k for k, name in enumerate(names)}
         read = [[name for name in token if name in place] for token in self._plan.tokens]
@@ -139,31 +142,27 @@ class FieldTokens(Rebuildable, tf_keras.layers.Layer):
         rows = self._plan.rows[str(width)]
         kernel = tf.convert_to_tensor(self.kernels[str(width)])
         kernel = tf.gather(kernel, [rows[name] for name in wanted])  # (F', w, D)
-        taken = tf.gather(values, [place[name] for name in wanted], axis=1)  # (B, F', w)
+        taken = values
+        if wanted != list(names):
+            taken = tf.gather(values, [place[name] for name in wanted], axis=1)  # (B, F', w)
         made = [
             product(
-                tf.reshape(of_fields, [-1, size * width]),  # (B, G w)
+                tf.reshape(of_fields, [values.shape[0] or -1, size * width]),  # (B, G w)
                 tf.reshape(of_kernel, [size * width, self.dim]),
             )
             for size, of_fields, of_kernel in zip(
                 sizes, tf.split(taken, sizes, axis=1), tf.split(kernel, sizes), strict=True
             )
         ]
-        stacked = tf.stack(made)  # (N', B, D)
-        if len(readers) == len(read):
-            return stacked
-        order = np.full(len(read), len(readers))
-        order[readers] = np.arange(len(readers))
-        return tf.gather(tf.pad(stacked, [[0, 1], [0, 0], [0, 0]]), order)  # (N, B, D)
+        return readers, tf.stack(made)  # (N', B, D)
 
-    def _views(self, group: FieldGroup) -> list[tuple[list[str], tf.Tensor]]:
+    def _view(self, group: FieldGroup) -> tuple[list[str], tf.Tensor]:
         """Names and values (B, F, w) of what is read as one field."""
         if self.sets == "joined" or group.sets == 1:
-            return [(list(group.names), group.values)]
-        apart = tf.unstack(group.per_set(), axis=2)  # K of (B, F, D)
-        return [
-            ([_of_set(name, k) for name in group.names], values) for k, values in enumerate(apart)
-        ]
+            return list(group.names), group.values
+        names = [_of_set(name, k) for name in group.names for k in range(group.sets)]
+        rows = group.values.shape[0] or -1
+        return names, tf.reshape(group.values, [rows, len(names), group.width // group.sets])
 
     def _make(self, views: Sequence[tuple[list[str], tf.Tensor]]) -> None:
         """Makes the weights: those of a width's fields in one variable, a matrix for each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -79,7 +80,7 @@ def biased_gelu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -
     """
     ops = library() if training else None
     if ops is None or values.dtype != tf.float32:
-        return tf.nn.gelu(_biased(values, bias))
+        return _gelu(_biased(values, bias))
 
     @tf.custom_gradient
     def activated(x: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -90,6 +91,15 @@ def biased_gelu(values: tf.Tensor, bias: tf.Tensor, *, training: bool = False) -
         return ops.lfm4ads_bias_gelu(x=x, b=b), grad
 
     return activated(values, tf.convert_to_tensor(bias))
+
+
+def _gelu(values: tf.Tensor) -> tf.Tensor:
+    """h P(h) = h/2 + h/2 erf(h / sqrt 2); TensorFlow's own is by erfc, which takes twice as long.
+
+    Where P nears 0 a term cancels the other one, to within the rounding of h.
+    """
+    half = 0.5 * values
+    return half + half * tf.math.erf(math.sqrt(0.5) * values)
 
 
 def _biased(values: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:

@@ -220,8 +220,8 @@ class DownstreamModel(TaskModel):
                 continue
             adapted = adapter(stored, width=width, training=training)
             extra += [repeated(vector, rows) for vector in adapted.extra]
-            further = adapted.tokens or ([] if self._reads_stream else adapted.extra)
-            tokens += [repeated(token, rows) for token in further]
+            # of one row as it is, as fields of a user are
+            tokens += adapted.tokens or ([] if self._reads_stream else adapted.extra)
             if adapted.gate is not None:
                 gate = adapted.gate if gate is None else gate * adapted.gate
         self.extra_width = sum(int(e.shape[-1]) for e in extra)

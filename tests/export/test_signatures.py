@@ -273,7 +273,7 @@ def test_rank_runs_the_user_tower_on_one_row(served: Any, exports: Path) -> None
     runner = SessionRunner(exports / kind / "1")
     products = {
         name: sorted(
-            size for op, size in runner.executed(name, requests[name]) if op.endswith("MatMul")
+            shape[0] for op, shape in runner.executed(name, requests[name]) if op.endswith("MatMul")
         )
         for name in ("rank", "predict")
     }

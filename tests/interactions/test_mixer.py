@@ -22,6 +22,7 @@ from lfm4ads_tf.interactions.inputs import BlockInputs
 from lfm4ads_tf.interactions.mixer import Mixer
 from lfm4ads_tf.interactions.mixer_block import MixerBlock, Mixing
 from lfm4ads_tf.interactions.mixer_config import MixerConfig
+from lfm4ads_tf.interactions.repeated import repeated
 from lfm4ads_tf.interactions.token_groups import permuted, runs
 from lfm4ads_tf.interactions.token_mixing import mix, rank_after_mixing, unmix
 from lfm4ads_tf.interactions.token_network import TokenNetwork
@@ -33,6 +34,9 @@ from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.two_towers import TwoTowers
 from lfm4ads_tf.models.upstream_config import UpstreamConfig
 from lfm4ads_tf.strict import parse
+from lfm4ads_tf.transfer.adapters.cross import CrossAdapter
+from lfm4ads_tf.transfer.adapters.token import TokenAdapter
+from lfm4ads_tf.transfer.downstream import DownstreamModel
 from tests.conftest import ADS_SPEC
 from tests.rounding import assert_close
 from tests.small_models import EMBEDDINGS, LAYOUT, random_batch
@@ -410,18 +414,151 @@ def test_one_row_of_a_user_stands_for_all() -> None:
         assert_close(found, layer.interact(tf.zeros([B, 1]), same)[1], terms=400)
 
 
-def test_ranking_many_items_of_a_user_reads_numbers_and_fields_of_both() -> None:
-    towers = TwoTowers(LAYOUT, [], [], EMBEDDINGS, seed=1)
-    batch = random_batch(5)
-    rows = towers.towers(batch)
+SPLIT: list[dict[str, Any]] = [
+    {"order": "permuted", "global_token": "mlp", "tokens": 2},
+    {"sets": "each", "global_token": "fm", "number_tokens": 2},
+    {"order": "scalars", "tokens": 4},
+]
+
+
+@pytest.mark.parametrize("options", SPLIT)
+def test_what_a_user_gives_is_multiplied_as_one_row(options: dict[str, Any]) -> None:
+    """By the shapes of a traced graph: those of products that read the user know no number of rows.
+
+    W_n [e_u; e_i] = W_n^u e_u + W_n^i e_i, the numbers likewise; what follows in the global token
+    is a function of both.
+    """
+    sizes = {"tokens": 3, "dim": 6, "depth": 1, "expansion": 1, "mixing": "none"}
+    layer, given = Mixer(MixerConfig(**{**sizes, **options}), name="mixer"), inputs(user_rows=1)
+    # stored representations of the user and of the item
+    stored = [tf.ones([1, 1, 5]), tf.ones([B, 1, 7])]
+    beside = [FieldGroup(v, [f"token_{k}"], ["representation"]) for k, v in enumerate(stored)]
+    given = replace(given, fields=[*given.fields, *beside])
+    layer.tokens(given, tf.constant(B))
+    values = [*(group.values for group in given.fields), *given.numbers.values()]
+    specs = [tf.TensorSpec([v.shape[0] if v.shape[0] == 1 else None, *v.shape[1:]]) for v in values]
+
+    @tf.function(input_signature=specs)
+    def tokens(*values: tf.Tensor) -> tf.Tensor:
+        count = len(given.fields)
+        groups = zip(given.fields, values[:count], strict=True)
+        fields = [replace(group, values=v) for group, v in groups]
+        numbers = dict(zip(given.numbers, values[count:], strict=True))
+        return layer.tokens(replace(given, fields=fields, numbers=numbers), tf.constant(B))
+
+    graph = tokens.get_concrete_function().graph
+    of_user = {t.name for t, spec in zip(graph.inputs, specs, strict=False) if spec.shape[0] == 1}
+    products = {
+        op.name: op.outputs[0].shape.as_list()
+        for op in graph.get_operations()
+        if ("MatMul" in op.type and not {"hidden", "output"} & set(op.name.split("/")))
+        or (op.type == "Mul" and "mixer_fields" in op.name)  # whose sums are products of one row
+    }
+    reached = {
+        name: read
+        for name in products
+        if (read := ancestors(graph.get_operation_by_name(name)) & of_user)
+    }
+    assert set().union(*reached.values()) == of_user
+    assert all((None not in shape) == (name in reached) for name, shape in products.items())
+    assert 0 < len(reached) < len(products)
+    # a graph of one row and one of B rows give the same tokens
+    rows = [repeated(v, tf.constant(B)) for v in values]
+    fields = [replace(g, values=v) for g, v in zip(given.fields, rows, strict=False)]
+    numbers = dict(zip(given.numbers, rows[len(fields) :], strict=True))
+    whole = layer.tokens(replace(given, fields=fields, numbers=numbers), tf.constant(B))
+    assert_close(tokens(*values), whole, terms=64)
+
+
+def ancestors(op: tf.Operation) -> set[str]:
+    """Names of all tensors that an op is made from."""
+    names: set[str] = set()
+    waiting = [op]
+    while waiting:
+        for read in waiting.pop().inputs:
+            if read.name not in names:
+                names.add(read.name)
+                waiting.append(read.op)
+    return names
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["gelu", "swiglu"])
+def test_the_networks_of_all_tokens_are_two_batched_products(kind: Any, training: bool) -> None:
+    for count in (2, 5):
+        layer = TokenNetwork(kind, 2)
+        traced = tf.function(lambda x, layer=layer: layer(x, training=training))
+        graph = traced.get_concrete_function(tf.TensorSpec([count, None, 4])).graph
+        products = [op.type for op in graph.get_operations() if "MatMul" in op.type]
+        assert products == ["BatchMatMulV2"] * 2
+        assert not list(graph.as_graph_def().library.function)  # none is hidden in a function
+
+
+def of_one_user(batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The user of a batch's first row, as one row, and that user beside every row's item."""
     first = {name: batch[name][:1] for name in ("ids", "dense")}
     bags = batch["bags"].items()
     first["bags"] = {n: (i[:1], None if w is None else w[:1]) for n, (i, w) in bags}
-    ranked = CandidateTowers(towers)(first, batch)
+    ids, dense = batch["ids"].numpy(), batch["dense"].numpy()
+    users = [k for k, field in enumerate(LAYOUT.single) if field.owner == "user"]
+    ids[:, users], dense[:, LAYOUT.dense_columns("user")] = ids[0, users], dense[0, 0]
+    same = tf.gather(batch["bags"]["history"][0], tf.zeros(len(ids), tf.int32))
+    rows = {**batch, "ids": tf.constant(ids), "dense": tf.constant(dense)}
+    return first, {**rows, "bags": {**batch["bags"], "history": (same, None)}}
+
+
+def test_ranking_many_items_of_a_user_reads_numbers_and_fields_of_both() -> None:
+    towers = TwoTowers(LAYOUT, [], [], EMBEDDINGS, seed=1)
+    batch = random_batch(5)
+    first, _ = of_one_user(batch)
+    rows, ranked = towers.towers(batch), CandidateTowers(towers)(first, batch)
     assert set(ranked.numbers) == set(rows.numbers) == {"user", "item", "context"}
     assert ranked.numbers["user"].shape[0] == 1
     assert np.array_equal(ranked.numbers["item"], rows.numbers["item"])
     assert np.array_equal(ranked.numbers["user"], rows.numbers["user"][:1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sets": "each", "order": "permuted", "global_token": "mlp", "readout": "task"},
+        {"sets": "joined", "global_token": "cross", "norm": "pre", "network": "swiglu"},
+    ],
+)
+def test_a_ranking_gives_what_rows_of_one_user_do(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two sets, numbers, and stored representations as tokens; the user's stay one row."""
+    layer = {"type": "mixer", "tokens": 3, "head_dim": 4, "depth": 1, **options}
+    network = parse(NetworkConfig, {"block": {"layers": [layer]}}, source="network")
+    adapters = [
+        TokenAdapter(["UR", "IR"], units=[5], seed=1),
+        CrossAdapter(["UR", "IR"], dim=5, width=6, seed=1),
+    ]
+    tables = EMBEDDINGS.model_copy(update={"sets": 2})
+    model = DownstreamModel(LAYOUT, network, tables, adapters=adapters, seed=2)
+    batch = random_batch()
+    user, rows = of_one_user(batch)
+    rng = np.random.default_rng(4)
+    one, many = (tf.constant(rng.normal(size=(n, 4)), tf.float32) for n in (1, 12))
+    rows["representations"] = {"UR": tf.repeat(one, 12, axis=0), "IR": many}
+    expected = model(rows)
+    read: list[tuple[bool, bool]] = []
+    interact = Mixer.interact
+
+    def seen(self: Mixer, stream: tf.Tensor, given: BlockInputs, **how: Any) -> Any:
+        for group in given.fields:
+            of_user = {*group.owners} == {"user"} or group.names == ["token_0"]
+            read.append((of_user, group.values.shape[0] == 1))
+        return interact(self, stream, given, **how)
+
+    monkeypatch.setattr(Mixer, "interact", seen)
+    asked = {**rows, "representations": {"UR": one, "IR": many}}
+    towers = CandidateTowers(model.backbone)
+    found = model.logits(asked, towers=lambda gate: towers(user, rows, gate=gate))
+    assert {*read} == {(True, True), (False, False)}
+    assert len({*np.ravel(found)}) > 12
+    assert_close(found, expected, terms=400)
 
 
 def test_carried_weights_give_the_same_bits_and_other_tokens_are_refused() -> None:

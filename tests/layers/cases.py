@@ -55,6 +55,7 @@ from lfm4ads_tf.interactions.task_gates import TaskGates
 from lfm4ads_tf.interactions.token_attention import TokenAttention
 from lfm4ads_tf.interactions.token_network import TokenNetwork
 from lfm4ads_tf.interactions.token_norm import TokenNorm
+from lfm4ads_tf.interactions.token_pieces import joined_tokens
 from lfm4ads_tf.interactions.tokens import FieldTokens
 from lfm4ads_tf.interactions.tower_bank import TowerBank
 from lfm4ads_tf.losses.task_loss import TaskLoss
@@ -353,7 +354,7 @@ def _run_penalised(layer: Any, inputs: Any, training: bool) -> Any:
 
 
 def _run_tokens(layer: Any, inputs: Any, training: bool, sets: int = 1) -> Any:
-    return layer(_groups(inputs, sets))
+    return joined_tokens(layer(_groups(inputs, sets)))
 
 
 def _run_token_by_token(layer: Any, inputs: Any, training: bool) -> Any:
@@ -557,7 +558,7 @@ LAYERS = [
         _block_inputs_of_sets,
         lambda layer, inputs, training: _run_tokens(layer, inputs, training, sets=2),
     ),
-    Case("SlicedTokens", lambda: SlicedTokens(3, 6, seed=1), _numbers((8,))),
+    Case("SlicedTokens", lambda: SlicedTokens(4, 6, seed=1), _block_inputs, _run_tokens),
     Case(
         "NumberTokens",
         lambda: NumberTokens(2, 6, seed=1),

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.embeddings.config import ServedStorage
-from lfm4ads_tf.export import stage
+from lfm4ads_tf.export import stage, verify_child
 from lfm4ads_tf.export.golden_rows import encoded_batch
 from lfm4ads_tf.export.request_schema import RequestSchema
 from lfm4ads_tf.export.skew.in_process_model import InProcessModel
@@ -38,12 +38,13 @@ METHOD = "feature/linear/UR+IR+CR_user@mix_click & feature/cross/UR+IR"
 
 @dataclass(frozen=True)
 class Case:
-    """An upstream: its options, other settings, and the layer that is handed on."""
+    """An upstream: its options, other settings, the layer that is handed on, more adapters."""
 
     model: str
     options: Mapping[str, Any]
     layer: str = "mix_click"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    further: str = ""
 
     @property
     def assignments(self) -> dict[str, str]:
@@ -115,7 +116,15 @@ CASES["mixer"] = Case(
                 | {"sequence_tokens": True}
             ]
         },
+        "downstream.embeddings.sets": 2,
+        "downstream.network.user_tower": [],
+        "downstream.network.item_tower": [],
+        "downstream.network.block.layers": [
+            {"type": "mixer", "tokens": 3, "head_dim": 4, "depth": 1, "readout": "task"}
+            | {"global_token": "mlp", "number_tokens": 2}
+        ],
     },
+    " & feature/token/UR+IR",
 )
 OBSERVED = {"ame": "gate/", "crocodile": "experts/", "mixer": "mixer/"}
 """What the names of what a model is observed by begin with."""
@@ -137,7 +146,7 @@ def test_run_export_and_predict(
     tmp_path: Path,
 ) -> None:
     case = CASES[name]
-    method = METHOD.replace("mix_click", case.layer)
+    method = METHOD.replace("mix_click", case.layer) + case.further
     settings = {
         **case.assignments,
         "downstream.methods": json.dumps([method]),
@@ -176,6 +185,8 @@ def test_run_export_and_predict(
     assert states == dict.fromkeys(
         ("foundation", "user_tower", "item_tower", "ranker_home"), "published"
     )
+    if name == "mixer":
+        check_ranked(out / "exports" / "ranker_home" / "1")
     rows, scores = shop.folder / "shop.csv", tmp_path / "scores.parquet"
     done = cli(
         "predict", "--out", out, "--model", "foundation", "--input", rows, "--output", scores
@@ -189,6 +200,23 @@ def test_run_export_and_predict(
         done = cli("export", *options, "--set", "export.tables=int8")
     assert done.code == 0, done.text
     check_served(out, {"1": "float32", "2": "int8"})
+
+
+def check_ranked(folder: Path) -> None:
+    """Holds a ranker's `rank` against the same pairs as rows of their own."""
+    requests, expected, _ = verify_child.read_golden(folder)
+    contract = json.loads((folder / "assets.extra" / "contract.json").read_text("utf-8"))
+    loaded, ranked = verify_child.LoadedModel(folder), requests["rank"]
+    size = max(len(values) for values in ranked.values())
+    users = [name for name, values in ranked.items() if len(values) == 1]
+    assert users and size > 8
+    rows = {n: np.repeat(v, size, axis=0) if n in users else v for n, v in ranked.items()}
+    found, single = loaded("rank", ranked), loaded("predict", rows)
+    assert found.keys() == single.keys() == expected["rank"].keys()
+    room = contract["tolerance"] + probability_room(200, 10.0)
+    for task, scores in found.items():
+        assert np.abs(scores - single[task]).max() <= room
+        assert len(np.unique(scores)) > size // 2
 
 
 def check_served(out: Path, versions: dict[str, ServedStorage]) -> None:

@@ -63,6 +63,15 @@ PARTS: dict[str, dict[str, Any]] = {
         "mmoe": {"experts": 2, "expert_units": [WIDE, WIDE], "task_units": [WIDE]},
     },
 }
+MIXER: dict[str, Any] = {
+    "network": {
+        "user_tower": [],
+        "item_tower": [],
+        "block": {
+            "layers": [{"type": "mixer", "tokens": 3, "dim": WIDE, "depth": 1, "expansion": 1}]
+        },
+    },
+}
 STEPS = 24  # of two epochs: 360 rows in batches of 32
 ROUNDING = 2.0**-8  # largest relative error of a rounding to bfloat16
 
@@ -74,7 +83,10 @@ def ads(make_ads: Any, ads_features: Any) -> Any:
 
 
 def model_of(ads: Any, kind: str, shards: int = 1) -> UpstreamModel:
-    part = {**PARTS[kind], "embeddings": {"dim": 16, "shards": shards, "init_scale": 0.3}}
+    part = {
+        **(PARTS | {"mixer": MIXER})[kind],
+        "embeddings": {"dim": 16, "shards": shards, "init_scale": 0.3},
+    }
     return build.upstream(ads.cache.layout, parse(RunConfig, {"upstream": part}, source="r"), 1)
 
 
@@ -174,7 +186,7 @@ def test_a_dense_layer_keeps_its_bias_and_activation() -> None:
     assert np.all(np.abs(found - expected) <= 3 * ROUNDING * sizes)
 
 
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("kind", [*PARTS, "mixer"])
 def test_gradients_are_close_and_arrive_in_float32(kind: str, ads: Any) -> None:
     model, batch = model_of(ads, kind), batch_of(ads)
     losses, gradients = [], []

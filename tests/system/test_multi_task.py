@@ -110,6 +110,7 @@ CASES["mixer"] = Case(
             "layers": [
                 {"type": "mixer", "tokens": 3, "head_dim": 4, "sets": "each", "order": "permuted"}
                 | {"norm": "pre", "network": "swiglu", "global_token": "fm", "readout": "task"}
+                | {"experts": 2, "decorrelation": 0.01}
             ]
         },
     },

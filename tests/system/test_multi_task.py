@@ -113,7 +113,7 @@ CASES["mixer"] = Case(
             "layers": [
                 {"type": "mixer", "tokens": 3, "head_dim": 4, "sets": "each", "order": "permuted"}
                 | {"norm": "pre", "network": "swiglu", "global_token": "fm", "readout": "task"}
-                | {"sequence_tokens": True}
+                | {"sequence_tokens": True, "experts": 2, "decorrelation": 0.01}
             ]
         },
         "downstream.embeddings.sets": 2,

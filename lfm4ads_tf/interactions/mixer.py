@@ -38,8 +38,8 @@ class Mixer(InteractionLayer):
 
     With `token_norm` X_0 is normalised token by token: tokens of embeddings, which start near 0,
     are as long as those of numbers then, of which every token gets a share by the first mixing.
-    With `norm: pre` and `revert` a last normalisation stands before the read-out. It reads fields and
-    numbers, and nothing of the stream: towers without units keep the fields as they are.
+    With `norm: pre` and `revert` a last normalisation stands before the read-out. A mixer reads
+    fields and numbers, and nothing of the stream: towers without units keep fields as they are.
 
     A row adds to the loss, where they have a weight,
 

@@ -36,8 +36,6 @@ class Mixer(InteractionLayer):
         flatten:  y = V vec(X_L) + c                                               (B, D)
         task:     y_t = Tower_t([token t of X_L; mean over the tokens of X_L])     (B, h) each
 
-    With `token_norm` X_0 is normalised token by token: tokens of embeddings, which start near 0,
-    are as long as those of numbers then, of which every token gets a share by the first mixing.
     With `norm: pre` and `revert` a last normalisation stands before the read-out. A mixer reads
     fields and numbers, and nothing of the stream: towers without units keep fields as they are.
 
@@ -69,7 +67,6 @@ class Mixer(InteractionLayer):
         self.seed = seed
         self.input_tokens: InputTokens | None = None  # the block tells the tasks later
         self.blocks: list[MixerBlock] = []
-        self.token_norm: TokenNorm | None = None
         self.last_norm: TokenNorm | None = None
         self.flat: tf_keras.layers.Dense | None = None
         self.task_towers: ExpertBank | None = None
@@ -233,8 +230,6 @@ class Mixer(InteractionLayer):
         tokens = self.input_tokens(inputs)
         if not self.blocks:
             self._make_blocks()
-        if self.token_norm is not None:
-            tokens = self.token_norm(tokens)
         return of_rows(tokens, rows)
 
     @property
@@ -320,8 +315,6 @@ class Mixer(InteractionLayer):
                 )
                 for k in range(1, config.depth + 1)
             ]
-            if config.token_norm:
-                self.token_norm = TokenNorm(name=f"{self.name}_token_norm")
             if config.norm != "post":
                 self.last_norm = TokenNorm(name=f"{self.name}_last_norm")
             if config.readout == "flatten":

@@ -38,7 +38,6 @@ class MixerConfig(LayerConfig):
             numbers to other layers.
         sequence_tokens: Whether each multi-valued feature has a token of its own, behind those of
             the groups, which are then made of the other fields.
-        token_norm: Whether X_0 is normalised token by token, before the first block.
         global_token: What the token of all fields is made by; none when absent.
         heads: H; as many as there are tokens when absent.
         norm, mixing, network, expansion: See `MixerBlock` and `TokenNetwork`.
@@ -63,7 +62,6 @@ class MixerConfig(LayerConfig):
     sets: Sets = "joined"
     number_tokens: int = Field(default=1, ge=0)
     sequence_tokens: bool = False
-    token_norm: bool = False
     global_token: Pool | None = None
     heads: int | None = Field(default=None, ge=1)
     norm: Norm = "post"

@@ -241,8 +241,7 @@ def np_tokens(layer: Mixer, given: BlockInputs) -> np.ndarray:
         made = sum(numbers[owner] @ w[f"kernel_{owner}"] for owner in numbers)
         for p, piece in enumerate(np.split(made, config.number_tokens, axis=-1)):
             tokens.append(piece + w["bias"][p])
-    x = np.stack(tokens, axis=1)
-    return x if layer.token_norm is None else np_norm(x, layer.token_norm)
+    return np.stack(tokens, axis=1)
 
 
 VARIANTS: list[dict[str, Any]] = [
@@ -258,8 +257,6 @@ VARIANTS: list[dict[str, Any]] = [
         "groups": {"a": ["user00", "item10"], "b": ["user01", "user02", "item20"]}
         | {"c": ["item11", "item21", "item22"]},
     },
-    {"token_norm": True, "global_token": "mlp", "sets": "each", "tokens": 2},
-    {"token_norm": True, "norm": "pre", "network": "swiglu"},
     {"experts": 2},
     {"experts": 3, "norm": "pre", "network": "swiglu"},
     {"experts": 2, "norm": "revert", "heads": 6},

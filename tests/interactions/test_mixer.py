@@ -881,6 +881,7 @@ def test_a_sequence_has_a_token_of_its_own_and_groups_are_of_the_others(sets: An
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"order": "semantic", "groups": {"s": ["f"]}}, "has the name of a multi-valued feature"),
         ({"order": "scalars"}, "no sequence has a token of its own"),
         (
             {"order": "semantic", "groups": {"a": ["f", "s"]}},

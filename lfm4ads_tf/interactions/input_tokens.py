@@ -32,9 +32,9 @@ class InputTokens(Rebuildable, tf_keras.layers.Layer):
 
     With `sequence_tokens` a multi-valued feature has a token of its own behind those of the groups,
     of each set where those are apart. Stored representations that stand beside the fields have a
-    token each, behind those of the fields. Each part is there where the configuration asks for it
-    and there is something to make it of. How many tokens that makes, and with them heads and width,
-    is known once it was called.
+    token each, behind those of the fields; `scalars` cuts them too. Each part is there where the
+    configuration asks for it and there is something to make it of. How many tokens that makes, and
+    with them heads and width, is known once it was called.
 
     Args:
         config: See `MixerConfig`.
@@ -200,9 +200,10 @@ def settled_groups(config: MixerConfig, reads: BlockReads) -> dict[str, list[str
     Raises:
         UserError: There are more tokens than fields, or named groups are no partition of them.
     """
-    if config.order == "scalars":
-        return {}
     fields, sequences = apart(config, reads)
+    if config.order == "scalars":
+        runs(fields, of_fields(config, len(fields)))  # refuses more tokens than fields
+        return {}
     if config.order == "semantic":
         check_groups(config.groups, fields, sequences)
         return config.groups

@@ -86,8 +86,8 @@ def check_groups(
         all_fields: Whether each field has to be in a group.
 
     Raises:
-        UserError: A group is empty, names an unknown feature or one that has a token of its own, or
-            a feature is in two groups or in none.
+        UserError: A group is empty, names an unknown feature or one that has a token of its own or
+            is named as such a one, or a feature is in two groups or in none.
     """
     owner: dict[str, str] = {}
     for group, names in groups.items():
@@ -95,6 +95,13 @@ def check_groups(
             raise UserError(
                 f"The token group '{group}' names no feature.",
                 fix="name embedded features in it, or leave it out",
+            )
+        if group in alone:
+            raise UserError(
+                f"The token group '{group}' has the name of a multi-valued feature, which has a "
+                "token of its own.",
+                received=f"sequence_tokens: true; {group}: {', '.join(names)}",
+                fix="give the group another name, or leave sequence_tokens out",
             )
         for name in names:
             if name in alone:

@@ -48,8 +48,12 @@ class TokenSizes:
         """
         grouped, sequences = apart(config, reads)
         groups = of_fields(config, len(grouped)) if groups is None else groups
-        count = int(config.global_token is not None) + reads.stored
-        count += (groups + len(sequences)) * (reads.sets if config.sets == "each" else 1)
+        count = int(config.global_token is not None)
+        if config.order == "scalars":  # slices of whatever stands side by side
+            count += groups
+        else:
+            views = reads.sets if config.sets == "each" else 1
+            count += (groups + len(sequences)) * views + reads.stored
         count += config.number_tokens if reads.numbers else 0
         count += len(reads.tasks) if config.readout == "task" else 0
         heads = config.heads or count
@@ -77,6 +81,13 @@ class TokenSizes:
                 "a token of its own.",
                 received="sequence_tokens: true, order: scalars",
                 fix="leave sequence_tokens out, or take another order",
+            )
+        if config.sets == "each" and config.order == "scalars":
+            raise UserError(
+                "`order: scalars` of a mixer cuts all fields side by side, so that no set has "
+                "tokens of its own.",
+                received="sets: each, order: scalars",
+                fix="leave sets out, or take another order",
             )
         told = f"dim: {dim}, {heads} heads, {count} tokens"
         if config.experts == 1 and config.experts_l1:

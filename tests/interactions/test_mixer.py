@@ -587,6 +587,12 @@ def test_carried_weights_give_the_same_bits_and_other_tokens_are_refused() -> No
         ({"norm": "revert", "mixing": "none"}, "takes `mixing: transpose` back", "norm: pre"),
         ({"mixing": "full", "dim": 600}, "more than 4,000,000 weights", "lower `tokens`"),
         ({"tokens": 9, "dim": 10}, "more tokens than fields", "ask for 8 tokens or fewer"),
+        (
+            {"tokens": 9, "dim": 10, "order": "scalars"},
+            "more tokens than fields",
+            "ask for 8 tokens or fewer",
+        ),
+        ({"order": "scalars", "sets": "each"}, "no set has tokens of its own", "leave sets out"),
         ({"experts_l1": 0.1}, "weighs the routes to several experts", "experts to 2 or more"),
         (
             {"decorrelation": 0.1, "tokens": 1, "number_tokens": 0},
@@ -825,6 +831,21 @@ def test_a_stored_representation_has_a_token_of_its_own(sets: Any) -> None:
     assert_close(tokens[fields.bias.shape[0] - 1], of_it, terms=6)
 
 
+def test_slices_go_through_stored_representations_too() -> None:
+    given, stored = inputs(), np.random.default_rng(3).normal(size=(B, 1, 5)).astype(np.float32)
+    beside = FieldGroup(tf.constant(stored), ["token_0"], ["representation"])
+    read = replace(given, fields=[*given.fields, beside])
+    layer = Mixer(MixerConfig(tokens=3, expansion=2, order="scalars"), name="mixer")
+    layer.interact(tf.zeros([B, 1]), read)
+    made: Any = layer.input_tokens
+    reads = BlockReads([*made.names], numbers=["n"], stored=1)
+    tokens = layer.tokens(read, tf.constant(B)).numpy()
+    assert len(tokens) == made.sizes.count == TokenSizes.of(layer.config, reads).count == 4
+    moved = replace(beside, values=tf.constant(stored + 1.0))
+    after = layer.tokens(replace(given, fields=[*given.fields, moved]), tf.constant(B)).numpy()
+    assert np.any(after != tokens, axis=(1, 2)).tolist() == [False, True, False, False]
+
+
 @pytest.mark.parametrize("sets", ["joined", "each"])
 def test_a_sequence_has_a_token_of_its_own_and_groups_are_of_the_others(sets: Any) -> None:
     options = {"sequence_tokens": True, "tokens": 2, "order": "permuted", "sets": sets}
@@ -860,6 +881,7 @@ def test_a_sequence_has_a_token_of_its_own_and_groups_are_of_the_others(sets: An
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"order": "semantic", "groups": {"s": ["f"]}}, "has the name of a multi-valued feature"),
         ({"order": "scalars"}, "no sequence has a token of its own"),
         (
             {"order": "semantic", "groups": {"a": ["f", "s"]}},

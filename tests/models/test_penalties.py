@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from lfm4ads_tf.interactions.penalties import Penalties
-from lfm4ads_tf.models.backbone import _inputs
 from lfm4ads_tf.models.config import NetworkConfig
 from lfm4ads_tf.models.foundation import FoundationModel
 from lfm4ads_tf.models.multi_embedding import MultiEmbedding
@@ -110,7 +109,8 @@ def test_a_term_is_the_mean_of_its_rows(name: str) -> None:
 
 def test_each_set_of_a_block_adds_its_own() -> None:
     model, batch = changed(MODELS["sets"][0]()), batch_of()
-    given, block = _inputs(model.backbone.towers(batch)), model.backbone.block
+    backbone = model.backbone
+    given, block = backbone._block_inputs(backbone.towers(batch)), backbone.block
     means = []
     for of_set, inputs in zip(block._of_sets, given.set_by_set(2), strict=True):
         penalties = Penalties()

@@ -186,5 +186,7 @@ def _token_table(seeds: Trainings) -> Markup:
 
 
 def _short(name: str) -> str:
-    """A name that fits beside a map."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    """A name that fits beside a map; the set stays, which tells two tokens of a group apart."""
+    fields, mark, of_set = name.rpartition("#")
+    end = f"{mark}{of_set}" if fields else ""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1 - len(end)]}…{end}"

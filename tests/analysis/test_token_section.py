@@ -108,6 +108,8 @@ def test_many_tokens_have_a_map_without_numbers() -> None:
     assert ">1 field_0_of_a_long_name_th…</text>" in section
     (first, _) = re.findall(r'<svg role="img" aria-label="Mutual information.*?</svg>', section)
     assert "<rect" in first and not re.findall(r">\d\.\d\d</text>", first)
+    many["names"] = [f"field_of_a_long_name_that_is_shared#{k}" for k in range(25)]
+    assert ">2 field_of_a_long_name_th…#1</text>" in token_section([[many]])
 
 
 def test_what_is_not_there_is_left_out() -> None:

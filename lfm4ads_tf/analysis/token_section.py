@@ -67,8 +67,8 @@ def token_section(trainings: Sequence[Sequence[Mapping[str, Any]]]) -> Markup:
 def _layer(seeds: Trainings, name: str) -> Markup:
     first = seeds[0]
     number, width = len(first["names"]), first["width"]
-    told = Markup("<p>N = {} tokens of width D = {}, {} validation rows.</p>").format(
-        count(number), count(width), count(first["rows"])
+    told = Markup("<p>N = {} tokens of width D = {}, D / N = {}, {} validation rows.</p>").format(
+        count(number), count(width), f"{width / number:.3g}", count(first["rows"])
     )
     palette = Palette(list(_RANKS))
     figures = [PARTS.figure("Rank / min(N, D) by place", _ranks(seeds, palette, name))]

@@ -80,8 +80,12 @@ def token_numbers(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def erank_line(entry: Mapping[str, Any]) -> str:
-    """The effective ranks of a layer in a line, such as `tokens 0.42 -> mix_1 0.55`."""
-    return " -> ".join(f"{p['place']} {p['erank_share']:.2f}" for p in entry["places"])
+    """The effective ranks of a layer in a line: `D / N 64 / 16, tokens 0.42 -> mix_1 0.55`.
+
+    With as many heads as tokens mixing lifts a collapsed input to D / N dimensions at most.
+    """
+    ranks = " -> ".join(f"{p['place']} {p['erank_share']:.2f}" for p in entry["places"])
+    return f"D / N {entry['width']} / {len(entry['names'])}, {ranks}"
 
 
 def _entry(

@@ -60,7 +60,7 @@ def tables(section: str) -> list[list[list[str]]]:
 
 def test_tables_tell_ranks_tasks_and_tokens() -> None:
     section = token_section([[entry(0)], [entry(1)], []])
-    assert "N = 3 tokens of width D = 24, 4,096 validation rows." in section
+    assert "N = 3 tokens of width D = 24, D / N = 8, 4,096 validation rows." in section
     places, tasks, tokens = tables(section)
     assert places[0][:4] == ["place", "erank of 3", "centred of 3", "stable of 3"]
     assert [row[0] for row in places[1:]] == PLACES

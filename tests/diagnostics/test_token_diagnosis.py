@@ -81,7 +81,8 @@ def test_numbers_are_named_by_layer_and_place() -> None:
 
 def test_a_line_tells_the_ranks_by_place() -> None:
     places = [{"place": "tokens", "erank_share": 0.424}, {"place": "mix_1", "erank_share": 0.55}]
-    assert erank_line({"places": places}) == "tokens 0.42 -> mix_1 0.55"
+    entry = {"width": 64, "names": ["a", "b"], "places": places}
+    assert erank_line(entry) == "D / N 64 / 2, tokens 0.42 -> mix_1 0.55"
 
 
 def test_one_token_has_no_pairs_and_undefined_numbers_are_left_out() -> None:

@@ -64,6 +64,15 @@ def test_tokens_of_the_sample_are_told_at_the_weights_of_now(
     assert observed_means(model, ads.cache, sample.rows) == {}  # tokens are no numbers of a row
 
 
+def test_numbers_of_rows_are_told_as_their_means(ads: Any) -> None:
+    layer = {"type": "mixer", "tokens": 3, "head_dim": 2, "depth": 1, "experts": 2}
+    model = model_of(ads, layer)
+    sample = TokenSample(model, ads.cache, 0)
+    numbers, means = sample.numbers(), observed_means(model, ads.cache, sample.rows)
+    assert set(means) == {f"mixer/routes/{name}_1" for name in ("active", "passed", "silent")}
+    assert {name: numbers[name] for name in means} == pytest.approx(means, rel=1e-6)
+
+
 def test_a_model_without_tokens_is_asked_once(ads: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(ads, {"type": "cross", "depth": 1})
     sample, calls = TokenSample(model, ads.cache, 0), []

@@ -33,7 +33,7 @@ _TASK_NOTE = (
     "share is that of the label’s entropy, the most that can be told, less what shuffled labels "
     "give."
 )
-_RANKS = {"erank": "erank", "centred": "centred", "stable": "stable"}
+_RANKS = ("erank", "centred", "stable")
 _PAIRS = ("mutual_information", "mutual_information_shuffled")
 _WITH_TEXT = 20  # tokens whose map has room for numbers
 _CELL, _SMALL = 40, 18  # pixels
@@ -70,9 +70,9 @@ def _layer(seeds: Trainings, name: str) -> Markup:
     told = Markup("<p>N = {} tokens of width D = {}, D / N = {}, {} validation rows.</p>").format(
         count(number), count(width), f"{width / number:.3g}", count(first["rows"])
     )
-    palette = Palette(list(_RANKS))
+    palette = Palette(_RANKS)
     figures = [PARTS.figure("Rank / min(N, D) by place", _ranks(seeds, palette, name))]
-    told += PARTS.legend(list(_RANKS), palette) + PARTS.grid(figures)
+    told += PARTS.legend(_RANKS, palette) + PARTS.grid(figures)
     told += _place_table(seeds, min(number, width))
     told += PARTS.noted(_TASK_NOTE, _task_table(seeds))
     told += PARTS.noted(_MAP_NOTE.format(first["clusters"]), _maps(seeds))
@@ -101,7 +101,7 @@ def _ranks(seeds: Trainings, palette: Palette, name: str) -> Markup:
 
 
 def _place_table(seeds: Trainings, most: int) -> Markup:
-    heads = ["place", *(f"{title} of {most}" for title in _RANKS.values())]
+    heads = ["place", *(f"{title} of {most}" for title in _RANKS)]
     heads += ["erank of a token", "correlation", "mutual information", "the same, shuffled"]
     rows = []
     for k, place in enumerate(seeds[0]["places"]):

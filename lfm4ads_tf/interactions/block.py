@@ -175,17 +175,19 @@ class InteractionBlock(Rebuildable, tf_keras.layers.Layer):
     @property
     def penalises(self) -> bool:
         """Whether any layer is one that may add to the loss, see `call`."""
-        if self.config.sets == "each":
-            return any(block.penalises for block in self._of_sets)
-        without = InteractionLayer.interact_penalised
-        return any(type(x).interact_penalised is not without for x in self._stack)
+        return self._any_has("interact_penalised")
 
     @property
     def observes(self) -> bool:
         """Whether any layer is observed by something."""
+        return self._any_has("observed")
+
+    def _any_has(self, method: str) -> bool:
+        """Whether any layer has a method of its own in place of the inherited one."""
         if self.config.sets == "each":
-            return any(block.observes for block in self._of_sets)
-        return any(type(x).observed is not InteractionLayer.observed for x in self._stack)
+            return any(block._any_has(method) for block in self._of_sets)
+        inherited = getattr(InteractionLayer, method)
+        return any(getattr(type(layer), method) is not inherited for layer in self._stack)
 
     def observed(self, inputs: BlockInputs) -> dict[str, tf.Tensor | ObservedTokens]:
         """What the layers are observed by, see `InteractionLayer.observed`.

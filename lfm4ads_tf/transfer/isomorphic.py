@@ -249,11 +249,10 @@ def module_reads(before: BlockReads, read: BlockReads, network: NetworkConfig) -
     """
     whole = {"user": not network.user_tower, "item": not network.item_tower}
     kept = [*(side for side, is_whole in whole.items() if is_whole), "context"]
-    lost = [name for name in before.fields if name not in read.fields]
     fields = [
         name
         for name in before.fields
-        if before.owners[name] in kept and not (before.owners[name] == "context" and name in lost)
+        if before.owners[name] in kept and (before.owners[name] != "context" or name in read.fields)
     ]
     return replace(
         before,

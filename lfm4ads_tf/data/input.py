@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.batch import FAILURES, read
-from lfm4ads_tf.data.cache import Bag, EncodedCache, Refresh
+from lfm4ads_tf.batch import FAILURES
+from lfm4ads_tf.data.cache import EncodedCache, Refresh
+from lfm4ads_tf.data.execution import current
+from lfm4ads_tf.data.row_source import SOURCE, RepresentationJoin, RowSource
 from lfm4ads_tf.errors import UserError
 
-RepresentationJoin = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-"""Rows (B,) -> representation name -> (B, d + 1) float32, the last column flagging presence."""
+__all__ = ["PassNumber", "RepresentationJoin", "apply", "batches", "passes"]
 
-
-@dataclass
-class _Source:
-    """What batches are read from.
-
-    Attributes:
-        order: Number of a pass -> its rows in the order in which they are read, (M,).
-    """
-
-    cache: EncodedCache
-    order: Callable[[int], np.ndarray]
-    representations: RepresentationJoin | None
-    weights: np.ndarray | None
-
-
-def _alive(held: weakref.ref[_Source]) -> _Source:
+def _alive(held: weakref.ref[RowSource]) -> RowSource:
     """The source of a data set.
 
     Raises:
@@ -80,9 +65,11 @@ def batches(
     """
     places = tf.data.Dataset.range(start, -(-len(order) // batch_size))
     places = places.map(lambda index: (tf.constant(0, tf.int64), index))
-    source = _Source(cache, lambda _: order, representations, weights)
+    source = RowSource(
+        cache, lambda _: order, batch_size, start, refresh, representations, ahead, weights
+    )
     announce = None if window is None else _Announcer(batch_size, start, window)
-    return _batches(source, places, batch_size, refresh, ahead, announce)
+    return _batches(source, places, announce)
 
 
 class PassNumber:
@@ -125,8 +112,15 @@ def passes(
     number = tf.TensorSpec([], tf.int64)
     places = tf.data.Dataset.from_generator(plan, output_signature=(number, number))
     places = places.apply(tf.data.experimental.assert_cardinality(count))
-    source = _Source(cache, lru_cache(maxsize=1)(order), representations, weights)
-    return _batches(source, places, batch_size, refresh, False, None)
+    source = RowSource(
+        cache,
+        lru_cache(maxsize=1)(order),
+        batch_size,
+        refresh=refresh,
+        representations=representations,
+        weights=weights,
+    )
+    return _batches(source, places, None)
 
 
 class _Announcer:
@@ -140,7 +134,7 @@ class _Announcer:
         self._batch_size, self._start, self._window = batch_size, start, window
         self._announced = 0  # windows that were asked for
 
-    def __call__(self, source: _Source, index: int) -> None:
+    def __call__(self, source: RowSource, index: int) -> None:
         """Asks for the windows that a batch reads and for the one behind them."""
         order = source.order(0)
         if index == self._start:
@@ -153,114 +147,46 @@ class _Announcer:
 
 
 def _batches(
-    source: _Source,
-    places: tf.data.Dataset,
-    batch_size: int,
-    refresh: Refresh,
-    ahead: bool,
-    announce: _Announcer | None,
+    source: RowSource, places: tf.data.Dataset, announce: _Announcer | None
 ) -> tf.data.Dataset:
     """Batches at (pass, batch) places."""
     # TensorFlow keeps every function given to numpy_function for the life of the process, so ours
     # must not hold the data: the data set does.
     held = weakref.ref(source)
-    example = _flatten(_load(source, source.order(0)[:1], refresh, ahead))
-    signature = [tf.as_dtype(value.dtype) for value in example.values()]
-    names = list(example)
+    form = source.form
     failures: list[UserError] = []
 
     def load(number: np.ndarray, index: np.ndarray) -> list[np.ndarray]:
         own = _alive(held)
-        rows = own.order(int(number))[int(index) * batch_size : (int(index) + 1) * batch_size]
+        start = int(index) * own.batch_size
+        rows = own.order(int(number))[start : start + own.batch_size]
         try:
             if announce is not None:
                 announce(own, int(index))
-            batch = _load(own, rows, refresh, ahead)
-            return list(_flatten(batch).values())
+            return own.load(rows)
         except UserError as error:
             failures.append(error)
             raise
 
     def parse(number: tf.Tensor, index: tf.Tensor) -> dict[str, Any]:
-        values = tf.numpy_function(load, [number, index], signature, stateful=False)
-        for value, name in zip(values, names, strict=True):
-            value.set_shape([None, *example[name].shape[1:]])
-        return _unflatten(dict(zip(names, values, strict=True)))
+        return form.batch(tf.numpy_function(load, [number, index], form.dtypes, stateful=False))
 
     dataset = places.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
     vars(dataset)[FAILURES] = failures
-    vars(dataset)["source"] = source
+    vars(dataset)[SOURCE] = source
     return dataset
 
 
 def apply(
     function: Callable[..., Any], data: tf.data.Dataset, model: tf_keras.Model | None = None
 ) -> Iterator[Any]:
-    """A function's value on every batch, traced once for batches of any size.
+    """A function's value on every batch, in order, computed where the models lie.
 
     Args:
-        function: Called with a batch; with `model`, with the model and a batch.
+        function: Called with a batch; with `model`, with the model and a batch. It is traced once
+            for batches of any size.
         data: Batches.
         model: Keeps the traced function, so that later calls with the same function and kind of
             batch do not trace it again: on small data tracing takes longer than running.
     """
-    if model is None:
-        compiled = _graph(function, data)
-    else:
-        # Beside Keras' attribute tracking: the functions are no part of a checkpoint.
-        kept = vars(model).setdefault("_applied", {})
-        key = (function, str(data.element_spec))
-        if key not in kept:
-            kept[key] = _graph(partial(function, model), data)
-        compiled = kept[key]
-    for batch in read(data):
-        yield compiled(batch)
-
-
-def _graph(function: Callable[..., Any], data: tf.data.Dataset) -> Any:
-    """A traced function, without AutoGraph: no layer branches on a tensor, and it takes long."""
-    return tf.function(function, input_signature=[data.element_spec], autograph=False)
-
-
-def _load(source: _Source, rows: np.ndarray, refresh: Refresh, ahead: bool) -> dict[str, Any]:
-    batch = source.cache.take_ahead(rows) if ahead else source.cache.take(rows, refresh)
-    lookup = source.representations
-    batch["representations"] = {} if lookup is None else lookup(rows)
-    if source.weights is not None:
-        batch["weights"] = source.weights[rows]
-    return batch
-
-
-def _flatten(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Nested batch -> flat arrays; `_unflatten` is its counterpart inside the graph."""
-    flat = {k: v for k, v in batch.items() if k not in ("bags", "representations")}
-    bags: Mapping[str, Bag] = batch["bags"]
-    for name, bag in bags.items():
-        flat[f"bag/{name}/values"] = bag.values.astype(np.int64)
-        flat[f"bag/{name}/splits"] = bag.splits.astype(np.int64)
-        if bag.weights is not None:
-            flat[f"bag/{name}/weights"] = bag.weights
-    flat.update({f"representation/{n}": v for n, v in batch["representations"].items()})
-    return flat
-
-
-def _unflatten(flat: Mapping[str, tf.Tensor]) -> dict[str, Any]:
-    batch: dict[str, Any] = {"bags": {}, "representations": {}}
-    for key, value in flat.items():
-        kind, _, rest = key.partition("/")
-        if kind == "representation":
-            batch["representations"][rest] = value
-        elif kind != "bag":
-            batch[key] = value
-        elif key.endswith("/values"):
-            name = rest.removesuffix("/values")
-            splits = flat[f"bag/{name}/splits"]
-            ids = tf.RaggedTensor.from_row_splits(value, splits, validate=False)
-            weights = flat.get(f"bag/{name}/weights")
-            batch["bags"][name] = (
-                ids,
-                None
-                if weights is None
-                else tf.RaggedTensor.from_row_splits(weights, splits, validate=False),
-            )
-    return batch
+    return current().map(function, data, model)

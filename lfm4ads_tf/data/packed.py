@@ -45,12 +45,12 @@ class PackedCache(EncodedCache):
     def __init__(
         self, folder: str | Path, *, memory_bytes: int = 1 << 30, readers: int = 8
     ) -> None:
-        self._place = str(folder)
+        self.place = str(folder)
         super().__init__(Path(folder))
         packed = self.manifest.get("packed")
         if packed is None or packed["version"] != VERSION:
             raise UserError(
-                f"'{self._place}' holds no packed cache of this version.",
+                f"'{self.place}' holds no packed cache of this version.",
                 received="an encoded cache"
                 if packed is None
                 else f"version {packed['version']}, not {VERSION}",
@@ -147,7 +147,7 @@ class PackedCache(EncodedCache):
         start = int(self._blocks[run[0], 1])
         stop = int(self._blocks[run[-1], 1] + self._blocks[run[-1], 2])
         try:
-            with tf.io.gfile.GFile(f"{self._place}/{name}", "rb") as stream:
+            with tf.io.gfile.GFile(f"{self.place}/{name}", "rb") as stream:
                 stream.seek(start)
                 data = stream.read(stop - start)
         except tf.errors.OpError as error:
@@ -190,13 +190,13 @@ class PackedCache(EncodedCache):
 
     def _bytes(self, name: str) -> bytes:
         try:
-            with tf.io.gfile.GFile(f"{self._place}/{name}", "rb") as stream:
+            with tf.io.gfile.GFile(f"{self.place}/{name}", "rb") as stream:
                 return bytes(stream.read())
         except tf.errors.OpError as error:
             if name != "manifest.json":
                 raise self._damaged(name, error.message) from error
             raise UserError(
-                f"'{self._place}' holds no packed cache.",
+                f"'{self.place}' holds no packed cache.",
                 received="no manifest.json",
                 fix="write it with `python -m lfm4ads_tf.data.pack CACHE OUT`",
             ) from error
@@ -209,7 +209,7 @@ class PackedCache(EncodedCache):
 
     def _check_size(self, name: str, expected: int) -> None:
         try:
-            found = tf.io.gfile.stat(f"{self._place}/{name}").length
+            found = tf.io.gfile.stat(f"{self.place}/{name}").length
         except tf.errors.OpError as error:
             raise self._damaged(name, error.message) from error
         if found != expected:
@@ -217,7 +217,7 @@ class PackedCache(EncodedCache):
 
     def _damaged(self, name: str, received: object) -> UserError:
         return UserError(
-            f"File '{self._place}/{name}' of the packed cache is damaged or missing.",
+            f"File '{self.place}/{name}' of the packed cache is damaged or missing.",
             received=received,
             fix="copy it again from where it was written, or write the packed cache again with "
             "`python -m lfm4ads_tf.data.pack CACHE OUT`",

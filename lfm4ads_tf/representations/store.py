@@ -18,6 +18,7 @@ from lfm4ads_tf.data.splits import AUXILIARY, TRAIN
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.representations.names import side_of
 from lfm4ads_tf.representations.part import Part, PartState, all_parts
+from lfm4ads_tf.representations.stored_join import StoredJoin
 
 
 class RepresentationStore:
@@ -76,12 +77,13 @@ class RepresentationStore:
         Raises:
             UserError: A representation is not stored in this version, or for other rows.
         """
-        tables = {name: self._table(cache, name, refresh) for name in names}
-
-        def join(rows: np.ndarray) -> Mapping[str, np.ndarray]:
-            return {name: table(rows) for name, table in tables.items()}
-
-        return join
+        recipe = {
+            "folder": str(self.folder.resolve()),
+            "version": self.version,
+            "names": list(names),
+            "refresh": refresh,
+        }
+        return StoredJoin({name: self._table(cache, name, refresh) for name in names}, recipe)
 
     @property
     def refreshed(self) -> bool:
@@ -243,3 +245,18 @@ class _AsOf:
             out[present, :-1] = self._vectors[safe[present]]
             out[present, -1] = 1.0
         return out
+
+
+def open_join(recipe: Mapping[str, Any], cache: EncodedCache) -> RepresentationJoin:
+    """The join that `RepresentationStore.lookup` gave in another process.
+
+    Args:
+        recipe: Its `StoredJoin.recipe`.
+        cache: The encoded cache, as the other process has it.
+
+    Raises:
+        UserError: The store is not there, or of another version.
+    """
+    store = RepresentationStore(recipe["folder"])
+    store.require(recipe["version"])
+    return store.lookup(cache, recipe["names"], recipe["refresh"])

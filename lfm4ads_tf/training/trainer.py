@@ -13,15 +13,15 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.batch import read
 from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.execution import current
 from lfm4ads_tf.data.input import RepresentationJoin, batches
 from lfm4ads_tf.embeddings.table import ShardedEmbedding
 from lfm4ads_tf.optim.gradient_registry import released_gradients
 from lfm4ads_tf.optim.loss_sums import LossSums
 from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
 from lfm4ads_tf.optim.objective import Objective
-from lfm4ads_tf.optim.step import StepLosses, training_step
+from lfm4ads_tf.optim.step import StepLosses, step_of
 from lfm4ads_tf.progress import Progress
 from lfm4ads_tf.training.checkpoints import TrainingCheckpoint, write_weights
 from lfm4ads_tf.training.config import TrainingConfig
@@ -128,7 +128,9 @@ class Trainer:
         self._sums = LossSums()
         self._sums_are_whole = True  # whether they hold every batch of the phase
         self._tensorboard = tensorboard
+        self._execution = current()
         self._step_function: Any = None
+        self._surplus = 0  # steps of the optimizers beyond those of the phases
 
     def fit(self, phases: Sequence[Phase]) -> TrainingResult:
         """Trains the phases that the checkpoint has not finished.
@@ -149,6 +151,7 @@ class Trainer:
                 phases[position.phase].name if position.phase < len(phases) else "end",
                 position.batch,
             )
+        self._surplus = self._made() - position.step
         finished = {START, *(phase.name for phase in phases[: position.phase])}
         result = TrainingResult(
             history=self.checkpoint.history(finished), curve=self.checkpoint.curve(finished)
@@ -197,25 +200,44 @@ class Trainer:
             weights=self.row_weights,
         )
         self.optimizers.scale_rates(phase.rate)
-        train_step = self._compiled(dataset)
+        steps = self._execution.steps(self._compiled(dataset), dataset)
         losses: StepLosses | None = None
-        for batch_index, batch in enumerate(read(dataset), start=start):
-            losses = train_step(batch)
-            step += 1
-            progress.advance(1)
-            if step % _SUMMARY_EVERY == 0:
-                self._summarise(losses, step, phase)
-            if step % self.config.checkpoint_every == 0:
+        batch, end = start, self._steps(phase)
+        while batch < end:
+            count = min(end - batch, self.config.checkpoint_every - step % self.config.checkpoint_every)
+            for finished in steps.take(count):
+                losses = finished.losses
+                earlier, step = step, step + finished.steps
+                progress.advance(finished.steps)
+                if step // _SUMMARY_EVERY > earlier // _SUMMARY_EVERY:
+                    self._summarise(losses, step, phase)
+            batch += count
+            if step % self.config.checkpoint_every == 0 and losses is not None:
+                self._wait(step)
                 self._finite(losses, step, phase)
                 self.checkpoint.save(
                     index,
-                    batch_index + 1,
+                    batch,
                     step,
                     losses=self._sums.values() if self._sums_are_whole else None,
                 )
+        self._wait(step)
         if losses is not None:
             self._finite(losses, step, phase)
         return step
+
+    def _wait(self, step: int) -> None:
+        """Waits for all steps; tells of those that were made again, as when a worker was lost."""
+        self._execution.wait()
+        surplus = self._made() - step
+        if surplus > self._surplus:
+            again = surplus - self._surplus
+            _LOG.warning("%s: %d batches up to step %d were learned twice", self.label, again, step)
+        self._surplus = surplus
+
+    def _made(self) -> int:
+        """Steps that the optimizers made."""
+        return max(int(o.iterations.numpy()) for o in self.optimizers.optimizers.values())
 
     def _finish_phase(
         self, phase: Phase, index: int, result: TrainingResult, progress: Progress
@@ -279,13 +301,8 @@ class Trainer:
     def _compiled(self, dataset: tf.data.Dataset) -> Any:
         """The training step, traced once for batches of any size."""
         if self._step_function is None:
-            self._step_function = training_step(
-                self.objective,
-                self.optimizers,
-                dataset.element_spec,
-                self.config.precision,
-                self._sums,
-            )
+            step = step_of(self.objective, self.optimizers, self.config.precision, self._sums)
+            self._step_function = self._execution.compiled(step, dataset)
         return self._step_function
 
     def _summarise(self, losses: StepLosses, step: int, phase: Phase) -> None:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from lfm4ads_tf.baselines.config import BaselineConfig
+from lfm4ads_tf.cluster.config import ClusterSettings
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig, ServedStorage
 from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.features.shipped_specs import spec_file
@@ -109,6 +110,7 @@ class RunConfig(StrictModel):
     retrieval: RetrievalConfig = RetrievalConfig()
     baseline: BaselineConfig = BaselineConfig()
     export: ExportConfig = ExportConfig()
+    cluster: ClusterSettings = ClusterSettings()
     packed_cache: str | None = None
     budget: str = "5m"
     plugins: list[str] = []

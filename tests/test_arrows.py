@@ -23,6 +23,7 @@ LAYERS: tuple[set[str], ...] = (
     {"config"},  # of a run: made of all sections
     {"tuning", "diagnostics"},
     {"training", "representations", "transfer", "baselines"},
+    {"cluster"},
     {"models", "data"},
     {"interactions", "optim"},
     {"embeddings"},

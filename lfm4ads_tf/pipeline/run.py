@@ -39,6 +39,12 @@ _SELECTION = (
     ("config", "export"),
     ("config", "baseline"),
     ("config", "packed_cache"),
+    ("config", "cluster"),
+    # Where the rows of tables lie, see `embeddings.storage`: of `embeddings`, the short form, too.
+    ("config", "embeddings", "shards"),
+    ("config", "upstream", "embeddings", "shards"),
+    ("config", "downstream", "embeddings", "shards"),
+    ("config", "retrieval", "embeddings", "shards"),
     ("config", "plugins"),  # what they register is compared where it is named
     ("spec", "skew"),
 )

@@ -8,6 +8,8 @@ from lfm4ads_tf.pipeline.run import Run, fingerprint
 from lfm4ads_tf.representations.store import RepresentationStore
 from lfm4ads_tf.training.config import FittedTrainingConfig
 
+_ONE = 1  # shard, as nearly every run had when the number counted
+
 
 def open_store(run: Run, seed: int, trained_with: str | None = None) -> RepresentationStore:
     """The representations of a seed.
@@ -27,7 +29,9 @@ def open_store(run: Run, seed: int, trained_with: str | None = None) -> Represen
         )
     store = RepresentationStore(folder)
     expected = representations_version(run, seed)
-    if store.version != expected:
+    # earlier versions counted the number of shards
+    earlier = _version(run, seed, run.config.upstream.embeddings.shards)
+    if store.version not in (expected, earlier):
         raise UserError(
             "The stored representations come from another upstream.",
             received=f"version {store.version}, expected {expected}",
@@ -40,14 +44,22 @@ def open_store(run: Run, seed: int, trained_with: str | None = None) -> Represen
 
 
 def representations_version(run: Run, seed: int) -> str:
-    """Name of the representations that a run's upstream gives."""
+    """Name of the representations that a run's upstream gives, in whatever number of shards."""
+    return _version(run, seed, _ONE)
+
+
+def _version(run: Run, seed: int, shards: int) -> str:
     number = "" if run.version == 1 else f"v{run.version}-"
-    return f"{number}seed_{seed}-{upstream_fingerprint(run, seed)}"
+    return f"{number}seed_{seed}-{upstream_fingerprint(run, seed, shards)}"
 
 
-def upstream_fingerprint(run: Run, seed: int) -> str:
-    """Digest of what an upstream and its representations are made of."""
+def upstream_fingerprint(run: Run, seed: int, shards: int = _ONE) -> str:
+    """Digest of what an upstream and its representations are made of.
+
+    The tables' number of shards changes neither, so it is that of `shards` whatever the run's.
+    """
     upstream = run.config.upstream.model_dump(mode="json")
+    upstream["embeddings"]["shards"] = shards
     upstream.setdefault("mmoe", MMoEConfig().model_dump(mode="json"))  # as of the first runs
     representations = run.config.representations.model_dump(mode="json")
     training, default = upstream["training"], FittedTrainingConfig()

@@ -19,6 +19,7 @@ from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.quiet import native_stderr_hidden
 
 if TYPE_CHECKING:
+    from lfm4ads_tf.pipeline.cluster_task import ClusterTask
     from lfm4ads_tf.pipeline.run import Run
 
 DEFAULT_SPEC = shipped_specs()["movielens"]
@@ -62,6 +63,14 @@ BudgetOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Empty a run folder of another configuration.")
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Train on a cluster: a YAML file, or env for TF_CONFIG."),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="This process' place in --cluster, as worker:0 [TF_CONFIG's]."),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
 
 STAGES = (
@@ -96,12 +105,17 @@ def _command(name: str) -> Callable[..., None]:
         scenarios: ScenariosOption = None,
         methods: MethodsOption = None,
         budget: BudgetOption = None,
+        cluster: ClusterOption = None,
+        task: TaskOption = None,
         overwrite: OverwriteOption = False,
         quiet: QuietOption = False,
     ) -> None:
         with native_stderr_hidden():  # TensorFlow's start-up banner
             from lfm4ads_tf.pipeline.stages import Selection, resolve_run, run_stages
 
+        member = _cluster_task(cluster, task)
+        if member is not None and not member.runs_stages:
+            member.serve()
         run = resolve_run(
             spec=spec,
             out=out,
@@ -112,6 +126,7 @@ def _command(name: str) -> Callable[..., None]:
             config=config,
             overwrite=overwrite,
             quiet=quiet,
+            execute=None if member is None else member.execute,
         )
         stages = STAGES if name == "run" else (name,)
         run_stages(stages, run, data_dir=data_dir, console=_console(), export=_export)
@@ -323,6 +338,21 @@ def default(context: typer.Context) -> None:
     """Runs the whole pipeline on MovieLens when no command is given."""
     if context.invoked_subcommand is None:
         _command("run")()
+
+
+def _cluster_task(given: str | None, task: str | None) -> ClusterTask | None:
+    """This process as a task of a cluster, None where it is alone."""
+    if given is None:
+        if task is not None:
+            raise UserError(
+                "--task is the place of this process in a cluster, which was not given.",
+                received=f"--task {task}",
+                fix="give --cluster FILE, or leave --task out",
+            )
+        return None
+    from lfm4ads_tf.pipeline.cluster_task import ClusterTask
+
+    return ClusterTask(given, task)
 
 
 def _console() -> Console:

@@ -167,6 +167,21 @@ class Resolved(StrictModel):
         """The downstream's configuration in a scenario with what a search chose."""
         return _with(self.config.downstream, self.chosen.downstream.get(scenario, {}))
 
+    def with_shards(self, shards: int) -> Resolved:
+        """The same run with all of its tables in some number of parts."""
+        config = self.config
+        parts = {
+            name: part.model_copy(
+                update={"embeddings": part.embeddings.model_copy(update={"shards": shards})}
+            )
+            for name, part in (
+                ("upstream", config.upstream),
+                ("downstream", config.downstream),
+                ("retrieval", config.retrieval),
+            )
+        }
+        return self.model_copy(update={"config": config.model_copy(update=parts)})
+
     def fixed(self, part: str) -> set[str]:
         """Settings of `upstream` or `downstream` that no search may change."""
         given = self.given or ()

@@ -24,9 +24,9 @@ def extract(run: Run, seed: int) -> None:
     if (target / "manifest.json").exists():
         return
     began = time.perf_counter()
-    model = load_upstream(run, seed)
     config = run.config.representations
-    with staged_folder(target) as staging:
+    with run.execution.scope(), staged_folder(target) as staging:
+        model = load_upstream(run, seed)
         writer = RepresentationWriter(staging)
         extract_periods(
             model,

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lfm4ads_tf.config import Chosen, DownstreamConfig, Resolved, RunConfig
 from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.data.packed import PackedCache
 from lfm4ads_tf.data.vectors import settled_by
 from lfm4ads_tf.errors import UserError
@@ -58,15 +59,23 @@ class Run:
         resolved: Feature spec and run configuration.
         overwrite: Whether an OUT made from another configuration is emptied.
         quiet: Whether progress is hidden.
+        execution: Where its models are trained; this process when absent.
 
     Raises:
         UserError: OUT was made from another configuration or cannot be written.
     """
 
     def __init__(
-        self, out: Path, resolved: Resolved, *, overwrite: bool = False, quiet: bool = False
+        self,
+        out: Path,
+        resolved: Resolved,
+        *,
+        overwrite: bool = False,
+        quiet: bool = False,
+        execution: Execution | None = None,
     ) -> None:
         self.out = out
+        self.execution = execution or Execution()
         self.resolved = resolved
         self.quiet = quiet
         self._overwrite = overwrite

@@ -13,7 +13,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from lfm4ads_tf.baselines.registry import baselines_of
-from lfm4ads_tf.config import resolve
+from lfm4ads_tf.config import RunConfig, resolve
+from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.optim.model_optimizers import table_rule
 from lfm4ads_tf.pipeline.baseline import run_baselines
@@ -82,14 +83,28 @@ def resolve_run(
     config: Path | None,
     overwrite: bool,
     quiet: bool,
+    execute: Callable[[RunConfig], Execution] | None = None,
 ) -> Run:
     """A run whose configuration is resolved and checked; nothing is written yet.
+
+    Args:
+        spec, out, assignments, selection, config, overwrite, quiet: As the command line has them.
+        execute: Makes what the models are trained by; this process trains them when absent.
 
     Raises:
         UserError: Anything that the user can mend.
     """
     resolved = with_full(resolve(spec, assignments, selection.options(), config))
-    run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
+    execution = None if execute is None else execute(resolved.config)
+    if execution is not None and execution.shards is not None:
+        resolved = resolved.with_shards(execution.shards)
+    run = Run(
+        out or Path("runs") / resolved.spec.name,
+        resolved,
+        overwrite=overwrite,
+        quiet=quiet,
+        execution=execution,
+    )
     # Kernels that sum in the order in which threads finish would make two runs differ.
     tf.config.experimental.enable_op_determinism()
     tf.random.set_seed(resolved.config.seed)
@@ -128,6 +143,7 @@ def run_stages(
     """
     lost: ExportRefused | UserError | None = None
     run.begin()
+    run.execution.require_shared(run.out)
     if "transfer" in stages and FULL in run.config.downstream.methods:
         _LOG.info("method '%s': %s", FULL, read_method(run, FULL).resolved)
     if "prepare" in stages or data_dir is not None:

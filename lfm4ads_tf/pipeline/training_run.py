@@ -57,7 +57,11 @@ class TrainingRun(abc.ABC):
             return
         if (self.folder / RESULTS).exists():
             self.discard()
-        self.choose()
+        self.choose()  # by searches of this process, whatever trains the model then
+        with self.run.execution.scope():
+            self._train()
+
+    def _train(self) -> None:
         began = time.perf_counter()
         trainer = self.trainer()
         if trainer is None:

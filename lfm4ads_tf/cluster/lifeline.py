@@ -1,0 +1,1 @@
+def follow_launcher(): pass

@@ -1,0 +1,51 @@
+"""This process as one task of a cluster."""
+
+from __future__ import annotations
+
+from lfm4ads_tf.cluster.cluster_config import ClusterConfig
+from lfm4ads_tf.cluster.host_functions import register
+from lfm4ads_tf.cluster.lifeline import follow_launcher
+from lfm4ads_tf.cluster.node import serve, set_threads
+from lfm4ads_tf.cluster.parameter_servers import ParameterServers
+from lfm4ads_tf.cluster.row_loader import ROWS, RowLoader
+from lfm4ads_tf.cluster.shared_folder import SEEN, seen
+from lfm4ads_tf.cluster.task import Task
+from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.data.execution import Execution
+from lfm4ads_tf.representations.store import open_join
+
+
+class ClusterTask:
+    """One task of a cluster: it serves, or it is the one that runs the stages.
+
+    Args:
+        given: What `--cluster` was given: a file, or `env`.
+        task: What `--task` was given; TF_CONFIG's task when absent.
+
+    Raises:
+        UserError: The cluster or the task cannot be read.
+    """
+
+    def __init__(self, given: str, task: str | None) -> None:
+        self.config, self.task = ClusterConfig.read(given, task)
+        follow_launcher()
+        set_threads()
+
+    @property
+    def runs_stages(self) -> bool:
+        """Whether this process runs the stages; the others serve."""
+        return self.task == Task("chief", 0)
+
+    def serve(self) -> None:
+        """Serves until the process is ended."""
+        register(ROWS, RowLoader(open_join))
+        register(SEEN, seen)
+        serve(self.config, self.task)
+
+    def execute(self, config: RunConfig) -> Execution:
+        """Joins the cluster: what the chief trains models by.
+
+        Raises:
+            ClusterLost: A task does not answer.
+        """
+        return ParameterServers(self.config, config.cluster)

@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lfm4ads_tf.cluster.cluster_lost import ClusterLost
+from lfm4ads_tf.cluster.exit_codes import TRY_AGAIN
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.shipped_specs import shipped_specs
 from lfm4ads_tf.progress import Activity
-from lfm4ads_tf.quiet import native_stderr_hidden
+from lfm4ads_tf.quiet import leave, native_stderr_hidden
 
 if TYPE_CHECKING:
     from lfm4ads_tf.pipeline.cluster_task import ClusterTask
@@ -350,7 +352,8 @@ def _cluster_task(given: str | None, task: str | None) -> ClusterTask | None:
                 fix="give --cluster FILE, or leave --task out",
             )
         return None
-    from lfm4ads_tf.pipeline.cluster_task import ClusterTask
+    with native_stderr_hidden():
+        from lfm4ads_tf.pipeline.cluster_task import ClusterTask
 
     return ClusterTask(given, task)
 
@@ -377,35 +380,49 @@ def _export_index(run: Run) -> None:
 
 def main() -> None:
     """Runs the command line; see the exit codes in docs/cli.md."""
+    code = _exit_code()
+    if "lfm4ads_tf.cluster.parameter_servers" in sys.modules:
+        leave(code)  # threads that wait for a lost task would keep the process
+    if code:
+        sys.exit(code)
+
+
+def _exit_code() -> int:
+    """Runs the command line and tells what went wrong."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("lfm4ads_tf").setLevel(logging.INFO)
     errors = Console(stderr=True, soft_wrap=True)
+
+    def tell(title: str, message: object) -> None:
+        text = escape(str(message))
+        errors.print(f"[bold red]{title}:[/bold red] {text}", highlight=False)
+
     try:
         # typer turns an interrupt into the exit code 130 and returns it, as it does with `Exit`.
         code = app(standalone_mode=False)
         if code == 130:
             raise KeyboardInterrupt
-        if isinstance(code, int) and code:
-            sys.exit(code)
+        return code if isinstance(code, int) else 0
     except UserError as error:
-        errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False)
-        sys.exit(2)
+        tell("Error", error)
+        return 2
     except ExportRefused as error:
-        message = escape(str(error))
-        errors.print(f"[bold red]Export refused:[/bold red] {message}", highlight=False)
-        sys.exit(3)
+        tell("Export refused", error)
+        return 3
+    except ClusterLost as error:
+        tell("Cluster lost", error)
+        return TRY_AGAIN
     except (typer.Abort, KeyboardInterrupt):
         errors.print("Interrupted; run the same command again to go on.", highlight=False)
-        sys.exit(130)
+        return 130
     except typer.Exit as error:
-        sys.exit(error.exit_code)
+        return int(error.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
-            message = escape(error.format_message())
-            errors.print(f"[bold red]Error:[/bold red] {message}", highlight=False)
-            sys.exit(2)
+            tell("Error", error.format_message())
+            return 2
         traceback.print_exc()
-        sys.exit(1)
+        return 1
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
 from lfm4ads_tf.cluster.config import ClusterSettings
 from lfm4ads_tf.cluster.host_functions import user_error_in
+from lfm4ads_tf.cluster.plain_messages import tell_plainly
 from lfm4ads_tf.cluster.shared_folder import require_shared
 from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing, kept
 from lfm4ads_tf.data.row_recipe import RowRecipe
@@ -55,6 +56,7 @@ class ParameterServers(Execution):
         }
         self.shards = len(config.ps)
         """Parts of every table: one on each server."""
+        tell_plainly()
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec(config.as_spec()),
             task_type="chief",
@@ -156,10 +158,9 @@ class ParameterServers(Execution):
                 f"no answer of {', '.join(silent)}" if silent else "all tasks answer",
             ) from None
 
-    @property
-    def steps_per_call(self) -> int:
-        """Batches of a closure."""
-        return self._settings.steps_per_call
+    def batches_of_call(self, count: int) -> int:
+        """Batches of a closure where `count` are to be learned: few are shared by all workers."""
+        return max(1, min(self._settings.steps_per_call, -(-count // self._workers)))
 
     def _value(self, remote: Any) -> Any:
         with self._told():
@@ -215,8 +216,9 @@ class _ClosureSteps(Steps):
         order = source.order(0)
         first = self._next
         self._next = min(first + count, -(-len(order) // size))
-        starts = range(first, self._next, self._servers.steps_per_call)
-        lengths = [min(self._servers.steps_per_call, self._next - start) for start in starts]
+        length = self._servers.batches_of_call(self._next - first)
+        starts = range(first, self._next, length)
+        lengths = [min(length, self._next - start) for start in starts]
         calls = (
             (
                 self._recipe,

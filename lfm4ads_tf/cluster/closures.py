@@ -33,9 +33,7 @@ def closure_of_steps(step: Callable[[Any], Any], data: tf.data.Dataset) -> Any:
     single = tf.function(step, input_signature=[data.element_spec], autograph=False)
     losses = single.get_concrete_function().structured_outputs
 
-    def steps(
-        recipe: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor, batch_size: tf.Tensor
-    ) -> Any:
+    def steps(recipe: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor, batch_size: tf.Tensor) -> Any:
         count = (tf.size(rows, tf.int64) + batch_size - 1) // batch_size
 
         def batch(k: tf.Tensor) -> Any:

@@ -1,1 +1,2 @@
-def follow_launcher(): pass
+def follow_launcher():
+    pass

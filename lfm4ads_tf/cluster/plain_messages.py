@@ -20,7 +20,7 @@ _FURTHER = (b"Additional GRPC error", b":UNKNOWN:", b":{", b"This could happen i
 def tell_plainly() -> None:
     """Writes a line for a lost and for a returned worker; keeps back TensorFlow's own.
 
-    One lost worker makes TensorFlow write hundreds of lines, from Python and from native code, which
+    One lost worker makes TensorFlow write hundreds of lines, from Python and from native code, that
     say no more. For the chief of a cluster; once a process.
     """
     logger = logging.getLogger(_TENSORFLOW)
@@ -44,7 +44,7 @@ class _Coordinator(logging.Filter):
             for task in self._task(record):
                 if task not in self._lost:
                     self._lost.add(task)
-                    _LOG.warning("%s was lost; the other workers go on, its batches too", task)
+                    _LOG.warning("%s was lost; its batches are given to the others", task)
             return False
         if text.startswith("Worker %s has been recovered"):
             for task in self._task(record):
@@ -52,8 +52,10 @@ class _Coordinator(logging.Filter):
                     self._lost.discard(task)
                     _LOG.warning("%s is back", task)
             return False
-        noise = "Remote function on worker", "Cluster update failed", "%d out of the last"
-        return record.levelno >= logging.WARNING and not text.startswith(noise)
+        noise = "Remote function on worker", "Cluster update failed"
+        if text.startswith(noise) or "tf_function_save" in record.getMessage():
+            return False
+        return record.levelno >= logging.WARNING
 
     @staticmethod
     def _task(record: logging.LogRecord) -> list[str]:

@@ -19,6 +19,7 @@ from lfm4ads_tf.errors import UserError
 
 __all__ = ["PassNumber", "RepresentationJoin", "apply", "batches", "passes"]
 
+
 def _alive(held: weakref.ref[RowSource]) -> RowSource:
     """The source of a data set.
 

@@ -59,7 +59,9 @@ class RowSource:
             batch = self.cache.take_ahead(rows)
         else:
             batch = self.cache.take(rows, self.refresh)
-        batch["representations"] = {} if self.representations is None else self.representations(rows)
+        batch["representations"] = (
+            {} if self.representations is None else self.representations(rows)
+        )
         if self.weights is not None:
             batch["weights"] = self.weights[rows]
         return flatten(batch)

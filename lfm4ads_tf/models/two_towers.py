@@ -314,7 +314,7 @@ def build_embeddings(
                 "owner's name",
             )
     return ShardedEmbedding(
-        [_table(table, config) for table in layout.tables],
+        table_configs(layout, config),
         [EmbeddedFeature(f.name, table=f.table, combiner=f.combiner) for f in layout.fields],
         shards=config.shards,
         sets=config.sets,
@@ -323,6 +323,11 @@ def build_embeddings(
         tables_per_width=config.tables_per_width,
         name=name,
     )
+
+
+def table_configs(layout: FeatureLayout, config: EmbeddingsConfig) -> list[TableConfig]:
+    """The tables of a layout, each with its own options where it has some."""
+    return [_table(table, config) for table in layout.tables]
 
 
 def embedding_width(table: TableField, config: EmbeddingsConfig) -> int:

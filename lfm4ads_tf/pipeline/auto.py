@@ -14,8 +14,10 @@ import numpy as np
 import tf_keras
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.embeddings.config import EmbeddingsConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
+from lfm4ads_tf.models.two_towers import table_configs
 from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.pipeline import build
 from lfm4ads_tf.pipeline.group_rates import of_the_model
@@ -40,6 +42,8 @@ from lfm4ads_tf.tuning.trials import TrialModel, Trials
 _LOG = logging.getLogger(__name__)
 _UPSTREAM_SHARE = 0.75  # of the budget; the downstream models get the rest, by their rows
 _CLOCK = 3.0  # times the budget, after which the clock ends a search
+_TRIAL_BYTES = 16  # an element of a table, its slot, and the initial values of both
+_MOST_BYTES = 1 << 30  # of tables, in the searches of a cluster's chief
 _FIRST_RATES = {"table_learning_rate": 0.1, "dense_learning_rate": 1e-3}
 _FIRST_OF_UPSTREAM = {"dropout": 0.2}  # its ids see every scenario several times and overfit first
 
@@ -53,8 +57,11 @@ def choose_upstream(run: Run) -> None:
     if not _wants_upstream(run):
         return
     prepared = _upstream_search(run)
-    if not prepared.can_be_scored():
-        _LOG.info("training of the upstream is chosen by its size alone: %s", prepared.blind())
+    section = run.resolved.config.upstream
+    tables = section.model_class.tables(section, run.cache.layout)
+    reason = prepared.blind() or _too_large(run, tables)
+    if reason is not None:
+        _LOG.info("training of the upstream is chosen by its size alone: %s", reason)
         settings = prepared.search.start
     else:
         prepared.check(run.config.budget)
@@ -76,7 +83,8 @@ def choose_downstream(run: Run, scenario: str) -> None:
     if not chosen.downstream and any((run.out / "downstream").glob("*/*/seed_*")):
         return  # a run whose models were trained before there were searches
     prepared = _downstream_search(run, scenario)
-    reason = None if prepared.can_be_scored() else prepared.blind()
+    tables = run.resolved.config.downstream.embeddings
+    reason = prepared.blind() or _too_large(run, tables)
     if reason is None and prepared.search.smallest_budget() > prepared.budget:
         reason = f"its share of the budget, {prepared.budget:.0f} s, has no room for a trial"
     settings = prepared.search.start if reason else prepared.run()
@@ -167,12 +175,10 @@ class PreparedSearch:
                 "upstream.training.auto=false",
             )
 
-    def can_be_scored(self) -> bool:
-        """Whether the held rows hold both classes of a task."""
-        return can_be_scored(self.trials.cache.labels[self.trials.held])
-
-    def blind(self) -> str:
-        """Why trials cannot be scored."""
+    def blind(self) -> str | None:
+        """Why trials cannot be scored; None where the held rows hold both classes of a task."""
+        if can_be_scored(self.trials.cache.labels[self.trials.held]):
+            return None
         return f"the {len(self.trials.held)} held rows hold no task with both classes"
 
     def run(self) -> Settings:
@@ -276,6 +282,23 @@ class PreparedSearch:
                 "chosen": None if settings is None else vars(settings),
             },
         )
+
+
+def _too_large(run: Run, embeddings: EmbeddingsConfig) -> str | None:
+    """Why trials are not made: they are the chief's own, and a cluster's tables may outgrow it.
+
+    None where it holds them, and on one machine, which must hold them to train.
+    """
+    if run.execution.shards is None:
+        return None
+    tables = table_configs(run.cache.layout, embeddings)
+    elements = sum((t.stored_rows + 1) * t.dim * embeddings.sets for t in tables)
+    if elements * _TRIAL_BYTES <= _MOST_BYTES:
+        return None
+    return (
+        f"a search would hold {elements * _TRIAL_BYTES / 1e9:.1f} GB of tables in the chief, and "
+        f"{_MOST_BYTES / 1e9:.1f} GB are allowed"
+    )
 
 
 def _wants_upstream(run: Run) -> bool:

@@ -204,7 +204,9 @@ class Trainer:
         losses: StepLosses | None = None
         batch, end = start, self._steps(phase)
         while batch < end:
-            count = min(end - batch, self.config.checkpoint_every - step % self.config.checkpoint_every)
+            count = min(
+                end - batch, self.config.checkpoint_every - step % self.config.checkpoint_every
+            )
             for finished in steps.take(count):
                 losses = finished.losses
                 earlier, step = step, step + finished.steps
@@ -212,7 +214,7 @@ class Trainer:
                 if step // _SUMMARY_EVERY > earlier // _SUMMARY_EVERY:
                     self._summarise(losses, step, phase)
             batch += count
-            if step % self.config.checkpoint_every == 0 and losses is not None:
+            if step % every == 0 and losses is not None:
                 self._wait(step)
                 self._finite(losses, step, phase)
                 self.checkpoint.save(

@@ -202,11 +202,9 @@ class Trainer:
         self.optimizers.scale_rates(phase.rate)
         steps = self._execution.steps(self._compiled(dataset), dataset)
         losses: StepLosses | None = None
-        batch, end = start, self._steps(phase)
+        batch, end, every = start, self._steps(phase), self.config.checkpoint_every
         while batch < end:
-            count = min(
-                end - batch, self.config.checkpoint_every - step % self.config.checkpoint_every
-            )
+            count = min(end - batch, every - step % every)
             for finished in steps.take(count):
                 losses = finished.losses
                 earlier, step = step, step + finished.steps

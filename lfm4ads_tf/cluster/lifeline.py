@@ -1,2 +1,0 @@
-def follow_launcher():
-    pass

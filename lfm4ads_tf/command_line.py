@@ -16,7 +16,7 @@ from rich.markup import escape
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
 from lfm4ads_tf.cluster.exit_codes import TRY_AGAIN
 from lfm4ads_tf.errors import ExportRefused, UserError
-from lfm4ads_tf.features.shipped_specs import shipped_specs
+from lfm4ads_tf.features.shipped_specs import DEFAULT, shipped_specs
 from lfm4ads_tf.progress import Activity
 from lfm4ads_tf.quiet import leave, native_stderr_hidden
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lfm4ads_tf.pipeline.cluster_task import ClusterTask
     from lfm4ads_tf.pipeline.run import Run
 
-DEFAULT_SPEC = shipped_specs()["movielens"]
+DEFAULT_SPEC = shipped_specs()[DEFAULT]
 
 app = typer.Typer(
     help="Foundation-model transfer for ads recommendation. Without a command: the whole pipeline.",

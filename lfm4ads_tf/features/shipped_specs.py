@@ -6,6 +6,9 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).resolve().parents[1] / "feature_specs"
 
+DEFAULT = "movielens"
+"""Name of the spec of a command that names none."""
+
 
 def shipped_specs() -> dict[str, Path]:
     """Name -> YAML file of the feature specs that come with the package."""

@@ -30,6 +30,7 @@ from lfm4ads_tf.written import plain
 
 _CONFIG_FILE = "config.yaml"
 _LOG_FILE = "log.txt"
+_CLUSTER_FOLDER = "cluster"  # logs of processes that may be running, see `cluster.local`
 # What selects a part of a run rather than making another one.
 _SELECTION = (
     ("config", "seed"),
@@ -172,7 +173,11 @@ class Run:
             UserError: The folder cannot be written.
         """
         if self._difference() is not None:
-            shutil.rmtree(self.out)
+            for path in self.out.iterdir():
+                if path.name != _CLUSTER_FOLDER:
+                    shutil.rmtree(
+                        path
+                    ) if path.is_dir() and not path.is_symlink() else path.unlink()
             self.resolved = self.resolved.model_copy(update={"chosen": Chosen()})
         write_text(self.out / _CONFIG_FILE, self.resolved.to_yaml())
         log = logging.getLogger()
@@ -189,7 +194,8 @@ class Run:
         """Refuses a folder that another configuration made, unless it may be emptied."""
         difference = self._difference()
         # A folder in which nothing was made yet belongs to no configuration.
-        made = difference and {p.name for p in self.out.iterdir()} - {_CONFIG_FILE, _LOG_FILE}
+        unmade = {_CONFIG_FILE, _LOG_FILE, _CLUSTER_FOLDER}
+        made = difference and {p.name for p in self.out.iterdir()} - unmade
         if made and not self._overwrite:
             raise UserError(
                 f"The folder '{self.out}' was made from another configuration.",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.host_functions import register
-from lfm4ads_tf.cluster.lifeline import follow_launcher
-from lfm4ads_tf.cluster.node import serve, set_threads
+from lfm4ads_tf.cluster.node import begin, serve
 from lfm4ads_tf.cluster.parameter_servers import ParameterServers
 from lfm4ads_tf.cluster.row_loader import ROWS, RowLoader
 from lfm4ads_tf.cluster.shared_folder import SEEN, seen
-from lfm4ads_tf.cluster.task import Task
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.representations.store import open_join
@@ -28,15 +28,15 @@ class ClusterTask:
 
     def __init__(self, given: str, task: str | None) -> None:
         self.config, self.task = ClusterConfig.read(given, task)
-        follow_launcher()
-        set_threads()
+        if self.runs_stages:
+            begin(self.config, self.task)
 
     @property
     def runs_stages(self) -> bool:
         """Whether this process runs the stages; the others serve."""
-        return self.task == Task("chief", 0)
+        return self.task == self.config.first
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Serves until the process is ended."""
         register(ROWS, RowLoader(open_join))
         register(SEEN, seen)

@@ -57,6 +57,17 @@ class Execution:
     shards: int | None = None
     """Parts of every table; None leaves it to the configuration."""
 
+    first: bool = True
+    """Whether this process decides and writes; of several that train alike, one does."""
+
+    def agreed(self, decide: Callable[[], Any]) -> Any:
+        """What the first process decides, the same in all of them; the others wait for it.
+
+        Args:
+            decide: Called in the first process alone; returns plain JSON values.
+        """
+        return decide()
+
     def scope(self) -> AbstractContextManager[Any]:
         """Models that are made inside are trained by this execution."""
         return nullcontext()

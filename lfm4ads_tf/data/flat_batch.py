@@ -54,11 +54,13 @@ class FlatForm:
         example: What `flatten` gave for some rows of the same source.
 
     Attributes:
+        names: Names of the arrays.
         dtypes: Types in the order of the names.
     """
 
     def __init__(self, example: Mapping[str, np.ndarray]) -> None:
         self._shapes = {name: [None, *value.shape[1:]] for name, value in example.items()}
+        self.names = [*example]
         self.dtypes = [tf.as_dtype(value.dtype) for value in example.values()]
 
     def batch(self, values: Sequence[tf.Tensor]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lfm4ads_tf.errors import UserError, nearest
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.objective import Objective
 from lfm4ads_tf.optim.optimizer_part import OptimizerPart
+from lfm4ads_tf.optim.replicas import mean_over_replicas
 from lfm4ads_tf.optim.rules.row_rule import row_rule, rule_variant
 from lfm4ads_tf.optim.rules.rule import RowRule
 from lfm4ads_tf.optim.variable_paths import path_of, segments, unmatched
@@ -120,7 +121,9 @@ class ModelOptimizers:
                 if self._owners.get(id(v)) is built.optimizer
             ]
             gradients = tape.gradient(value, taken)
-            pairs.append([(g, v) for g, v in zip(gradients, taken, strict=True) if g is not None])
+            moved = [(g, v) for g, v in zip(gradients, taken, strict=True) if g is not None]
+            means = mean_over_replicas([g for g, _ in moved])
+            pairs.append([(mean, v) for mean, (_, v) in zip(means, moved, strict=True)])
         for built, grads_and_vars in zip(self._parts, pairs, strict=True):
             built.optimizer.apply_gradients(grads_and_vars)
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from lfm4ads_tf.optim.loss_sums import LossSums
 from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
 from lfm4ads_tf.optim.objective import Objective, total_of
+from lfm4ads_tf.optim.replicas import mean_over_replicas
 from lfm4ads_tf.precision import Precision, training_precision
 
 
@@ -50,6 +51,8 @@ def step_of(
             minimised = objective.sums(terms)
         total = total_of(terms) if several else minimised[0]
         optimizers.apply(tape, minimised)
+        total, *means = mean_over_replicas([total, *terms.values()])
+        terms = dict(zip(terms, means, strict=True))
         if sums is not None:
             sums.add(terms)
         return StepLosses(total, terms)

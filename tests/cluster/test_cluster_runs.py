@@ -25,6 +25,7 @@ SPEC = (
     "--set", "dataset_options.rows=60000",
     "--set", "upstream.training.auto=false",
     "--set", "upstream.training.passes=5",
+    "--set", "upstream.training.checkpoint_every=20",
     "--set", "upstream.training.optimizer.table_learning_rate=0.1",
 )  # fmt: skip
 STEPS = 250
@@ -99,7 +100,7 @@ def test_eight_killed_workers(single: Path, tmp_path: Path, steps_per_call: int)
 
 def test_a_server_is_killed_three_times(single: Path, tmp_path: Path) -> None:
     out, draw = prepared(single, tmp_path), random.Random(3)
-    run = ClusterRun(out, "pretrain", *SPEC, "--set", "upstream.training.checkpoint_every=20")
+    run = ClusterRun(out, "pretrain", *SPEC)
     for k in range(3):
         run.until(lambda k=k: len(run.starts("chief:0")) == k + 1, "the chief")
         written = checkpoint(out).stat().st_mtime if checkpoint(out).exists() else 0.0
@@ -124,7 +125,7 @@ def test_a_chief_is_killed_three_times(single: Path, tmp_path: Path) -> None:
     train("prepare", *large, "--out", str(plain))
     shutil.copytree(plain, out)
     train("pretrain", *large, "--out", str(plain))
-    run = ClusterRun(out, "pretrain", *large, "--set", "upstream.training.checkpoint_every=50")
+    run = ClusterRun(out, "pretrain", *large)
     sizes: list[list[float]] = []
     for k in range(4):
         run.until(lambda k=k: len(run.starts("chief:0")) == k + 1, "the chief")
@@ -146,15 +147,14 @@ def test_a_chief_is_killed_three_times(single: Path, tmp_path: Path) -> None:
 
 def test_a_killed_launcher_leaves_no_process(single: Path, tmp_path: Path) -> None:
     out = prepared(single, tmp_path)
-    more = (*SPEC, "--set", "upstream.training.checkpoint_every=20")
-    run = ClusterRun(out, "pretrain", *more)
+    run = ClusterRun(out, "pretrain", *SPEC)
     run.until(checkpoint(out).exists, "a checkpoint")
     run.kill_launcher()
     deadline = time.monotonic() + 10
     while run.alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert run.alive() == []
-    again = ClusterRun(out, "pretrain", *more)
+    again = ClusterRun(out, "pretrain", *SPEC)
     assert again.finish() == 0, again.told
     assert "resumed upstream seed 0 at step" in again.log("chief:0")
     assert steps(out) == STEPS

@@ -1,0 +1,162 @@
+"""Training of copies of a model, one in each process, that make every step together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lfm4ads_tf.batch import FAILURES, first_failure
+from lfm4ads_tf.cluster.cluster_config import ClusterConfig
+from lfm4ads_tf.cluster.cluster_lost import ClusterLost
+from lfm4ads_tf.cluster.task import Task
+from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing
+from lfm4ads_tf.data.row_source import RowSource, source_of
+from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.replicas import losses_scaled
+
+_LABELS = "labels"
+
+
+class Mirrored(Execution):
+    """Every process holds all variables and reads its share of each batch.
+
+    Of the rows of a batch, process k of n takes k, k + n, ...; the mean of the gradients over the
+    processes is the gradient of the batch, so all copies stay alike, bit by bit. Where the rows do
+    not divide, some processes are given one more, without labels, and losses are scaled to the true
+    rows. The variables are plain ones of the process: `MultiWorkerMirroredStrategy` is there for
+    its sums alone. The first process validates, saves and exports.
+
+    Args:
+        config: The cluster; it has workers alone.
+        task: The place of this process in it.
+    """
+
+    def __init__(self, config: ClusterConfig, task: Task) -> None:
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(config.as_spec()),
+            task_type=task.job,
+            task_id=task.index,
+            rpc_layer="grpc",
+        )
+        options = tf.distribute.experimental.CommunicationOptions(
+            implementation=tf.distribute.experimental.CommunicationImplementation.RING
+        )
+        self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        self._replicas = len(config.worker)
+        self._index = task.index
+        self.first = task == config.first
+        self._sum = tf.function(self._summed, reduce_retracing=True, autograph=False)
+
+    def agreed(self, decide: Callable[[], Any]) -> Any:
+        """What the first process decides; see `Execution.agreed`.
+
+        Raises:
+            ClusterLost: A process is lost.
+        """
+        text = json.dumps(decide()).encode() if self.first else b""
+        with self._told():
+            length = int(self._sum(tf.constant(len(text), tf.int64)))
+            own = np.frombuffer(text.ljust(length, b"\0"), np.uint8).astype(np.int64)
+            words = self._sum(tf.constant(own, tf.int64)).numpy()
+        return json.loads(words.astype(np.uint8).tobytes())
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Models that are made inside are copies that are trained together.
+
+        Raises:
+            ClusterLost: A process is lost.
+        """
+        with self._told(), executing(self):
+            yield
+
+    def compiled(self, step: Callable[[Any], Any], data: tf.data.Dataset) -> Callable[..., Any]:
+        """A step of this process' share of a batch, whose gradients are those of all."""
+
+        def replica(batch: Any, scale: tf.Tensor) -> Any:
+            with losses_scaled(scale):
+                return step(batch)
+
+        def together(batch: Any, scale: tf.Tensor) -> Any:
+            return self._strategy.run(replica, args=(batch, scale))
+
+        signature = [data.element_spec, tf.TensorSpec([], tf.float32)]
+        return tf.function(together, input_signature=signature, autograph=False)
+
+    def steps(self, compiled: Callable[..., Any], data: tf.data.Dataset) -> Steps:
+        """The steps of one pass over batches, of which this process reads its share."""
+        return _SharedSteps(compiled, source_of(data), self._index, self._replicas)
+
+    def wait(self) -> None:
+        """Waits for all processes."""
+        self.agreed(lambda: None)
+
+    def _summed(self, value: tf.Tensor) -> tf.Tensor:
+        def replica(value: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        return self._strategy.run(replica, args=(value,))
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            line = str(error).strip().splitlines()[0][:300]
+            raise ClusterLost("A process of the cluster was lost.", line) from error
+
+
+class _SharedSteps(Steps):
+    """Steps on a share of each batch."""
+
+    def __init__(
+        self, compiled: Callable[..., Any], source: RowSource, index: int, replicas: int
+    ) -> None:
+        self._compiled = compiled
+        self._data = _shares(source, index, replicas)
+        self._batches = iter(self._data)
+
+    def take(self, count: int) -> Iterator[Finished]:
+        """Makes the next `count` steps; see `Steps.take`."""
+        for _ in range(count):
+            with first_failure(self._data):
+                item = next(self._batches, None)
+            if item is None:
+                return
+            yield Finished(1, self._compiled(*item))
+
+
+def _shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
+    """Shares of a source's batches, each with the factor of its losses."""
+    order, size, form = source.order(0), source.batch_size, source.form
+    labels = form.names.index(_LABELS)
+    failures: list[UserError] = []
+
+    def load(number: np.ndarray) -> list[np.ndarray]:
+        rows = order[int(number) * size : (int(number) + 1) * size]
+        share, own = -(-len(rows) // replicas), rows[index::replicas]
+        filled = np.concatenate([own, rows[: share - len(own)]])
+        try:
+            arrays = source.load(filled)
+        except UserError as error:
+            failures.append(error)
+            raise
+        arrays[labels] = np.array(arrays[labels])
+        arrays[labels][len(own) :] = np.nan
+        return [*arrays, np.float32(share * replicas / len(rows))]
+
+    def parse(number: tf.Tensor) -> Any:
+        types = [*form.dtypes, tf.float32]
+        *values, scale = tf.numpy_function(load, [number], types, stateful=False)
+        return form.batch(values), tf.ensure_shape(scale, [])
+
+    numbers = tf.data.Dataset.range(source.start, -(-len(order) // size))
+    data = numbers.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)
+    vars(data)[FAILURES] = failures
+    return data

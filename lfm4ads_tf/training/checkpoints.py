@@ -15,7 +15,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.embeddings.storage import INDEX, count_weights, read_tables, write_tables
+from lfm4ads_tf.embeddings.storage import count_weights, read_tables, write_tables
+from lfm4ads_tf.embeddings.table_index import INDEX
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import staged_folder, write_json
 from lfm4ads_tf.interactions.scenario_choice import ScenarioChoice, tell_uncounted

@@ -1,0 +1,1 @@
+"""Where tables and their slots lie, and who handles them there."""

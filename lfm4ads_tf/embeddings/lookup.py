@@ -10,6 +10,7 @@ import tensorflow as tf
 from lfm4ads_tf.embeddings import table_shards
 from lfm4ads_tf.embeddings.embedded_feature import EmbeddedFeature
 from lfm4ads_tf.embeddings.fused_table import FusedTable
+from lfm4ads_tf.embeddings.placement.server import on_server
 from lfm4ads_tf.graph_checks import graph_assert
 from lfm4ads_tf.kernels.lookup import lookup_rows
 
@@ -39,7 +40,7 @@ def single_fields(
         ids = tf.gather(ids, fused.columns, axis=1)  # (B, F)
     offsets, sizes = fused.limits(fused.single)
     hashed = [i for i, f in enumerate(fused.single) if fused.config(f).hashing is not None]
-    if training and not hashed and len(parts) == 1:
+    if training and not hashed and len(parts) == 1 and not on_server(parts[0]):
         spread = fused.spread
         values = lookup_rows(
             parts[0], ids, offsets.tolist(), sizes.tolist(), spread.multiplier, spread.shift

@@ -308,6 +308,8 @@ class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
     def slot_like(self, name: str, physical: str, width_per_row: int, initial: float) -> Any:
         """Creates an untrained float32 variable cut into the same shards as a physical table.
 
+        On parameter servers each of its shards lies beside the table's.
+
         Args:
             name: Name of the variable.
             physical: Name of the physical table it accompanies.
@@ -318,9 +320,14 @@ class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
             A `tf.Variable`, or a `ShardedVariable`, of (rows of the physical table,
             width_per_row).
         """
-        rows = self.layout.fused[physical].rows
         return table_shards.partitioned_variable(
-            name, rows, width_per_row, self.shards, initial, trainable=False
+            name,
+            self.layout.fused[physical].rows,
+            width_per_row,
+            self.shards,
+            initial,
+            trainable=False,
+            neighbours=self.parts(physical),
         )
 
     def read_rows(

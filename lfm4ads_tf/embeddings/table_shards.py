@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from lfm4ads_tf.embeddings.placement.beside import beside
+from lfm4ads_tf.embeddings.placement.server import on_server
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.memory import filled
@@ -87,6 +91,9 @@ def shard_bounds(rows: int, shards: int) -> list[tuple[int, int]]:
 def read_shards(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
     """Reads rows of a table that is cut as `shard_bounds` says.
 
+    From parameter servers a row is fetched once, however often it is asked for, and its gradient
+    returns as one sum.
+
     Args:
         parts: The shards in order, each (rows of the shard, width), of any storage; a
             `QuantizedTable` is the only one.
@@ -97,6 +104,14 @@ def read_shards(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
     """
     if isinstance(parts[0], QuantizedTable):
         return parts[0].gather(rows)
+    if not any(on_server(part) for part in parts):
+        return _read(parts, rows)
+    distinct, place = tf.unique(rows)  # (U,), (N,)
+    return _repeated(_read(parts, distinct), place)
+
+
+def _read(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
+    """Rows as often as they are asked for."""
     if len(parts) == 1:
         return _gather(parts[0], rows)
     bounds = shard_bounds(sum(p.shape[0] for p in parts), len(parts))
@@ -107,6 +122,16 @@ def read_shards(parts: Sequence[tf.Variable], rows: tf.Tensor) -> tf.Tensor:
     values = [_gather(part, mine) for part, mine in zip(parts, local, strict=True)]
     stitched = tf.dynamic_stitch(places, values)
     return tf.ensure_shape(stitched, [None, parts[0].shape[1]])
+
+
+@tf.custom_gradient
+def _repeated(values: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """values[place]; the gradient is dense, as that of every read's rows."""
+
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return tf.math.unsorted_segment_sum(upstream, place, tf.shape(values)[0]), None
+
+    return tf.gather(values, place), grad
 
 
 def _gather(part: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
@@ -149,8 +174,11 @@ def partitioned_variable(
     *,
     trainable: bool,
     storage: str = "float32",
+    neighbours: Sequence[tf.Variable] | None = None,
 ) -> Any:
     """A table of (rows, width) cut as `shard_bounds` says.
+
+    Under a strategy with parameter servers the shards are made on the servers.
 
     Args:
         name: Name of the variable; the shards append `/part_<i>`.
@@ -160,6 +188,7 @@ def partitioned_variable(
         fill: The initial value of all elements.
         trainable: Whether gradients are wanted.
         storage: Type of the elements.
+        neighbours: Shards of another table of as many rows; each new one lies beside its own.
 
     Returns:
         A `tf.Variable`, or a `ShardedVariable` that is one logical tensor in a checkpoint.
@@ -167,11 +196,12 @@ def partitioned_variable(
     bounds = shard_bounds(rows, shards)
     parts = []
     for i, (start, stop) in enumerate(bounds):
-        part = tf.Variable(
-            filled(stop - start, width, fill, storage),
-            trainable=trainable,
-            name=name if len(bounds) == 1 else f"{name}/part_{i}",
-        )
+        with nullcontext() if neighbours is None else beside(neighbours[i]):
+            part = tf.Variable(
+                partial(filled, stop - start, width, fill, storage),  # called where the part lies
+                trainable=trainable,
+                name=name if len(bounds) == 1 else f"{name}/part_{i}",
+            )
         parts.append(part)
     if len(parts) == 1:
         return parts[0]

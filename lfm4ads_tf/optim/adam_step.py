@@ -1,4 +1,4 @@
-"""Adam on dense variables: one compiled op for all where the kernels are built, else one each."""
+"""Adam on dense variables: one compiled op a device where the kernels are built, else one each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from lfm4ads_tf.embeddings.placement.server import on_server
 from lfm4ads_tf.kernels.library import library
 
 
@@ -35,18 +36,22 @@ def adam_step(
     ops = library()
     if ops is not None and all(v.dtype == tf.float32 for v in variables):
         correction = tf.sqrt(1.0 - tf.pow(beta_2, step)) / (1.0 - tf.pow(beta_1, step))
-        ops.lfm4ads_adam_step(
-            variables=[v.handle for v in variables],
-            first_moments=[v.handle for v in first_moments],
-            second_moments=[v.handle for v in second_moments],
-            gradients=list(gradients),
-            learning_rates=tf.stack(list(learning_rates)),
-            correction=correction,
-            decays=list(decays),
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-        )
+        homes: dict[str, list[int]] = {}
+        for i, variable in enumerate(variables):
+            homes.setdefault(variable.device, []).append(i)
+        for mine in homes.values():  # an op runs where its variables lie
+            ops.lfm4ads_adam_step(
+                variables=[variables[i].handle for i in mine],
+                first_moments=[first_moments[i].handle for i in mine],
+                second_moments=[second_moments[i].handle for i in mine],
+                gradients=[gradients[i] for i in mine],
+                learning_rates=tf.stack([learning_rates[i] for i in mine]),
+                correction=correction,
+                decays=[decays[i] for i in mine],
+                beta_1=beta_1,
+                beta_2=beta_2,
+                epsilon=epsilon,
+            )
         return
     for w, m, v, gradient, rate, decay in zip(
         variables, first_moments, second_moments, gradients, learning_rates, decays, strict=True
@@ -64,4 +69,5 @@ def adam_step(
             beta2=beta_2,
             epsilon=epsilon,
             grad=gradient,
+            use_locking=on_server(w),  # several workers move it at once
         )

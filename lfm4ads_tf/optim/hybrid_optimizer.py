@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from lfm4ads_tf.embeddings.fused_table import FusedTable
+from lfm4ads_tf.embeddings.placement.beside import beside
 from lfm4ads_tf.embeddings.table import ShardedEmbedding, layer_of
 from lfm4ads_tf.embeddings.table_shards import parts_of
 from lfm4ads_tf.errors import UserError
@@ -214,11 +216,12 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
             self._known.dense[variable.ref()] = path
             for moment, moments in (("m", self.first_moments), ("v", self.second_moments)):
                 if path not in moments:
-                    moments[path] = tf.Variable(
-                        tf.zeros(variable.shape, tf.float32),
-                        trainable=False,
-                        name=f"{self.name}/{path}/{moment}",
-                    )
+                    with beside(variable):
+                        moments[path] = tf.Variable(
+                            partial(tf.zeros, variable.shape, tf.float32),
+                            trainable=False,
+                            name=f"{self.name}/{path}/{moment}",
+                        )
 
     def minimize(
         self, loss: Any, var_list: Sequence[tf.Variable], tape: tf.GradientTape | None = None

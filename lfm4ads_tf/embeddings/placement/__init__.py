@@ -1,1 +1,1 @@
-"""Where tables and their slots lie, and who handles them there."""
+"""Where variables lie: on the one machine, or on the servers of a cluster."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import traceback
@@ -62,12 +63,20 @@ BudgetOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Empty a run folder of another configuration.")
 ]
+ResumeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resume-from",
+        help="Kept checkpoint that the unfinished training goes on from [the latest].",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
 
 STAGES = (
     "prepare", "pretrain", "extract", "transfer", "retrieve", "baseline", "evaluate", "export",
     "report",
 )  # fmt: skip
+_TRAINING = ("run", "pretrain", "transfer", "retrieve")
 _HELP = {
     "run": "Run all stages.",
     "prepare": "Encode the data once.",
@@ -97,6 +106,7 @@ def _command(name: str) -> Callable[..., None]:
         methods: MethodsOption = None,
         budget: BudgetOption = None,
         overwrite: OverwriteOption = False,
+        resume_from: ResumeOption = None,
         quiet: QuietOption = False,
     ) -> None:
         with native_stderr_hidden():  # TensorFlow's start-up banner
@@ -112,11 +122,16 @@ def _command(name: str) -> Callable[..., None]:
             config=config,
             overwrite=overwrite,
             quiet=quiet,
+            resume_from=resume_from,
         )
         stages = STAGES if name == "run" else (name,)
         run_stages(stages, run, data_dir=data_dir, console=_console(), export=_export)
 
     command.__doc__ = _HELP[name]
+    if name not in _TRAINING:
+        signature = inspect.signature(command)
+        kept = [p for p in signature.parameters.values() if p.name != "resume_from"]
+        command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return command
 
 

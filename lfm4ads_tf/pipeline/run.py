@@ -29,6 +29,7 @@ from lfm4ads_tf.written import plain
 
 _CONFIG_FILE = "config.yaml"
 _LOG_FILE = "log.txt"
+_TRAINED = ("upstream", "downstream", "retrieval")
 # What selects a part of a run rather than making another one.
 _SELECTION = (
     ("config", "seed"),
@@ -39,6 +40,8 @@ _SELECTION = (
     ("config", "export"),
     ("config", "baseline"),
     ("config", "packed_cache"),
+    *(("config", part, "training", "keep_checkpoints") for part in _TRAINED),
+    ("config", "retrieval", "projection", "keep_checkpoints"),
     ("config", "plugins"),  # what they register is compared where it is named
     ("spec", "skew"),
 )
@@ -52,17 +55,26 @@ class Run:
         resolved: Feature spec and run configuration.
         overwrite: Whether an OUT made from another configuration is emptied.
         quiet: Whether progress is hidden.
+        resume_from: Number of the checkpoint that the first unfinished training goes on from; None
+            takes the latest.
 
     Raises:
         UserError: OUT was made from another configuration or cannot be written.
     """
 
     def __init__(
-        self, out: Path, resolved: Resolved, *, overwrite: bool = False, quiet: bool = False
+        self,
+        out: Path,
+        resolved: Resolved,
+        *,
+        overwrite: bool = False,
+        quiet: bool = False,
+        resume_from: int | None = None,
     ) -> None:
         self.out = out
         self.resolved = resolved
         self.quiet = quiet
+        self.resume_from = resume_from
         self._overwrite = overwrite
         self._settled: FeatureSpec | None = None
         self._refuse_another()
@@ -110,6 +122,11 @@ class Run:
                 fix=f"pack it anew: python -m lfm4ads_tf.data.pack {self.out / 'data'} FOLDER",
             )
         return packed
+
+    def take_resume_from(self) -> int | None:
+        """`resume_from`, for the training that asks first; None for the others."""
+        number, self.resume_from = self.resume_from, None
+        return number
 
     @property
     def version(self) -> int:

@@ -82,6 +82,7 @@ def resolve_run(
     config: Path | None,
     overwrite: bool,
     quiet: bool,
+    resume_from: int | None = None,
 ) -> Run:
     """A run whose configuration is resolved and checked; nothing is written yet.
 
@@ -89,7 +90,8 @@ def resolve_run(
         UserError: Anything that the user can mend.
     """
     resolved = with_full(resolve(spec, assignments, selection.options(), config))
-    run = Run(out or Path("runs") / resolved.spec.name, resolved, overwrite=overwrite, quiet=quiet)
+    folder = out or Path("runs") / resolved.spec.name
+    run = Run(folder, resolved, overwrite=overwrite, quiet=quiet, resume_from=resume_from)
     # Kernels that sum in the order in which threads finish would make two runs differ.
     tf.config.experimental.enable_op_determinism()
     tf.random.set_seed(resolved.config.seed)
@@ -138,6 +140,8 @@ def run_stages(
     for stage in stages:
         with Activity(stage, quiet=run.quiet):
             lost = _run_stage(stage, stages, run, console, export) or lost
+    if run.resume_from is not None:
+        _LOG.warning("--resume-from %d: no training was unfinished", run.resume_from)
     if lost is not None:
         raise lost
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import traceback
@@ -73,12 +74,20 @@ TaskOption = Annotated[
     str | None,
     typer.Option("--task", help="This process' place in --cluster, as worker:0 [TF_CONFIG's]."),
 ]
+ResumeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--resume-from",
+        help="Kept checkpoint that the unfinished training goes on from [the latest].",
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Hide progress.")]
 
 STAGES = (
     "prepare", "pretrain", "extract", "transfer", "retrieve", "baseline", "evaluate", "export",
     "report",
 )  # fmt: skip
+_TRAINING = ("run", "pretrain", "transfer", "retrieve")
 _HELP = {
     "run": "Run all stages.",
     "prepare": "Encode the data once.",
@@ -110,6 +119,7 @@ def _command(name: str) -> Callable[..., None]:
         cluster: ClusterOption = None,
         task: TaskOption = None,
         overwrite: OverwriteOption = False,
+        resume_from: ResumeOption = None,
         quiet: QuietOption = False,
     ) -> None:
         with native_stderr_hidden():  # TensorFlow's start-up banner
@@ -129,11 +139,16 @@ def _command(name: str) -> Callable[..., None]:
             overwrite=overwrite,
             quiet=quiet,
             execute=None if member is None else member.execute,
+            resume_from=resume_from,
         )
         stages = STAGES if name == "run" else (name,)
         run_stages(stages, run, data_dir=data_dir, console=_console(), export=_export)
 
     command.__doc__ = _HELP[name]
+    if name not in _TRAINING:
+        signature = inspect.signature(command)
+        kept = [p for p in signature.parameters.values() if p.name != "resume_from"]
+        command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return command
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +10,7 @@ import tensorflow as tf
 from lfm4ads_tf.seeding import derive
 
 INIT_BLOCK = 4096  # rows drawn at once; part of the definition of the initial values
-_MISSING_BLOCK = -1  # the missing id's row is drawn apart, so that it does not depend on `rows`
+MISSING_BLOCK = -1  # the missing id's row is drawn apart, so that it does not depend on `rows`
 
 
 def initial_blocks(
@@ -31,11 +31,34 @@ def initial_blocks(
     """
     draw = _draw_normal if init == "normal" else _draw_uniform
     shape = tf.constant([INIT_BLOCK, width])
-    for block in [*range(-(-rows // INIT_BLOCK)), _MISSING_BLOCK]:
-        start = rows if block == _MISSING_BLOCK else block * INIT_BLOCK
-        count = 1 if block == _MISSING_BLOCK else min(INIT_BLOCK, rows - start)
+    for block in [*range(-(-rows // INIT_BLOCK)), MISSING_BLOCK]:
+        start = rows if block == MISSING_BLOCK else block * INIT_BLOCK
+        count = 1 if block == MISSING_BLOCK else min(INIT_BLOCK, rows - start)
         values = draw(shape, tf.constant([seed, derive(block, name)], tf.int64))
         yield start, values[:count].numpy() * np.float32(scale)
+
+
+def block_seeds(name: str, blocks: Iterable[int], seed: int) -> np.ndarray:
+    """Seeds of some blocks of a table, for `drawn_blocks`: (number of blocks, 2) int64."""
+    return np.array([[seed, derive(block, name)] for block in blocks], np.int64)
+
+
+def drawn_blocks(seeds: tf.Tensor, width: int, init: str, scale: tf.Tensor) -> tf.Tensor:
+    """What `initial_blocks` draws, bit for bit, as part of a graph.
+
+    Args:
+        seeds: (N, 2) int64, see `block_seeds`.
+        width: Floats per row.
+        init: "normal" or "uniform".
+        scale: Standard deviation, or bound, () float32.
+
+    Returns:
+        (N * INIT_BLOCK, width) float32.
+    """
+    draw = _draw_normal if init == "normal" else _draw_uniform
+    shape = tf.constant([INIT_BLOCK, width])
+    blocks = tf.map_fn(lambda pair: draw(shape, pair), seeds, fn_output_signature=tf.float32)
+    return tf.reshape(blocks, [-1, width]) * scale  # (N * INIT_BLOCK, width)
 
 
 @tf.function

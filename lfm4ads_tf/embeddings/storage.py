@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 
+from lfm4ads_tf.embeddings.fused_table import FusedTable
+from lfm4ads_tf.embeddings.placement.segment_files import (
+    file_dtype,
+    from_file,
+    open_rows,
+    read_whole,
+    to_file,
+    write_header,
+)
+from lfm4ads_tf.embeddings.segments import read_stretches, workers_of, write_stretches
+from lfm4ads_tf.embeddings.stored_rows import StoredRows, StoredSegment
 from lfm4ads_tf.embeddings.table import SLICE_ROWS, ShardedEmbedding
 from lfm4ads_tf.embeddings.table_config import TableConfig
+from lfm4ads_tf.embeddings.table_index import TableIndex, damaged, write_index
+from lfm4ads_tf.embeddings.table_shards import parts_of
 from lfm4ads_tf.embeddings.table_slots import SlotRule, TableSlots
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.files import unwritable, write_json
+from lfm4ads_tf.files import unwritable
 
-INDEX = "tables.json"
 _SLICE_BYTES = 1 << 23  # of float32; a slice in flight exists about five times
 _WEIGHTS = "weights"
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """One file: the rows of a table, or of one of its slots, in the order of the ids.
-
-    Attributes:
-        file: Name of the file.
-        storage: Type of the elements; bfloat16 is kept as its bits, in uint16.
-        rows: Rows, the missing id's included, which is the last one.
-        width: Elements per row.
-        crc32: Checksum of the elements.
-    """
-
-    file: str
-    storage: str
-    rows: int
-    width: int
-    crc32: int
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the elements in memory."""
-        return np.dtype(tf.as_dtype(self.storage).as_numpy_dtype)
-
-    @property
-    def file_dtype(self) -> np.dtype[Any]:
-        """Type of the elements in the file: one that the .npy format has."""
-        return np.dtype("<u2") if self.storage == "bfloat16" else self.dtype.newbyteorder("<")
-
-    def slices(self) -> Iterator[tuple[int, int]]:
-        """Row ranges of a size that memory need not count."""
-        size = max(1, min(SLICE_ROWS, _SLICE_BYTES // (4 * self.width)))
-        for start in range(0, self.rows, size):
-            yield start, min(start + size, self.rows)
 
 
 def write_tables(
@@ -70,6 +44,11 @@ def write_tables(
     describes them and comes last. What the files hold depends neither on the shards nor on the
     physical tables. Memory grows by some slices, not by a table.
 
+    A table that lies on the servers of a cluster is read and written by the workers, see
+    `lfm4ads_tf.embeddings.placement.table_workers`. Where it has more rows than a stretch, there is
+    one file for each stretch, `<name>.<n>-of-<m>.npy`, the missing id's row being the last of the
+    last one.
+
     Args:
         folder: Where to write. It should be new: stage it, see `staged_folder`.
         layer: The layer to read.
@@ -78,19 +57,18 @@ def write_tables(
     Raises:
         UserError: The folder cannot be written.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    files: dict[str, dict[str, StoredRows]] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, config in enumerate(layer.layout.tables.values()):
             # the number tells apart what is alike once the name is fit for a file
             stem = f"{number:04d}_{re.sub(r'[^A-Za-z0-9.-]', '_', config.name)[:80]}"
-            variables = _variables(layer, optimizer, config)
-            entries[config.name] = {
-                key: asdict(_write(folder, f"{stem}.{key}.npy", layer, config, variable))
-                for key, variable in variables.items()
+            files[config.name] = {
+                key: _write(folder / f"{stem}.{key}.npy", layer, config, variable)
+                for key, variable in _variables(layer, optimizer, config).items()
             }
         rule = None if optimizer is None else _describe(optimizer.rule)
-        write_json(folder / INDEX, {"layer": layer.manifest(), "rule": rule, "files": entries})
+        write_index(folder, layer.manifest(), rule, files)
     except OSError as error:
         raise unwritable(folder, error) from error
 
@@ -107,7 +85,8 @@ def read_tables(
     The layer may have other shards, other physical tables, another order of tables and another
     storage, to which the values are then rounded. A table may have more rows than were written:
     the new ids keep their values, as do the slots of a table that was frozen when it was written.
-    Tables that the layer does not have are passed over.
+    Tables that the layer does not have are passed over. One machine reads what a cluster wrote,
+    and the other way round.
 
     Args:
         folder: What `write_tables` wrote.
@@ -124,7 +103,7 @@ def read_tables(
             Nothing is written into the layer then, unless a file of the right size has the wrong
             content, which its checksum shows at its end.
     """
-    index = _Index(folder)
+    index = TableIndex(folder)
     names = [name for name in layer.layout.tables if name in index.files]
     lacking = [name for name in layer.layout.tables if name not in index.files]
     if strict and lacking:
@@ -141,7 +120,7 @@ def read_tables(
             fix="Use the update rule that the tables were trained with, or read them without an "
             "optimizer to start its slots anew.",
         )
-    plan: list[tuple[_Stored, TableConfig, Any | None]] = []
+    plan: list[tuple[StoredRows, TableConfig, Any | None]] = []
     for name in names:
         config = layer.layout.table(name)
         _require_fit(index.tables[name], index.sets, config, layer.sets)
@@ -149,9 +128,10 @@ def read_tables(
             if key in index.files[name]:
                 plan.append((index.files[name][key], config, variable))
     for stored, _, _ in plan:
-        _open(folder / stored.file, stored).close()
+        for segment in stored.segments:
+            _open(folder / segment.file, stored, segment).close()
     for stored, config, variable in plan:
-        _read(folder / stored.file, stored, layer, config, variable)
+        _read(folder, stored, layer, config, variable)
     return tuple(names)
 
 
@@ -161,41 +141,8 @@ def count_weights(folder: Path) -> int:
     Raises:
         UserError: The description of the tables is missing or damaged.
     """
-    tables = [files[_WEIGHTS] for files in _Index(folder).files.values()]
+    tables = [files[_WEIGHTS] for files in TableIndex(folder).files.values()]
     return sum(stored.rows * stored.width for stored in tables)
-
-
-class _Index:
-    """The content of `tables.json`.
-
-    Attributes:
-        files: Table -> "weights" or name of the slot -> its file.
-        tables: Table -> its configuration.
-        sets: Sets of the layer.
-        rule: What `_describe` says of the rule, None without slots.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / INDEX
-        known = {field.name for field in fields(TableConfig)}
-        try:
-            index = json.loads(path.read_text("utf-8"))
-            self.files = {
-                name: {key: _Stored(**stored) for key, stored in files.items()}
-                for name, files in index["files"].items()
-            }
-            self.tables = {
-                name: TableConfig.from_json({k: v for k, v in table.items() if k in known})
-                for name, table in index["layer"]["tables"].items()
-            }
-            self.sets = int(index["layer"]["sets"])
-            self.rule: dict[str, Any] | None = index["rule"]
-        except FileNotFoundError as error:
-            raise UserError(f"There are no embedding tables in '{folder}'.") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, error) from error
-        if self.files.keys() != self.tables.keys():
-            raise _damaged(path, "a table without file, or a file without table")
 
 
 def _variables(
@@ -229,74 +176,84 @@ def _require_fit(old: TableConfig, old_sets: int, new: TableConfig, new_sets: in
 
 
 def _write(
-    folder: Path, file: str, layer: ShardedEmbedding, config: TableConfig, variable: Any | None
-) -> _Stored:
-    """Writes one file; plain writes, since the pages of a memory map would count as memory."""
-    rows = config.stored_rows + 1
-    width = layer.read_rows(config.name, 0, 1, variable).shape[1]
+    path: Path, layer: ShardedEmbedding, config: TableConfig, variable: Any | None
+) -> StoredRows:
+    """Writes a table or a slot of it; the file is `path`, or several beside it by the workers."""
+    fused, parts = _home(layer, config, variable)
     # int8 rows are written as the numbers that they stand for
     plain = variable is not None or config.storage == "int8"
     storage = "float32" if plain else config.storage
-    stored = _Stored(file, storage, rows, width, 0)
+    workers = workers_of(parts)
+    if workers is not None:
+        return write_stretches(workers, fused, parts, config, path, storage)
+    rows = config.stored_rows + 1
+    width = layer.read_rows(config.name, 0, 1, variable).shape[1]
     crc = 0
-    with (folder / file).open("wb") as stream:
-        header = {"descr": stored.file_dtype.str, "fortran_order": False, "shape": (rows, width)}
-        np.lib.format.write_array_header_1_0(stream, header)
-        for start, stop in stored.slices():
-            values = layer.read_rows(config.name, start, stop, variable)
-            # exact: the values come from this type
-            block = values.astype(stored.dtype, copy=False).view(stored.file_dtype)
+    # plain writes, since the pages of a memory map would count as memory
+    with path.open("wb") as stream:
+        write_header(stream, storage, rows, width)
+        for start, stop in _slices(rows, width):
+            block = to_file(layer.read_rows(config.name, start, stop, variable), storage)
             crc = zlib.crc32(block.data, crc)
             stream.write(block.data)
-    return _Stored(file, storage, rows, width, crc)
+    return StoredRows(storage, width, (StoredSegment(path.name, rows, crc),))
 
 
 def _read(
-    path: Path, stored: _Stored, layer: ShardedEmbedding, config: TableConfig, variable: Any | None
+    folder: Path,
+    stored: StoredRows,
+    layer: ShardedEmbedding,
+    config: TableConfig,
+    variable: Any | None,
 ) -> None:
-    """Reads one file into the table, or into the slot `variable` of it."""
-    crc = 0
-    with _open(path, stored) as stream:
-        for start, stop in stored.slices():
-            block = np.empty((stop - start, stored.width), stored.file_dtype)
-            if stream.readinto(block.data) != block.nbytes:  # type: ignore[attr-defined]
-                raise _damaged(path, "the file ends too early")
-            crc = zlib.crc32(block.data, crc)
-            values = block.view(stored.dtype).astype(np.float32, copy=False)
-            if stop == stored.rows:  # the missing id's row, which a grown table has further back
-                layer.write_rows(config.name, config.stored_rows, values[-1:], variable)
-                values = values[:-1]
-            if len(values):
-                layer.write_rows(config.name, start, values, variable)
-    if crc != stored.crc32:
-        raise _damaged(path, f"checksum {crc}, expected {stored.crc32}")
+    """Reads files into a table, or into the slot `variable` of it."""
+    fused, parts = _home(layer, config, variable)
+    workers = workers_of(parts)
+    if workers is not None:
+        read_stretches(workers, fused, parts, config, folder, stored)
+        return
+    for first, segment in stored.placed():
+        path = folder / segment.file
+        crc = 0
+        with _open(path, stored, segment) as stream:
+            for start, stop in _slices(segment.rows, stored.width):
+                block = np.empty((stop - start, stored.width), file_dtype(stored.storage))
+                try:
+                    read_whole(stream, block)
+                except ValueError as error:
+                    raise damaged(path, error) from error
+                crc = zlib.crc32(block.data, crc)
+                values = from_file(block, stored.storage)
+                if first + stop == stored.rows:
+                    # the missing id's row, which a grown table has further back
+                    layer.write_rows(config.name, config.stored_rows, values[-1:], variable)
+                    values = values[:-1]
+                if len(values):
+                    layer.write_rows(config.name, first + start, values, variable)
+        if crc != segment.crc32:
+            raise damaged(path, f"checksum {crc}, expected {segment.crc32}")
 
 
-def _open(path: Path, stored: _Stored) -> BinaryIO:
-    """The file at its first element, when its header and size are those of `stored`."""
+def _home(
+    layer: ShardedEmbedding, config: TableConfig, variable: Any | None
+) -> tuple[FusedTable, list[tf.Variable]]:
+    """The physical table of a table, and the shards of it or of one of its slots."""
+    fused = layer.layout.home(config.name)
+    return fused, layer.parts(fused.name) if variable is None else parts_of(variable)
+
+
+def _slices(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of a size that memory need not count."""
+    size = max(1, min(SLICE_ROWS, _SLICE_BYTES // (4 * width)))
+    for start in range(0, rows, size):
+        yield start, min(start + size, rows)
+
+
+def _open(path: Path, stored: StoredRows, segment: StoredSegment) -> BinaryIO:
+    """The file at its first element, when its header and size are those of `segment`."""
     try:
-        stream = path.open("rb")
+        return open_rows(path, stored.storage, segment.rows, stored.width)
     except OSError as error:
-        raise _damaged(path, error.strerror) from error
-    try:
-        np.lib.format.read_magic(stream)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        expected = (stored.rows, stored.width), False, stored.file_dtype
-        if (shape, fortran, dtype) != expected:
-            raise ValueError(f"shape {shape} of {dtype}, expected {expected[0]} of {expected[2]}")
-        size = os.fstat(stream.fileno()).st_size
-        whole = stream.tell() + stored.rows * stored.width * stored.file_dtype.itemsize
-        if size != whole:
-            raise ValueError(f"{size:,} bytes, expected {whole:,}")
-    except (OSError, ValueError) as error:
-        stream.close()
-        raise _damaged(path, error) from error
-    return stream
-
-
-def _damaged(path: Path, reason: object) -> UserError:
-    return UserError(
-        f"'{path}' is missing or damaged.",
-        received=reason,
-        fix="Restore the file from a copy, or remove its folder and train again.",
-    )
+        raise damaged(path, error.strerror) from error
+    except ValueError as error:
+        raise damaged(path, error) from error

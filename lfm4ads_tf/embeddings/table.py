@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.embeddings import lookup, table_shards
+from lfm4ads_tf.embeddings import lookup, segments, table_shards
 from lfm4ads_tf.embeddings.embedded_feature import EmbeddedFeature
 from lfm4ads_tf.embeddings.fused_table import FusedTable
 from lfm4ads_tf.embeddings.initial import initial_blocks
@@ -117,6 +117,11 @@ class ShardedEmbedding(Rebuildable, tf_keras.layers.Layer):
         for part in self.all_parts():
             vars(part)[_LAYER] = weakref.ref(self)
         for config in self.layout.tables.values():
+            fused, parts = self._rows_of(config.name, None)
+            workers = segments.workers_of(parts)
+            if workers is not None:
+                segments.fill_rows(workers, fused, parts, config, init, seed)
+                continue
             rows, width, scale = config.stored_rows, sets * config.dim, config.init_scale
             for start, block in initial_blocks(config.name, rows, width, init, scale, seed):
                 self.write_rows(config.name, start, block)

@@ -19,7 +19,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.memory import filled
 
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
-_FLOAT16_OVERFLOW = 65520.0  # from here on the nearest value is infinity
+FLOAT16_OVERFLOW = 65520.0  # from here on the nearest value is infinity
 MAX_ROWS = 2**31  # the product of two row numbers must fit in an int64
 
 
@@ -224,7 +224,7 @@ def scatter_rows(parts: Sequence[tf.Variable], rows: np.ndarray, values: np.ndar
         parts[0].write_rows(rows, values)
         return
     if parts[0].dtype == tf.float16:
-        _require_float16(values)
+        require_float16(values)
     bounds = shard_bounds(sum(part.shape[0] for part in parts), len(parts))
     for part, (start, stop) in zip(parts, bounds, strict=True):
         mine = (rows >= start) & (rows < stop)
@@ -234,9 +234,13 @@ def scatter_rows(parts: Sequence[tf.Variable], rows: np.ndarray, values: np.ndar
             part.scatter_update(tf.IndexedSlices(new, local))
 
 
-def _require_float16(values: np.ndarray) -> None:
-    """Refuses finite values that float16 would make infinite."""
-    too_large = np.isfinite(values) & (np.abs(values) >= _FLOAT16_OVERFLOW)
+def require_float16(values: np.ndarray) -> None:
+    """Refuses finite values that float16 would make infinite.
+
+    Raises:
+        UserError: There is one.
+    """
+    too_large = np.isfinite(values) & (np.abs(values) >= FLOAT16_OVERFLOW)
     if too_large.any():
         raise UserError(
             "A value is too large for a table that is kept as float16.",

@@ -31,6 +31,7 @@ from lfm4ads_tf.written import plain
 _CONFIG_FILE = "config.yaml"
 _LOG_FILE = "log.txt"
 _CLUSTER_FOLDER = "cluster"  # logs of processes that may be running, see `cluster.local`
+_TRAINED = ("upstream", "downstream", "retrieval")
 # What selects a part of a run rather than making another one.
 _SELECTION = (
     ("config", "seed"),
@@ -47,6 +48,8 @@ _SELECTION = (
     ("config", "upstream", "embeddings", "shards"),
     ("config", "downstream", "embeddings", "shards"),
     ("config", "retrieval", "embeddings", "shards"),
+    *(("config", part, "training", "keep_checkpoints") for part in _TRAINED),
+    ("config", "retrieval", "projection", "keep_checkpoints"),
     ("config", "plugins"),  # what they register is compared where it is named
     ("spec", "skew"),
 )
@@ -61,6 +64,8 @@ class Run:
         overwrite: Whether an OUT made from another configuration is emptied.
         quiet: Whether progress is hidden.
         execution: Where its models are trained; this process when absent.
+        resume_from: Number of the checkpoint that the first unfinished training goes on from; None
+            takes the latest.
 
     Raises:
         UserError: OUT was made from another configuration or cannot be written.
@@ -74,11 +79,13 @@ class Run:
         overwrite: bool = False,
         quiet: bool = False,
         execution: Execution | None = None,
+        resume_from: int | None = None,
     ) -> None:
         self.out = out
         self.execution = execution or Execution()
         self.resolved = resolved
         self.quiet = quiet
+        self.resume_from = resume_from
         self._overwrite = overwrite
         self._settled: FeatureSpec | None = None
         self._refuse_another()
@@ -126,6 +133,11 @@ class Run:
                 fix=f"pack it anew: python -m lfm4ads_tf.data.pack {self.out / 'data'} FOLDER",
             )
         return packed
+
+    def take_resume_from(self) -> int | None:
+        """`resume_from`, for the training that asks first; None for the others."""
+        number, self.resume_from = self.resume_from, None
+        return number
 
     @property
     def version(self) -> int:

@@ -84,6 +84,7 @@ def resolve_run(
     overwrite: bool,
     quiet: bool,
     execute: Callable[[RunConfig], Execution] | None = None,
+    resume_from: int | None = None,
 ) -> Run:
     """A run whose configuration is resolved and checked; nothing is written yet.
 
@@ -103,6 +104,7 @@ def resolve_run(
         resolved,
         overwrite=overwrite,
         quiet=quiet,
+        resume_from=resume_from,
         execution=execution,
     )
     # Kernels that sum in the order in which threads finish would make two runs differ.
@@ -154,6 +156,8 @@ def run_stages(
     for stage in stages:
         with Activity(stage, quiet=run.quiet):
             lost = _run_stage(stage, stages, run, console, export) or lost
+    if run.resume_from is not None:
+        _LOG.warning("--resume-from %d: no training was unfinished", run.resume_from)
     if lost is not None:
         raise lost
 

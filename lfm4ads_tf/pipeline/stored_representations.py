@@ -64,6 +64,7 @@ def upstream_fingerprint(run: Run, seed: int, shards: int = _ONE) -> str:
     representations = run.config.representations.model_dump(mode="json")
     training, default = upstream["training"], FittedTrainingConfig()
     del training["auto"]  # what it chose counts, not that it did
+    del training["keep_checkpoints"]
     # newer than the first runs
     for key in ("final_passes", "final_decay", "loss", "loss_options"):
         if training[key] == getattr(default, key):

@@ -66,7 +66,7 @@ class TrainingRun(abc.ABC):
         trainer = self.trainer()
         if trainer is None:
             return
-        result = trainer.fit(self.phases())
+        result = trainer.fit(self.phases(), self.run.take_resume_from())
         write_weights(trainer.model, self.folder / "weights")
         wall = time.perf_counter() - began
         scores = self.score(round(wall, 2))

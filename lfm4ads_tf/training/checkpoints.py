@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -15,19 +16,23 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from lfm4ads_tf.embeddings.storage import INDEX, count_weights, read_tables, write_tables
+from lfm4ads_tf.embeddings.placement.chief_files import checkpoint_options
+from lfm4ads_tf.embeddings.storage import count_weights, read_tables, write_tables
+from lfm4ads_tf.embeddings.table_index import INDEX
 from lfm4ads_tf.errors import UserError
-from lfm4ads_tf.files import staged_folder, write_json
+from lfm4ads_tf.files import staged_folder, write_json, write_text
 from lfm4ads_tf.interactions.scenario_choice import ScenarioChoice, tell_uncounted
 from lfm4ads_tf.models.model_parts import ModelParts
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.model_optimizers import ModelOptimizers
 
+_LOG = logging.getLogger(__name__)
 _PREFIX = "weights"
 _TABLES = "tables"
 _CURVE = "curve.json"
 _LOSSES = "losses.json"
 _GROUPS = "field_groups.json"
+_STEP = "position/step/.ATTRIBUTES/VARIABLE_VALUE"  # its name in TensorFlow's files
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,9 @@ class TrainingCheckpoint:
 
     Checkpoint n is `checkpoint/ckpt-<n>.*`, TensorFlow's files of all that is dense, and the
     folder `checkpoint/ckpt-<n>.tables` of the embedding tables and their slots, which is complete
-    before TensorFlow's `checkpoint/checkpoint` names n as the latest; only then the one before is
-    removed. Tables are written slice by slice: TensorFlow would copy each one whole.
+    before TensorFlow's `checkpoint/checkpoint` names n as the latest; only then the oldest one is
+    removed. Where a disk fills up on the way, what is there of n is removed, and those before it
+    stay. Tables are written slice by slice: TensorFlow would copy each one whole.
 
     The state of a single optimizer is kept without its name, that of several under their names.
 
@@ -62,10 +68,14 @@ class TrainingCheckpoint:
         folder: Folder of the run; `checkpoint/` and `best/` live in it.
         model: The model, already built.
         optimizers: Its optimizers.
+        keep: How many checkpoints are kept.
     """
 
-    def __init__(self, folder: Path, model: tf_keras.Model, optimizers: ModelOptimizers) -> None:
+    def __init__(
+        self, folder: Path, model: tf_keras.Model, optimizers: ModelOptimizers, *, keep: int = 1
+    ) -> None:
         self._folder = folder
+        self._keep = keep
         self._model = model
         self._optimizers = optimizers
         self._parts = ModelParts(model)
@@ -82,9 +92,7 @@ class TrainingCheckpoint:
             "position": self._values,
         }
         self._checkpoint = tf.train.Checkpoint(model=self._parts.dense, **self._beside)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(folder / "checkpoint"), max_to_keep=1
-        )
+        self._manager = self._new_manager()
 
     def save(
         self,
@@ -109,8 +117,7 @@ class TrainingCheckpoint:
             self._values[name].assign(value)
         # Counted, not named by step: the end of a phase and its last step are two saves, and the
         # files of the latest checkpoint must never be written over.
-        latest = self._manager.latest_checkpoint
-        number = 1 + (int(latest.rpartition("-")[2]) if latest else 0)
+        number = 1 + max(self._kept(), default=0)
         with _disk(self._folder):
             try:
                 prefix = self._folder / "checkpoint" / f"ckpt-{number}"
@@ -118,32 +125,64 @@ class TrainingCheckpoint:
                     _write_tables(self._parts, staging, self._optimizers)
                     # beside the tables: complete before the checkpoint is named
                     write_json(staging / _LOSSES, losses)
-                self._manager.save(checkpoint_number=number)
+                self._manager.save(checkpoint_number=number, options=checkpoint_options())
             finally:
-                self._remove_other_tables()
+                kept = self._kept()
+                if number not in kept:
+                    self._remove(number)
+                self._remove_other_tables(kept)
 
-    def restore(self) -> Position:
-        """Restores the latest checkpoint, if there is one, and returns its position.
+    def restore(self, number: int | None = None) -> Position:
+        """Restores a checkpoint, if there is one, and returns its position.
+
+        Args:
+            number: Number of a kept checkpoint, from which training goes on: those after it are
+                removed. None restores the latest one.
 
         Raises:
             UserError: The checkpoint is damaged, or its tables do not fit the model's, or it is of
-                another model or of other optimizers.
+                another model or of other optimizers; or there is none of this number.
         """
-        latest = self._manager.latest_checkpoint
-        if latest is None:
+        kept = self._kept()
+        if number is not None and number not in kept:
+            steps = [f"{n} (step {tf.train.load_variable(p, _STEP)})" for n, p in kept.items()]
+            raise UserError(
+                f"'{self._folder}' holds no checkpoint {number}.",
+                received=f"--resume-from {number}; kept: {', '.join(steps) or 'none'}",
+                fix="name a checkpoint that is kept, or leave the option out",
+            )
+        if not kept:
             return Position()
-        tables = _tables_of(Path(latest))
+        chosen = max(kept) if number is None else number
+        try:
+            position = self._restored(kept[chosen])
+        except UserError:
+            earlier = ", ".join(str(n) for n in kept if n < chosen)
+            if earlier:
+                _LOG.warning(
+                    "earlier checkpoints of '%s' are kept: %s; --resume-from goes on from one",
+                    self._folder,
+                    earlier,
+                )
+            raise
+        if chosen != max(kept):
+            self._forget_after(chosen, kept)
+        return position
+
+    def _restored(self, prefix: str) -> Position:
+        """Restores the checkpoint of a prefix."""
+        tables = _tables_of(Path(prefix))
         _read_tables(self._parts, tables, self._optimizers)
         try:
-            held = tf.train.Checkpoint(model=_held(self._parts, latest), **self._beside)
-            status = held.restore(latest)
+            held = tf.train.Checkpoint(model=_held(self._parts, prefix), **self._beside)
+            status = held.restore(prefix, checkpoint_options())
             status.assert_existing_objects_matched().expect_partial()
         except (
             AssertionError,
             ValueError,
         ) as error:  # others, or of other sizes
             raise UserError(
-                f"The checkpoint '{latest}' is of another model or of other optimizers.",
+                f"The checkpoint '{prefix}' is of another model or of other optimizers.",
                 received=str(error).splitlines()[0],
                 fix="train with what it was made with, or remove its folder and train again",
             ) from error
@@ -152,11 +191,46 @@ class TrainingCheckpoint:
         losses = json.loads(path.read_text("utf-8")) if path.exists() else None
         return Position(values["phase"], values["batch"], values["step"], losses)
 
-    def _remove_other_tables(self) -> None:
-        """Removes the tables of all but the latest checkpoint."""
-        latest = self._manager.latest_checkpoint
+    def _new_manager(self) -> tf.train.CheckpointManager:
+        return tf.train.CheckpointManager(
+            self._checkpoint, str(self._folder / "checkpoint"), max_to_keep=self._keep
+        )
+
+    def _kept(self) -> dict[int, str]:
+        """Number -> prefix of the kept checkpoints in order: those that the disk names."""
+        state = tf.train.get_checkpoint_state(str(self._folder / "checkpoint"))
+        prefixes = [] if state is None else list(state.all_model_checkpoint_paths)
+        return {int(prefix.rpartition("-")[2]): prefix for prefix in prefixes}
+
+    def _forget_after(self, number: int, kept: Mapping[int, str]) -> None:
+        """Removes the checkpoints after a number, the list of them first."""
+        folder = self._folder / "checkpoint"
+        state = tf.train.get_checkpoint_state(str(folder))
+        # names, not paths: a run folder may be moved
+        names = [Path(prefix).name for n, prefix in kept.items() if n <= number]
+        del state.all_model_checkpoint_paths[:], state.all_model_checkpoint_timestamps[len(names) :]
+        state.all_model_checkpoint_paths.extend(names)
+        state.model_checkpoint_path = names[-1]
+        write_text(folder / "checkpoint", str(state))
+        for later in kept:
+            if later > number:
+                self._remove(later)
+        self._remove_other_tables(self._kept())
+        self._manager = self._new_manager()
+
+    def _remove(self, number: int) -> None:
+        """Removes TensorFlow's files of a checkpoint."""
+        for path in (self._folder / "checkpoint").glob(f"ckpt-{number}[._]*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+            elif path != _tables_of(self._folder / "checkpoint" / f"ckpt-{number}"):
+                shutil.rmtree(path, ignore_errors=True)  # what TensorFlow had not yet renamed
+
+    def _remove_other_tables(self, kept: Mapping[int, str]) -> None:
+        """Removes the tables of all but the kept checkpoints."""
+        folders = {_tables_of(Path(prefix)).name for prefix in kept.values()}
         for folder in (self._folder / "checkpoint").glob("ckpt-*.tables"):
-            if latest is None or folder != _tables_of(Path(latest)):
+            if folder.name not in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
@@ -179,11 +253,11 @@ class TrainingCheckpoint:
         return [entry for entry in entries if entry["phase"] in finished]
 
     def save_best(self, name: str) -> None:
-        """Keeps the weights of the best phase so far, and only those of it and the one before."""
+        """Keeps the weights of the best phase so far, and those that kept checkpoints may need."""
         best = self._folder / "best"
         older = sorted(best.glob("*"), key=os.path.getmtime) if best.exists() else []
         write_weights(self._model, best / name)
-        for folder in older[:-1]:
+        for folder in older[: -self._keep]:
             shutil.rmtree(folder, ignore_errors=True)
 
     def restore_best(self, name: str) -> None:
@@ -213,7 +287,7 @@ def write_weights(model: tf_keras.Model, folder: Path) -> None:
     parts = ModelParts(model)
     with staged_folder(folder) as staging, _disk(folder):
         _write_tables(parts, staging / _TABLES)
-        tf.train.Checkpoint(model=parts.dense).write(str(staging / _PREFIX))
+        tf.train.Checkpoint(model=parts.dense).write(str(staging / _PREFIX), checkpoint_options())
 
 
 def read_weights(model: tf_keras.Model, folder: Path) -> None:
@@ -231,7 +305,7 @@ def read_weights(model: tf_keras.Model, folder: Path) -> None:
     prefix = str(folder / _PREFIX)
     checkpoint = tf.train.Checkpoint(model=_held(parts, prefix))
     try:
-        status = checkpoint.read(prefix)
+        status = checkpoint.read(prefix, checkpoint_options())
         status.assert_existing_objects_matched().expect_partial()
     except (
         AssertionError,

@@ -63,6 +63,8 @@ class TrainingConfig(StrictModel):
         shuffle_window: Shuffles only inside stretches of this many rows in time order, for a cache
             larger than memory or in packed form; the whole epoch or period when absent.
         checkpoint_every: Steps between two checkpoints.
+        keep_checkpoints: Checkpoints that are kept, of which `--resume-from` chooses one. The one
+            before is always kept until the new one is whole.
         task_weights: Task -> weight of its loss; 1 when absent.
         loss: Name of the loss over the tasks, see `lfm4ads_tf.losses.registry`.
         loss_options: Options of the loss.
@@ -83,6 +85,7 @@ class TrainingConfig(StrictModel):
     shuffle: bool = True
     shuffle_window: int | None = Field(default=None, ge=1)
     checkpoint_every: int = Field(default=500, ge=1)
+    keep_checkpoints: int = Field(default=1, ge=1)
     task_weights: dict[str, float] = {}
     loss: str = "bce"
     loss_options: dict[str, Annotated[Any, UNREAD]] = {}

@@ -124,7 +124,9 @@ class Trainer:
         self.quiet = quiet
         self.row_weights = None if row_weights is None else checked_weights(row_weights, cache)
         self.optimizers = ModelOptimizers(objective, model, embeddings)
-        self.checkpoint = TrainingCheckpoint(folder, model, self.optimizers)
+        self.checkpoint = TrainingCheckpoint(
+            folder, model, self.optimizers, keep=config.keep_checkpoints
+        )
         self._sums = LossSums()
         self._sums_are_whole = True  # whether they hold every batch of the phase
         self._tensorboard = tensorboard
@@ -132,17 +134,22 @@ class Trainer:
         self._step_function: Any = None
         self._surplus = 0  # steps of the optimizers beyond those of the phases
 
-    def fit(self, phases: Sequence[Phase]) -> TrainingResult:
+    def fit(self, phases: Sequence[Phase], resume_from: int | None = None) -> TrainingResult:
         """Trains the phases that the checkpoint has not finished.
+
+        Args:
+            phases: All phases in order.
+            resume_from: Number of a kept checkpoint to go on from; None goes on from the latest.
 
         Raises:
             Divergence: The loss is not finite.
+            UserError: There is no such checkpoint, or it cannot be restored.
         """
         with released_gradients():
-            return self._fit(phases)
+            return self._fit(phases, resume_from)
 
-    def _fit(self, phases: Sequence[Phase]) -> TrainingResult:
-        position = self.checkpoint.restore()
+    def _fit(self, phases: Sequence[Phase], resume_from: int | None) -> TrainingResult:
+        position = self.checkpoint.restore(resume_from)
         if position.step:
             _LOG.info(
                 "resumed %s at step %d (phase %s, batch %d)",

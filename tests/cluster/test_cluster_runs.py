@@ -141,7 +141,9 @@ def test_a_chief_is_killed_three_times(single: Path, tmp_path: Path) -> None:
     print(f"servers' memory, MB: {sizes}")
     assert run.finish(600) == 0, run.told
     assert steps(out) == STEPS
-    assert all(now <= 1.1 * first for one in sizes[1:] for now, first in zip(one, sizes[0]))
+    assert all(
+        now <= 1.1 * first for one in sizes[1:] for now, first in zip(one, sizes[0], strict=True)
+    )
     require_close(plain, out)
 
 

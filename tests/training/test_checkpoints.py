@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.embeddings import segments
 from lfm4ads_tf.embeddings.config import EmbeddingsConfig
+from lfm4ads_tf.embeddings.placement.table_workers import working
 from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, TableConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.models.example_batch import example_batch
@@ -28,6 +30,7 @@ from lfm4ads_tf.training.checkpoints import (
 )
 from lfm4ads_tf.training.config import OptimizerConfig
 from lfm4ads_tf.transfer.retrieval.retriever import Retriever
+from tests.embeddings.fake_workers import FakeWorkers
 
 
 class Model(tf_keras.Model):
@@ -73,13 +76,18 @@ class Model(tf_keras.Model):
 
 
 def checkpoint_of(
-    folder: Path, seed: int = 0, shards: int = 1, rule: Any = "adagrad", width: int = 2
+    folder: Path,
+    seed: int = 0,
+    shards: int = 1,
+    rule: Any = "adagrad",
+    width: int = 2,
+    keep: int = 1,
 ) -> tuple[Model, HybridOptimizer, TrainingCheckpoint]:
     model = Model(seed, shards, width)
     config = OptimizerConfig(table_learning_rate=0.1, dense_learning_rate=0.1, rule=rule)
     optimizers = ModelOptimizers(Objective.of(lambda batch: {}, config), model, model.embeddings)
     (optimizer,) = optimizers.optimizers.values()
-    return model, optimizer, TrainingCheckpoint(folder, model, optimizers)
+    return model, optimizer, TrainingCheckpoint(folder, model, optimizers, keep=keep)
 
 
 def train(model: Model, optimizer: HybridOptimizer, steps: int = 2) -> None:
@@ -250,6 +258,126 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert same(state(other, other_optimizer), expected)
 
 
+def kept_in(folder: Path) -> set[str]:
+    """What the folder of checkpoints holds, beside the list of them."""
+    return {p.name.partition(".")[0] for p in (folder / "checkpoint").iterdir()} - {"checkpoint"}
+
+
+def test_as_many_checkpoints_are_kept_as_asked(tmp_path: Path) -> None:
+    states: list[list[np.ndarray]] = []
+    model, optimizer, checkpoint = checkpoint_of(tmp_path, keep=3)
+    for number in range(1, 6):
+        train(model, optimizer, 1)
+        states.append(state(model, optimizer))
+        checkpoint.save(0, number, 10 * number)
+    assert kept_in(tmp_path) == {"ckpt-3", "ckpt-4", "ckpt-5"}
+    other, other_optimizer, again = checkpoint_of(tmp_path, seed=3, keep=3)
+    with pytest.raises(UserError) as error:
+        again.restore(2)
+    assert "holds no checkpoint 2" in str(error.value)
+    assert "kept: 3 (step 30), 4 (step 40), 5 (step 50)" in str(error.value)
+    assert again.restore() == Position(0, 5, 50)
+    assert again.restore(4) == Position(0, 4, 40)
+    assert same(state(other, other_optimizer), states[3])
+    assert kept_in(tmp_path) == {"ckpt-3", "ckpt-4"}
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    other, other_optimizer, again = checkpoint_of(moved, seed=4, keep=2)
+    assert again.restore() == Position(0, 4, 40)
+    assert same(state(other, other_optimizer), states[3])
+    again.save(0, 6, 60)
+    again.save(0, 7, 70)
+    assert kept_in(moved) == {"ckpt-5", "ckpt-6"}
+    _, _, single = checkpoint_of(moved)  # and fewer from now on
+    single.restore(6)
+    single.save(1, 0, 80)
+    assert kept_in(moved) == {"ckpt-7"}
+    moved.rename(tmp_path)
+
+
+def test_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint 1[\\s\\S]*kept: none"):
+        checkpoint_of(tmp_path)[2].restore(1)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("where", ["tables", "state", "dense"])
+def test_a_disk_that_fills_up_leaves_the_earlier_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, keep: int
+) -> None:
+    model, optimizer, checkpoint = checkpoint_of(tmp_path, keep=keep)
+    states: list[list[np.ndarray]] = []
+    for number in (1, 2):
+        train(model, optimizer, 1)
+        states.append(state(model, optimizer))
+        checkpoint.save(0, number, number)
+    train(model, optimizer)
+    left = kept_in(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def half(self: Any, prefix: str, *_: object, **__: object) -> None:
+        Path(f"{prefix}.data-00000-of-00001").write_bytes(b"half")
+        Path(f"{prefix}_temp").mkdir()
+        raise tf.errors.ResourceExhaustedError(None, None, f"{prefix}; No space left on device")
+
+    with monkeypatch.context() as patch:
+        if where == "tables":
+            patch.setattr(np.lib.format, "write_array_header_1_0", full)
+        elif where == "state":  # TensorFlow's files are whole, but the list of them is not written
+            patch.setattr(tf.train.CheckpointManager, "_record_state", full)
+        else:
+            patch.setattr(tf.train.Checkpoint, "_write", half)
+        with pytest.raises(UserError, match="cannot be written[\\s\\S]*No space left"):
+            checkpoint.save(0, 3, 3)
+    assert kept_in(tmp_path) == left
+    for number in sorted(int(name.removeprefix("ckpt-")) for name in left)[::-1]:
+        other, other_optimizer, restored = checkpoint_of(tmp_path, seed=3, keep=keep)
+        assert restored.restore(number) == Position(0, number, number)
+        assert same(state(other, other_optimizer), states[number - 1])
+
+
+def test_a_damaged_latest_checkpoint_tells_of_earlier_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    *_, checkpoint = checkpoint_of(tmp_path, keep=2)
+    checkpoint.save(0, 1, 1)
+    checkpoint.save(0, 2, 2)
+    os.truncate(tmp_path / "checkpoint/ckpt-2.tables/tables/0000_a_1.weights.npy", 200)
+    with pytest.raises(UserError, match="0000_a_1.weights.npy' is missing or damaged"):
+        checkpoint_of(tmp_path)[2].restore()
+    assert "are kept: 1; --resume-from" in caplog.text
+    assert checkpoint_of(tmp_path)[2].restore(1) == Position(0, 1, 1)
+    assert kept_in(tmp_path) == {"ckpt-1"}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_checkpoints_of_workers_and_of_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_ROWS", 7)
+    with working(FakeWorkers()):
+        model, optimizer, checkpoint = checkpoint_of(tmp_path, shards=shards, keep=2)
+        train(model, optimizer)
+        checkpoint.save(0, 1, 1)
+    assert len(list((tmp_path / "checkpoint").glob("ckpt-1.tables/tables/0000_a_1.*-of-*"))) == 10
+    expected = state(model, optimizer)
+    other, other_optimizer, again = checkpoint_of(tmp_path, 9, 3, keep=2)
+    assert again.restore() == Position(0, 1, 1)
+    assert same(state(other, other_optimizer), expected)
+    again.save(0, 2, 2)
+    with working(FakeWorkers()):
+        model, optimizer, checkpoint = checkpoint_of(tmp_path, 7, shards)
+        assert checkpoint.restore() == Position(0, 2, 2)
+        write_weights(model, tmp_path / "weights")
+    assert same(state(model, optimizer), expected)
+    assert count_parameters(tmp_path / "weights")[0] == 31 * 3 + 6 * 2 + 5 * 2
+    other = Model(3)
+    read_weights(other, tmp_path / "weights")
+    assert same(state(other), state(model))
+
+
 def test_another_rule_does_not_resume(tmp_path: Path) -> None:
     checkpoint_of(tmp_path)[2].save(0, 1, 1)
     with pytest.raises(UserError, match="are not those of the optimizer"):
@@ -280,6 +408,23 @@ def test_best_weights(tmp_path: Path) -> None:
     assert len(list((tmp_path / "best").iterdir())) == 2
     checkpoint.restore_best("epoch_2")
     assert same(state(model), expected[2]) and not same(state(model), expected[3])
+
+
+def test_the_best_weights_of_every_kept_checkpoint_stay(tmp_path: Path) -> None:
+    model, optimizer, checkpoint = checkpoint_of(tmp_path, keep=3)
+    expected = []
+    for k in range(5):  # each phase is the best so far
+        train(model, optimizer, 1)
+        expected.append(state(model))
+        checkpoint.save_best(f"epoch_{k}")
+        checkpoint.save(k, 0, k)
+    model, _, again = checkpoint_of(tmp_path, keep=3)
+    assert again.restore(3) == Position(2, 0, 2)
+    again.restore_best("epoch_2")
+    assert same(state(model), expected[2])
+    again.save_best("epoch_3")
+    again.restore_best("epoch_2")
+    assert same(state(model), expected[2])
 
 
 def test_weights_and_their_number(tmp_path: Path) -> None:

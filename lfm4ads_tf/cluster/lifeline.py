@@ -10,6 +10,7 @@ LIFELINE = "LFM4ADS_LIFELINE"
 """Set to 1 where standard input is the read end of a pipe that the launcher alone can write to."""
 _LEFT = 3
 _STDIN = 0
+_THREAD = "lifeline"
 
 
 def follow_launcher() -> None:
@@ -17,10 +18,11 @@ def follow_launcher() -> None:
 
     A thread reads standard input, which the kernel closes with the launcher, after `kill -9` too.
     (`PR_SET_PDEATHSIG` would also fire when merely the thread ends that started this process.)
-    Does nothing unless the variable LFM4ADS_LIFELINE is 1.
+    Does nothing unless the variable LFM4ADS_LIFELINE is 1, or when it is called again.
     """
-    if os.environ.get(LIFELINE) == "1":
-        threading.Thread(target=_watch, name="lifeline", daemon=True).start()
+    watched = any(thread.name == _THREAD for thread in threading.enumerate())
+    if os.environ.get(LIFELINE) == "1" and not watched:
+        threading.Thread(target=_watch, name=_THREAD, daemon=True).start()
 
 
 def _watch() -> None:

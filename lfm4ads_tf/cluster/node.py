@@ -39,9 +39,9 @@ def begin(config: ClusterConfig, task: Task) -> None:
         UserError: This process may not listen on its port.
     """
     follow_launcher()
+    set_threads()
     # TensorFlow's condition for telling the chief that a worker or server was lost.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads())
     library()
     address = config.address(task)
     try:
@@ -54,6 +54,11 @@ def begin(config: ClusterConfig, task: Task) -> None:
         ) from error
     if taken:
         _leave_taken(task, address)
+
+
+def set_threads() -> None:
+    """Gives this process threads enough between ops; before TensorFlow runs an op."""
+    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads())
 
 
 def serve(config: ClusterConfig, task: Task) -> NoReturn:

@@ -60,6 +60,19 @@ def test_a_folder_from_before_the_section_is_accepted(made: Path) -> None:
     _again(made, "cluster.steps_per_call=1")
 
 
+def test_the_logs_of_running_processes_are_nothing_made(made: Path) -> None:
+    """The launcher's folder makes no OUT a run's, and `--overwrite` leaves it."""
+    (made / "cluster").mkdir()
+    (made / "cluster" / "chief_0.log").write_text("line")
+    other = resolve(made.parent / "spec.yaml", ["upstream.embeddings.dim=8"])
+    with pytest.raises(UserError, match="another configuration"):
+        Run(made, other)
+    Run(made, other, overwrite=True).begin()
+    assert {p.name for p in made.iterdir()} == {"cluster", "config.yaml", "log.txt"}
+    assert (made / "cluster" / "chief_0.log").read_text() == "line"
+    _again(made).begin()  # nothing was made in between: it belongs to no configuration
+
+
 @pytest.mark.parametrize(
     "given",
     [{"steps_per_call": 0}, {"stall_s": 0}, {"steps_per_cal": 4}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.pipeline import auto
 from lfm4ads_tf.pipeline.auto import choose_downstream, choose_upstream
 from lfm4ads_tf.pipeline.run import Run, fingerprint
-from lfm4ads_tf.pipeline.stored_representations import upstream_fingerprint
+from lfm4ads_tf.pipeline.stored_representations import open_store, upstream_fingerprint
 from lfm4ads_tf.strict import parse
 from lfm4ads_tf.tuning.settings import PATHS
 from lfm4ads_tf.tuning.trials import Trials
@@ -205,3 +206,25 @@ def test_representations_of_an_earlier_version_are_known_again(ads_run: Callable
     assert upstream_fingerprint(run, 0) == earlier
     longer = ads_run("upstream.training.auto=false", "upstream.training.final_passes=2")
     assert upstream_fingerprint(longer, 0) != earlier
+
+
+def test_representations_are_known_with_another_number_of_shards(
+    ads_run: Callable[..., Run],
+) -> None:
+    """A version is named the same with any; one of an earlier naming is known with its own."""
+    run = ads_run("upstream.training.auto=false")
+    config = run.config.upstream.embeddings.model_copy(update={"shards": 4})
+    upstream = run.config.upstream.model_copy(update={"embeddings": config})
+    resolved = run.resolved.model_copy(
+        update={"config": run.config.model_copy(update={"upstream": upstream})}
+    )
+    more = Run(run.out, resolved, quiet=True)  # accepted
+    assert more.config.upstream.embeddings.shards == 4
+    assert upstream_fingerprint(more, 0) == upstream_fingerprint(run, 0)
+    store = more.representations(0)
+    store.mkdir(parents=True)
+    for shards, known in ((1, True), (4, True), (3, False)):
+        version = f"seed_0-{upstream_fingerprint(run, 0, shards)}"
+        (store / "manifest.json").write_text(json.dumps({"version": version}))
+        with nullcontext() if known else pytest.raises(UserError, match="another upstream"):
+            open_store(more, 0)

@@ -149,7 +149,7 @@ def _shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
             raise
         arrays[labels] = np.array(arrays[labels])
         arrays[labels][len(own) :] = np.nan
-        return [*arrays, np.float32(share * replicas / len(rows))]
+        return [*arrays, np.array(share * replicas / len(rows), np.float32)]
 
     def parse(number: tf.Tensor) -> Any:
         types = [*form.dtypes, tf.float32]

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.cluster.closure_tables import ClosureTables
 from lfm4ads_tf.cluster.closures import closure_of_batch, closure_of_steps
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
@@ -25,6 +26,7 @@ from lfm4ads_tf.cluster.shared_folder import require_shared
 from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing, kept
 from lfm4ads_tf.data.row_recipe import RowRecipe
 from lfm4ads_tf.data.row_source import RowSource, source_of
+from lfm4ads_tf.embeddings.placement.table_workers import working
 
 _LOG = logging.getLogger(__name__)
 _WAITING = 3  # closures per worker that are scheduled and not finished: bounds what is held
@@ -75,7 +77,8 @@ class ParameterServers(Execution):
             ClusterLost: A server is lost.
             UserError: What a worker raised.
         """
-        with self._told(), executing(self), self._strategy.scope():
+        tables = ClosureTables(self.finished)
+        with self._told(), executing(self), working(tables), self._strategy.scope():
             yield
 
     def require_shared(self, folder: Path) -> None:

@@ -12,6 +12,7 @@ from lfm4ads_tf.cluster.row_loader import ROWS, RowLoader
 from lfm4ads_tf.cluster.shared_folder import SEEN, seen
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.data.execution import Execution
+from lfm4ads_tf.embeddings.placement.segment_files import HOST_FUNCTIONS
 from lfm4ads_tf.representations.store import open_join
 
 
@@ -40,6 +41,8 @@ class ClusterTask:
         """Serves until the process is ended."""
         register(ROWS, RowLoader(open_join))
         register(SEEN, seen)
+        for name, function in HOST_FUNCTIONS.items():
+            register(name, function)
         serve(self.config, self.task)
 
     def execute(self, config: RunConfig) -> Execution:

@@ -396,7 +396,7 @@ def _export_index(run: Run) -> None:
 def main() -> None:
     """Runs the command line; see the exit codes in docs/cli.md."""
     code = _exit_code()
-    if "lfm4ads_tf.cluster.parameter_servers" in sys.modules:
+    if "lfm4ads_tf.pipeline.cluster_task" in sys.modules:
         leave(code)  # threads that wait for a lost task would keep the process
     if code:
         sys.exit(code)

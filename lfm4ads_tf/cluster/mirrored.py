@@ -99,7 +99,8 @@ class Mirrored(Execution):
     def _summed(self, value: tf.Tensor) -> tf.Tensor:
         def replica(value: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+            own = tf.identity(value)  # an argument lies on no device, which sums ask for
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
         return self._strategy.run(replica, args=(value,))
 

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.host_functions import register
+from lfm4ads_tf.cluster.mirrored import Mirrored
 from lfm4ads_tf.cluster.node import begin, serve
 from lfm4ads_tf.cluster.parameter_servers import ParameterServers
 from lfm4ads_tf.cluster.row_loader import ROWS, RowLoader
@@ -29,13 +30,16 @@ class ClusterTask:
 
     def __init__(self, given: str, task: str | None) -> None:
         self.config, self.task = ClusterConfig.read(given, task)
+        self._mirrored: Mirrored | None = None
         if self.runs_stages:
             begin(self.config, self.task)
+            if self.config.mode == "mirrored":  # before TensorFlow runs an op
+                self._mirrored = Mirrored(self.config, self.task)
 
     @property
     def runs_stages(self) -> bool:
         """Whether this process runs the stages; the others serve."""
-        return self.task == self.config.first
+        return self.task == self.config.first or self.config.mode == "mirrored"
 
     def serve(self) -> NoReturn:
         """Serves until the process is ended."""
@@ -46,9 +50,9 @@ class ClusterTask:
         serve(self.config, self.task)
 
     def execute(self, config: RunConfig) -> Execution:
-        """Joins the cluster: what the chief trains models by.
+        """Joins the cluster: what a process that runs the stages trains models by.
 
         Raises:
             ClusterLost: A task does not answer.
         """
-        return ParameterServers(self.config, config.cluster)
+        return self._mirrored or ParameterServers(self.config, config.cluster)

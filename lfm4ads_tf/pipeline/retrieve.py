@@ -43,7 +43,8 @@ def retrieve(run: Run, seed: int) -> None:
             train_retrieval(
                 run, scenario, method, seed, scored=scored, exclude_seen=repeats.exclude_seen
             )
-        score_popularity(run, scenario, seed, scored=scored, repeats=repeats)
+        if run.execution.first:
+            score_popularity(run, scenario, seed, scored=scored, repeats=repeats)
 
 
 def train_retrieval(

@@ -89,7 +89,7 @@ class Run:
         self._overwrite = overwrite
         self._settled: FeatureSpec | None = None
         self._refuse_another()
-        self._take_choices()
+        self.take_choices()
 
     @property
     def spec(self) -> FeatureSpec:
@@ -179,11 +179,13 @@ class Run:
         return self.out / "tensorboard" / folder.relative_to(self.out)
 
     def begin(self) -> None:
-        """Takes the folder: writes `config.yaml` and starts `log.txt`.
+        """Takes the folder: writes `config.yaml` and starts `log.txt`; the first process does.
 
         Raises:
             UserError: The folder cannot be written.
         """
+        if not self.execution.first:
+            return
         if self._difference() is not None:
             for path in self.out.iterdir():
                 if path.name != _CLUSTER_FOLDER:
@@ -215,7 +217,7 @@ class Run:
                 fix="choose another --out, or empty it with --overwrite",
             )
 
-    def _take_choices(self) -> None:
+    def take_choices(self) -> None:
         """Takes what earlier searches of this folder chose."""
         path = self.out / _CONFIG_FILE
         if path.exists() and self._difference() is None:

@@ -41,6 +41,7 @@ _PER_SEED: dict[str, Callable[[Run, int], None]] = {
     "transfer": transfer,
     "retrieve": retrieve,
 }
+_TRAINING = ("pretrain", "transfer", "retrieve")
 
 
 @dataclass(frozen=True)
@@ -148,14 +149,18 @@ def run_stages(
     run.execution.require_shared(run.out)
     if "transfer" in stages and FULL in run.config.downstream.methods:
         _LOG.info("method '%s': %s", FULL, read_method(run, FULL).resolved)
-    if "prepare" in stages or data_dir is not None:
+    first = run.execution.first  # the others of several processes only train
+    if first and ("prepare" in stages or data_dir is not None):
         with Activity("prepare", quiet=run.quiet):
             prepare(run, data_dir)
+    run.execution.wait()
     if "pretrain" in stages:
         check_training(run)
     for stage in stages:
-        with Activity(stage, quiet=run.quiet):
-            lost = _run_stage(stage, stages, run, console, export) or lost
+        if first or stage in _TRAINING:
+            with Activity(stage, quiet=run.quiet or not first):
+                lost = _run_stage(stage, stages, run, console, export) or lost
+    run.execution.wait()
     if run.resume_from is not None:
         _LOG.warning("--resume-from %d: no training was unfinished", run.resume_from)
     if lost is not None:

@@ -40,7 +40,8 @@ class TrainingRun(abc.ABC):
     A folder with the `results.json` of this model is left alone, and one with another model's is
     emptied. Then the settings are chosen, the model is trained phase by phase (a killed training
     resumes at its checkpoint), its `weights/` are written, valid and test rows are scored, and
-    `predictions.npz` and at last `results.json` are written.
+    `predictions.npz` and at last `results.json` are written. Of processes that train together one
+    does all of this; the others only train.
 
     Args:
         run: The run.
@@ -53,12 +54,17 @@ class TrainingRun(abc.ABC):
 
     def complete(self) -> None:
         """Trains, scores and writes the model unless that is done."""
-        if self.is_made():
+        execution = self.run.execution
+        if execution.agreed(self.is_made):
             return
-        if (self.folder / RESULTS).exists():
-            self.discard()
-        self.choose()  # by searches of this process, whatever trains the model then
-        with self.run.execution.scope():
+        if execution.first:
+            if (self.folder / RESULTS).exists():
+                self.discard()
+            self.choose()  # by searches of this process, whatever trains the model then
+        execution.wait()
+        if not execution.first:
+            self.run.take_choices()
+        with execution.scope():
             self._train()
 
     def _train(self) -> None:
@@ -67,6 +73,8 @@ class TrainingRun(abc.ABC):
         if trainer is None:
             return
         result = trainer.fit(self.phases(), self.run.take_resume_from())
+        if not self.run.execution.first:
+            return
         write_weights(trainer.model, self.folder / "weights")
         wall = time.perf_counter() - began
         scores = self.score(round(wall, 2))

@@ -124,13 +124,13 @@ class Trainer:
         self.quiet = quiet
         self.row_weights = None if row_weights is None else checked_weights(row_weights, cache)
         self.optimizers = ModelOptimizers(objective, model, embeddings)
+        self._execution = current()
         self.checkpoint = TrainingCheckpoint(
             folder, model, self.optimizers, keep=config.keep_checkpoints
         )
         self._sums = LossSums()
         self._sums_are_whole = True  # whether they hold every batch of the phase
         self._tensorboard = tensorboard
-        self._execution = current()
         self._step_function: Any = None
         self._surplus = 0  # steps of the optimizers beyond those of the phases
 
@@ -165,13 +165,16 @@ class Trainer:
         )
         result.steps = position.step
         seen, busy = 0, 0.0
-        writer = tf.summary.create_file_writer(str(self._tensorboard))
+        writer = tf.summary.create_noop_writer()
+        if self._execution.first:
+            writer = tf.summary.create_file_writer(str(self._tensorboard))
         total = sum(self._steps(p) for p in phases)
         with writer.as_default(), Progress(self.label, total, quiet=self.quiet) as progress:
             progress.advance(position.step)
             if self.validate_start and not result.history:
                 self._validate(START, result, progress, 0)
-                self.checkpoint.write_history(result.history)
+                if self._execution.first:
+                    self.checkpoint.write_history(result.history)
             for index in range(position.phase, len(phases)):
                 phase = phases[index]
                 if self._stopped(result):
@@ -190,6 +193,7 @@ class Trainer:
             result.examples_per_s = seen / busy
         if result.history:
             result.best = max(result.history, key=lambda h: h["value"])["phase"]
+            self._execution.wait()  # for who writes the best weights
             self.checkpoint.restore_best(result.best)
         return result
 
@@ -222,12 +226,9 @@ class Trainer:
             if step % every == 0 and losses is not None:
                 self._wait(step)
                 self._finite(losses, step, phase)
-                self.checkpoint.save(
-                    index,
-                    batch,
-                    step,
-                    losses=self._sums.values() if self._sums_are_whole else None,
-                )
+                if self._execution.first:
+                    losses_so_far = self._sums.values() if self._sums_are_whole else None
+                    self.checkpoint.save(index, batch, step, losses=losses_so_far)
         self._wait(step)
         if losses is not None:
             self._finite(losses, step, phase)
@@ -250,24 +251,26 @@ class Trainer:
         self, phase: Phase, index: int, result: TrainingResult, progress: Progress
     ) -> None:
         """Snapshot, validation and checkpoint at the end of a phase."""
-        if phase.snapshot is not None:
+        if phase.snapshot is not None and self._execution.first:
             write_weights(self.model, self.folder / "snapshots" / str(phase.snapshot))
         if phase.validate:
             self._validate(phase.name, result, progress, self._steps(phase))
         if phase.watch is not None and len(phase.watch) and self.watch is not None:
             self._watch(phase, phase.watch, result, progress)
-        if self.observe is not None and (phase.validate or phase.watch is not None):
-            for name, number in self.observe().items():
+        observe = self.observe if self._execution.first else None
+        if observe is not None and (phase.validate or phase.watch is not None):
+            for name, number in observe().items():
                 tf.summary.scalar(f"observed/{name}", number, step=result.steps)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
-        if phase.validate or phase.snapshot is not None or phase.watch is not None:
+        ended = phase.validate or phase.snapshot is not None or phase.watch is not None
+        if ended and self._execution.first:
             self.checkpoint.save(index + 1, 0, result.steps, result.history, result.curve)
 
     def _validate(
         self, name: str, result: TrainingResult, progress: Progress, batches_of_phase: int
     ) -> None:
         """Validates and keeps the weights if they are the best so far."""
-        value = None if self.validate is None else self.validate()
+        value = None if self.validate is None else self._execution.agreed(self.validate)
         if value is None:
             return
         entry: dict[str, Any] = {"phase": name, "value": value, "step": result.steps}
@@ -276,7 +279,8 @@ class Trainer:
         tf.summary.scalar("valid/objective", value, step=result.steps)
         progress.note(f"valid {value:.4f}")
         # The first of equal values is the best one, here and in `fit`.
-        if max(result.history, key=lambda h: h["value"]) is entry:
+        best = max(result.history, key=lambda h: h["value"])
+        if best is entry and self._execution.first:
             self.checkpoint.save_best(name)
 
     def _mean_losses(self, batches_of_phase: int) -> dict[str, dict[str, float]]:
@@ -290,7 +294,8 @@ class Trainer:
         self, phase: Phase, rows: np.ndarray, result: TrainingResult, progress: Progress
     ) -> None:
         """Adds a point to the curve of rows that are not learnt yet."""
-        value = None if self.watch is None else self.watch(rows)
+        watch = self.watch
+        value = None if watch is None else self._execution.agreed(lambda: watch(rows))
         if value is not None:
             entry = {"phase": phase.name, "value": value, "step": result.steps, "rows": len(rows)}
             result.curve.append(entry | self._mean_losses(self._steps(phase)))

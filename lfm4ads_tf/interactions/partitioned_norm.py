@@ -133,17 +133,21 @@ class PartitionedNorm(Rebuildable, tf_keras.layers.Layer):
         )
 
     def _move(self, rows: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        """Moves the moving statistics by those of a batch."""
-        kept = self.momentum * self.moving_rows
-        total = kept + rows
+        """Moves the moving statistics by those of a batch.
+
+        They are overwritten: of two workers that move them at once the later one holds. Were both
+        differences added, a first mean would be there twice.
+        """
+        before, moving_mean = tf.identity(self.moving_rows), tf.identity(self.moving_mean)
+        total = self.momentum * before + rows
         share = rows / tf.maximum(total, 1.0)  # 0 without rows: nothing moves
-        apart = mean - self.moving_mean
+        apart = mean - moving_mean
         self.moving_variance.assign(
             (1.0 - share) * self.moving_variance
             + share * (variance + (1.0 - share) * tf.square(apart))
         )
-        self.moving_mean.assign_add(share * apart)
-        self.moving_rows.assign(tf.where(rows > 0.0, total, self.moving_rows))
+        self.moving_mean.assign(moving_mean + share * apart)
+        self.moving_rows.assign(tf.where(rows > 0.0, total, before))
 
 
 def _sums(values: tf.Tensor, group: tf.Tensor, groups: int) -> tf.Tensor:

@@ -93,7 +93,9 @@ class StarNetwork(Rebuildable, tf_keras.layers.Layer):
         places = tf.dynamic_partition(tf.range(tf.shape(group)[0]), group, groups)
         parts = tf.dynamic_partition(read, group, groups)  # S + 1 of (B_s, d)
         layers = []
-        for k, (kernel, own_kernel, bias, own_bias) in enumerate(self.layers):
+        for k, weights in enumerate(self.layers):
+            # read once: a read of a parameter server is a message
+            kernel, own_kernel, bias, own_bias = map(tf.convert_to_tensor, weights)
             kernels = [*tf.unstack(kernel * (1.0 + own_kernel)), kernel]  # S + 1 of (d, h)
             biases = [*tf.unstack(bias + own_bias), bias]
             if k:

@@ -414,9 +414,11 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
             tables = [(v, tf.IndexedSlices(g.values * scale, g.indices)) for v, g in tables]
             dense = [(variable, g * scale) for variable, g in dense]
         self.iterations.assign_add(1)
+        # read once: a read of a parameter server is a message
+        table_rate = tf.convert_to_tensor(self.table_learning_rate)
         for variable, gradient in tables:
             table = self._known.tables[variable.ref()]
-            rate = self.table_learning_rate * table.rate
+            rate = table_rate * table.rate
             update_rows(self.rule, variable, table.slots, gradient, rate, sets=table.sets, l2=l2)
         if dense:
             self._adam(dense)
@@ -445,12 +447,13 @@ class HybridOptimizer(tf_keras.optimizers.Optimizer):
             0.0 if any(is_kind(path, kind) for kind in self.no_decay) else self.weight_decay
             for path in paths
         ]
+        rate = tf.convert_to_tensor(self.dense_learning_rate)
         adam_step(
             [variable for variable, _ in dense],
             [self.first_moments[path] for path in paths],
             [self.second_moments[path] for path in paths],
             [gradient for _, gradient in dense],
-            [self.dense_learning_rate * factor for factor in factors],
+            [rate * factor for factor in factors],
             decays,
             step=tf.cast(self.iterations, tf.float32),
             beta_1=self.beta_1,

@@ -284,7 +284,7 @@ class PeriodChain(DataCallback):
 
     def _settings(self) -> dict[str, Any]:
         """What the snapshots are of, the model apart."""
-        settings = self.config.model_dump(mode="json")
+        settings = self.config.model_dump(mode="json", exclude={"keep_checkpoints"})
         return {"data": self.log.fingerprint, "seed": self.seed, "settings": settings}
 
     def _is_here(self) -> bool:

@@ -125,7 +125,9 @@ class TrainingCheckpoint:
                     _write_tables(self._parts, staging, self._optimizers)
                     # beside the tables: complete before the checkpoint is named
                     write_json(staging / _LOSSES, losses)
-                self._manager.save(checkpoint_number=number, options=checkpoint_options())
+                options = checkpoint_options()
+                chosen = {} if options is None else {"options": options}
+                self._manager.save(checkpoint_number=number, **chosen)
             finally:
                 kept = self._kept()
                 if number not in kept:

@@ -12,6 +12,8 @@ from lfm4ads_tf.embeddings.storage import read_tables, write_tables
 from tests.cluster.servers import report_of
 from tests.embeddings.stored_pairs import TABLES, assert_same, pair, state
 
+pytestmark = pytest.mark.slow  # `tests/embeddings/test_storage_segments.py` is without a cluster
+
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:

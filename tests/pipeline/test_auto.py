@@ -197,13 +197,16 @@ def test_representations_of_an_earlier_version_are_known_again(ads_run: Callable
     """Their digest is that of the configuration without the keys that came later."""
     run = ads_run("upstream.training.auto=false")
     upstream = run.config.upstream.model_dump(mode="json")
-    for key in ("auto", "final_passes", "final_decay", "loss", "loss_options"):
+    for key in ("auto", "final_passes", "final_decay", "loss", "loss_options", "keep_checkpoints"):
         del upstream["training"][key]
     # its document held the options of both models
     upstream["mmoe"] = {"experts": 4, "expert_units": [256, 128], "task_units": [64]}
     others = run.config.representations.model_dump(mode="json", exclude={"aggregation_options"})
     earlier = fingerprint([run.cache.manifest["fingerprint"], 0, upstream, others])
     assert upstream_fingerprint(run, 0) == earlier
+    given = ["upstream.training.auto=false", "upstream.training.keep_checkpoints=3"]
+    kept = Run(run.out, resolve(run.out.parent / "spec.yaml", given))
+    assert upstream_fingerprint(kept, 0) == earlier
     longer = ads_run("upstream.training.auto=false", "upstream.training.final_passes=2")
     assert upstream_fingerprint(longer, 0) != earlier
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.main import get_command
 
+from lfm4ads_tf.command_line import app
 from lfm4ads_tf.config import Resolved, RunConfig, resolve
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
@@ -77,6 +79,56 @@ def test_the_abundance_is_of_the_trained_tables_over_the_rows_seen(trained: Run)
     assert found == table_abundances(model.all_embeddings, cache, rows)
     assert [entry["table"] for entry in found] == ["user_id", "item_id", "tab"]
     assert all(1 <= entry["joined"] <= min(entry["rows"], entry["width"]) for entry in found)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["upstream.training", "downstream.training", "retrieval.training", "retrieval.projection"],
+)
+def test_a_folder_may_keep_another_number_of_checkpoints(trained: Run, part: str) -> None:
+    given = (*OFF, "downstream.training.epochs=1", "downstream.methods=[none]")
+    spec = trained.out.parent / "spec.yaml"
+    Run(trained.out, resolve(spec, [*given, f"{part}.keep_checkpoints=3"]))
+    with pytest.raises(UserError, match="made from another configuration"):
+        Run(trained.out, resolve(spec, [*given, f"{part}.batch_size=77"]))
+
+
+def test_the_unfinished_training_goes_on_from_a_kept_checkpoint(
+    ads_run: Callable[..., Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    more = ("downstream.training.keep_checkpoints=2", "downstream.training.checkpoint_every=2")
+    run = ads_run(*OFF, *more, "downstream.training.epochs=2", "downstream.methods=[none]")
+    method = read_method(run, "none")
+    train_downstream(run, "t0", method, 0)
+    folder = run.downstream("t0", "none", 0)
+    expected = results(folder)
+    kept = sorted(int(p.stem[5:]) for p in (folder / "checkpoint").glob("ckpt-*.index"))
+    assert len(kept) == 2
+    (folder / "results.json").unlink()
+    run.resume_from = 99
+    with pytest.raises(UserError, match=f"no checkpoint 99[\\s\\S]*kept: {kept[0]} \\(step"):
+        train_downstream(run, "t0", method, 0)
+    run.resume_from = kept[0]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        train_downstream(run, "t0", method, 0)
+    assert run.resume_from is None and "resumed" in caplog.text
+    again = results(folder)
+    assert again["history"] == expected["history"] and again["steps"] == expected["steps"]
+    skipped = {"wall_s"}
+    for one, other in zip(again["entries"], expected["entries"], strict=True):
+        assert {k: v for k, v in one.items() if k not in skipped} == {
+            k: v for k, v in other.items() if k not in skipped
+        }
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "pretrain", "transfer", "retrieve", "prepare", "export"]
+)
+def test_commands_that_train_take_a_checkpoint(command: str) -> None:
+    taken = {parameter.name for parameter in get_command(app).commands[command].params}
+    assert ("resume_from" in taken) == (command not in ("prepare", "export"))
+    assert "quiet" in taken
 
 
 def test_a_finished_model_is_left_alone(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:

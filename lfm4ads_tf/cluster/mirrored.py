@@ -120,7 +120,7 @@ class _SharedSteps(Steps):
         self, compiled: Callable[..., Any], source: RowSource, index: int, replicas: int
     ) -> None:
         self._compiled = compiled
-        self._data = _shares(source, index, replicas)
+        self._data = shares(source, index, replicas)
         self._batches = iter(self._data)
 
     def take(self, count: int) -> Iterator[Finished]:
@@ -133,7 +133,7 @@ class _SharedSteps(Steps):
             yield Finished(1, self._compiled(*item))
 
 
-def _shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
+def shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
     """Shares of a source's batches, each with the factor of its losses."""
     order, size, form = source.order(0), source.batch_size, source.form
     labels = form.names.index(_LABELS)

@@ -7,6 +7,7 @@ Prints a JSON object on its last line. What is compared was computed before the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -79,7 +80,6 @@ def trained(
     training = parse(TrainingConfig, TRAINING, source="test")
     rows = np.arange(min(cache.rows, steps * training.batch_size - 5))
     drawn = np.random.default_rng(0).uniform(0.5, 2.0, cache.rows).astype(np.float32)
-    losses: list[float] = []
     with execution.scope():
         model = build.upstream(cache.layout, config, 1)
         trainer = Trainer(
@@ -102,7 +102,11 @@ def trained(
         optimizer = next(iter(trainer.optimizers.optimizers.values()))
         made = int(optimizer.iterations.numpy())
         devices = sorted({part.device for part in model.backbone.embeddings.all_parts()})
+        words = hashlib.sha256()
+        for variable in [*model.variables, *optimizer.variables]:
+            words.update(np.ascontiguousarray(variable.numpy()).tobytes())
     return {
+        "digest": words.hexdigest(),
         "steps": result.steps,
         "iterations": made,
         "losses": losses,

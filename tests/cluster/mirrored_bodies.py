@@ -1,0 +1,48 @@
+"""One process of a mirrored training of a small log.
+
+    python -m tests.cluster.mirrored_bodies DATA FOLDER ADDRESSES INDEX OPTIONS
+
+Prints a JSON object on its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import lfm4ads_tf  # noqa: F401 - settles which Keras is used
+from lfm4ads_tf.cluster.cluster_config import ClusterConfig
+from lfm4ads_tf.cluster.mirrored import Mirrored
+from lfm4ads_tf.cluster.node import begin
+from lfm4ads_tf.cluster.task import Task
+
+
+def main() -> None:
+    """Trains as the other processes do."""
+    data, folder, addresses, index, options = sys.argv[1:]
+    config, task = ClusterConfig(None, tuple(addresses.split(","))), Task("worker", int(index))
+    begin(config, task)
+    execution = Mirrored(config, task)  # before TensorFlow runs an op
+    from lfm4ads_tf.data.cache import EncodedCache
+    from tests.cluster.training_bodies import trained
+
+    agreed = [execution.agreed(lambda: {"from": task.index, "text": "ä" * 300}) for _ in range(2)]
+    report = trained(execution, EncodedCache(Path(data)), Path(folder), **json.loads(options))
+    execution.wait()
+    print(json.dumps({**report, "agreed": agreed, "first": execution.first}), flush=True)
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        main()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,100 @@
+"""Copies of a model that train together, against one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from lfm4ads_tf.cluster.addresses import free_ports
+from lfm4ads_tf.cluster.mirrored import shares
+from lfm4ads_tf.data.cache import EncodedCache
+from lfm4ads_tf.data.execution import Execution
+from lfm4ads_tf.data.row_source import RowSource
+from lfm4ads_tf.optim.replicas import losses_scaled, mean_over_replicas
+from tests.cluster.servers import ROOT
+from tests.cluster.training_bodies import trained
+
+
+@pytest.fixture(scope="module")
+def data(make_ads: Any) -> Path:
+    """An encoded log."""
+    return Path(make_ads().cache.folder)
+
+
+@pytest.mark.slow
+def test_copies_are_alike_and_learn_what_one_machine_does(data: Path, tmp_path: Path) -> None:
+    # batches of 16 by three: every batch is filled up, the last one of 11 rows too
+    options = {"weights": True, "steps": 12}
+    alone = trained(Execution(), EncodedCache(data), tmp_path / "alone", **options)
+    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(3))
+    arguments = [str(data), str(tmp_path / "all"), addresses]
+    processes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.cluster.mirrored_bodies"),
+                *arguments,
+                str(index),
+                json.dumps(options),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(3)
+    ]
+    try:
+        ended = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors[-4000:]
+    reports = [json.loads(out.splitlines()[-1]) for out, _ in ended]
+    assert len({report["digest"] for report in reports}) == 1
+    assert [report["first"] for report in reports] == [True, False, False]
+    for report in reports:
+        assert report["agreed"] == [{"from": 0, "text": "ä" * 300}] * 2
+        assert report["steps"] == report["iterations"] == alone["steps"]
+        # the same terms in another order
+        np.testing.assert_allclose(report["losses"], alone["losses"], rtol=1e-5)
+        np.testing.assert_allclose(report["scores"], alone["scores"], rtol=1e-4)
+    assert (tmp_path / "all" / "best").exists()
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 5, 16])
+def test_shares_make_up_every_batch(data: Path, replicas: int) -> None:
+    cache = EncodedCache(data)
+    order = np.random.default_rng(1).permutation(cache.rows)[:37]
+    source = RowSource(cache, lambda _: order, 16, start=1)
+    whole = source.load(order)
+    place = source.form.names.index("labels")
+    keys = source.form.names.index("item")
+    parts = [[*shares(source, k, replicas)] for k in range(replicas)]
+    for number, batches in enumerate(zip(*parts, strict=True), start=1):
+        rows = np.arange(len(order))[number * 16 : (number + 1) * 16]
+        share = -(-len(rows) // replicas)
+        for k, (batch, scale) in enumerate(batches):
+            own = rows[k::replicas]
+            assert batch["labels"].shape[0] == share
+            assert float(scale) == pytest.approx(share * replicas / len(rows), rel=1e-6)
+            np.testing.assert_array_equal(batch["labels"][: len(own)], whole[place][own])
+            np.testing.assert_array_equal(batch["item"][: len(own)], whole[keys][own])
+            assert np.isnan(batch["labels"][len(own) :].numpy()).all()
+    assert len(parts[0]) == 2
+
+
+def test_one_process_means_nothing() -> None:
+    values = [tf.constant([1.0, 2.0]), tf.IndexedSlices(tf.constant([[3.0]]), tf.constant([0]))]
+    with losses_scaled(tf.constant(2.0)):
+        means = mean_over_replicas(values)
+    assert means[0] is values[0] and means[1] is values[1]

@@ -60,9 +60,9 @@ class Mirrored(Execution):
         """
         text = json.dumps(decide()).encode() if self.first else b""
         with self._told():
-            length = int(self._sum(tf.constant(len(text), tf.int64)))
-            own = np.frombuffer(text.ljust(length, b"\0"), np.uint8).astype(np.int64)
-            words = self._sum(tf.constant(own, tf.int64)).numpy()
+            length = int(self._sum(tf.constant(len(text), tf.int32)))
+            own = np.frombuffer(text.ljust(length, b"\0"), np.uint8).astype(np.int32)
+            words = self._sum(tf.constant(own)).numpy()
         return json.loads(words.astype(np.uint8).tobytes())
 
     @contextmanager

@@ -161,3 +161,15 @@ def test_a_killed_launcher_leaves_no_process(single: Path, tmp_path: Path) -> No
     assert "resumed upstream seed 0 at step" in again.log("chief:0")
     assert steps(out) == STEPS
     require_close(single, out)
+
+
+def test_a_copy_is_killed(single: Path, tmp_path: Path) -> None:
+    out = prepared(single, tmp_path)
+    run = ClusterRun(out, "pretrain", *SPEC, servers=0)
+    run.until(checkpoint(out).exists, "a checkpoint")
+    run.kill("worker:1")
+    run.until(lambda: len(run.starts("worker:0")) == 2, "the restart")
+    assert run.finish() == 0, run.told
+    assert "resumed upstream seed 0 at step" in run.log("worker:0")
+    assert steps(out) == STEPS
+    require_close(single, out)

@@ -132,6 +132,7 @@ class TrainingCheckpoint:
                 kept = self._kept()
                 if number not in kept:
                     self._remove(number)
+                    self._manager = self._new_manager()  # it may count what failed
                 self._remove_other_tables(kept)
 
     def restore(self, number: int | None = None) -> Position:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any, get_args
 
 import numpy as np
@@ -48,11 +49,16 @@ def test_checksums_are_joined(first: bytes, second: bytes) -> None:
     assert joined == zlib.crc32(first + second)
 
 
-def test_workers_are_named_inside_the_block() -> None:
-    workers = FakeWorkers()
+def test_workers_are_named_inside_the_block_and_to_every_thread() -> None:
+    workers, seen = FakeWorkers(), []
     assert table_workers() is None
     with working(workers):
-        assert table_workers() is workers
+        thread = Thread(target=lambda: seen.append(table_workers()))
+        thread.start()
+        thread.join()
+        with working(other := FakeWorkers()):
+            assert table_workers() is other
+        assert table_workers() is workers and seen == [workers]
     assert table_workers() is None
 
 

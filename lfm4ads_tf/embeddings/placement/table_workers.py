@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -46,19 +45,20 @@ class TableWorkers(Protocol):
         """
 
 
-_WORKERS: ContextVar[TableWorkers | None] = ContextVar("table_workers", default=None)
+# of the process, not of a thread: it joins one cluster, and its threads may save tables
+_working: list[TableWorkers] = []
 
 
 def table_workers() -> TableWorkers | None:
     """The workers of the tables; None on one machine, where the process does all of it."""
-    return _WORKERS.get()
+    return _working[-1] if _working else None
 
 
 @contextmanager
 def working(workers: TableWorkers) -> Iterator[None]:
     """Leaves tables that `workers` reach to them, inside the block."""
-    token = _WORKERS.set(workers)
+    _working.append(workers)
     try:
         yield
     finally:
-        _WORKERS.reset(token)
+        _working.pop()

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from lfm4ads_tf.cluster.addresses import free_ports
 from lfm4ads_tf.cluster.child import Child
 from lfm4ads_tf.cluster.cluster_config import VARIABLE, ClusterConfig
 from lfm4ads_tf.cluster.exit_codes import ADDRESS_TAKEN, TRY_AGAIN
+from lfm4ads_tf.cluster.launch import LAUNCH
 from lfm4ads_tf.cluster.lifeline import LIFELINE
 from lfm4ads_tf.cluster.serving_line import serving_line
 from lfm4ads_tf.cluster.task import Task
@@ -70,6 +72,7 @@ class Supervisor:
         self._patience = patience
         self._config = _choose(workers, servers)
         self._children: dict[Task, Child] = {}
+        self._launch = uuid.uuid4().hex
         self._restarts = 0
         self._address_tries = 0
         self._quick_ends: dict[Task, int] = {}
@@ -204,7 +207,12 @@ class Supervisor:
         """Starts processes, a line each."""
         threads = shared_threads(len(self._config.tasks))
         for task in tasks:
-            own = {VARIABLE: self._config.to_tf_config(task), LIFELINE: "1", **threads}
+            own = {
+                VARIABLE: self._config.to_tf_config(task),
+                LIFELINE: "1",
+                LAUNCH: self._launch,
+                **threads,
+            }
             child = Child(
                 self._command(task),
                 {**os.environ, **own},

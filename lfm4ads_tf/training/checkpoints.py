@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from lfm4ads_tf.cluster.launch import launch
 from lfm4ads_tf.embeddings.placement.chief_files import checkpoint_options
 from lfm4ads_tf.embeddings.storage import count_weights, read_tables, write_tables
 from lfm4ads_tf.embeddings.table_index import INDEX
@@ -32,6 +33,7 @@ _TABLES = "tables"
 _CURVE = "curve.json"
 _LOSSES = "losses.json"
 _GROUPS = "field_groups.json"
+_BACK = "resumed_from.json"
 _STEP = "position/step/.ATTRIBUTES/VARIABLE_VALUE"  # its name in TensorFlow's files
 
 
@@ -140,12 +142,15 @@ class TrainingCheckpoint:
 
         Args:
             number: Number of a kept checkpoint, from which training goes on: those after it are
-                removed. None restores the latest one.
+                removed. None restores the latest one. Of the restarts of one launcher only the
+                first goes back.
 
         Raises:
             UserError: The checkpoint is damaged, or its tables do not fit the model's, or it is of
                 another model or of other optimizers; or there is none of this number.
         """
+        if number is not None and self._went_back(number):
+            number = None
         kept = self._kept()
         if number is not None and number not in kept:
             steps = [f"{n} (step {tf.train.load_variable(p, _STEP)})" for n, p in kept.items()]
@@ -170,7 +175,17 @@ class TrainingCheckpoint:
             raise
         if chosen != max(kept):
             self._forget_after(chosen, kept)
+        if number is not None and launch() is not None:
+            write_json(self._folder / _BACK, {"to": number, "launch": launch()})
         return position
+
+    def _went_back(self, number: int) -> bool:
+        """Whether an earlier process of this launcher went back to a checkpoint already."""
+        path = self._folder / _BACK
+        if launch() is None or not path.exists():
+            return False
+        back: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return back == {"to": number, "launch": launch()}
 
     def _restored(self, prefix: str) -> Position:
         """Restores the checkpoint of a prefix."""

@@ -338,6 +338,24 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoints(
         assert same(state(other, other_optimizer), states[number - 1])
 
 
+def test_a_launcher_goes_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer, checkpoint = checkpoint_of(tmp_path, keep=3)
+    for number in (1, 2, 3):
+        train(model, optimizer, 1)
+        checkpoint.save(0, number, number)
+    monkeypatch.setenv("LFM4ADS_LAUNCH", "one")
+    assert checkpoint_of(tmp_path, keep=3)[2].restore(2).step == 2
+    model, optimizer, checkpoint = checkpoint_of(tmp_path, keep=3)
+    assert checkpoint.restore(2).step == 2
+    checkpoint.save(0, 3, 3)
+    # restarted after a loss, with the same words: on from the latest, not back again
+    assert checkpoint_of(tmp_path, keep=3)[2].restore(2).step == 3
+    monkeypatch.setenv("LFM4ADS_LAUNCH", "two")
+    assert checkpoint_of(tmp_path, keep=3)[2].restore(2).step == 2
+    monkeypatch.delenv("LFM4ADS_LAUNCH")
+    assert checkpoint_of(tmp_path, keep=3)[2].restore(1).step == 1
+
+
 def test_a_damaged_latest_checkpoint_tells_of_earlier_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

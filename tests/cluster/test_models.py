@@ -33,6 +33,7 @@ def test_every_upstream_has_a_case() -> None:
     assert {UPSTREAMS[name].__name__ for name in UPSTREAMS} <= named
 
 
+@pytest.mark.slow
 def test_the_foundation_model_trains_with_dropout() -> None:
     check(report_of(BODY, names=["foundation with dropout"], forms=[True]))
 

@@ -16,29 +16,20 @@ NARROW = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 """Largest relative rounding of the narrow storages."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "quick",
-        pytest.param("compiled", marks=pytest.mark.slow),
-        pytest.param("stock", marks=pytest.mark.slow),
-    ],
-)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["compiled", "stock"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What two workers and two servers did: a part of it, or all with kernels and without."""
-    if request.param == "quick":
-        found = report_of(
-            f"{BODIES}:all_of", storages=["float32"], adding=["sgd"], rules=["adagrad"]
-        )
-    else:
-        found = report_of(
-            f"{BODIES}:all_of",
-            kernels=request.param == "compiled",
-            storages=["float32", *NARROW],
-            adding=["sgd", "adagrad", "row_wise"],
-            rules=[*RULES],
-        )
-    found["kernels"] = request.param != "stock" and library() is not None
+    """What two workers and two servers did, with kernels and without."""
+    found = report_of(
+        f"{BODIES}:all_of",
+        kernels=request.param == "compiled",
+        storages=["float32", *NARROW],
+        adding=["sgd", "adagrad", "row_wise"],
+        rules=[*RULES],
+    )
+    found["kernels"] = request.param == "compiled" and library() is not None
     return found
 
 

@@ -205,8 +205,10 @@ class Supervisor:
 
     def _start(self, tasks: Iterable[Task]) -> None:
         """Starts processes, a line each."""
-        threads = shared_threads(len(self._config.tasks))
+        everybody = len(self._config.tasks)
         for task in tasks:
+            # A chief's own work, such as a search or an export, is done while the others wait.
+            threads = shared_threads(1 if task.job == "chief" else everybody)
             own = {
                 VARIABLE: self._config.to_tf_config(task),
                 LIFELINE: "1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.replicas import losses_scaled
 
 _LABELS = "labels"
+_WEIGHTS = "weights"
 
 
 class Mirrored(Execution):
@@ -27,9 +29,10 @@ class Mirrored(Execution):
 
     Of the rows of a batch, process k of n takes k, k + n, ...; the mean of the gradients over the
     processes is the gradient of the batch, so all copies stay alike, bit by bit. Where the rows do
-    not divide, some processes are given one more, without labels, and losses are scaled to the true
-    rows. The variables are plain ones of the process: `MultiWorkerMirroredStrategy` is there for
-    its sums alone. The first process validates, saves and exports.
+    not divide, some processes are given one more, without labels and of weight 0, and losses are
+    scaled to the true rows. The variables are plain ones of the process:
+    `MultiWorkerMirroredStrategy` is there for its sums alone. The first process validates, saves
+    and exports.
 
     Args:
         config: The cluster; it has workers alone.
@@ -85,7 +88,8 @@ class Mirrored(Execution):
         def together(batch: Any, scale: tf.Tensor) -> Any:
             return self._strategy.run(replica, args=(batch, scale))
 
-        signature = [data.element_spec, tf.TensorSpec([], tf.float32)]
+        own = {_WEIGHTS: tf.TensorSpec([None], tf.float32), **data.element_spec}
+        signature = [own, tf.TensorSpec([], tf.float32)]
         return tf.function(together, input_signature=signature, autograph=False)
 
     def steps(self, compiled: Callable[..., Any], data: tf.data.Dataset) -> Steps:
@@ -134,7 +138,8 @@ class _SharedSteps(Steps):
 
 
 def shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
-    """Shares of a source's batches, each with the factor of its losses."""
+    """Shares of a source's batches, all of them weighted, each with the factor of its losses."""
+    given, source = source.weights, replace(source, weights=None)
     order, size, form = source.order(0), source.batch_size, source.form
     labels = form.names.index(_LABELS)
     failures: list[UserError] = []
@@ -150,12 +155,16 @@ def shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
             raise
         arrays[labels] = np.array(arrays[labels])
         arrays[labels][len(own) :] = np.nan
-        return [*arrays, np.array(share * replicas / len(rows), np.float32)]
+        # beside the labels, which a softmax over the rows does not ask for
+        weights = np.ones(share, np.float32) if given is None else np.array(given[filled])
+        weights[len(own) :] = 0.0
+        return [*arrays, weights, np.array(share * replicas / len(rows), np.float32)]
 
     def parse(number: tf.Tensor) -> Any:
-        types = [*form.dtypes, tf.float32]
-        *values, scale = tf.numpy_function(load, [number], types, stateful=False)
-        return form.batch(values), tf.ensure_shape(scale, [])
+        types = [*form.dtypes, tf.float32, tf.float32]
+        *values, weights, scale = tf.numpy_function(load, [number], types, stateful=False)
+        weights = tf.ensure_shape(weights, [None] if given is None else [None, *given.shape[1:]])
+        return {**form.batch(values), _WEIGHTS: weights}, tf.ensure_shape(scale, [])
 
     numbers = tf.data.Dataset.range(source.start, -(-len(order) // size))
     data = numbers.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)

@@ -90,7 +90,20 @@ def test_shares_make_up_every_batch(data: Path, replicas: int) -> None:
             np.testing.assert_array_equal(batch["labels"][: len(own)], whole[place][own])
             np.testing.assert_array_equal(batch["item"][: len(own)], whole[keys][own])
             assert np.isnan(batch["labels"][len(own) :].numpy()).all()
+            np.testing.assert_array_equal(batch["weights"], np.arange(share) < len(own))
     assert len(parts[0]) == 2
+
+
+@pytest.mark.parametrize("tasks", [(), (2,)])
+def test_rows_that_fill_up_weigh_nothing(data: Path, tasks: tuple[int, ...]) -> None:
+    cache = EncodedCache(data)
+    order = np.arange(7)
+    weights = np.random.default_rng(2).uniform(1.0, 2.0, (cache.rows, *tasks)).astype(np.float32)
+    source = RowSource(cache, lambda _: order, 7, weights=weights)
+    (first, _), (second, _) = (next(iter(shares(source, k, 2))) for k in range(2))
+    np.testing.assert_array_equal(first["weights"], weights[:7:2])
+    np.testing.assert_array_equal(second["weights"][:3], weights[1:7:2])
+    assert not second["weights"][3].numpy().any()
 
 
 def test_one_process_means_nothing() -> None:

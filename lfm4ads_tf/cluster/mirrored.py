@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from lfm4ads_tf._version import __version__
 from lfm4ads_tf.batch import FAILURES, first_failure
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
@@ -77,6 +80,45 @@ class Mirrored(Execution):
         """
         with self._told(), executing(self):
             yield
+
+    def require_shared(self, folder: Path) -> None:
+        """Refuses a folder that a process does not see, in all of them.
+
+        Raises:
+            UserError: There is such a process, or one of another version.
+            ClusterLost: A process is lost.
+        """
+        probe = folder.resolve() / f".seen-{uuid.uuid4().hex}"
+        if self.first:
+            probe.touch()
+        try:
+            place, version = self.agreed(lambda: [str(probe), __version__])
+            own = folder.resolve() / Path(place).name  # each goes by the path that it was given
+            blind = self._these(not own.exists())
+            other = self._these(version != __version__)
+        finally:
+            if self.first:
+                probe.unlink()
+        if other:
+            raise UserError(
+                f"{', '.join(other)} run another version of lfm4ads_tf than worker:0.",
+                received=f"worker:0 {version}",
+                fix="install one version everywhere",
+            )
+        if blind:
+            raise UserError(
+                f"{', '.join(blind)} do not see the folder of worker:0.",
+                received=str(Path(place).parent),
+                fix="give every process an --out that is the same shared folder",
+            )
+
+    def _these(self, own: bool) -> list[str]:
+        """The processes of which something is so."""
+        votes = np.zeros(self._replicas, np.int32)
+        votes[self._index] = own
+        with self._told():
+            found = np.flatnonzero(self._sum(tf.constant(votes)).numpy())
+        return [f"worker:{index}" for index in found]
 
     def compiled(self, step: Callable[[Any], Any], data: tf.data.Dataset) -> Callable[..., Any]:
         """A step of this process' share of a batch, whose gradients are those of all."""

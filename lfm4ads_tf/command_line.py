@@ -146,7 +146,7 @@ def _command(name: str) -> Callable[..., None]:
 
     command.__doc__ = _HELP[name]
     if name not in _TRAINING:
-        signature = inspect.signature(command)
+        signature = inspect.signature(command, eval_str=True)  # typer takes it as it is
         kept = [p for p in signature.parameters.values() if p.name != "resume_from"]
         command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return command

@@ -155,4 +155,4 @@ def executing(execution: Execution) -> Iterator[None]:
     try:
         yield
     finally:
-        _in_force.remove(execution)
+        _in_force.pop()

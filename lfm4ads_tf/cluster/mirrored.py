@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from lfm4ads_tf._version import __version__
 from lfm4ads_tf.batch import FAILURES, first_failure
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
@@ -20,6 +24,7 @@ from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.replicas import losses_scaled
 
 _LABELS = "labels"
+_WEIGHTS = "weights"
 
 
 class Mirrored(Execution):
@@ -27,9 +32,10 @@ class Mirrored(Execution):
 
     Of the rows of a batch, process k of n takes k, k + n, ...; the mean of the gradients over the
     processes is the gradient of the batch, so all copies stay alike, bit by bit. Where the rows do
-    not divide, some processes are given one more, without labels, and losses are scaled to the true
-    rows. The variables are plain ones of the process: `MultiWorkerMirroredStrategy` is there for
-    its sums alone. The first process validates, saves and exports.
+    not divide, some processes are given one more, without labels and of weight 0, and losses are
+    scaled to the true rows. The variables are plain ones of the process:
+    `MultiWorkerMirroredStrategy` is there for its sums alone. The first process validates, saves
+    and exports.
 
     Args:
         config: The cluster; it has workers alone.
@@ -75,6 +81,45 @@ class Mirrored(Execution):
         with self._told(), executing(self):
             yield
 
+    def require_shared(self, folder: Path) -> None:
+        """Refuses a folder that a process does not see, in all of them.
+
+        Raises:
+            UserError: There is such a process, or one of another version.
+            ClusterLost: A process is lost.
+        """
+        probe = folder.resolve() / f".seen-{uuid.uuid4().hex}"
+        if self.first:
+            probe.touch()
+        try:
+            place, version = self.agreed(lambda: [str(probe), __version__])
+            own = folder.resolve() / Path(place).name  # each goes by the path that it was given
+            blind = self._these(not own.exists())
+            other = self._these(version != __version__)
+        finally:
+            if self.first:
+                probe.unlink()
+        if other:
+            raise UserError(
+                f"{', '.join(other)} run another version of lfm4ads_tf than worker:0.",
+                received=f"worker:0 {version}",
+                fix="install one version everywhere",
+            )
+        if blind:
+            raise UserError(
+                f"{', '.join(blind)} do not see the folder of worker:0.",
+                received=str(Path(place).parent),
+                fix="give every process an --out that is the same shared folder",
+            )
+
+    def _these(self, own: bool) -> list[str]:
+        """The processes of which something is so."""
+        votes = np.zeros(self._replicas, np.int32)
+        votes[self._index] = own
+        with self._told():
+            found = np.flatnonzero(self._sum(tf.constant(votes)).numpy())
+        return [f"worker:{index}" for index in found]
+
     def compiled(self, step: Callable[[Any], Any], data: tf.data.Dataset) -> Callable[..., Any]:
         """A step of this process' share of a batch, whose gradients are those of all."""
 
@@ -85,7 +130,8 @@ class Mirrored(Execution):
         def together(batch: Any, scale: tf.Tensor) -> Any:
             return self._strategy.run(replica, args=(batch, scale))
 
-        signature = [data.element_spec, tf.TensorSpec([], tf.float32)]
+        own = {_WEIGHTS: tf.TensorSpec([None], tf.float32), **data.element_spec}
+        signature = [own, tf.TensorSpec([], tf.float32)]
         return tf.function(together, input_signature=signature, autograph=False)
 
     def steps(self, compiled: Callable[..., Any], data: tf.data.Dataset) -> Steps:
@@ -134,7 +180,8 @@ class _SharedSteps(Steps):
 
 
 def shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
-    """Shares of a source's batches, each with the factor of its losses."""
+    """Shares of a source's batches, all of them weighted, each with the factor of its losses."""
+    given, source = source.weights, replace(source, weights=None)
     order, size, form = source.order(0), source.batch_size, source.form
     labels = form.names.index(_LABELS)
     failures: list[UserError] = []
@@ -150,12 +197,16 @@ def shares(source: RowSource, index: int, replicas: int) -> tf.data.Dataset:
             raise
         arrays[labels] = np.array(arrays[labels])
         arrays[labels][len(own) :] = np.nan
-        return [*arrays, np.array(share * replicas / len(rows), np.float32)]
+        # beside the labels, which a softmax over the rows does not ask for
+        weights = np.ones(share, np.float32) if given is None else np.array(given[filled])
+        weights[len(own) :] = 0.0
+        return [*arrays, weights, np.array(share * replicas / len(rows), np.float32)]
 
     def parse(number: tf.Tensor) -> Any:
-        types = [*form.dtypes, tf.float32]
-        *values, scale = tf.numpy_function(load, [number], types, stateful=False)
-        return form.batch(values), tf.ensure_shape(scale, [])
+        types = [*form.dtypes, tf.float32, tf.float32]
+        *values, weights, scale = tf.numpy_function(load, [number], types, stateful=False)
+        weights = tf.ensure_shape(weights, [None] if given is None else [None, *given.shape[1:]])
+        return {**form.batch(values), _WEIGHTS: weights}, tf.ensure_shape(scale, [])
 
     numbers = tf.data.Dataset.range(source.start, -(-len(order) // size))
     data = numbers.map(parse, num_parallel_calls=1, deterministic=True).prefetch(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ RECIPE = "recipe"
 """Attribute of a join: plain values, from which its `OpenJoin` makes it again."""
 OpenJoin = Callable[[Mapping[str, Any], EncodedCache], RepresentationJoin]
 """A join's recipe and the cache -> the join."""
+_ASKING = uuid.uuid4().hex  # this process
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class RowRecipe:
         fingerprint: Of the encoded data.
         refresh, ahead: See `RowSource`.
         join: Recipe of the stored representations, None without transfer.
+        asking: The process that chooses the rows. What one has had opened is opened anew for the
+            next: between them the run folder may have been made again under the same names.
     """
 
     cache: str
@@ -41,6 +45,7 @@ class RowRecipe:
     refresh: Refresh
     ahead: bool
     join: Mapping[str, Any] | None
+    asking: str
 
     @classmethod
     def of(cls, source: RowSource) -> Self:
@@ -60,7 +65,7 @@ class RowRecipe:
         if "://" not in place:
             place = str(Path(place).resolve())
         fingerprint = cache.manifest["fingerprint"]
-        return cls(place, packed, fingerprint, source.refresh, source.ahead, join)
+        return cls(place, packed, fingerprint, source.refresh, source.ahead, join, _ASKING)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

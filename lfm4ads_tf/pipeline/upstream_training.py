@@ -52,7 +52,8 @@ class UpstreamTraining(TrainingRun, abc.ABC):
         self.model = model = build.upstream(cache.layout, run.config, self.seed)
         embeddings = model.backbone.embeddings
         load_pretrained_tables(run, embeddings, run.config.upstream.embeddings)
-        write_json(self.folder / "manifest.json", embeddings.manifest())
+        if run.execution.first:
+            write_json(self.folder / "manifest.json", embeddings.manifest())
         return Trainer(
             model,
             model.all_embeddings,

@@ -71,13 +71,22 @@ class TrainingCheckpoint:
         model: The model, already built.
         optimizers: Its optimizers.
         keep: How many checkpoints are kept.
+        writes: Whether this process writes and removes files; of several that train together, one
+            does.
     """
 
     def __init__(
-        self, folder: Path, model: tf_keras.Model, optimizers: ModelOptimizers, *, keep: int = 1
+        self,
+        folder: Path,
+        model: tf_keras.Model,
+        optimizers: ModelOptimizers,
+        *,
+        keep: int = 1,
+        writes: bool = True,
     ) -> None:
         self._folder = folder
         self._keep = keep
+        self._writes = writes
         self._model = model
         self._optimizers = optimizers
         self._parts = ModelParts(model)
@@ -173,6 +182,8 @@ class TrainingCheckpoint:
                     earlier,
                 )
             raise
+        if not self._writes:
+            return position
         if chosen != max(kept):
             self._forget_after(chosen, kept)
         if number is not None and launch() is not None:

@@ -126,7 +126,11 @@ class Trainer:
         self.optimizers = ModelOptimizers(objective, model, embeddings)
         self._execution = current()
         self.checkpoint = TrainingCheckpoint(
-            folder, model, self.optimizers, keep=config.keep_checkpoints
+            folder,
+            model,
+            self.optimizers,
+            keep=config.keep_checkpoints,
+            writes=self._execution.first,
         )
         self._sums = LossSums()
         self._sums_are_whole = True  # whether they hold every batch of the phase

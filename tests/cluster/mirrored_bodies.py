@@ -17,6 +17,7 @@ from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.mirrored import Mirrored
 from lfm4ads_tf.cluster.node import begin
 from lfm4ads_tf.cluster.task import Task
+from lfm4ads_tf.errors import UserError
 
 
 def main() -> None:
@@ -29,9 +30,16 @@ def main() -> None:
     from tests.cluster.training_bodies import trained
 
     agreed = [execution.agreed(lambda: {"from": task.index, "text": "ä" * 300}) for _ in range(2)]
+    execution.require_shared(Path(data))
+    refused = ""
+    try:  # the last one was given another folder
+        execution.require_shared(Path(data) if index != "2" else Path(data).parent)
+    except UserError as error:
+        refused = str(error)
     report = trained(execution, EncodedCache(Path(data)), Path(folder), **json.loads(options))
     execution.wait()
-    print(json.dumps({**report, "agreed": agreed, "first": execution.first}), flush=True)
+    found = {"agreed": agreed, "first": execution.first, "refused": refused}
+    print(json.dumps({**report, **found}), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lfm4ads_tf._version import __version__
 from lfm4ads_tf.cluster.addresses import free_ports
-from lfm4ads_tf.cluster.mirrored import shares
+from lfm4ads_tf.cluster.mirrored import Mirrored, shares
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.data.row_source import RowSource
+from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.replicas import losses_scaled, mean_over_replicas
 from tests.cluster.servers import ROOT
 from tests.cluster.training_bodies import trained
@@ -64,6 +66,7 @@ def test_copies_are_alike_and_learn_what_one_machine_does(data: Path, tmp_path: 
     assert [report["first"] for report in reports] == [True, False, False]
     for report in reports:
         assert report["agreed"] == [{"from": 0, "text": "ä" * 300}] * 2
+        assert report["refused"].startswith("worker:2 do not see the folder of worker:0.")
         assert report["steps"] == report["iterations"] == alone["steps"]
         # the same terms in another order
         np.testing.assert_allclose(report["losses"], alone["losses"], rtol=1e-5)
@@ -90,7 +93,43 @@ def test_shares_make_up_every_batch(data: Path, replicas: int) -> None:
             np.testing.assert_array_equal(batch["labels"][: len(own)], whole[place][own])
             np.testing.assert_array_equal(batch["item"][: len(own)], whole[keys][own])
             assert np.isnan(batch["labels"][len(own) :].numpy()).all()
+            np.testing.assert_array_equal(batch["weights"], np.arange(share) < len(own))
     assert len(parts[0]) == 2
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_who_does_not_see_the_folder_is_named(tmp_path: Path, here: bool) -> None:
+    class Second(Mirrored):
+        """The second of three processes, in the place of all."""
+
+        def __init__(self) -> None:
+            self._replicas, self._index, self.first = 3, 1, False
+            self._sum = lambda votes: votes + tf.constant([0, 0, 1])  # what the others tell
+
+        def agreed(self, decide: Any) -> Any:
+            return [str(tmp_path / "probe"), __version__]
+
+    (tmp_path / "probe").touch()
+    with pytest.raises(UserError, match="worker:2 run another version"):
+        Second().require_shared(tmp_path if here else tmp_path / "elsewhere")
+    Second._these = lambda self, own: ["worker:1"] if own else []  # type: ignore[method-assign]
+    if here:
+        Second().require_shared(tmp_path)
+        return
+    with pytest.raises(UserError, match="worker:1 do not see the folder"):
+        Second().require_shared(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("tasks", [(), (2,)])
+def test_rows_that_fill_up_weigh_nothing(data: Path, tasks: tuple[int, ...]) -> None:
+    cache = EncodedCache(data)
+    order = np.arange(7)
+    weights = np.random.default_rng(2).uniform(1.0, 2.0, (cache.rows, *tasks)).astype(np.float32)
+    source = RowSource(cache, lambda _: order, 7, weights=weights)
+    (first, _), (second, _) = (next(iter(shares(source, k, 2))) for k in range(2))
+    np.testing.assert_array_equal(first["weights"], weights[:7:2])
+    np.testing.assert_array_equal(second["weights"][:3], weights[1:7:2])
+    assert not second["weights"][3].numpy().any()
 
 
 def test_one_process_means_nothing() -> None:

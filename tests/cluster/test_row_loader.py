@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,23 @@ def test_four_sources_stay_open(ads: Any) -> None:
     for recipe in (*recipes, recipes[1], recipes[0]):
         loader(recipe, np.array([1]))
     assert [*loader._sources] == [recipes[k] for k in (3, 4, 1, 0)]
+
+
+def test_another_chief_has_everything_opened_anew(ads: Any) -> None:
+    opened = []
+
+    def counted(recipe: Any, cache: Any) -> Join:
+        opened.append(recipe)
+        return open_join(recipe, cache)
+
+    loader = RowLoader(counted)
+    recipe = RowRecipe.of(source_of(ads, representations=Join(1.0)))
+    for each in (recipe, recipe, replace(recipe, asking="the next chief")):
+        loader(each.to_json().encode(), np.array([1]))
+    assert len(opened) == 2
+    code = "from lfm4ads_tf.data import row_recipe; print(row_recipe._ASKING)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert recipe.asking not in other.stdout
 
 
 def test_other_data_at_the_same_place_are_refused(ads: Any) -> None:

@@ -82,12 +82,14 @@ def checkpoint_of(
     rule: Any = "adagrad",
     width: int = 2,
     keep: int = 1,
+    writes: bool = True,
 ) -> tuple[Model, HybridOptimizer, TrainingCheckpoint]:
     model = Model(seed, shards, width)
     config = OptimizerConfig(table_learning_rate=0.1, dense_learning_rate=0.1, rule=rule)
     optimizers = ModelOptimizers(Objective.of(lambda batch: {}, config), model, model.embeddings)
     (optimizer,) = optimizers.optimizers.values()
-    return model, optimizer, TrainingCheckpoint(folder, model, optimizers, keep=keep)
+    checkpoint = TrainingCheckpoint(folder, model, optimizers, keep=keep, writes=writes)
+    return model, optimizer, checkpoint
 
 
 def train(model: Model, optimizer: HybridOptimizer, steps: int = 2) -> None:
@@ -354,6 +356,22 @@ def test_a_launcher_goes_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert checkpoint_of(tmp_path, keep=3)[2].restore(2).step == 2
     monkeypatch.delenv("LFM4ADS_LAUNCH")
     assert checkpoint_of(tmp_path, keep=3)[2].restore(1).step == 1
+
+
+def test_of_processes_that_go_back_together_one_removes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LFM4ADS_LAUNCH", "one")
+    model, optimizer, checkpoint = checkpoint_of(tmp_path, keep=3)
+    for number in (1, 2, 3):
+        train(model, optimizer, 1)
+        checkpoint.save(0, number, number)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert checkpoint_of(tmp_path, keep=3, writes=False)[2].restore(2).step == 2
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert checkpoint_of(tmp_path, keep=3)[2].restore(2).step == 2
+    assert kept_in(tmp_path) == {"ckpt-1", "ckpt-2"}
+    assert checkpoint_of(tmp_path, keep=3, writes=False)[2].restore(2).step == 2
 
 
 def test_a_damaged_latest_checkpoint_tells_of_earlier_ones(

@@ -85,12 +85,15 @@ class ParameterServers(Execution):
         """Refuses a folder that a worker does not see.
 
         Raises:
-            UserError: There is such a worker, or one of another version.
+            UserError: There is such a worker, or a process that does not fit the chief.
             ClusterLost: A worker does not answer.
         """
         with self._told():
-            workers = {t: d for t, d in self._tasks.items() if t.startswith("worker")}
-            self.in_time(lambda: require_shared(folder, workers))
+            servers, workers = (
+                {task: d for task, d in self._tasks.items() if task.startswith(f"{job}:")}
+                for job in ("ps", "worker")
+            )
+            self.in_time(lambda: require_shared(folder, workers, servers))
 
     def compiled(self, step: Callable[[Any], Any], data: tf.data.Dataset) -> Callable[..., Any]:
         """Several steps as a closure of row numbers, see `closure_of_steps`."""

@@ -11,6 +11,7 @@ from typing import IO
 
 _LOG = logging.getLogger(__name__)
 _TENSORFLOW = "tensorflow"  # the logger of its coordinator
+_RETRACED = re.compile("tf_function_(save|restore)")  # of every checkpoint, by design
 _TASK = re.compile(r"/job:(\w+)/replica:0/task:(\d+)")
 # The first line of a native message about a peer that is gone, and the lines that follow it.
 _FIRST = re.compile(rb"E\d{4} .*(context\.cc|grpc_|rpc_|eager_client).*")
@@ -53,7 +54,7 @@ class _Coordinator(logging.Filter):
                     _LOG.warning("%s is back", task)
             return False
         noise = "Remote function on worker", "Cluster update failed"
-        if text.startswith(noise) or "tf_function_save" in record.getMessage():
+        if text.startswith(noise) or _RETRACED.search(record.getMessage()):
             return False
         return record.levelno >= logging.WARNING
 

@@ -1,4 +1,4 @@
-"""Whether the workers of a cluster see the folder that the chief writes to."""
+"""Whether the processes of a cluster fit: the folder they see, their version, their kernels."""
 
 from __future__ import annotations
 
@@ -13,36 +13,41 @@ import tensorflow as tf
 from lfm4ads_tf._version import __version__
 from lfm4ads_tf.cluster.host_functions import call
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.kernels.library import library
 
 SEEN = "seen"
 """Name of `seen` among the host functions."""
 
 
 def seen(path: bytes) -> bytes:
-    """What a worker answers: its host, version, and whether it sees a file, as JSON."""
+    """What a process answers: its host, version, kernels, and whether it sees a file, as JSON."""
     return json.dumps(
         {
             "host": socket.gethostname(),
             "version": __version__,
+            "kernels": library() is not None,
             "seen": Path(path.decode()).exists(),
         }
     ).encode()
 
 
-def require_shared(folder: Path, devices: Mapping[str, str]) -> None:
-    """Refuses a cluster whose workers are of another version or do not see a folder.
+def require_shared(folder: Path, workers: Mapping[str, str], servers: Mapping[str, str]) -> None:
+    """Refuses a cluster whose processes do not fit the chief, or whose workers not the folder.
 
     Args:
-        folder: The folder; a file is made in it for as long as the workers are asked.
-        devices: Worker -> its device.
+        folder: The folder; a file is made in it for as long as the others are asked.
+        workers: Worker -> its device. It must see the folder.
+        servers: Parameter server -> its device.
 
     Raises:
-        UserError: There is such a worker; it is named.
+        UserError: A process is of another version or has no compiled kernels where the chief has
+            them, or a worker does not see the folder; it is named.
     """
+    kernels = library() is not None
     probe = folder.resolve() / f".seen-{uuid.uuid4().hex}"
     probe.touch()
     try:
-        for task, device in devices.items():
+        for task, device in {**servers, **workers}.items():
             answer = json.loads(_asked(str(probe), device))
             if answer["version"] != __version__:
                 raise UserError(
@@ -50,7 +55,13 @@ def require_shared(folder: Path, devices: Mapping[str, str]) -> None:
                     received=f"{answer['version']}, the chief {__version__}",
                     fix="install one version everywhere",
                 )
-            if not answer["seen"]:
+            if kernels and not answer["kernels"]:  # it would not know the ops that it is sent
+                raise UserError(
+                    f"{task} on {answer['host']} has no compiled kernels, and the chief has them.",
+                    received="no library, or LFM4ADS_KERNELS=0",
+                    fix="build them everywhere, or set LFM4ADS_KERNELS=0 in all processes",
+                )
+            if task in workers and not answer["seen"]:
                 raise UserError(
                     f"{task} on {answer['host']} does not see the chief's folder.",
                     received=str(folder.resolve()),

@@ -20,6 +20,7 @@ tensorflow.info("Worker %s has been recovered.", worker)
 tensorflow.error("Cluster update failed with error: %s. Retrying...", "gone")
 tensorflow.warning("something else")
 tensorflow.info("a detail")
+tensorflow.warning("5 out of the last 5 calls to %s triggered", "<function tf_function_restore>")
 os.write(2, b"E0000 00:00:1.2 3 context.cc:911] Failed to remove function remotely\\n"
             b"Additional GRPC error information from remote target /job:worker\\n"
             b":UNKNOWN:Error received from peer\\n"

@@ -19,25 +19,30 @@ avx2 := ONEDNN_MAX_CPU_ISA=AVX2
 without-kernels := LFM4ADS_KERNELS=0
 one-thread := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 
-.PHONY: demo test test-slow test-processors $(PROCESSORS:%=test-%) lint docs clean
+.PHONY: demo test test-slow test-cluster test-processors $(PROCESSORS:%=test-%) lint docs clean
 
 # Creates the environment, installs exact tested versions, runs the whole pipeline on MovieLens.
 demo: $(VENV)/.installed
 	$(BIN)/python train.py
 
-# Creates the environment, installs exact tested versions, runs the tests but the slow ones.
+# Creates the environment, installs exact tested versions, runs the tests but the slow ones and those
+# of clusters.
 test: $(VENV)/.installed
-	$(SHARED) -m "not slow"
+	$(SHARED) -m "not slow and not cluster"
 
 test-slow: $(VENV)/.installed
 	$(PYTEST) -m slow
+
+# Trainings of clusters of processes, some of which are killed: some 15 minutes on 2 cores.
+test-cluster: $(VENV)/.installed
+	$(PYTEST) -m cluster
 
 # The tests of what processors compute differently, once under each of the settings above.
 test-processors: $(PROCESSORS:%=test-%)
 
 $(PROCESSORS:%=test-%): test-%: $(VENV)/.installed
 	@echo "Tests of what processors compute differently, $*: $($*)"
-	env $($*) $(SHARED) -m "processor and not slow"
+	env $($*) $(SHARED) -m "processor and not slow and not cluster"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

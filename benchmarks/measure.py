@@ -54,6 +54,11 @@ class Worker:
                 text=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def send(self, request: Mapping[str, Any]) -> None:
         """Sends a request without waiting for its answer."""
         try:

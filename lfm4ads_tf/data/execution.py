@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,20 +140,19 @@ def kept(
     return functions[key]
 
 
-_LOCAL = Execution()
-_CURRENT: ContextVar[Execution] = ContextVar("execution", default=_LOCAL)
+_in_force: list[Execution] = [Execution()]  # of the process, not of a thread: so are the models
 
 
 def current() -> Execution:
     """The execution in force: of this process, unless a block of `executing` says otherwise."""
-    return _CURRENT.get()
+    return _in_force[-1]
 
 
 @contextmanager
 def executing(execution: Execution) -> Iterator[None]:
-    """What `current` gives inside."""
-    token = _CURRENT.set(execution)
+    """What `current` gives inside, in all threads."""
+    _in_force.append(execution)
     try:
         yield
     finally:
-        _CURRENT.reset(token)
+        _in_force.pop()

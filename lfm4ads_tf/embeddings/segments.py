@@ -33,6 +33,7 @@ from lfm4ads_tf.files import unwritable
 
 SEGMENT_ROWS = 1 << 18  # rows of a stretch, and of a file
 SEGMENT_FLOATS = 1 << 24  # fewer rows where they are wide: a worker holds a stretch several times
+_PIECES = 8  # messages of a stretch to a server, which holds each of them twice
 _STRETCHES = "_stretches"  # attribute of a table's first shard: its functions, traced once
 
 _INTEGER, _TEXT = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
@@ -226,9 +227,14 @@ class _Stretches:
 
         def save(path: Any, storage: Any, start: Any, stop: Any) -> Any:
             rows = self._spread.forward_tensor(tf.range(start, stop))
-            values = read_shards(self._parts, rows)
+            values: list[tf.Tensor] = []
+            for piece in _pieces(tf.size(rows)):
+                with tf.control_dependencies(values[-1:]):  # one after the other
+                    values.append(read_shards(self._parts, rows[piece]))
             return self.workers.call(
-                "write_segment", [path, storage, values], [tf.int64, tf.string]
+                "write_segment",
+                [path, storage, tf.concat(values, axis=0)],
+                [tf.int64, tf.string],
             )
 
         return self._function("save", save, [_TEXT, _TEXT, _INTEGER, _INTEGER])
@@ -278,10 +284,18 @@ class _Stretches:
             largest = tf.maximum(tf.reduce_max(sizes), 0.0)  # of no value, it is -infinity
             kept = largest < FLOAT16_OVERFLOW
         bounds = shard_bounds(sum(part.shape[0] for part in self._parts), len(self._parts))
-        for part, (start, stop) in zip(self._parts, bounds, strict=True):
-            mine = tf.where((physical >= start) & (physical < stop) & kept)[:, 0]
-            new = tf.cast(tf.gather(values, mine), part.dtype)
-            part.scatter_update(tf.IndexedSlices(new, tf.gather(physical, mine) - start))
+        written: list[tf.Operation] = []
+        for piece in _pieces(tf.size(physical)):
+            with tf.control_dependencies(written):  # one after the other
+                rows, new = tf.identity(physical[piece]), tf.identity(values[piece])
+            written = []
+            for part, (start, stop) in zip(self._parts, bounds, strict=True):
+                mine = tf.where((rows >= start) & (rows < stop) & kept)[:, 0]
+                own = tf.cast(tf.gather(new, mine), part.dtype)
+                scattered = tf.raw_ops.ResourceScatterUpdate(
+                    resource=part.handle, indices=tf.gather(rows, mine) - start, updates=own
+                )
+                written.append(scattered)
         return largest
 
     def _function(
@@ -303,6 +317,12 @@ def _functions(
 
 def _stretch_rows(parts: Sequence[tf.Variable]) -> int:
     return max(1, min(SEGMENT_ROWS, SEGMENT_FLOATS // int(parts[0].shape[1])))
+
+
+def _pieces(size: tf.Tensor) -> list[slice]:
+    """Cuts [0, size) into a few slices of about one length."""
+    step = (size + _PIECES - 1) // _PIECES
+    return [slice(k * step, (k + 1) * step) for k in range(_PIECES)]
 
 
 def _require_kept(largest: Iterator[Any]) -> None:

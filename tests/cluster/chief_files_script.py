@@ -11,6 +11,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from tests.cluster.scripts import report_and_leave
 
 _SERVER = """
 import json, sys
@@ -23,7 +26,7 @@ sys.stdin.read()  # until the chief ends
 """
 
 
-def main(chief: Path, server: Path) -> None:
+def main(chief: Path, server: Path) -> list[Any]:
     """Runs the cluster; both folders exist."""
     from tests.cluster.servers import _free_ports
 
@@ -60,18 +63,8 @@ def main(chief: Path, server: Path) -> None:
         sorted({path.name.partition(".")[0] for path in folder.rglob("*") if path.is_file()})
         for folder in (chief, server)
     ]
-    print(json.dumps([*found, variable.numpy().tolist()]), flush=True)
+    return [*found, variable.numpy().tolist()]
 
 
 if __name__ == "__main__":
-    code = 1
-    try:
-        main(*(Path(word) for word in sys.argv[1:]))
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    report_and_leave(lambda: main(*(Path(word) for word in sys.argv[1:])))

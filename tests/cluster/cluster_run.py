@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.cluster.scripts import ROOT
+
 _STARTED = re.compile(r"^(\w+:\d+)  pid (\d+)")
 _TWICE = re.compile(r"(\d+) batches up to step \d+ were learned twice")
 

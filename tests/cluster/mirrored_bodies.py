@@ -8,9 +8,9 @@ Prints a JSON object on its last line.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import lfm4ads_tf  # noqa: F401 - settles which Keras is used
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
@@ -18,9 +18,10 @@ from lfm4ads_tf.cluster.mirrored import Mirrored
 from lfm4ads_tf.cluster.node import begin
 from lfm4ads_tf.cluster.task import Task
 from lfm4ads_tf.errors import UserError
+from tests.cluster.scripts import report_and_leave
 
 
-def main() -> None:
+def report() -> dict[str, Any]:
     """Trains as the other processes do."""
     data, folder, addresses, index, options = sys.argv[1:]
     config, task = ClusterConfig(None, tuple(addresses.split(","))), Task("worker", int(index))
@@ -36,21 +37,11 @@ def main() -> None:
         execution.require_shared(Path(data) if index != "2" else Path(data).parent)
     except UserError as error:
         refused = str(error)
-    report = trained(execution, EncodedCache(Path(data)), Path(folder), **json.loads(options))
+    found = trained(execution, EncodedCache(Path(data)), Path(folder), **json.loads(options))
     execution.wait()
     found = {"agreed": agreed, "first": execution.first, "refused": refused}
     print(json.dumps({**report, **found}), flush=True)
 
 
 if __name__ == "__main__":
-    code = 1
-    try:
-        main()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    report_and_leave(report)

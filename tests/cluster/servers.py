@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import socket
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.cluster.scripts import report_and_leave, report_of_module
 
 
 def report_of(
@@ -29,20 +26,8 @@ def report_of(
         kernels: Whether compiled kernels may be used.
         **options: JSON values.
     """
-    changes = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_FAIL_FAST": "use_caller"}
-    if not kernels:
-        changes["LFM4ADS_KERNELS"] = "0"
     arguments = json.dumps([function, workers, servers, options])
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster.servers", arguments],
-        cwd=ROOT,
-        env=os.environ | changes,
-        capture_output=True,
-        text=True,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return report_of_module("tests.cluster.servers", arguments, kernels=kernels)
 
 
 def join(workers: int, servers: int) -> tuple[Any, Any]:
@@ -77,23 +62,13 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _main() -> None:
+def _report() -> Any:
     function, workers, servers, options = json.loads(sys.argv[1])
     module, name = function.split(":")
     body = getattr(importlib.import_module(module), name)
     strategy, coordinator = join(workers, servers)
-    print(json.dumps(body(strategy, coordinator, **options)), flush=True)
+    return body(strategy, coordinator, **options)
 
 
 if __name__ == "__main__":
-    code = 1
-    try:
-        _main()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)  # the coordinator's threads would keep the process
+    report_and_leave(_report)

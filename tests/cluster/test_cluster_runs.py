@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster_run import ROOT, ClusterRun, test_auc
+from tests.cluster.cluster_run import ClusterRun, test_auc
+from tests.cluster.scripts import ROOT
 
 pytestmark = pytest.mark.cluster
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.data.row_source import RowSource
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.replicas import losses_scaled, mean_over_replicas
-from tests.cluster.servers import ROOT
+from tests.cluster.scripts import ROOT, environment
 from tests.cluster.training_bodies import trained
 
 
@@ -47,7 +46,7 @@ def test_copies_are_alike_and_learn_what_one_machine_does(data: Path, tmp_path: 
                 json.dumps(options),
             ],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

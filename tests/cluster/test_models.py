@@ -38,7 +38,7 @@ def test_the_foundation_model_trains_with_dropout() -> None:
     check(report_of(BODY, names=["foundation with dropout"], forms=[True]))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("kernels", [True, False])
 def test_every_model_trains(kernels: bool) -> None:
     if kernels and library() is None:
@@ -46,7 +46,7 @@ def test_every_model_trains(kernels: bool) -> None:
     check(report_of(BODY, names=[*CASES], forms=[kernels], kernels=kernels))
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("rule", ["adagrad", "adam"])
 def test_bounds_and_penalties_are_those_of_one_machine(rule: str) -> None:
     options = {**BOUNDED, "rule": rule}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.cluster.servers import ROOT
+from tests.cluster.scripts import ROOT
 
 SCRIPT = """
 import logging, os, sys

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.cluster.servers import ROOT
+from tests.cluster.scripts import report_of_module
 
 STEPS = 20
 
@@ -25,20 +22,8 @@ def data(make_ads: Any) -> Path:
 
 def both(data: Path, folder: Path, *, kernels: bool = True, **options: Any) -> tuple[Any, Any]:
     """What one machine and what a cluster trained."""
-    changes = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if not kernels:
-        changes["LFM4ADS_KERNELS"] = "0"
     arguments = [str(data), str(folder), json.dumps({"steps": STEPS, **options})]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster.training_bodies", *arguments],
-        cwd=ROOT,
-        env=os.environ | changes,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
-    report = json.loads(done.stdout.splitlines()[-1])
+    report = report_of_module("tests.cluster.training_bodies", *arguments, kernels=kernels)
     return report["alone"], report["cluster"]
 
 

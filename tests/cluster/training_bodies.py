@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from lfm4ads_tf.strict import parse
 from lfm4ads_tf.training.config import TrainingConfig
 from lfm4ads_tf.training.schedule import Phase
 from lfm4ads_tf.training.trainer import Trainer
+from tests.cluster.scripts import report_and_leave
 
 TRAINING = {
     "batch_size": 16,
@@ -115,7 +115,7 @@ def trained(
     }
 
 
-def main() -> None:
+def both() -> dict[str, Any]:
     """Runs both trainings."""
     data, folder, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     cache = EncodedCache(data)
@@ -125,18 +125,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cluster.require_shared(folder)
     together = trained(cluster, cache, folder / "cluster", **common)
-    print(json.dumps({"alone": alone, "cluster": together}), flush=True)
+    return {"alone": alone, "cluster": together}
 
 
 if __name__ == "__main__":
-    code = 1
-    try:
-        main()
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    report_and_leave(both)

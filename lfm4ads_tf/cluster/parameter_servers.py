@@ -66,6 +66,7 @@ class ParameterServers(Execution):
             task_id=0,
             rpc_layer="grpc",
         )
+        _LOG.info("waiting for %s", ", ".join(self._tasks))  # however long they take to come up
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._waiter = ThreadPoolExecutor(1, "cluster-wait")
@@ -247,8 +248,13 @@ def _rows_of(source: RowSource, rows: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def _ask(device: str) -> None:
+    """Waits for the answer of a task.
+
+    By an op without inputs: values are sent to a device with the interpreter's lock held, so that
+    one that does not answer would keep all of Python.
+    """
     with tf.device(device):
-        tf.constant(1.0) + tf.constant(1.0)
+        tf.raw_ops.Timestamp().numpy()
 
 
 def _first_line(error: Exception) -> str:

@@ -24,6 +24,7 @@ from lfm4ads_tf.cluster.threads import shared_threads
 
 _HOST = "127.0.0.1"
 _USERS_ERROR = 2
+_STALLED = (TRY_AGAIN, -signal.SIGALRM)  # the latter see `standstill`
 _DEFECT = 1
 _PAUSE = 0.1  # seconds between two looks at the processes
 _QUICK = 30.0  # seconds within which a process that never served ended "at once"
@@ -38,10 +39,11 @@ class Supervisor:
     """Runs parameter servers, workers and a chief, and restarts what is lost.
 
     A worker that ends is restarted alone: the others learn its batches meanwhile. A lost server,
-    or a chief that died or exits with 75, has all servers and the chief restarted together, from
-    the last checkpoint: the tables are spread over all servers, and a server that stayed would
-    keep the earlier chief's copy of them beside the new one. Without servers the first worker is
-    the chief; the others hold copies of all it has, so a lost one has all restarted.
+    or a chief that died, has all servers and the chief restarted together, from the last
+    checkpoint: the tables are spread over all servers, and a server that stayed would keep the
+    earlier chief's copy of them beside the new one. Where the chief gave up though nothing ended,
+    some process does not answer, and the workers are restarted too. Without servers the first
+    worker is the chief; the others hold copies of all it has, so a lost one has all restarted.
 
     Args:
         command: Task -> command line of its process.
@@ -161,8 +163,12 @@ class Supervisor:
             )
         self._restarts += 1
         mirrored = self._config.mode == "mirrored"
-        again = [t for t in self._config.tasks if mirrored or t.job != "worker"]
-        what = "all workers are" if mirrored else "all servers and the chief are"
+        # A chief that gave up though nothing ended had no answer: maybe of a worker.
+        stalled = lost == first and child.ended() in _STALLED
+        again = [t for t in self._config.tasks if mirrored or stalled or t.job != "worker"]
+        what = "all servers and the chief are"
+        if mirrored or stalled:
+            what = "all workers are" if mirrored else "all processes are"
         self._tell(
             f"{lost} {child.end()}; {what} restarted ({self._restarts} of {self._max_restarts})"
         )

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from tests.cluster.servers import ROOT
+from tests.cluster.scripts import ROOT
 
 SCRIPT = """
 import ctypes, sys, time

@@ -182,14 +182,17 @@ def test_an_error_of_the_user_s_is_not_tried_again(case: Case) -> None:
 def test_a_lost_chief_comes_back_with_new_servers(case: Case, end: Any) -> None:
     plan = {"chief:0": [end, end, "wait:worker_0.served:0"]}
     assert case.run(plan, max_restarts=2) == 0
-    assert case.counts == {"ps:0": 3, "ps:1": 3, "worker:0": 1, "worker:1": 1, "chief:0": 3}
-    assert "all servers and the chief are restarted (2 of 2)" in case.text
+    # who gave up had no answer, maybe of a worker
+    workers, what = (3, "all processes") if end == 75 else (1, "all servers and the chief")
+    counts = {"worker:0": workers, "worker:1": workers}
+    assert case.counts == {"ps:0": 3, "ps:1": 3, "chief:0": 3, **counts}
+    assert f"{what} are restarted (2 of 2)" in case.text
     assert len({json.dumps(s["cluster"]) for s in case.starts}) == 1  # the same addresses
 
 
 def test_restarts_are_bounded(case: Case) -> None:
     assert case.run({"chief:0": [75]}, max_restarts=2) == 1
-    assert case.counts["chief:0"] == 3 and case.counts["worker:0"] == 1
+    assert case.counts["chief:0"] == 3
     assert "chief:0 ended with exit code 75 after 2 restarts, the most allowed" in case.told[-1]
     assert str(case.folder / "logs" / "chief_0.log") in case.told[-1]
     assert case.told[-1].count("chief:0 leaves with 75") == 1  # of the last start alone

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,7 @@ from lfm4ads_tf.cluster.closures import closure_of_batch, closure_of_steps
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
 from lfm4ads_tf.cluster.config import ClusterSettings
+from lfm4ads_tf.cluster.exit_codes import TRY_AGAIN
 from lfm4ads_tf.cluster.host_functions import user_error_in
 from lfm4ads_tf.cluster.plain_messages import tell_plainly
 from lfm4ads_tf.cluster.shared_folder import require_shared
@@ -28,10 +31,12 @@ from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing, kep
 from lfm4ads_tf.data.row_recipe import RowRecipe
 from lfm4ads_tf.data.row_source import RowSource, source_of
 from lfm4ads_tf.embeddings.placement.table_workers import working
+from lfm4ads_tf.quiet import leave
 
 _LOG = logging.getLogger(__name__)
 _WAITING = 3  # closures per worker that are scheduled and not finished: bounds what is held
 _ANSWER_S = 5.0  # how long a task may take to answer when a step hangs
+_LEAVE_S = 10.0  # in which a process leaves whose task is silent
 
 
 class ParameterServers(Execution):
@@ -162,10 +167,12 @@ class ParameterServers(Execution):
             return self._waiter.submit(function).result(self._settings.stall_s)
         except Late:
             silent = self._silent()
-            raise ClusterLost(
+            lost = ClusterLost(
                 f"No work was finished for {self._settings.stall_s:g} s (cluster.stall_s).",
                 f"no answer of {', '.join(silent)}" if silent else "all tasks answer",
-            ) from None
+            )
+            _leave_soon(lost)
+            raise lost from None
 
     def batches_of_call(self, count: int) -> int:
         """Batches of a closure where `count` are to be learned: few are shared by all workers."""
@@ -245,6 +252,21 @@ def _rows_of(source: RowSource, rows: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]
     """Row numbers and row weights as a closure takes them."""
     weights = np.zeros(0, np.float32) if source.weights is None else source.weights[rows]
     return tf.constant(rows, tf.int64), tf.constant(weights, tf.float32)
+
+
+def _leave_soon(lost: ClusterLost) -> None:
+    """Ends the process where the error does not: TensorFlow may wait for a silent task again.
+
+    It does for an op that it has not run before, and blocks that are left may run one.
+    """
+
+    def end() -> None:
+        print(f"Cluster lost: {lost}", file=sys.stderr)
+        leave(TRY_AGAIN)
+
+    timer = threading.Timer(_LEAVE_S, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _ask(device: str) -> None:

@@ -188,10 +188,12 @@ class Run:
             return
         if self._difference() is not None:
             for path in self.out.iterdir():
-                if path.name != _CLUSTER_FOLDER:
-                    shutil.rmtree(
-                        path
-                    ) if path.is_dir() and not path.is_symlink() else path.unlink()
+                if path.name == _CLUSTER_FOLDER:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             self.resolved = self.resolved.model_copy(update={"chosen": Chosen()})
         write_text(self.out / _CONFIG_FILE, self.resolved.to_yaml())
         log = logging.getLogger()

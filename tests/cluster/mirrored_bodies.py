@@ -39,8 +39,7 @@ def report() -> dict[str, Any]:
         refused = str(error)
     found = trained(execution, EncodedCache(Path(data)), Path(folder), **json.loads(options))
     execution.wait()
-    found = {"agreed": agreed, "first": execution.first, "refused": refused}
-    print(json.dumps({**report, **found}), flush=True)
+    return {**found, "agreed": agreed, "first": execution.first, "refused": refused}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from lfm4ads_tf.cluster.config import ClusterSettings
 from lfm4ads_tf.cluster.host_functions import user_error_in
 from lfm4ads_tf.cluster.plain_messages import tell_plainly
 from lfm4ads_tf.cluster.shared_folder import require_shared
+from lfm4ads_tf.cluster.standstill import end_at_standstill
 from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing, kept
 from lfm4ads_tf.data.row_recipe import RowRecipe
 from lfm4ads_tf.data.row_source import RowSource, source_of
@@ -68,6 +69,7 @@ class ParameterServers(Execution):
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._waiter = ThreadPoolExecutor(1, "cluster-wait")
+        end_at_standstill(settings.stall_s)  # not before: the others may come up much later
 
     @contextmanager
     def scope(self) -> Iterator[None]:

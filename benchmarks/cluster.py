@@ -4,7 +4,7 @@
     python -m benchmarks.cluster memory [--rows 20000000] [--dim 16] [--json FILE]
 
 Two workers and two servers on this machine. `training` makes steps of the upstream of
-`synthetic.yaml` in turns with a single process; `memory` makes, trains, saves and restores one table
+`synthetic.yaml` in turns with a single process; `memory` makes, trains, saves and restores a table
 with row-wise Adagrad. The loopback device is counted as a whole: run it where nobody else uses it,
 such as in a network of its own, `unshare -n sh -c "ip link set lo up; ..."`. See
 `docs/benchmarks.md`.
@@ -69,13 +69,13 @@ class Processes:
         """Has the chief do something."""
         return self.chief.ask(request)
 
-    def cpu_seconds(self) -> float:
+    def used_seconds(self) -> float:
         """Processor time of all processes since they began."""
-        return sum(_cpu_seconds(pid) for pid in self.pids.values())
+        return sum(cpu_seconds(pid) for pid in self.pids.values())
 
-    def memory_mb(self) -> dict[str, dict[str, float]]:
+    def sizes_mb(self) -> dict[str, dict[str, float]]:
         """Task -> `now` and `peak`, its resident memory."""
-        return {task: _memory_mb(pid) for task, pid in self.pids.items()}
+        return {task: memory_mb(pid) for task, pid in self.pids.items()}
 
 
 @contextmanager
@@ -190,12 +190,12 @@ def memory(*, rows: int, dim: int, folder: Path, say: Say = print) -> dict[str, 
     equal = False
     with cluster(folder, {}) as processes:
         processes.ask(do="join")
-        sizes = {"before": processes.memory_mb()}
+        sizes = {"before": processes.sizes_mb()}
         for name, request in stages.items():
             began = time.perf_counter()
             equal = processes.ask(**request).get("equal", equal)
             seconds[name] = time.perf_counter() - began
-            sizes[name] = processes.memory_mb()
+            sizes[name] = processes.sizes_mb()
             say(f"{name}: {seconds[name]:.1f} s, {_told(sizes[name])}")
     servers = [task for task in sizes["before"] if task.startswith("ps")]
     plan = (rows + 1) * (dim + 1) * 4 / SERVERS / 2**20
@@ -220,11 +220,11 @@ def memory(*, rows: int, dim: int, folder: Path, say: Say = print) -> dict[str, 
 
 def _measured(processes: Processes, function: Callable[[], Any]) -> dict[str, float]:
     """Seconds, processor time and bytes of the loopback device that a call takes."""
-    cpu, sent, began = processes.cpu_seconds(), _loopback_bytes(), time.perf_counter()
+    cpu, sent, began = processes.used_seconds(), _loopback_bytes(), time.perf_counter()
     function()
     return {
         "seconds": time.perf_counter() - began,
-        "cpu": processes.cpu_seconds() - cpu,
+        "cpu": processes.used_seconds() - cpu,
         "bytes": float(_loopback_bytes() - sent),
     }
 
@@ -250,13 +250,14 @@ def _wait_for(children: Mapping[Any, Child]) -> None:
             time.sleep(0.1)
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Processor time of a process, in user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _memory_mb(pid: int) -> dict[str, float]:
+def memory_mb(pid: int) -> dict[str, float]:
+    """Resident memory of a process: `now`, and `peak` since it began."""
     text = Path(f"/proc/{pid}/status").read_text("utf-8")
     found = {"now": re.search(r"VmRSS:\s+(\d+)", text), "peak": re.search(r"VmHWM:\s+(\d+)", text)}
     return {name: int(size[1]) / 1024 for name, size in found.items() if size is not None}

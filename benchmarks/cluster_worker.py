@@ -1,10 +1,9 @@
 """A process of `benchmarks/cluster.py`: one alone, or one of a cluster by TF_CONFIG.
 
-A server or worker serves. The chief, or the process alone, answers one JSON object per line:
-`{"do": "train", "out": OUT}` makes the upstream of a run folder, `{"do": "steps", "count": N}` makes
-steps of it; `{"do": "join"}` joins the cluster without a model, `{"do": "tables", "rows": R, ...}` makes one
-table, `{"do": "look-ups", ...}`, `{"do": "save", "folder": F}` and `{"do": "restore", "folder": F}`
-use it.
+A server or worker serves. The chief, or the process alone, answers one JSON object per line, by the
+key `do`: `train` makes the upstream of a run folder and `steps` makes steps of it; `join` joins the
+cluster without a model, `tables` makes one table, `look-ups` trains it, `save` and `restore` are of
+its files.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from lfm4ads_tf.cluster.cluster_config import ENVIRONMENT, VARIABLE
 from lfm4ads_tf.cluster.config import ClusterSettings
 from lfm4ads_tf.cluster.parameter_servers import ParameterServers
 from lfm4ads_tf.config import RunConfig
-from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.data.input import batches
 from lfm4ads_tf.embeddings.storage import read_tables, write_tables
@@ -71,13 +69,12 @@ class Training:
         weights = sum(int(np.prod(v.shape)) for v in dense)
         size = self._training.batch_size
         order = self._draw.permutation(cache.train_rows)[: _COUNTED * size]
-        rows: dict[str, float] = {}
-        sent = 8.0 * weights
+        counts = [
+            distinct_rows(layer, cache, order[i : i + size]) for i in range(0, len(order), size)
+        ]
+        rows, sent = {}, 8.0 * weights
         for fused in layer.layout.fused.values():
-            distinct = [
-                _distinct(fused, cache, order[i : i + size]) for i in range(0, len(order), size)
-            ]
-            rows[fused.name] = float(np.mean(distinct))
+            rows[fused.name] = float(np.mean([count[fused.name] for count in counts]))
             sent += 2 * rows[fused.name] * (4 * layer.sets * fused.dim + 8)
         return {"batch": size, "dense": weights, "distinct_rows": rows, "least_bytes": sent}
 
@@ -208,18 +205,25 @@ class Answers:
         return Execution() if self._member is None else self._member.execute(config)
 
 
-def _distinct(fused: Any, cache: EncodedCache, rows: np.ndarray) -> int:
-    """Distinct rows of a physical table that a batch reads; no feature has several hashes."""
+def distinct_rows(layer: ShardedEmbedding, cache: Any, rows: np.ndarray) -> dict[str, int]:
+    """Distinct rows of each physical table that a batch reads; none may have several hashes.
+
+    Args:
+        layer: The tables.
+        cache: The encoded cache.
+        rows: The batch, (B,).
+    """
     batch = cache.take(rows, "frozen")
-    seen: list[np.ndarray] = []
-    offsets, sizes = fused.limits(fused.single)
-    ids = np.asarray(batch["ids"])[:, fused.columns]
-    seen.append((np.where(ids < 0, sizes, ids) + offsets).ravel())
-    offsets, _ = fused.limits(fused.pooled)
-    for feature, offset in zip(fused.pooled, offsets, strict=True):
-        values = np.asarray(batch["bags"][feature.name].values)
-        seen.append(np.maximum(values, 0) + offset)
-    return len(np.unique(np.concatenate(seen)))
+    found = {}
+    for fused in layer.layout.fused.values():
+        offsets, sizes = fused.limits(fused.single)
+        ids = np.asarray(batch["ids"])[:, fused.columns]
+        seen = [(np.where(ids < 0, sizes, ids) + offsets).ravel()]
+        offsets, _ = fused.limits(fused.pooled)
+        for feature, offset in zip(fused.pooled, offsets, strict=True):
+            seen.append(np.maximum(batch["bags"][feature.name].values, 0) + offset)
+        found[fused.name] = len(np.unique(np.concatenate(seen)))
+    return found
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from lfm4ads_tf.embeddings.placement.segment_files import HOST_FUNCTIONS
 from lfm4ads_tf.embeddings.placement.server import on_server
 from lfm4ads_tf.embeddings.placement.table_workers import working
 from lfm4ads_tf.embeddings.storage import read_tables, write_tables
+from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding
 from lfm4ads_tf.errors import UserError
+from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from tests.embeddings.stored_pairs import TABLES, Pair, pair, state
 
 
@@ -90,6 +92,61 @@ def round_trip(strategy: Any, coordinator: Any, folder: str) -> dict[str, Any]:
         "from_one": {n: {k: v.tolist() for k, v in of.items()} for n, of in from_one.items()},
         "said": said,
     }
+
+
+def travel(strategy: Any, coordinator: Any, folder: str) -> dict[str, Any]:
+    """Moves trained tables from 2 servers to 1, 3, 5 and back to 2, `folder/<number>` each time.
+
+    Returns:
+        Whether tables and slots were equal on each, and the losses of two steps from there on.
+    """
+    segments.SEGMENT_ROWS = 7
+    home, equal, losses, servers = Path(folder), [], [], []
+    expected: dict[str, dict[str, np.ndarray]] = {}
+
+    def run(step: Any) -> float:
+        return float(coordinator.fetch(coordinator.schedule(step)))
+
+    with strategy.scope(), working(ScheduledWorkers(coordinator)):
+        for number, shards in enumerate((2, 1, 3, 5, 2)):
+            target = traveller(seed=number, shards=shards)
+            if number == 0:
+                two_losses(target, run)
+                expected = _rows(target)
+            else:
+                read_tables(home / str(number - 1), *target)
+            write_tables(home / str(number), *target)
+            equal.append(_same(_rows(target), expected))
+            servers.append(len({part.device for part in target[0].parts("4")}))
+            losses.append(two_losses(target, run))
+    return {"equal": equal, "losses": losses, "servers": servers}
+
+
+def traveller(seed: int, shards: int) -> Pair:
+    """Tables that features read, and their optimizer."""
+    features = [EmbeddedFeature(name, name) for name in ("user", "item/id", "words")]
+    layer = ShardedEmbedding(TABLES, features, seed=seed, sets=2, shards=shards, name="tables")
+    optimizer = HybridOptimizer(0.1, rule="adam")
+    optimizer.build([layer], [])
+    return layer, optimizer
+
+
+def two_losses(of: Pair, run: Callable[[Any], float] = lambda step: float(step())) -> list[float]:
+    """Losses of two steps: weights alone decide the first one, slots the second one too."""
+    layer, optimizer = of
+
+    def step() -> tf.Tensor:
+        ids = tf.constant([[3, 7, 64], [19, 0, -1], [3, 14, 9]], tf.int64)
+        with tf.GradientTape() as tape:
+            found = layer(ids, training=True).values()
+            loss = tf.add_n([tf.reduce_sum((values - 1.0) ** 2) for values in found])
+        variables = layer.trainable_variables
+        pairs = zip(tape.gradient(loss, variables), variables, strict=True)
+        optimizer.apply_gradients([(g, v) for g, v in pairs if g is not None])
+        return loss
+
+    compiled = tf.function(step, input_signature=[], autograph=False)
+    return [run(compiled), run(compiled)]
 
 
 def _rows(of: Pair) -> dict[str, dict[str, np.ndarray]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lfm4ads_tf.embeddings.storage import read_tables, write_tables
+from tests.cluster.segment_bodies import traveller, two_losses
 from tests.cluster.servers import report_of
 from tests.embeddings.stored_pairs import TABLES, assert_same, pair, state
 
@@ -52,3 +53,14 @@ def test_one_machine_reads_what_the_cluster_wrote(reported: tuple[Path, Any], sh
 
 def test_a_damaged_segment_is_named(reported: tuple[Path, Any]) -> None:
     assert "0000_user.weights.00001-of-00003.npy' is missing or damaged" in reported[1]["said"]
+
+
+def test_trained_tables_move_to_other_numbers_of_servers_and_back(tmp_path: Path) -> None:
+    report = report_of("tests.cluster.segment_bodies:travel", servers=5, folder=str(tmp_path))
+    assert report["servers"] == [2, 1, 3, 5, 2]
+    assert all(report["equal"])
+    for losses in report["losses"][1:]:
+        np.testing.assert_allclose(losses, report["losses"][0], rtol=1e-6)
+    alone = traveller(seed=9, shards=1)
+    read_tables(tmp_path / "4", *alone)
+    np.testing.assert_allclose(two_losses(alone), report["losses"][0], rtol=1e-6)

@@ -87,6 +87,7 @@ STAGES = (
     "prepare", "pretrain", "extract", "transfer", "retrieve", "baseline", "evaluate", "export",
     "report",
 )  # fmt: skip
+_JOINED: list[ClusterTask] = []  # the task that this process is, if it is one
 _TRAINING = ("run", "pretrain", "transfer", "retrieve")
 _HELP = {
     "run": "Run all stages.",
@@ -370,7 +371,9 @@ def _cluster_task(given: str | None, task: str | None) -> ClusterTask | None:
     with native_stderr_hidden():
         from lfm4ads_tf.pipeline.cluster_task import ClusterTask
 
-    return ClusterTask(given, task)
+    member = ClusterTask(given, task)
+    _JOINED.append(member)
+    return member
 
 
 def _console() -> Console:
@@ -396,7 +399,7 @@ def _export_index(run: Run) -> None:
 def main() -> None:
     """Runs the command line; see the exit codes in docs/cli.md."""
     code = _exit_code()
-    if "lfm4ads_tf.pipeline.cluster_task" in sys.modules:
+    if _JOINED:
         leave(code)  # threads that wait for a lost task would keep the process
     if code:
         sys.exit(code)

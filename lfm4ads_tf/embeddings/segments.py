@@ -33,7 +33,7 @@ from lfm4ads_tf.files import unwritable
 
 SEGMENT_ROWS = 1 << 18  # rows of a stretch, and of a file
 SEGMENT_FLOATS = 1 << 24  # fewer rows where they are wide: a worker holds a stretch several times
-_PIECES = 8  # messages of a stretch to a server, which holds each of them twice
+PIECE_FLOATS = 1 << 19  # of a stretch, sent to servers at a time: they keep what a message took
 _STRETCHES = "_stretches"  # attribute of a table's first shard: its functions, traced once
 
 _INTEGER, _TEXT = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
@@ -228,7 +228,7 @@ class _Stretches:
         def save(path: Any, storage: Any, start: Any, stop: Any) -> Any:
             rows = self._spread.forward_tensor(tf.range(start, stop))
             values: list[tf.Tensor] = []
-            for piece in _pieces(tf.size(rows)):
+            for piece in self._pieces(tf.size(rows)):
                 with tf.control_dependencies(values[-1:]):  # one after the other
                     values.append(read_shards(self._parts, rows[piece]))
             return self.workers.call(
@@ -285,7 +285,7 @@ class _Stretches:
             kept = largest < FLOAT16_OVERFLOW
         bounds = shard_bounds(sum(part.shape[0] for part in self._parts), len(self._parts))
         written: list[tf.Operation] = []
-        for piece in _pieces(tf.size(physical)):
+        for piece in self._pieces(tf.size(physical)):
             with tf.control_dependencies(written):  # one after the other
                 rows, new = tf.identity(physical[piece]), tf.identity(values[piece])
             written = []
@@ -297,6 +297,13 @@ class _Stretches:
                 )
                 written.append(scattered)
         return largest
+
+    def _pieces(self, size: tf.Tensor) -> list[slice]:
+        """Cuts the rows of a stretch, [0, size), into a few slices of about one length."""
+        rows, width = sum(part.shape[0] for part in self._parts), int(self._parts[0].shape[1])
+        count = -(-min(_stretch_rows(self._parts), rows) * width // PIECE_FLOATS)
+        step = (size + count - 1) // count
+        return [slice(k * step, (k + 1) * step) for k in range(count)]
 
     def _function(
         self, key: str, function: Callable[..., Any], signature: Sequence[tf.TensorSpec]
@@ -317,12 +324,6 @@ def _functions(
 
 def _stretch_rows(parts: Sequence[tf.Variable]) -> int:
     return max(1, min(SEGMENT_ROWS, SEGMENT_FLOATS // int(parts[0].shape[1])))
-
-
-def _pieces(size: tf.Tensor) -> list[slice]:
-    """Cuts [0, size) into a few slices of about one length."""
-    step = (size + _PIECES - 1) // _PIECES
-    return [slice(k * step, (k + 1) * step) for k in range(_PIECES)]
 
 
 def _require_kept(largest: Iterator[Any]) -> None:

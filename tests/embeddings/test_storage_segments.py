@@ -39,7 +39,7 @@ def small_stretches() -> Iterator[None]:
     """Stretches and slices of a few rows, so that small tables have several."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "SEGMENT_ROWS", STRETCH)
-        patch.setattr(segments, "PIECE_FLOATS", 20)
+        patch.setattr(segments, "PIECE_FLOATS", 30)
         patch.setattr(storage, "_SLICE_BYTES", 100)
         yield
 

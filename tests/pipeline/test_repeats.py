@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lfm4ads_tf.config import RunConfig
+from lfm4ads_tf.data.execution import Execution
 from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.files import write_json
@@ -28,7 +29,10 @@ from lfm4ads_tf.transfer.retrieval.method import parse_retrieval_method
 def _run(ads: Any, out: Path, **retrieval: Any) -> Any:
     config = parse(RunConfig, {"retrieval": {"k": 3, **retrieval}}, source="run")
     return SimpleNamespace(
-        cache=ads.cache, config=config, retrieval=lambda s, m, seed: out / s / str(seed)
+        cache=ads.cache,
+        config=config,
+        execution=Execution(),
+        retrieval=lambda s, m, seed: out / s / str(seed),
     )
 
 

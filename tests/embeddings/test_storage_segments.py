@@ -63,7 +63,9 @@ def test_workers_are_named_inside_the_block_and_to_every_thread() -> None:
     assert table_workers() is None
 
 
-@pytest.mark.parametrize("rule", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param("adam", marks=pytest.mark.slow), "rowwise_adagrad"]
+)
 def test_shards_and_workers_come_and_go_bit_by_bit(tmp_path: Path, rule: str) -> None:
     first = pair(TABLES, 1, rule, shards=2)
     expected = {table.name: state(first, table.name) for table in TABLES}
@@ -184,6 +186,7 @@ def test_initial_values_are_those_of_one_machine(
     init: str, shards: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segments, "SEGMENT_ROWS", 1 << 13)  # two blocks of initial values
+    monkeypatch.setattr(segments, "PIECE_FLOATS", 1 << 14)  # a few pieces: each is traced
     several = [*TABLES, TableConfig("long", 21_000, 3, 0.7), TableConfig("even", 8192, 4)]
     options = {"sets": 2, "seed": 5, "init": init}
     one = ShardedEmbedding(several, [], **options)  # type: ignore[arg-type]

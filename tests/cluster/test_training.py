@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.scripts import report_of_module
 
+pytestmark = pytest.mark.slow
 STEPS = 20
 
 
@@ -37,7 +38,6 @@ def test_one_worker_learns_step_by_step_what_one_machine_does(data: Path, tmp_pa
     assert len(cluster["devices"]) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [True, False])
 def test_two_workers_make_every_step_once(data: Path, tmp_path: Path, kernels: bool) -> None:
     alone, cluster = both(data, tmp_path, kernels=kernels, steps_per_call=3)

@@ -63,9 +63,8 @@ def test_workers_are_named_inside_the_block_and_to_every_thread() -> None:
     assert table_workers() is None
 
 
-@pytest.mark.parametrize(
-    "rule", [pytest.param("adam", marks=pytest.mark.slow), "rowwise_adagrad"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["adam", "rowwise_adagrad"])
 def test_shards_and_workers_come_and_go_bit_by_bit(tmp_path: Path, rule: str) -> None:
     first = pair(TABLES, 1, rule, shards=2)
     expected = {table.name: state(first, table.name) for table in TABLES}

@@ -31,7 +31,7 @@ test: $(VENV)/.installed
 	$(SHARED) -m "not slow and not cluster"
 
 test-slow: $(VENV)/.installed
-	$(PYTEST) -m slow
+	$(SHARED) -m slow
 
 # Trainings of clusters of processes, some of which are killed: some 15 minutes on 2 cores.
 test-cluster: $(VENV)/.installed

@@ -18,8 +18,9 @@ from lfm4ads_tf.cluster.cluster_lost import ClusterLost
 from lfm4ads_tf.cluster.exit_codes import TRY_AGAIN
 from lfm4ads_tf.errors import ExportRefused, UserError
 from lfm4ads_tf.features.shipped_specs import DEFAULT, shipped_specs
+from lfm4ads_tf.leave import leave
 from lfm4ads_tf.progress import Activity
-from lfm4ads_tf.quiet import leave, native_stderr_hidden
+from lfm4ads_tf.quiet import native_stderr_hidden
 
 if TYPE_CHECKING:
     from lfm4ads_tf.pipeline.cluster_task import ClusterTask

@@ -1,9 +1,8 @@
-"""Silence for native libraries that print while they are imported, and an end without waiting."""
+"""Silence for native libraries that print while they are imported."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import sys
 import tempfile
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import NoReturn
 
 
 @contextmanager
@@ -41,15 +39,6 @@ def native_stderr_hidden() -> Iterator[None]:
             if failed:
                 hidden.seek(0)
                 os.write(2, hidden.read())
-
-
-def leave(code: int) -> NoReturn:
-    """Ends the process at once, whatever its threads wait for; what was printed is shown."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    os._exit(code)
 
 
 def _flush() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Set
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -79,14 +81,14 @@ def place(module: str) -> tuple[str, ...]:
     return parts if parts in (("command_line",), ("config",), ("batch",)) else ("ground", *parts)
 
 
-def upward(pairs: set[Import]) -> list[Import]:
+def upward(pairs: Set[Import]) -> list[Import]:
     """Imports of another room that lies no lower."""
     heights = {room: -depth for depth, rooms in enumerate(LAYERS) for room in rooms}
     rooms = {pair: (place(pair[0])[0], place(pair[1])[0]) for pair in pairs}
     return sorted(p for p, (a, b) in rooms.items() if a != b and heights[a] <= heights[b])
 
 
-def circle(pairs: set[Import]) -> list[tuple[str, ...]]:
+def circle(pairs: Set[Import]) -> list[tuple[str, ...]]:
     """A circle of files, or of files and folders side by side in a room; empty without one."""
     for depth in range(2, 6):
         graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
@@ -101,9 +103,10 @@ def circle(pairs: set[Import]) -> list[tuple[str, ...]]:
     return []
 
 
-def package_imports() -> set[Import]:
+@cache
+def package_imports() -> frozenset[Import]:
     """Imports of the package, of the linked `export` in it, and of the command line."""
-    return imports_of(ROOT, "lfm4ads_tf", "lfm4ads_tf/export", "train")
+    return frozenset(imports_of(ROOT, "lfm4ads_tf", "lfm4ads_tf/export", "train"))
 
 
 def test_imports_point_down_and_in_no_circle() -> None:

@@ -44,6 +44,11 @@ def free_ports(count: int, without: Sequence[int] = ()) -> list[int]:
     raise OSError(errno.EADDRNOTAVAIL, f"there are no {count} free ports")
 
 
+def port_of(address: str) -> int:
+    """The port of `host:port`."""
+    return int(address.rpartition(":")[2])
+
+
 def is_taken(port: int) -> bool:
     """Whether a process listens on a port, at any address of this machine.
 

@@ -10,9 +10,13 @@ class ClusterLost(Exception):
 
     Args:
         what: What is lost, one sentence.
-        received: What was found, shown as `Received: ...`.
+        received: What was found, shown as `Received: ...`; of TensorFlow's error the first line.
     """
 
-    def __init__(self, what: str, received: str) -> None:
+    def __init__(self, what: str, received: object) -> None:
         fix = "start the servers and the chief again; training goes on from its last checkpoint"
-        super().__init__(f"{what}\nReceived: {received}\nFix: {fix}")
+        super().__init__(f"{what}\nReceived: {_first_line(received)}\nFix: {fix}")
+
+
+def _first_line(received: object) -> str:
+    return str(received).strip().partition("\n")[0][:300]

@@ -155,8 +155,7 @@ class Mirrored(Execution):
         try:
             yield
         except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-            line = str(error).strip().splitlines()[0][:300]
-            raise ClusterLost("A process of the cluster was lost.", line) from error
+            raise ClusterLost("A process of the cluster was lost.", error) from error
 
 
 class _SharedSteps(Steps):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from typing import NoReturn
 
 import tensorflow as tf
 
-from lfm4ads_tf.cluster.addresses import is_taken
+from lfm4ads_tf.cluster.addresses import is_taken, port_of
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.exit_codes import ADDRESS_TAKEN
 from lfm4ads_tf.cluster.lifeline import follow_launcher
@@ -19,6 +18,7 @@ from lfm4ads_tf.cluster.task import Task
 from lfm4ads_tf.cluster.threads import inter_op_threads
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.library import library
+from lfm4ads_tf.leave import leave
 
 _LOG = logging.getLogger(__name__)
 _INTERRUPTED = 130
@@ -39,13 +39,13 @@ def begin(config: ClusterConfig, task: Task) -> None:
         UserError: This process may not listen on its port.
     """
     follow_launcher()
-    set_threads()
+    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads())
     # TensorFlow's condition for telling the chief that a worker or server was lost.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
     library()
     address = config.address(task)
     try:
-        taken = is_taken(_port(address))
+        taken = is_taken(port_of(address))
     except OSError as error:
         raise UserError(
             f"The process {task} may not listen on the port of {address}.",
@@ -54,11 +54,6 @@ def begin(config: ClusterConfig, task: Task) -> None:
         ) from error
     if taken:
         _leave_taken(task, address)
-
-
-def set_threads() -> None:
-    """Gives this process threads enough between ops; before TensorFlow runs an op."""
-    tf.config.threading.set_inter_op_parallelism_threads(inter_op_threads())
 
 
 def serve(config: ClusterConfig, task: Task) -> NoReturn:
@@ -85,7 +80,7 @@ def serve(config: ClusterConfig, task: Task) -> NoReturn:
             start=True,
         )
     except tf.errors.OpError:
-        if is_taken(_port(address)):  # another one was faster
+        if is_taken(port_of(address)):  # another one was faster
             _leave_taken(task, address)
         raise
     _LOG.info("%s%s", serving_line(task), address)
@@ -94,21 +89,10 @@ def serve(config: ClusterConfig, task: Task) -> NoReturn:
     except KeyboardInterrupt:
         pass
     del server
-    _leave(_INTERRUPTED)
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
+    leave(_INTERRUPTED)
 
 
 def _leave_taken(task: Task, address: str) -> NoReturn:
     """Leaves an address to the process that has it."""
     _LOG.error("%s cannot serve: the port of %s belongs to another process", task, address)
-    _leave(ADDRESS_TAKEN)
-
-
-def _leave(code: int) -> NoReturn:
-    """Ends the process at once: threads of a server do not end by themselves."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(ADDRESS_TAKEN)

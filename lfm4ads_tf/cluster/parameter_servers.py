@@ -31,7 +31,7 @@ from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing, kep
 from lfm4ads_tf.data.row_recipe import RowRecipe
 from lfm4ads_tf.data.row_source import RowSource, source_of
 from lfm4ads_tf.embeddings.placement.table_workers import working
-from lfm4ads_tf.quiet import leave
+from lfm4ads_tf.leave import leave
 
 _LOG = logging.getLogger(__name__)
 _WAITING = 3  # closures per worker that are scheduled and not finished: bounds what is held
@@ -57,10 +57,10 @@ class ParameterServers(Execution):
     def __init__(self, config: ClusterConfig, settings: ClusterSettings) -> None:
         self._settings = settings
         self._workers = len(config.worker)
-        self._tasks = {
-            f"{job}:{i}": f"/job:{job}/replica:0/task:{i}/device:CPU:0"
-            for job, addresses in (("ps", config.ps), ("worker", config.worker))
-            for i in range(len(addresses))
+        self._devices = {
+            task: f"/job:{task.job}/replica:0/task:{task.index}/device:CPU:0"
+            for task in config.tasks
+            if task != config.first
         }
         self.shards = len(config.ps)
         """Parts of every table: one on each server."""
@@ -71,7 +71,8 @@ class ParameterServers(Execution):
             task_id=0,
             rpc_layer="grpc",
         )
-        _LOG.info("waiting for %s", ", ".join(self._tasks))  # however long they take to come up
+        # however long they take to come up
+        _LOG.info("waiting for %s", ", ".join(map(str, self._devices)))
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._waiter = ThreadPoolExecutor(1, "cluster-wait")
@@ -97,11 +98,7 @@ class ParameterServers(Execution):
             ClusterLost: A worker does not answer.
         """
         with self._told():
-            servers, workers = (
-                {task: d for task, d in self._tasks.items() if task.startswith(f"{job}:")}
-                for job in ("ps", "worker")
-            )
-            self.in_time(lambda: require_shared(folder, workers, servers))
+            self.in_time(lambda: require_shared(folder, self._devices))
 
     def compiled(self, step: Callable[[Any], Any], data: tf.data.Dataset) -> Callable[..., Any]:
         """Several steps as a closure of row numbers, see `closure_of_steps`."""
@@ -188,14 +185,14 @@ class ParameterServers(Execution):
 
     def _silent(self) -> list[str]:
         """The tasks that do not answer."""
-        asking = ThreadPoolExecutor(len(self._tasks), "cluster-ask")
-        answers = {task: asking.submit(_ask, device) for task, device in self._tasks.items()}
+        asking = ThreadPoolExecutor(len(self._devices), "cluster-ask")
+        answers = {task: asking.submit(_ask, device) for task, device in self._devices.items()}
         silent = []
         for task, answer in answers.items():
             try:
                 answer.result(_ANSWER_S)
             except (Late, tf.errors.OpError):
-                silent.append(task)
+                silent.append(str(task))
         asking.shutdown(wait=False)
         return silent
 
@@ -211,9 +208,8 @@ class ParameterServers(Execution):
             if not isinstance(error, (tf.errors.UnavailableError, tf.errors.AbortedError)):
                 raise
             silent = self._silent()
-            raise ClusterLost(
-                f"The cluster lost {', '.join(silent) or 'a server'}.", _first_line(error)
-            ) from error
+            lost = ", ".join(silent) or "a server"
+            raise ClusterLost(f"The cluster lost {lost}.", error) from error
 
 
 class _ClosureSteps(Steps):
@@ -277,7 +273,3 @@ def _ask(device: str) -> None:
     """
     with tf.device(device):
         tf.raw_ops.Timestamp().numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from lfm4ads_tf._version import __version__
 from lfm4ads_tf.cluster.host_functions import call
+from lfm4ads_tf.cluster.task import Task
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.kernels.library import library
 
@@ -31,13 +32,12 @@ def seen(path: bytes) -> bytes:
     ).encode()
 
 
-def require_shared(folder: Path, workers: Mapping[str, str], servers: Mapping[str, str]) -> None:
+def require_shared(folder: Path, devices: Mapping[Task, str]) -> None:
     """Refuses a cluster whose processes do not fit the chief, or whose workers not the folder.
 
     Args:
         folder: The folder; a file is made in it for as long as the others are asked.
-        workers: Worker -> its device. It must see the folder.
-        servers: Parameter server -> its device.
+        devices: Worker or parameter server -> its device. Workers must see the folder.
 
     Raises:
         UserError: A process is of another version or has no compiled kernels where the chief has
@@ -47,7 +47,7 @@ def require_shared(folder: Path, workers: Mapping[str, str], servers: Mapping[st
     probe = folder.resolve() / f".seen-{uuid.uuid4().hex}"
     probe.touch()
     try:
-        for task, device in {**servers, **workers}.items():
+        for task, device in devices.items():
             answer = json.loads(_asked(str(probe), device))
             if answer["version"] != __version__:
                 raise UserError(
@@ -61,7 +61,7 @@ def require_shared(folder: Path, workers: Mapping[str, str], servers: Mapping[st
                     received="no library, or LFM4ADS_KERNELS=0",
                     fix="build them everywhere, or set LFM4ADS_KERNELS=0 in all processes",
                 )
-            if task in workers and not answer["seen"]:
+            if task.job == "worker" and not answer["seen"]:
                 raise UserError(
                     f"{task} on {answer['host']} does not see the chief's folder.",
                     received=str(folder.resolve()),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from lfm4ads_tf.cluster.addresses import free_ports
+from lfm4ads_tf.cluster.addresses import free_ports, port_of
 from lfm4ads_tf.cluster.child import Child
 from lfm4ads_tf.cluster.cluster_config import VARIABLE, ClusterConfig
 from lfm4ads_tf.cluster.exit_codes import ADDRESS_TAKEN, TRY_AGAIN
@@ -267,8 +267,7 @@ def _is_final(code: int, lost: Sequence[Task]) -> bool:
 
 def _choose(workers: int, servers: int, earlier: ClusterConfig | None = None) -> ClusterConfig:
     """A cluster of this machine at free ports, none of them an earlier one's."""
-    old = [] if earlier is None else [earlier.address(t) for t in earlier.tasks]
-    without = [int(address.rpartition(":")[2]) for address in old]
+    without = [] if earlier is None else [port_of(earlier.address(t)) for t in earlier.tasks]
     chiefs = 1 if servers else 0
     ports = free_ports(workers + servers + chiefs, without)
     addresses = tuple(f"{_HOST}:{port}" for port in ports)

@@ -85,7 +85,8 @@ class Execution:
             step: Batch -> losses before the step, as `step_of` gives it.
             data: Batches of the kind that it is for.
         """
-        return tf.function(step, input_signature=[data.element_spec], autograph=False)
+        traced: Callable[..., Any] = graph_of_batches(step, data)
+        return traced
 
     def steps(self, compiled: Callable[..., Any], data: tf.data.Dataset) -> Steps:
         """The steps of one pass over batches.

@@ -16,7 +16,12 @@ import tensorflow as tf
 from lfm4ads_tf.embeddings.checksums import joined_crc32
 from lfm4ads_tf.embeddings.fused_table import FusedTable
 from lfm4ads_tf.embeddings.initial import INIT_BLOCK, MISSING_BLOCK, block_seeds, drawn_blocks
-from lfm4ads_tf.embeddings.placement.segment_files import LEFTOVERS, file_dtype, open_rows
+from lfm4ads_tf.embeddings.placement.segment_files import (
+    LEFTOVERS,
+    file_dtype,
+    open_rows,
+    text_of,
+)
 from lfm4ads_tf.embeddings.placement.table_workers import TableWorkers, table_workers
 from lfm4ads_tf.embeddings.quantize import QuantizedTable
 from lfm4ads_tf.embeddings.stored_rows import StoredRows, StoredSegment
@@ -131,8 +136,8 @@ def write_stretches(
     )
     results = list(workers.run(_functions(workers, fused, parts).save(), arguments))
     for name, (_, wrong) in zip(names, results, strict=True):
-        if _message(wrong):
-            raise unwritable(path.parent / name, OSError(_message(wrong)))
+        if text_of(wrong):
+            raise unwritable(path.parent / name, OSError(text_of(wrong)))
     segments = []
     for name, start, stop, (crc, _) in zip(names, starts, stops, results, strict=True):
         _require_seen(path.parent / name, storage, stop - start, width)
@@ -182,8 +187,8 @@ def read_stretches(
     row_bytes = stored.width * file_dtype(stored.storage).itemsize
     found: dict[str, int] = {}
     for (segment, _, start, stop), (crc, wrong, _) in zip(pieces, results, strict=True):
-        if _message(wrong):
-            raise damaged(folder / segment.file, _message(wrong))
+        if text_of(wrong):
+            raise damaged(folder / segment.file, text_of(wrong))
         before = found.get(segment.file, 0)
         found[segment.file] = joined_crc32(before, int(crc), (stop - start) * row_bytes)
     for segment in stored.segments:
@@ -344,8 +349,3 @@ def _require_seen(path: Path, storage: str, rows: int, width: int) -> None:
 
 def _text(value: object) -> np.ndarray:
     return np.array(str(value).encode(), object)
-
-
-def _message(value: Any) -> str:
-    found = value.item() if isinstance(value, np.ndarray) else value
-    return found.decode() if isinstance(found, bytes) else str(found)

@@ -120,6 +120,8 @@ class TrainingCheckpoint:
             phase, batch, step, losses: See `Position`.
             history, curve: Entries so far; None leaves what was written.
         """
+        if not self._writes:
+            return
         if history is not None:
             self.write_history(history)
         if curve is not None:
@@ -264,7 +266,8 @@ class TrainingCheckpoint:
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """Writes the validation history that `history` reads."""
-        write_json(self._folder / "history.json", history)
+        if self._writes:
+            write_json(self._folder / "history.json", history)
 
     def history(self, finished: Collection[str]) -> list[dict[str, Any]]:
         """Validation history of the finished phases; a killed run may have written one ahead."""
@@ -283,6 +286,8 @@ class TrainingCheckpoint:
 
     def save_best(self, name: str) -> None:
         """Keeps the weights of the best phase so far, and those that kept checkpoints may need."""
+        if not self._writes:
+            return
         best = self._folder / "best"
         older = sorted(best.glob("*"), key=os.path.getmtime) if best.exists() else []
         write_weights(self._model, best / name)

@@ -177,8 +177,7 @@ class Trainer:
             progress.advance(position.step)
             if self.validate_start and not result.history:
                 self._validate(START, result, progress, 0)
-                if self._execution.first:
-                    self.checkpoint.write_history(result.history)
+                self.checkpoint.write_history(result.history)
             for index in range(position.phase, len(phases)):
                 phase = phases[index]
                 if self._stopped(result):
@@ -230,9 +229,8 @@ class Trainer:
             if step % every == 0 and losses is not None:
                 self._wait(step)
                 self._finite(losses, step, phase)
-                if self._execution.first:
-                    losses_so_far = self._sums.values() if self._sums_are_whole else None
-                    self.checkpoint.save(index, batch, step, losses=losses_so_far)
+                losses_so_far = self._sums.values() if self._sums_are_whole else None
+                self.checkpoint.save(index, batch, step, losses=losses_so_far)
         self._wait(step)
         if losses is not None:
             self._finite(losses, step, phase)
@@ -266,8 +264,7 @@ class Trainer:
             for name, number in observe().items():
                 tf.summary.scalar(f"observed/{name}", number, step=result.steps)
         # Checkpoints at the end of short phases would cost more than the phases themselves.
-        ended = phase.validate or phase.snapshot is not None or phase.watch is not None
-        if ended and self._execution.first:
+        if phase.validate or phase.snapshot is not None or phase.watch is not None:
             self.checkpoint.save(index + 1, 0, result.steps, result.history, result.curve)
 
     def _validate(
@@ -283,8 +280,7 @@ class Trainer:
         tf.summary.scalar("valid/objective", value, step=result.steps)
         progress.note(f"valid {value:.4f}")
         # The first of equal values is the best one, here and in `fit`.
-        best = max(result.history, key=lambda h: h["value"])
-        if best is entry and self._execution.first:
+        if max(result.history, key=lambda h: h["value"]) is entry:
             self.checkpoint.save_best(name)
 
     def _mean_losses(self, batches_of_phase: int) -> dict[str, dict[str, float]]:

@@ -256,12 +256,7 @@ def every_rule(
                         optimizer.build([layer], [])
                     start = layer.all_parts()[0].numpy().astype(np.float32)
                     traced = compiled(train, layer, optimizer)
-                    with nullcontext() if kernels else stock_ops():
-                        if found:
-                            traced()
-                        else:
-                            coordinator.schedule(traced)
-                            coordinator.join()
+                    run_once(traced, None if found else coordinator, kernels=kernels)
                     slots = [p for slot in optimizer.table_slots.values() for p in parts_of(slot)]
                     end = [v.numpy().astype(np.float32) for v in (layer.all_parts()[0], *slots)]
                     still = np.delete(np.arange(len(start)), np.concatenate([r for r, _ in steps]))
@@ -276,6 +271,16 @@ def every_rule(
                     "moved": found[0][2],
                 }
     return report
+
+
+def run_once(traced: Any, coordinator: Any | None, *, kernels: bool) -> None:
+    """Runs a traced function on a worker, or in this process where there is no coordinator."""
+    with nullcontext() if kernels else stock_ops():
+        if coordinator is None:
+            traced()
+        else:
+            coordinator.schedule(traced)
+            coordinator.join()
 
 
 def moments(strategy: Any, coordinator: Any) -> dict[str, float]:
@@ -298,12 +303,7 @@ def moments(strategy: Any, coordinator: Any) -> dict[str, float]:
                     its.apply_gradients(zip(map(tf.constant, step), variables, strict=True))
 
             traced = compiled(train, optimizer, variables)
-            with nullcontext() if kernels else stock_ops():
-                if found:
-                    traced()
-                else:
-                    coordinator.schedule(traced)
-                    coordinator.join()
+            run_once(traced, None if found else coordinator, kernels=kernels)
             found.append([v.numpy() for v in variables])
         report[str(kernels)] = max(float(np.abs(a - b).max()) for a, b in zip(*found, strict=True))
     return report

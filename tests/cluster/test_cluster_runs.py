@@ -73,6 +73,14 @@ def checkpoint(out: Path) -> Path:
     return out / "upstream/seed_0/checkpoint/checkpoint"
 
 
+def await_checkpoint(run: ClusterRun, *, of_chief: int, seconds: float = 120.0) -> None:
+    """Waits for a checkpoint of the n-th chief, counted from 1."""
+    path = checkpoint(run.out)
+    run.until(lambda: len(run.starts("chief:0")) == of_chief, "the chief")
+    before = path.stat().st_mtime if path.exists() else 0.0
+    run.until(lambda: path.exists() and path.stat().st_mtime > before, "a checkpoint", seconds)
+
+
 def test_learns_what_one_process_learns(single: Path, tmp_path: Path) -> None:
     out = prepared(single, tmp_path)
     run = ClusterRun(out, "pretrain", *SPEC)
@@ -103,12 +111,7 @@ def test_a_server_is_killed_three_times(single: Path, tmp_path: Path) -> None:
     out, draw = prepared(single, tmp_path), random.Random(3)
     run = ClusterRun(out, "pretrain", *SPEC)
     for k in range(3):
-        run.until(lambda k=k: len(run.starts("chief:0")) == k + 1, "the chief")
-        written = checkpoint(out).stat().st_mtime if checkpoint(out).exists() else 0.0
-        run.until(
-            lambda w=written: checkpoint(out).exists() and checkpoint(out).stat().st_mtime > w,
-            "a checkpoint",
-        )
+        await_checkpoint(run, of_chief=k + 1)
         time.sleep(draw.uniform(0.0, 2.0))
         run.kill(f"ps:{draw.randrange(2)}")
     assert run.finish() == 0, run.told
@@ -129,13 +132,7 @@ def test_a_chief_is_killed_three_times(single: Path, tmp_path: Path) -> None:
     run = ClusterRun(out, "pretrain", *large)
     sizes: list[list[float]] = []
     for k in range(4):
-        run.until(lambda k=k: len(run.starts("chief:0")) == k + 1, "the chief")
-        written = checkpoint(out).stat().st_mtime if checkpoint(out).exists() else 0.0
-        run.until(
-            lambda w=written: checkpoint(out).exists() and checkpoint(out).stat().st_mtime > w,
-            "a checkpoint",
-            300,
-        )
+        await_checkpoint(run, of_chief=k + 1, seconds=300)
         sizes.append([run.memory_mb(f"ps:{i}") for i in range(2)])
         if k < 3:
             run.kill("chief:0")

@@ -48,7 +48,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(code: int) -> Any:
         raise _Left(code)
 
-    monkeypatch.setattr(node, "_leave", leave)
+    monkeypatch.setattr(node, "leave", leave)
     monkeypatch.setattr(node.tf.config.threading, "set_inter_op_parallelism_threads", lambda n: n)
     monkeypatch.setenv("GRPC_FAIL_FAST", "use_caller")
 

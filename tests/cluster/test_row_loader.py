@@ -75,6 +75,7 @@ def test_four_sources_stay_open(ads: Any) -> None:
     assert [*loader._sources] == [recipes[k] for k in (3, 4, 1, 0)]
 
 
+@pytest.mark.slow
 def test_another_chief_has_everything_opened_anew(ads: Any) -> None:
     opened = []
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lfm4ads_tf.cluster import shared_folder
+from lfm4ads_tf.cluster.task import Task
 from lfm4ads_tf.errors import UserError
 
-WORKERS = {"worker:0": "first", "worker:1": "second"}
-SERVERS = {"ps:0": "third"}
+DEVICES = {Task("ps", 0): "third", Task("worker", 0): "first", Task("worker", 1): "second"}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_process_that_does_not_fit_is_named(
     monkeypatch.setattr(shared_folder, "library", lambda: object())
     answers[device] = answer
     with pytest.raises(UserError, match=message):
-        shared_folder.require_shared(tmp_path, WORKERS, SERVERS)
+        shared_folder.require_shared(tmp_path, DEVICES)
     assert not [*tmp_path.iterdir()]
 
 
@@ -55,8 +55,8 @@ def test_servers_need_not_see_the_folder_nor_kernels_that_the_chief_has_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, dict[str, Any]]
 ) -> None:
     answers["third"] = {"seen": False}
-    shared_folder.require_shared(tmp_path, WORKERS, SERVERS)
+    shared_folder.require_shared(tmp_path, DEVICES)
     monkeypatch.setattr(shared_folder, "library", lambda: None)
     for device in ("first", "second", "third"):
         answers[device] = {"kernels": False, "seen": device != "third"}
-    shared_folder.require_shared(tmp_path, WORKERS, SERVERS)
+    shared_folder.require_shared(tmp_path, DEVICES)

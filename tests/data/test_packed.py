@@ -43,6 +43,7 @@ def assert_same_batches(found: Any, expected: Any) -> None:
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12,
     deadline=None,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 
 from lfm4ads_tf.embeddings.hashing import Hashing
@@ -52,3 +56,23 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def damages(*, rows: int) -> dict[str, Callable[[Path], object]]:
+    """What may happen to a stored file of (rows, 8) float32, by name."""
+    return {
+        "cut": lambda path: os.truncate(path, path.stat().st_size - 1),
+        "empty": lambda path: os.truncate(path, 0),
+        "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+        "other shape": lambda path: np.save(path, np.zeros((3, 8), np.float32)),
+        "other type": lambda path: np.save(path, np.zeros((rows, 8))),
+        "no array": lambda path: path.write_bytes(b"text" * 50),
+        "gone": lambda path: path.unlink(),
+        "flipped": _flip,
+    }
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)

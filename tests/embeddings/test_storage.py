@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from lfm4ads_tf.embeddings.table import EmbeddedFeature, ShardedEmbedding, Table
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.optim.hybrid_optimizer import HybridOptimizer
 from lfm4ads_tf.optim.rules.row_rule import row_rule
-from tests.embeddings.stored_pairs import RULES, TABLES, assert_same, pair, state
+from tests.embeddings.stored_pairs import RULES, TABLES, assert_same, damages, pair, state
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -216,22 +215,7 @@ def test_a_table_that_does_not_fit_is_refused_before_anything_is_written(
     assert_same(state(target, "first"), before)
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 4
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "cut": lambda path: os.truncate(path, path.stat().st_size - 1),
-    "empty": lambda path: os.truncate(path, 0),
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
-    "other shape": lambda path: np.save(path, np.zeros((3, 8), np.float32)),
-    "other type": lambda path: np.save(path, np.zeros((21, 8))),
-    "no array": lambda path: path.write_bytes(b"text" * 50),
-    "gone": lambda path: path.unlink(),
-    "flipped": _flip,
-}
+DAMAGES = damages(rows=21)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -29,7 +29,7 @@ from lfm4ads_tf.embeddings.table import ShardedEmbedding, TableConfig
 from lfm4ads_tf.embeddings.transplant import transplant
 from lfm4ads_tf.errors import UserError
 from tests.embeddings.fake_workers import FakeWorkers
-from tests.embeddings.stored_pairs import RULES, TABLES, assert_same, pair, state
+from tests.embeddings.stored_pairs import RULES, TABLES, assert_same, damages, pair, state
 
 STRETCH = 7  # rows; most tables have several, the last ones of which are not whole
 
@@ -242,22 +242,7 @@ def test_transplanted_from_segments(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grown.read_table("user")[-1], rows[-1])
 
 
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 4
-    path.write_bytes(content)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "cut": lambda path: os.truncate(path, path.stat().st_size - 1),
-    "empty": lambda path: os.truncate(path, 0),
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
-    "other shape": lambda path: np.save(path, np.zeros((3, 8), np.float32)),
-    "other type": lambda path: np.save(path, np.zeros((7, 8))),
-    "no array": lambda path: path.write_bytes(b"text" * 50),
-    "gone": lambda path: path.unlink(),
-    "flipped": _flip,
-}
+DAMAGES = damages(rows=7)
 
 
 @pytest.mark.parametrize("written_by_workers", [True, False])

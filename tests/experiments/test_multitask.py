@@ -230,6 +230,7 @@ def test_a_log_without_scenarios_is_not_compared_by_them(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_one_model_stands_under_two_names_and_on_a_curve(
     log: tuple[Path, Path], made: Path, tmp_path: Path
 ) -> None:
@@ -258,6 +259,7 @@ def test_no_weights_are_left(made: Path) -> None:
     assert len(list((made / "models").rglob("predictions.npz"))) == 2 * 2
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_to_the_same_results(
     log: tuple[Path, Path], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +323,7 @@ def test_nothing_is_trained_twice(
         assert len(there) == 2 and there[0] == pytest.approx(-there[1], abs=1e-15)
 
 
+@pytest.mark.slow
 def test_other_rates_keep_the_trainings_that_are_there(
     log: tuple[Path, Path], made: Path, tmp_path: Path
 ) -> None:
@@ -341,6 +344,7 @@ def test_other_rates_keep_the_trainings_that_are_there(
     assert without_times(document(out)) == without_times(document(tmp_path / "alone"))
 
 
+@pytest.mark.slow
 def test_labels_of_test_rows_choose_nothing(
     log: tuple[Path, Path],
     made: Path,
@@ -475,6 +479,7 @@ def test_a_folder_of_something_else_is_not_emptied(log: tuple[Path, Path], tmp_p
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_refused_call_binds_nothing(
     log: tuple[Path, Path], made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -492,6 +497,7 @@ def test_a_refused_call_binds_nothing(
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_training_takes_any_comparison(
     log: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras
 
@@ -36,6 +37,7 @@ def stored(rows: int, seed: int) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 def test_a_module_ranker_asks_for_what_it_reads_and_scores_as_the_keras_model(
     world: Any, tmp_path: Path, unproven: None
 ) -> None:

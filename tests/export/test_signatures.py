@@ -358,6 +358,7 @@ def test_two_keys_of_one_fingerprint_are_refused(monkeypatch: pytest.MonkeyPatch
         RepresentationLookup("UR", pa.array(["a", "b"]), np.zeros((2, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_a_ranker_with_lookups_scores_as_one_that_is_sent_the_vectors(
     world: Any, models: Any, exports: Path, tmp_path: Path, unproven: None
 ) -> None:

@@ -111,6 +111,7 @@ def test_weights_that_int8_cannot_keep_refuse_the_export(world: Any, tmp_path: P
     assert not (tmp_path / "foundation").exists()  # no empty folder either
 
 
+@pytest.mark.slow
 def test_a_ranker_with_int8_tables_is_near(
     world: Any, models: Any, exports: Path, tmp_path: Path, unproven: None
 ) -> None:

@@ -61,6 +61,7 @@ def in_order() -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+@pytest.mark.slow
 def test_a_chain_gives_the_weights_and_snapshots_of_train_py(
     log: lfm.EncodedLog, network: lfm.NetworkConfig, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_shuffled_epochs_give_the_weights_of_train_py(
     assert_same_weights(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_model_that_goes_on_after_loading_ends_as_one_that_went_on(
     log: lfm.EncodedLog, network: lfm.NetworkConfig, tmp_path: Path
 ) -> None:

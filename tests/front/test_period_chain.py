@@ -91,6 +91,7 @@ def test_rates_are_the_users_again_behind_the_chain(
     assert float(model.optimizer.table_learning_rate) == 0.25
 
 
+@pytest.mark.slow
 def test_a_chain_is_opened_again(
     log: lfm.EncodedLog, network: lfm.NetworkConfig, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_chain_is_opened_again(
         lfm.PeriodChain(log, batch_size=64, folder=folder)
 
 
+@pytest.mark.slow
 def test_extraction_wants_the_chains_model_and_log(
     files: Files, log: lfm.EncodedLog, network: lfm.NetworkConfig
 ) -> None:

@@ -59,6 +59,7 @@ def test_stored_users_are_what_a_row_behind_the_training_gives(
     assert_close(vectors[stored_rows], represented, terms=terms, magnitude=magnitude)
 
 
+@pytest.mark.slow
 def test_later_rows_change_nothing_that_earlier_ones_see(
     network: lfm.NetworkConfig, ads_features: Any, changed_from: Any, tmp_path: Path
 ) -> None:

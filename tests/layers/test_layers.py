@@ -188,7 +188,13 @@ TRACED = {"FoundationModel with branches, shards and a loss", "DownstreamModel w
 """The models whose steps are traced here; the others' run op by op, in a fifth of the time."""
 
 
-@of_models
+def going_on(case: Case) -> Any:
+    """The case, a slow one unless it is one of the kinds that the others vary."""
+    quick = case.name in ("FoundationModel", "MMoE", "ESMM, joint", "DownstreamModel", "Retriever")
+    return pytest.param(case, id=case.name, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("case", map(going_on, MODELS))
 def test_a_trained_model_goes_on_where_it_was_saved(case: Case, tmp_path: Path) -> None:
     model = case.make()
     model.compile(run_eagerly=case.name not in TRACED)
@@ -280,6 +286,7 @@ def test_one_trace_serves_every_batch_size(case: Case) -> None:
     traced = tf.function(
         lambda inputs: case(layer, inputs),
         input_signature=[tf.nest.map_structure(unknown, case.inputs(2))],
+        autograph=False,
     )
     for rows in (1, 7):
         inputs = case.inputs(rows)

@@ -80,6 +80,7 @@ def test_gradients_are_those_of_the_formula(rows: list[tuple[float, float, bool]
         assert (np.abs(gradient.numpy() - expected) <= 1e-6 * size + 1e-300).all()
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(
         st.tuples(

@@ -98,6 +98,7 @@ def deleted(tables: dict[str, Any]) -> None:
     tables["log"] = [r for k, r in enumerate(log) if r["day"] < 6 or first[r["day"]] == k]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["changed", "deleted"])
 def test_the_choice_is_one_of_the_training_rows_alone(
     searched: Run, ads_run: Callable[..., Run], changed_from: Any, change: str
@@ -109,6 +110,7 @@ def test_the_choice_is_one_of_the_training_rows_alone(
     assert other.resolved.chosen.upstream == searched.resolved.chosen.upstream
 
 
+@pytest.mark.slow
 def test_a_killed_search_of_the_same_run_goes_on_and_chooses_the_same(
     searched: Run, ads_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def tune(
     return text.getvalue()
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_and_its_file_is_the_best_trial(
     ads_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_study_goes_on_and_its_file_is_the_best_trial(
     assert f"{best.value:.4f}" in path.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_dropout_comes_with_its_layers(ads_run: Callable[..., Run]) -> None:
     layers = "[{type: cross, depth: 1}, {type: dnn, units: [4]}]"
     run = ads_run(f"downstream.network.block.layers={layers}")
@@ -91,6 +93,7 @@ def test_a_dropout_comes_with_its_layers(ads_run: Callable[..., Run]) -> None:
     assert not found.training.auto and found.training.optimizer.dense_learning_rate == 0.01
 
 
+@pytest.mark.slow
 def test_the_command_makes_the_run_that_was_tuned(
     ads_run: Callable[..., Run], tmp_path: Path
 ) -> None:

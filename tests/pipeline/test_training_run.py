@@ -213,6 +213,7 @@ def test_a_folder_goes_on_with_a_further_plug_in_and_with_a_moved_one(
         del LOSSES._entries["own_bce"]
 
 
+@pytest.mark.slow
 def test_a_configured_loss_trains_the_upstream(ads_run: Callable[..., Run]) -> None:
     """Twice the cross-entropy, half the weights of the tasks: the same training."""
 

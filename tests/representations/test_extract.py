@@ -146,6 +146,7 @@ def ahead(made: Chain, side: str, period: int, state: str) -> dict[str, np.ndarr
     return {raw[code]: out[k] for k, code in enumerate(codes)}  # the last row of a key stays
 
 
+@pytest.mark.slow
 def test_after_training_every_key_has_its_vector_by_the_final_weights(made: Chain) -> None:
     cache, stored = made.world.cache, parts(made.store)
     sizes = {
@@ -234,7 +235,7 @@ def test_stored_values_are_the_definition(made: Chain) -> None:
     assert compared
 
 
-@pytest.mark.parametrize("day", [2, 5])
+@pytest.mark.parametrize("day", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_no_event_from_a_day_on_touches_what_is_valid_that_day(
     made: Chain,
     make_ads: Callable[..., Any],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -15,7 +14,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +21,13 @@ import numpy as np
 import pytest
 
 import train
+from tests.made_once import made_once
 from tests.quick_proof import quick_proof
+from tests.system.shop_runs import Outcome, Refreshed, Shop
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 _BLOCK = "[{type: fm, dim: 4}, {type: cross, depth: 1}, {type: dnn, units: [8]}]"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one command did: exit code, standard output, standard error and log lines."""
-
-    code: int
-    out: str
-    err: str
-    log: str
-
-    @property
-    def text(self) -> str:
-        """All that a user saw."""
-        return f"{self.out}\n{self.err}\n{self.log}"
-
-
-@dataclass(frozen=True)
-class Shop:
-    """The worked example's files."""
-
-    folder: Path
-    spec: Path
 
 
 class _Lines(logging.Handler):
@@ -138,12 +115,12 @@ def shop_yaml() -> str:
 def make_shop(
     tmp_path_factory: pytest.TempPathFactory, shop_module: dict[str, Any], shop_yaml: str
 ) -> Callable[..., Shop]:
-    """`make_shop(rows=None)`: the worked example with its own or other rows, for two methods."""
+    """`make_shop(rows, folder)`: the worked example with its own or other rows, for two methods."""
     quick = shop_yaml.replace("downstream: {", "downstream: {methods: [none, feature/linear/UR], ")
     assert quick != shop_yaml
 
-    def make(rows: list[list[str]] | None = None) -> Shop:
-        folder = tmp_path_factory.mktemp("shop")
+    def make(rows: list[list[str]] | None = None, folder: Path | None = None) -> Shop:
+        folder = folder or tmp_path_factory.mktemp("shop")
         shop_module["write_shop"](folder, rows)
         (folder / "shop.yaml").write_text(quick, "utf-8")
         return Shop(folder, folder / "shop.yaml")
@@ -152,9 +129,9 @@ def make_shop(
 
 
 @pytest.fixture(scope="session")
-def shop(make_shop: Callable[..., Shop]) -> Shop:
+def shop(tmp_path_factory: pytest.TempPathFactory, make_shop: Callable[..., Shop]) -> Shop:
     """The worked example; tests do not change it."""
-    return make_shop()
+    return made_once(tmp_path_factory, "shop", lambda folder: make_shop(folder=folder))
 
 
 @pytest.fixture(scope="session")
@@ -171,12 +148,15 @@ def shop_run(
 
     Of its exports the ranker is proven as users' exports are.
     """
-    out = tmp_path_factory.mktemp("runs") / "shop"
-    options = ["--out", out, "--seeds", 2, "--scenarios", "home"]
-    with quick_proof(but=["ranker_home"]):
-        outcome = _run_cli("run", *shop_arguments, *options)
-    assert outcome.code == 0, outcome.text
-    return out, outcome
+
+    def make(folder: Path) -> tuple[Path, Outcome]:
+        options = ["--out", folder / "run", "--seeds", 2, "--scenarios", "home"]
+        with quick_proof(but=["ranker_home"]):
+            outcome = _run_cli("run", *shop_arguments, *options)
+        assert outcome.code == 0, outcome.text
+        return folder / "run", outcome
+
+    return made_once(tmp_path_factory, "shop_run", make)
 
 
 @pytest.fixture(scope="session")
@@ -256,41 +236,6 @@ def tensors() -> Callable[[Path], dict[str, Any]]:
     return read
 
 
-@dataclass(frozen=True)
-class Refreshed:
-    """A run of five days with its second version.
-
-    Attributes:
-        out: The run folder.
-        days: Day -> folder with the day's `shop.csv`.
-        options: Options of the run's stages, without `--out`.
-        before: Digest of every file of the first version before the refresh.
-        data: Folder of the first days.
-    """
-
-    out: Path
-    days: dict[int, Path]
-    options: list[str]
-    before: dict[str, str]
-    data: Path
-
-    @staticmethod
-    def digests(out: Path) -> dict[str, str]:
-        """Digest of every file of a first version."""
-        return _digests(out)
-
-
-def _digests(out: Path) -> dict[str, str]:
-    """Digest of every file of a first version."""
-    skipped = ("versions", "versions.json", "log.txt", "config.yaml", "tensorboard")
-    found = {}
-    for path in sorted(out.rglob("*")):
-        name = path.relative_to(out)
-        if path.is_file() and name.parts[0] not in skipped:
-            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
 @pytest.fixture(scope="session")
 def refreshed(
     tmp_path_factory: pytest.TempPathFactory,
@@ -298,7 +243,15 @@ def refreshed(
     shop_yaml: str,
     small: list[str],
 ) -> Refreshed:
-    folder = tmp_path_factory.mktemp("refresh")
+    """A run of five days with its second version; tests change copies of it."""
+    return made_once(
+        tmp_path_factory, "refresh", lambda folder: _refresh(folder, shop_module, shop_yaml, small)
+    )
+
+
+def _refresh(
+    folder: Path, shop_module: dict[str, Any], shop_yaml: str, small: list[str]
+) -> Refreshed:
     columns = shop_module["COLUMNS"].split(",")
     rows = shop_module["shop_rows"](2000)
     day = [int(row[columns.index("day")]) % 100 for row in rows]
@@ -320,7 +273,7 @@ def refreshed(
     for stage in ("prepare", "pretrain", "extract", "transfer", "retrieve"):
         done = _run_cli(stage, *options, *(data if stage == "prepare" else []), "--out", out)
         assert done.code == 0, done.text
-    before = _digests(out)
+    before = Refreshed.digests(out)
     done = _run_cli("refresh", "--out", out, "--input", days[6] / "shop.csv", "--quiet")
     assert done.code == 0, done.text
     assert "version 2" in done.out

@@ -371,6 +371,7 @@ def test_a_full_disk(case: Case, monkeypatch: pytest.MonkeyPatch, where: str) ->
     assert case.run("prepare").code == 0  # the same command goes on afterwards
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_training(
     case: Case, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +409,7 @@ def test_scenarios_asked_for_by_name(case: Case, small: list[str]) -> None:
     assert not (case.out / "upstream").exists()  # refused before anything is trained
 
 
+@pytest.mark.slow
 def test_a_one_class_scenario_is_skipped_with_a_warning(case: Case, small: list[str]) -> None:
     case.rows = [row for row in case.rows if row[case.column("surface")] != "home"]
     _one_class_mail(case)

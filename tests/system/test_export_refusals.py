@@ -30,6 +30,7 @@ def quickly_proven() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly_proven")
 def test_the_others_and_the_report_are_written(
     cli: Callable[..., Any],

@@ -138,6 +138,7 @@ def test_extraction_and_transfer_killed_midway_end_the_same(
     assert_same_metrics(ours, shop_metrics, 0.0)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(
     cli: Callable[..., Any],
     shop_run: Any,

@@ -52,7 +52,7 @@ def _deleted(rows: Rows, columns: list[str]) -> Rows:
     ]
 
 
-@pytest.fixture(scope="module", params=["changed", "deleted"])
+@pytest.fixture(scope="module", params=["changed", pytest.param("deleted", marks=pytest.mark.slow)])
 def changed(
     request: pytest.FixtureRequest,
     cli: Callable[..., Any],

@@ -56,6 +56,7 @@ def parts(shop_module: dict[str, Any], shop_yaml: str, tmp_path: Path) -> dict[s
     return spec
 
 
+@pytest.mark.slow
 def test_new_rows_get_the_scores_of_the_run(
     cli: Callable[..., Any], parts: dict[str, Any], small: list[str], tmp_path: Path
 ) -> None:

@@ -68,6 +68,7 @@ def named_run(
     return out
 
 
+@pytest.mark.slow
 def test_every_scenario_has_models_and_results_of_its_own(
     named_run: Path, entry_key: Callable[[dict[str, Any]], tuple[Any, ...]]
 ) -> None:
@@ -84,6 +85,7 @@ def test_every_scenario_has_models_and_results_of_its_own(
         assert file_name(scenario) == folder.name
 
 
+@pytest.mark.slow
 def test_every_ranker_is_exported_and_predicts_under_its_own_name(
     cli: Callable[..., Any], named_run: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +121,7 @@ def test_every_ranker_is_exported_and_predicts_under_its_own_name(
     assert all(f"ranker_{scenario}" in " ".join(refused.err.split()) for scenario in SCENARIOS)
 
 
+@pytest.mark.slow
 def test_a_server_answers_for_that_scenario_under_the_escaped_name(
     cli: Callable[..., Any], named_run: Path, tmp_path: Path
 ) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lfm4ads_tf.data.cache import EncodedCache
 from lfm4ads_tf.data.pack import pack
 
 
+@pytest.mark.slow
 def test_training_from_packed_rows_gives_the_same_upstream(
     cli: Callable[..., Any],
     shop_arguments: list[str],

@@ -15,6 +15,8 @@ from lfm4ads_tf.data.splits import TRAIN
 from lfm4ads_tf.representations.store import RepresentationStore
 from tests.quick_proof import quick_proof
 
+pytestmark = pytest.mark.slow  # of a run that is trained and refreshed
+
 
 def mixed(refreshed_copy: Path, what: str) -> Path:
     """A second version with a part of the first one's put into it."""

@@ -388,6 +388,7 @@ def test_a_damaged_latest_checkpoint_tells_of_earlier_ones(
     assert kept_in(tmp_path) == {"ckpt-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 2])
 def test_checkpoints_of_workers_and_of_one_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int

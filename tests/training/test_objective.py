@@ -302,6 +302,7 @@ def test_every_loss_is_in_tensorboard_and_its_mean_in_the_history(ads: Any, tmp_
     assert totals[10] == np.float32(seen[9]["click"]) + np.float32(seen[9]["other"])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_several_optimizers_is_the_whole_one(ads: Any, tmp_path: Path) -> None:
     """Weights, the slots of each optimizer, and the means of the losses in the history."""
     phases = [Phase("one", ads.cache.train_rows, validate=True)]
@@ -343,6 +344,7 @@ def test_a_checkpoint_of_other_optimizers_is_refused(ads: Any, tmp_path: Path) -
         single.checkpoint.restore()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_sums_of_losses_resumes_and_tells_no_mean(
     ads: Any, tmp_path: Path
 ) -> None:

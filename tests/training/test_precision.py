@@ -211,7 +211,9 @@ def test_gradients_are_close_and_arrive_in_float32(kind: str, ads: Any) -> None:
     assert changed and sparse
 
 
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize(
+    "kind", [k if k == "mmoe" else pytest.param(k, marks=pytest.mark.slow) for k in PARTS]
+)
 def test_only_the_training_step_holds_bfloat16(kind: str, ads: Any, tmp_path: Path) -> None:
     """An export too is traced outside of it, from the same model after training."""
     model, batch = model_of(ads, kind, shards=2), batch_of(ads)
@@ -241,6 +243,7 @@ def test_only_the_training_step_holds_bfloat16(kind: str, ads: Any, tmp_path: Pa
     assert_close(loaded.score(batch["ids"]), model(batch), terms=4 * WIDE)
 
 
+@pytest.mark.slow
 def test_it_trains_as_far_as_float32_and_is_evaluated_in_float32(ads: Any, tmp_path: Path) -> None:
     """The mean loss over all training rows after six epochs, within 1%."""
     batch = batch_of(ads, len(ads.cache.train_rows))
@@ -266,6 +269,7 @@ class Killed(Exception):
     """Stands for a kill: nothing after it is written."""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_equal(
     ads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

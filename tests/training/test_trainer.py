@@ -205,6 +205,7 @@ def test_kills_and_restarts_do_not_change_the_result(
         assert np.array_equal(found[name].numpy(), value), name
 
 
+@pytest.mark.slow
 def test_a_kill_between_history_and_checkpoint_counts_no_epoch_twice(
     ads: Any, tmp_path: Path, uninterrupted: Any
 ) -> None:
@@ -288,6 +289,7 @@ def test_early_stopping_restores_the_best_weights(
     assert_equal_weights(weights_of(trainer.model), seen[best - 1])
 
 
+@pytest.mark.slow
 def test_shards_do_not_change_the_metrics(ads: Any, tmp_path: Path) -> None:
     scores = []
     for shards in (1, 4):
@@ -327,6 +329,7 @@ def test_chain_snapshots_are_the_weights_after_each_period(ads: Any, tmp_path: P
     assert_equal_weights(weights_of(last), weights_of(shorter.model))
 
 
+@pytest.mark.slow
 def test_the_start_is_a_candidate_but_no_epoch_of_the_stopping_rule(
     ads: Any, tmp_path: Path
 ) -> None:
@@ -349,6 +352,7 @@ def test_the_start_is_a_candidate_but_no_epoch_of_the_stopping_rule(
         np.testing.assert_array_equal(after[name], before[name])
 
 
+@pytest.mark.slow
 def test_a_resumed_training_does_not_validate_its_start_again(ads: Any, tmp_path: Path) -> None:
     calls: list[int] = []
 
@@ -379,6 +383,7 @@ def with_final_passes(ads: Any, tmp_path_factory: pytest.TempPathFactory) -> Any
     return weights_of(trainer.model), result, folder
 
 
+@pytest.mark.slow
 def test_the_served_snapshot_comes_after_the_final_passes(ads: Any, with_final_passes: Any) -> None:
     weights, result, folder = with_final_passes
     found = sorted(int(p.name) for p in (folder / "snapshots").iterdir())
@@ -389,6 +394,7 @@ def test_the_served_snapshot_comes_after_the_final_passes(ads: Any, with_final_p
     assert result.steps == sum(-(-len(p.rows) // 32) for p in chain(config(**FINAL), ads.cache))
 
 
+@pytest.mark.slow
 def test_final_passes_leave_the_snapshots_before_them_as_they_are(
     ads: Any, tmp_path: Path, with_final_passes: Any
 ) -> None:
@@ -400,6 +406,7 @@ def test_final_passes_leave_the_snapshots_before_them_as_they_are(
     assert_equal_weights(weights_of(earlier), weights_of(trainer.model))
 
 
+@pytest.mark.slow
 def test_rates_fall_in_final_passes(ads: Any, tmp_path: Path) -> None:
     """A pass at a fraction of the rates is a training whose configured rates are that fraction."""
     rows, results = ads.cache.train_rows, []
@@ -413,6 +420,7 @@ def test_rates_fall_in_final_passes(ads: Any, tmp_path: Path) -> None:
     assert_equal_weights(*results)
 
 
+@pytest.mark.slow
 def test_kills_in_final_passes_change_neither_weights_nor_curve(
     ads: Any, tmp_path: Path, with_final_passes: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -98,6 +98,7 @@ def alone(worlds: Callable[[Settings, Any], tuple[World, Any]]) -> Callable[[Set
     return lambda settings, kind: worlds(settings, kind)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["epochs", "chain"])
 def test_a_trial_is_what_the_runs_own_trainer_makes(
     ads: Any, tmp_path: Path, alone: Any, kind: str
@@ -138,6 +139,7 @@ def test_a_trial_is_what_the_runs_own_trainer_makes(
     assert np.array_equal(predict_rows(made.model, ads.cache, world.held), scores[-1])
 
 
+@pytest.mark.slow
 def test_a_trial_after_others_is_the_trial_alone(ads: Any, alone: Any) -> None:
     """Weights, slots, rates and the counters of dropout masks all start anew, in every part."""
     world = World(ads.cache)
@@ -183,6 +185,7 @@ def test_a_fraction_keeps_whole_users_of_rows_and_held_and_is_nested(
     assert len(kept[0]) < len(kept[2]) < len(kept[-1])
 
 
+@pytest.mark.slow
 def test_labels_of_held_rows_do_not_change_the_weights(
     worlds: Any, make_ads: Any, ads_features: Any, changed_from: Any
 ) -> None:

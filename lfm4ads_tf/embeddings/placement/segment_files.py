@@ -100,7 +100,7 @@ def write_segment(path: Any, storage: Any, values: np.ndarray) -> tuple[np.int64
     Returns:
         Checksum of the elements, and what went wrong, empty if nothing did.
     """
-    target, kind = Path(_text(path)), _text(storage)
+    target, kind = Path(text_of(path)), text_of(storage)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         block = np.ascontiguousarray(to_file(values, kind))
@@ -131,10 +131,10 @@ def read_segment(
         (stop - start, width) float32, the checksum of their elements as stored, and what is wrong
         with the file, empty if nothing is. A file that is wrong gives no rows.
     """
-    kind = _text(storage)
+    kind = text_of(storage)
     shape = int(rows), int(width)
     try:
-        with open_rows(Path(_text(path)), kind, *shape) as stream:
+        with open_rows(Path(text_of(path)), kind, *shape) as stream:
             block = np.empty((int(stop) - int(start), shape[1]), file_dtype(kind))
             stream.seek(int(start) * shape[1] * block.itemsize, os.SEEK_CUR)
             read_whole(stream, block)
@@ -160,7 +160,7 @@ HOST_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 """What every process of a cluster must offer to the graphs that it runs, by name."""
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A text that TensorFlow hands over as bytes, alone or in an array without axes."""
     found = value.item() if isinstance(value, np.ndarray) else value
     return found.decode() if isinstance(found, bytes) else str(found)

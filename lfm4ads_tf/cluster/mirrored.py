@@ -17,6 +17,7 @@ from lfm4ads_tf._version import __version__
 from lfm4ads_tf.batch import FAILURES, first_failure
 from lfm4ads_tf.cluster.cluster_config import ClusterConfig
 from lfm4ads_tf.cluster.cluster_lost import ClusterLost
+from lfm4ads_tf.cluster.resolver import resolver_of
 from lfm4ads_tf.cluster.task import Task
 from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing
 from lfm4ads_tf.data.row_source import RowSource, source_of
@@ -43,16 +44,12 @@ class Mirrored(Execution):
     """
 
     def __init__(self, config: ClusterConfig, task: Task) -> None:
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec(config.as_spec()),
-            task_type=task.job,
-            task_id=task.index,
-            rpc_layer="grpc",
-        )
         options = tf.distribute.experimental.CommunicationOptions(
             implementation=tf.distribute.experimental.CommunicationImplementation.RING
         )
-        self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        self._strategy = tf.distribute.MultiWorkerMirroredStrategy(
+            resolver_of(config, task), options
+        )
         self._replicas = len(config.worker)
         self._index = task.index
         self.first = task == config.first

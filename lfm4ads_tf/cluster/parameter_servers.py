@@ -25,6 +25,7 @@ from lfm4ads_tf.cluster.config import ClusterSettings
 from lfm4ads_tf.cluster.exit_codes import TRY_AGAIN
 from lfm4ads_tf.cluster.host_functions import user_error_in
 from lfm4ads_tf.cluster.plain_messages import tell_plainly
+from lfm4ads_tf.cluster.resolver import resolver_of
 from lfm4ads_tf.cluster.shared_folder import require_shared
 from lfm4ads_tf.cluster.standstill import end_at_standstill
 from lfm4ads_tf.data.execution import Execution, Finished, Steps, executing, kept
@@ -65,15 +66,9 @@ class ParameterServers(Execution):
         self.shards = len(config.ps)
         """Parts of every table: one on each server."""
         tell_plainly()
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec(config.as_spec()),
-            task_type="chief",
-            task_id=0,
-            rpc_layer="grpc",
-        )
         # however long they take to come up
         _LOG.info("waiting for %s", ", ".join(map(str, self._devices)))
-        self._strategy = tf.distribute.ParameterServerStrategy(resolver)
+        self._strategy = tf.distribute.ParameterServerStrategy(resolver_of(config, config.first))
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._waiter = ThreadPoolExecutor(1, "cluster-wait")
         end_at_standstill(settings.stall_s)  # not before: the others may come up much later

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import lfm4ads_tf
 from lfm4ads_tf.config import RunConfig
 from lfm4ads_tf.errors import UserError
 from lfm4ads_tf.losses.masked_bce import masked_bce
 from lfm4ads_tf.losses.registry import LOSSES
 from lfm4ads_tf.plugins import load_plugins
-from lfm4ads_tf.registry import Registry
 from lfm4ads_tf.strict import parse
+from tests.plug_ins import plug_ins_forgotten, registries
 from tests.rounding import assert_close
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plug_in.py"
@@ -26,16 +25,22 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plug_in.py"
 @pytest.fixture(autouse=True)
 def modules() -> Iterator[None]:
     """Forgets the plug-ins of a test and what they registered."""
-    before = set(sys.modules)
-    public = [getattr(lfm4ads_tf, name) for name in lfm4ads_tf.PUBLIC]
-    registries = [entry for entry in public if isinstance(entry, Registry)]
-    known = [dict(registry._entries) for registry in registries]
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith("lfm4ads_tf_plugin_"):
-            del sys.modules[name]
-    for registry, entries in zip(registries, known, strict=True):
-        registry._entries = entries
+    with plug_ins_forgotten():
+        yield
+
+
+def test_a_forgotten_plug_in_leaves_nothing() -> None:
+    before = [dict(registry) for registry in registries()]
+    assert len(before) > 5
+    with plug_ins_forgotten():
+        load_plugins([str(EXAMPLE)])
+        added = [
+            {*registry} - {*known} for registry, known in zip(registries(), before, strict=True)
+        ]
+        assert sum(map(bool, added)) >= 4 and {"matcher"} in added  # of each kind of class
+        assert "lfm4ads_tf_plugin_plug_in" in sys.modules
+    assert [dict(registry) for registry in registries()] == before
+    assert "lfm4ads_tf_plugin_plug_in" not in sys.modules
 
 
 def plug_in(folder: Path, text: str, name: str = "own_losses.py") -> str:

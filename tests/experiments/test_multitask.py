@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import yaml
 from lfm4ads_tf.experiments import compared_model, multidomain, rate_training
 from lfm4ads_tf.experiments.multitask import main
 from lfm4ads_tf.metrics import holm
-from lfm4ads_tf.models.registry import UPSTREAMS
 from tests.conftest import ADS_SPEC
+from tests.plug_ins import plug_ins_forgotten
 
 TIMES = ("seconds", "examples_per_s")
 MODELS = "shared_bottom,mmoe"
@@ -554,12 +553,8 @@ def test_a_plug_in_names_a_model(
         "        raise UserError(f'Not {len(tasks)} tasks.')\n",
         "utf-8",
     )
-    try:
+    with plug_ins_forgotten():
         given = ("--plugin", str(path))
         assert call(log, tmp_path / "out", *given, models="shared_bottom,stubborn") == 2
-    finally:
-        UPSTREAMS._entries.pop("stubborn", None)
-        for name in [name for name in sys.modules if "plugin_own_stubborn" in name]:
-            del sys.modules[name]
     said = capsys.readouterr().err
     assert "The model 'stubborn' cannot be compared" in said and "Not 2 tasks." in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lfm4ads_tf.models.example_batch import example_batch
 from lfm4ads_tf.pipeline.run import open_run
 from lfm4ads_tf.pipeline.scoring import mean_auc
 from lfm4ads_tf.pipeline.trained_models import load_upstream
+from tests.plug_ins import plug_ins_forgotten
 from tests.rounding import probability_room
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,13 @@ METHODS = [
     "module/warm_start/side_product",
     "module/isomorphic & feature/scaled/IR",
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_classes() -> Iterator[None]:
+    """The plug-in's classes are known to the tests of this file alone."""
+    with plug_ins_forgotten():
+        yield
 
 
 @pytest.fixture(scope="module")
